@@ -1,0 +1,1 @@
+"""What programs call: remote functions, actors, init, get, wait."""

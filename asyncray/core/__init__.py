@@ -1,0 +1,1 @@
+"""Decisions: synchronous state machines without io, clock, randomness or bytes."""

@@ -1,0 +1,1 @@
+"""The head registry and its HTTP face."""

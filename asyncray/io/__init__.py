@@ -1,0 +1,1 @@
+"""asyncio, sockets, shared memory and processes, without policy."""

@@ -1,0 +1,1 @@
+"""The node daemon: the shell around the core."""

@@ -1,0 +1,1 @@
+"""A process's connection to its daemon: references, local object table, serialization."""

@@ -1,0 +1,1 @@
+"""Helpers on top of the public calls, under the names that Ray's users know."""
