@@ -1,1 +1,26 @@
 """Helpers on top of the public calls, under the names that Ray's users know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncray.sync as ray
+from asyncray.api.information import node_ip_address
+from asyncray.runtime.runtime import require
+from asyncray.util.actor_pool import ActorPool
+
+__all__ = ["ActorPool", "get_node_ip_address", "list_named_actors"]
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """Names of living actors in this namespace, or with ``all_namespaces`` dicts of ``name`` and ``namespace``."""
+    runtime = require()
+    namespace = None if all_namespaces else runtime.facts["namespace"]
+    rows: list[dict[str, str]] = runtime.request("list_named_actors", namespace)
+    return rows if all_namespaces else [row["name"] for row in rows]
+
+
+def get_node_ip_address() -> str:
+    """The address of this machine as other nodes see it."""
+    ray.get_runtime_context()
+    return node_ip_address()

@@ -1,0 +1,95 @@
+"""asyncray: Ray Core's programming model (tasks, actors, shared-memory objects), asyncio-native and in pure Python.
+
+This is the async face: what waits is awaited. ``asyncray.sync`` is the blocking one; both share everything else.
+
+Example::
+
+    import asyncio, asyncray
+
+    @asyncray.remote
+    def square(x): return x * x
+
+    async def main():
+        async with asyncray.init():
+            print(await asyncray.get([square.remote(i) for i in range(8)]))
+
+    asyncio.run(main())
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from asyncray.api.actor import ActorClass, ActorHandle, kill, method
+    from asyncray.api.asynchronous import (
+        available_resources,
+        cluster_resources,
+        get,
+        get_actor,
+        init,
+        nodes,
+        put,
+        shutdown,
+        wait,
+    )
+    from asyncray.api.decorator import remote
+    from asyncray.api.information import get_gpu_ids, get_runtime_context
+    from asyncray.api.session import is_initialized
+    from asyncray.api.waiting import cancel
+    from asyncray.runtime.refs import ObjectRef
+
+__all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "ObjectRef",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]
+
+_HOMES = {
+    "ActorClass": "api.actor",
+    "ActorHandle": "api.actor",
+    "ObjectRef": "runtime.refs",
+    "cancel": "api.waiting",
+    "get_gpu_ids": "api.information",
+    "get_runtime_context": "api.information",
+    "is_initialized": "api.session",
+    "kill": "api.actor",
+    "method": "api.actor",
+    "remote": "api.decorator",
+}
+"""Where the names live that are not in ``api.asynchronous``."""
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: the daemon and the zygote import this package for its parts, and must start fast.
+    import importlib
+
+    if name in __all__:
+        module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api.asynchronous')}")
+        value = globals()[name] = getattr(module, name)
+        return value
+    if name in ("exceptions", "sync", "util"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,139 @@
+"""The async face: the forms of ``init``, ``get``, ``wait`` and the like that are awaited.
+
+What only takes a moment and must be synchronous for other reasons (``put`` copies its value) is no coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any, TypeVar, overload
+
+from asyncray.api import session
+from asyncray.api.actor import ActorHandle, check_name, named_handle
+from asyncray.api.session import Context
+from asyncray.api.waiting import check_timeout, check_wait, locals_of, split, split_anyway
+from asyncray.exceptions import GetTimeoutError
+from asyncray.runtime.refs import ObjectRef
+from asyncray.runtime.runtime import require
+
+T = TypeVar("T")
+
+
+class Starting:
+    """What ``init()`` returns: await it, or enter it with ``async with``."""
+
+    def __init__(self, address: str | None, options: dict[str, Any]) -> None:
+        self._address = address
+        self._options = options
+
+    def __repr__(self) -> str:
+        return "<asyncray.init(): to be awaited>"
+
+    def __await__(self) -> Generator[Any, None, Context]:
+        return asyncio.to_thread(session.start, self._address, **self._options).__await__()
+
+    async def __aenter__(self) -> Context:
+        return await self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await shutdown()
+
+
+def init(address: str | None = None, **options: Any) -> Starting:
+    """Starts a node for this process, or connects to one that runs. Arguments and errors as ``asyncray.sync.init``.
+
+    Example::
+
+        async with asyncray.init(num_cpus=2):
+            print(await square.remote(3))
+    """
+    return Starting(address or None, options)
+
+
+async def shutdown() -> None:
+    """Leaves the node; stops it if this process has started it. Does nothing if there is none."""
+    await asyncio.to_thread(session.shutdown)
+
+
+@overload
+async def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...  # noqa: ASYNC109 - Ray's argument
+@overload
+async def get(object_refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...  # noqa: ASYNC109
+@overload
+async def get(object_refs: list[Any], *, timeout: float | None = None) -> list[Any]: ...  # noqa: ASYNC109
+async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    """The value of a ref, or the values of a list of refs, in order. As ``asyncray.sync.get``, but awaited.
+
+    Cancelling it stops the waiting, not the tasks.
+    """
+    check_timeout(timeout)
+    single = isinstance(object_refs, ObjectRef)
+    found = locals_of((object_refs,) if single else object_refs)
+    if not found:
+        return []
+    try:
+        async with asyncio.timeout(timeout):
+            values = await require().access.get_async(found)
+    except TimeoutError as error:
+        if isinstance(error, GetTimeoutError) or timeout is None:
+            raise  # the task's own
+        raise GetTimeoutError(f"Get timed out after {timeout:g} seconds: some objects are not ready.") from None
+    return values[0] if single else values
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Stores a value; returns its ref. As ``asyncray.sync.put``: it copies, so there is nothing to await."""
+    if isinstance(value, ObjectRef):
+        raise TypeError(
+            "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, wrap it in a list."
+        )
+    return require().access.put(value)
+
+
+async def wait(
+    object_refs: list[Any],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,  # noqa: ASYNC109 - Ray's argument
+    fetch_local: bool = True,
+) -> tuple[list[Any], list[Any]]:
+    """Waits until some of the refs are ready: (ready, not ready). As ``asyncray.sync.wait``, but awaited."""
+    found = check_wait(object_refs, num_returns, timeout)
+    if not found:
+        return [], []
+    parts = split(object_refs, found, num_returns)
+    if parts is None:
+        if timeout != 0:
+            try:
+                async with asyncio.timeout(timeout):
+                    await require().access.wait_in_loop(found, num_returns, False)
+            except TimeoutError:
+                pass
+        parts = split_anyway(object_refs, found, num_returns)
+    return parts
+
+
+async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """The handle of a named actor. As ``asyncray.sync.get_actor``, but awaited."""
+    check_name(name, namespace)
+    runtime = require()
+    return named_handle(await runtime.request_async("get_actor", namespace or runtime.facts["namespace"], name))
+
+
+async def cluster_resources() -> dict[str, float]:
+    """All resources: name -> amount."""
+    resources: dict[str, float] = await require().request_async("cluster_resources")
+    return resources
+
+
+async def available_resources() -> dict[str, float]:
+    """The resources that nobody holds now; one that is wholly in use is absent."""
+    resources: dict[str, float] = await require().request_async("available_resources")
+    return resources
+
+
+async def nodes() -> list[dict[str, Any]]:
+    """The nodes, as dicts."""
+    rows: list[dict[str, Any]] = await require().request_async("nodes")
+    return rows

@@ -1,0 +1,84 @@
+"""``remote``: makes functions and classes remote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, overload
+
+from asyncray.api.actor import ActorClass
+from asyncray.api.function import RemoteFunction
+from asyncray.api.options import validate_actor_options, validate_task_options
+from asyncray.api.typing import P
+from asyncray.runtime.refs import ObjectRef
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+_COROUTINE_FUNCTION = 0x80
+
+
+class Decorator(Protocol):
+    """What ``remote(**options)`` returns."""
+
+    @overload
+    def __call__(self, target: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
+
+
+class DecoratorOfMany(Protocol):
+    """What ``remote(num_returns=..., **options)`` returns: how many refs come back no type checker knows."""
+
+    def __call__(self, target: Callable[P, object], /) -> RemoteFunction[P, Any]: ...
+
+
+@overload
+def remote(target: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable
+@overload
+def remote(target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
+@overload
+def remote(*, num_returns: int | str, **options: object) -> DecoratorOfMany: ...  # type: ignore[overload-overlap]  # next
+@overload
+def remote(**options: object) -> Decorator: ...
+def remote(*targets: Any, **options: object) -> Any:
+    """Makes a function a remote function, or a class an actor class.
+
+    Args:
+        targets: the function or class, for ``@remote`` without options.
+        options: for ``@remote(num_cpus=2, max_retries=0, ...)``.
+
+    Raises:
+        ValueError: an unknown option, neither function nor class, or an ``async def`` function.
+        TypeError: an option of a wrong type.
+
+    Example::
+
+        @asyncray.remote
+        def square(x: int) -> int: return x * x
+    """
+    if targets:
+        if len(targets) > 1 or options:
+            raise ValueError("@remote takes one function or class, or options by keyword: @remote(num_cpus=2).")
+        return _make(targets[0], {})
+    if not options:
+        raise ValueError(
+            "The @remote decorator must be applied either with no arguments and no parentheses, for "
+            "example '@remote', or with options by keyword, for example '@remote(num_cpus=2)'."
+        )
+    return lambda target: _make(target, options)
+
+
+def _make(target: Any, options: dict[str, object]) -> Any:
+    if isinstance(target, type):
+        return ActorClass(target, validate_actor_options(options, in_options=False))
+    if isinstance(target, (RemoteFunction, ActorClass)) or not callable(target):
+        raise ValueError(
+            f"The @remote decorator must be applied to either a function or a class, not to {target!r:.80}."
+        )
+    code = getattr(target, "__code__", None)
+    if code is not None and code.co_flags & _COROUTINE_FUNCTION:
+        raise ValueError(
+            "'async def' should not be used for remote tasks. Wrap the body in asyncio.run() in a plain function, or "
+            "make it a method of an actor."
+        )
+    return RemoteFunction(target, validate_task_options(options, in_options=False))

@@ -1,0 +1,117 @@
+"""What programs may ask about where they run, and about the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.api.actor import ActorHandle, named_handle
+from asyncray.core.resources import plain
+from asyncray.ids import CLIENT_SIZE, TASK_PREFIX_SIZE, JobID, NodeID, TaskID
+from asyncray.runtime.context import running_task
+from asyncray.runtime.runtime import Runtime, require
+
+
+class RuntimeContext:
+    """Where this code runs. Get it with ``get_runtime_context()``. IDs are hex strings."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __repr__(self) -> str:
+        return f"<RuntimeContext {self.get()}>"
+
+    def get(self) -> dict[str, Any]:
+        """The IDs that exist here, and the namespace."""
+        facts = {"node_id": self.get_node_id(), "job_id": self.get_job_id(), "namespace": self.namespace}
+        for name, value in (("task_id", self.get_task_id()), ("actor_id", self.get_actor_id())):
+            if value is not None:
+                facts[name] = value
+        return facts
+
+    def get_job_id(self) -> str:
+        """The driver's job."""
+        return JobID(self._runtime.prefix[CLIENT_SIZE:TASK_PREFIX_SIZE]).hex()
+
+    def get_node_id(self) -> str:
+        """The node of this process."""
+        return NodeID(self._runtime.facts["node_id"]).hex()
+
+    def get_worker_id(self) -> str:
+        """This process."""
+        return bytes(self._runtime.facts["client_id"]).hex()
+
+    def get_task_id(self) -> str | None:
+        """The running task; None in a driver."""
+        task = running_task()
+        return None if task is None else TaskID(task.id).hex()
+
+    def get_task_name(self) -> str | None:
+        """The name of the running task: ``options(name=)``, the function's name, or ``Class.method``."""
+        task = running_task()
+        return None if task is None else task.name
+
+    def get_task_function_name(self) -> str | None:
+        """The module-qualified name of the running function."""
+        task = running_task()
+        return None if task is None else task.function_name
+
+    def get_actor_id(self) -> str | None:
+        """The actor that this code is part of."""
+        place = self._runtime.workplace
+        actor_id = None if place is None else place.actor_id
+        return None if actor_id is None else actor_id.hex()
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the running task or actor holds: name -> amount."""
+        place = self._runtime.workplace
+        return {} if place is None else plain((name, amount) for name, amount in place.demand)
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """The devices of the running task or actor, by kind."""
+        return {"GPU": [str(device) for device in get_gpu_ids()]}
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the job."""
+        namespace: str = self._runtime.facts.get("namespace", "")
+        return namespace
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """True in an actor that was restarted."""
+        place = self._runtime.workplace
+        return place is not None and place.restarted
+
+    @property
+    def current_actor(self) -> ActorHandle[Any]:
+        """A handle of the actor that this code is part of. It does not keep the actor alive.
+
+        Raises:
+            RuntimeError: this is no actor.
+        """
+        place = self._runtime.workplace
+        if place is None or place.actor_id is None:
+            raise RuntimeError("This method is only available in an actor.")
+        return named_handle([place.actor_id, place.descriptor])
+
+    def is_canceled(self) -> bool:
+        """True if somebody has cancelled the running task, which may stop then."""
+        task = running_task()
+        return task is not None and task.cancelled
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where this code runs."""
+    return RuntimeContext(require())
+
+
+def get_gpu_ids() -> list[Any]:
+    """The GPUs that the running task or actor may use: numbers, or names if CUDA_VISIBLE_DEVICES had names."""
+    place = require().workplace
+    return [] if place is None else list(place.devices)
+
+
+def node_ip_address() -> str:
+    """The address of this machine as other nodes see it."""
+    ip: str = require().facts.get("ip", "127.0.0.1")
+    return ip

@@ -1,0 +1,250 @@
+"""Starting and stopping: what ``init`` and ``shutdown`` do in both faces."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Self
+
+from asyncray.config import STOP_DEADLINE
+from asyncray.exceptions import AsyncrayError
+from asyncray.messages import OUTPUT
+from asyncray.runtime import current, launch
+from asyncray.runtime.printing import Printer
+from asyncray.runtime.runtime import Runtime
+
+ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
+
+
+class _Driver:
+    """The driver's session of this process."""
+
+    def __init__(self, runtime: Runtime, node: launch.LocalNode | None, printer: Printer) -> None:
+        self.runtime = runtime
+        self.node = node
+        self.printer = printer
+
+
+_lock = threading.RLock()
+_driver: _Driver | None = None
+_process = os.getpid()
+
+
+class Context:
+    """What ``init`` returns: facts about the node, and a way to leave it.
+
+    Use it with ``with`` to shut down at the end. ``ctx["address"]``, ``ctx["node_id"]``, ``ctx["session_dir"]``.
+
+    Raises:
+        KeyError: there is no such fact.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.address_info = {
+            "address": facts["address"],
+            "node_id": facts["node_id"].hex(),
+            "session_dir": facts["session_dir"],
+            "node_ip_address": facts["ip"],
+            "namespace": facts.get("namespace", ""),
+        }
+
+    def __repr__(self) -> str:
+        return f"Context({self.address_info})"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.address_info
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The fact, or the default."""
+        return self.address_info.get(key, default)
+
+    def disconnect(self) -> None:
+        """The same as ``shutdown()``."""
+        shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        shutdown()
+
+
+def start(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    object_store_memory: int | None = None,
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool = True,
+    namespace: str | None = None,
+    **unknown: Any,
+) -> Context:
+    """Starts a node for this process, or connects to one. See ``asyncray.sync.init``."""
+    global _driver
+    if unknown:
+        raise RuntimeError(f"Unknown keyword argument(s) of init: {', '.join(sorted(unknown))}")
+    amounts = {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "resources": resources,
+        "object_store_memory": object_store_memory,
+    }
+    with _lock:
+        if current.session is not None:
+            if not ignore_reinit_error:
+                raise RuntimeError(
+                    "Maybe you called init twice by accident? This process is connected to a node already. Call "
+                    "shutdown() first, or pass ignore_reinit_error=True."
+                )
+            return Context(_connected().facts)
+        address = address or os.environ.get(ADDRESS_VARIABLE) or "local"
+        _check(address, amounts, namespace)
+        node = launch.start_node(amounts) if address == "local" else None
+        connection = launch.connect(address) if node is None else node.connection
+        printer = Printer()
+        namespace = namespace or os.urandom(8).hex()
+        setup = {"sys_path": _code_paths(), "directory": os.getcwd(), "log_to_driver": log_to_driver}
+        info = {"pid": os.getpid(), "namespace": namespace, "setup": {**setup, "namespace": namespace}}
+        runtime = Runtime(connection, "driver", info, lambda reason: None)
+        runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
+        try:
+            runtime.start()
+        except BaseException as error:
+            runtime.stop(STOP_DEADLINE)
+            if node is not None:
+                node.wait()
+                if isinstance(error, (AsyncrayError, TimeoutError)):
+                    raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
+            raise
+        _driver = _Driver(runtime, node, printer)
+        current.session = runtime
+    _warn(runtime)
+    _handle_sigterm()
+    return Context(runtime.facts)
+
+
+def _warn(runtime: Runtime) -> None:
+    warning = runtime.facts.get("store_warning")
+    if warning:
+        import warnings  # start-up cost: only here
+
+        warnings.warn(warning, RuntimeWarning, stacklevel=4)
+
+
+def _check(address: object, amounts: dict[str, Any], namespace: object) -> None:
+    if not isinstance(address, str):
+        raise TypeError(f"The address must be a string, not {type(address).__name__}.")
+    if namespace is not None and not isinstance(namespace, str):
+        raise TypeError(f"The namespace must be a string, not {type(namespace).__name__}.")
+    if namespace == "":
+        raise ValueError('"" is not a valid namespace. Pass None for an anonymous one.')
+    given = [name for name, amount in amounts.items() if amount is not None]
+    if address != "local" and given:
+        raise ValueError(f"When connecting to an existing node, {', '.join(given)} must not be provided.")
+    for name in ("num_cpus", "num_gpus", "object_store_memory"):
+        amount = amounts[name]
+        if amount is not None and (not isinstance(amount, (int, float)) or amount < 0):
+            raise ValueError(f"{name} must be a number that is not negative, not {amount!r}.")
+    custom = amounts["resources"]
+    if custom is not None:
+        _check_resources(custom)
+
+
+def _check_resources(custom: object) -> None:
+    if not isinstance(custom, dict):
+        raise TypeError(f"resources must be a dict of names and numbers, not {type(custom).__name__}.")
+    for name, amount in custom.items():
+        if name in ("CPU", "GPU", "memory", "object_store_memory"):
+            raise ValueError(f"Use num_cpus, num_gpus or object_store_memory instead of {name!r} in resources.")
+        if not isinstance(name, str) or not isinstance(amount, (int, float)) or amount < 0:
+            raise ValueError(f"resources must map names to numbers that are not negative, not {name!r} to {amount!r}.")
+
+
+def _code_paths() -> list[str]:
+    """Where the driver finds its own code: what of ``sys.path`` is not the interpreter's."""
+    prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
+    paths = [os.path.abspath(path or os.getcwd()) for path in sys.path]
+    return [path for path in dict.fromkeys(paths) if os.path.isdir(path) and not path.startswith(prefixes)]
+
+
+def _connected() -> Runtime:
+    session = current.session
+    assert isinstance(session, Runtime)
+    return session
+
+
+def is_initialized() -> bool:
+    """True if this process is connected to a node."""
+    return current.session is not None
+
+
+def shutdown() -> None:
+    """Leaves the node; stops it if this process has started it. Does nothing if there is none.
+
+    This driver's actors end, except detached ones of a node that lives on. Refs of this session raise errors from then
+    on. ``init`` may be called again.
+    """
+    global _driver
+    with _lock:
+        driver, _driver = _driver, None
+        if driver is None:
+            return
+        current.session = None
+        runtime = driver.runtime
+        if runtime.waiters.broken is None:
+            try:
+                runtime.request("goodbye")
+            except AsyncrayError:
+                pass  # the node is gone already
+        runtime.stop(STOP_DEADLINE)
+        driver.printer.close(STOP_DEADLINE)
+        if driver.node is not None:
+            driver.node.wait()
+
+
+def _handle_sigterm() -> None:
+    """SIGTERM ends a driver as ``sys.exit`` would: exit handlers run, the node ends."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _exit_by_signal)
+
+
+def _exit_by_signal(number: int, frame: FrameType | None) -> None:
+    sys.exit(number)
+
+
+def _start_implicitly() -> None:
+    with _lock:
+        if current.session is None:
+            start()
+
+
+def set_auto_init(enabled: bool) -> None:
+    """Switches the implicit start by the first use on or off."""
+    current.start_implicitly = _start_implicitly if enabled else None
+
+
+def _forget_in_child() -> None:
+    """A forked child has the parent's connection, but not its io thread: it has no session."""
+    global _driver, _lock
+    _lock = threading.RLock()
+    _driver = None
+    current.session = None
+
+
+if current.session is None:  # not in a worker
+    current.start_implicitly = _start_implicitly
+atexit.register(shutdown)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,133 @@
+"""Arguments and results of ``get``, ``wait`` and ``cancel``, the same for both faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from asyncray.core.states import UNRESOLVED
+from asyncray.messages import CANCEL
+from asyncray.runtime.references import LocalObject
+from asyncray.runtime.refs import ObjectRef
+from asyncray.runtime.runtime import require
+
+
+def locals_of(refs: object) -> list[LocalObject]:
+    """The local objects of a list of refs.
+
+    Raises:
+        ValueError: something else.
+    """
+    if not isinstance(refs, (list, tuple)):
+        raise ValueError(
+            f"Invalid type of object refs, {type(refs)}, is given. 'object_refs' must either be an ObjectRef or a list "
+            "of ObjectRefs."
+        )
+    try:
+        found = [ref._local for ref in refs]
+    except AttributeError:
+        bad = next(ref for ref in refs if not isinstance(ref, ObjectRef))
+        raise ValueError(
+            f"Invalid type of object refs: the list contains a {type(bad).__name__} ({bad!r:.80}), not only ObjectRefs."
+        ) from None
+    references = require().references
+    for local in found:
+        if local.home is not references:
+            raise ValueError(foreign(local))
+    return found
+
+
+def foreign(local: LocalObject) -> str:
+    """The message about a ref of a session that is over."""
+    return (
+        f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "
+        "the session in which they were made."
+    )
+
+
+def check_timeout(timeout: object) -> None:
+    """Raises ValueError or TypeError for what is no timeout."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"The timeout must be a number of seconds or None, not {type(timeout).__name__}.")
+    if timeout < 0:
+        raise ValueError(f"The timeout must not be negative, not {timeout}.")
+
+
+def check_wait(refs: object, num_returns: object, timeout: object) -> list[LocalObject]:
+    """Checks the arguments of ``wait``.
+
+    Raises:
+        TypeError: not a list of refs.
+        ValueError: duplicates, or ``num_returns`` out of range.
+    """
+    if isinstance(refs, ObjectRef):
+        raise TypeError("wait() expected a list of ObjectRefs, got a single ObjectRef.")
+    if not isinstance(refs, list):
+        raise TypeError(f"wait() expected a list of ObjectRefs, got {type(refs).__name__}.")
+    try:
+        found = [ref._local for ref in refs]
+    except AttributeError:
+        bad = next(ref for ref in refs if not isinstance(ref, ObjectRef))
+        raise TypeError(f"wait() expected a list of ObjectRefs, got a list with a {type(bad).__name__}.") from None
+    check_timeout(timeout)
+    if not found:
+        return found
+    if len(set(found)) != len(found):
+        raise ValueError("Wait requires a list of unique object refs: one of them is there twice.")
+    if not isinstance(num_returns, int) or num_returns < 1:
+        raise ValueError(f"Invalid number of objects to return {num_returns!r}: it must be 1 or more.")
+    if num_returns > len(found):
+        raise ValueError(f"num_returns cannot be greater than the number of refs given: {num_returns} of {len(found)}.")
+    references = require().references
+    for local in found:
+        if local.home is not references:
+            raise ValueError(foreign(local))
+    return found
+
+
+def split(
+    refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
+) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]] | None:
+    """(ready, not ready), at most ``enough`` of the first kind, both in order; None if not so many are ready."""
+    if enough == 1:  # the rhythm of "one by one as they finish": no list is built but the result
+        for index, local in enumerate(objects):
+            if local.kind != UNRESOLVED:
+                return [refs[index]], [*refs[:index], *refs[index + 1 :]]
+        return None
+    ready: list[ObjectRef[Any]] = []
+    rest: list[ObjectRef[Any]] = []
+    for ref, local in zip(refs, objects, strict=True):
+        (ready if local.kind != UNRESOLVED and len(ready) < enough else rest).append(ref)
+    return (ready, rest) if len(ready) == enough else None
+
+
+def split_anyway(
+    refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
+) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+    """The same, with what is ready when the time is over."""
+    count = min(enough, sum(local.kind != UNRESOLVED for local in objects))
+    return (split(refs, objects, count) if count else None) or ([], list(refs))
+
+
+def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancels the task that returns an object. Returns at once; a task that is over is not touched.
+
+    Args:
+        ref: what the task returns.
+        force: kill the worker that runs the task. Not for actor calls.
+        recursive: also cancel what the task has submitted.
+
+    Raises:
+        TypeError: not a ref.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
+    runtime = require()
+    if ref._local.home is not runtime.references:
+        raise ValueError(foreign(ref._local))
+    if force and ref._local.actor_call:
+        raise ValueError("force=True is not supported for actor tasks.")
+    runtime.post((CANCEL, ref.task_id(), force, recursive))
+    runtime.flush()

@@ -1,0 +1,58 @@
+"""Limits and deadlines, each with the reason for its number. Seconds and bytes unless said otherwise.
+
+A limit that users may need to move reads ``ASYNCRAY_<NAME>`` from the environment, once, when the process starts.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def _number(name: str, default: float) -> float:
+    text = os.environ.get(f"ASYNCRAY_{name}")
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"ASYNCRAY_{name} must be a number, not {text!r}") from None
+
+
+INLINE_LIMIT = int(_number("INLINE_LIMIT", 100 * 1024))
+"""Values up to this size travel inside messages: below it a copy is cheaper than a round trip for an allocation."""
+
+FRAME_LIMIT = 128 * 1024 * 1024
+"""The largest frame that a peer may send: a pickled function may have 95 MB."""
+
+GREETING_LIMIT = 1024 * 1024
+"""The largest frame before the greeting is accepted: it holds paths and names, nothing of the user's."""
+
+FUNCTION_LIMIT = 95 * 1024 * 1024
+"""A pickled function or class beyond this is a mistake (data captured by closure): the error says so."""
+
+START_DEADLINE = _number("START_DEADLINE", 30.0)
+"""Within this the daemon must answer, and a forked worker must have said hello."""
+
+STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
+"""What has not stopped by then is killed. Below the promise that nothing is left after five seconds."""
+
+STORE_FULL_DEADLINE = _number("STORE_FULL_DEADLINE", 2.0)
+"""How long an allocation waits for others' memory to come back before it fails as a full store."""
+
+SLAB_SIZE = 64 * 1024 * 1024
+"""Segments that small objects share. Larger objects get a segment of their own."""
+
+STORE_MINIMUM = 75 * 1024 * 1024
+"""The smallest object store that makes sense (Ray's own minimum)."""
+
+STORE_FRACTION = 0.3
+"""The share of memory that the store may use unless the user says otherwise (Ray's own default)."""
+
+PIPELINE_MICROSECONDS = 2000
+"""Work queued ahead at a worker: enough to hide a round trip of some 100 us, little enough to be taken back."""
+
+PIPELINE_TASKS = 128
+"""And never more tasks than this at a worker, so that a frame stays small."""
+
+MAILBOX_WINDOW = 256
+"""Actor calls sent ahead to the actor's process beyond its concurrency; the rest waits in the mailbox."""

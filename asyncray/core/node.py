@@ -1,0 +1,383 @@
+"""The node: all machines of a daemon behind one door.
+
+The shell calls one method for each thing that happened (a process connected, messages came, a process ended, time
+passed), sets ``now`` before, and takes what is to be done from ``outbox`` after. Everything here is synchronous
+and deterministic: the same events give the same messages and commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from asyncray.core.allocator import Allocator
+from asyncray.core.objects import Objects
+from asyncray.core.outbox import CloseClient, Note, Outbox, StopNode
+from asyncray.core.records import Actor, Client, Job, Template, Worker
+from asyncray.core.requests import Requests
+from asyncray.core.resources import UNIT, Resources
+from asyncray.core.scheduler import Scheduler
+from asyncray.core.states import DEAD, LEAVING
+from asyncray.core.store import Store
+from asyncray.core.work import Work
+from asyncray.core.workers import Pool
+from asyncray.messages import (
+    ABANDON,
+    ALLOCATE,
+    BLOCKED,
+    CALL,
+    CANCEL,
+    CREATE,
+    DONE,
+    DONE_MANY,
+    DROP,
+    EXITING,
+    FAILED,
+    FAULT,
+    FUNCTION,
+    HOLD,
+    KILL,
+    NAMES,
+    PUT,
+    REPLY,
+    REPLY_FAULT,
+    REQUEST,
+    RETURNED,
+    SEAL,
+    SHARED,
+    SUBMIT,
+    SUBSCRIBE,
+    TEMPLATE,
+    UNBLOCKED,
+    UNPIN,
+    WELCOME,
+)
+
+KEEP_WARM = 64 * 1024 * 1024
+"""So much of free store memory stays mapped for the next objects when the store has been empty for a while."""
+
+TRIM_AFTER = 5.0
+
+Handler = Callable[[Client, Any], None]
+
+
+class NodeMachine:
+    """One node.
+
+    Args:
+        node_id: random, never used before.
+        resources: name -> amount.
+        store_prefix: the names of shared-memory segments begin with it.
+        store_capacity: bytes.
+        facts: what every client is told at its welcome (session directory, address, ...).
+    """
+
+    def __init__(
+        self,
+        node_id: bytes,
+        resources: Mapping[str, float],
+        store_prefix: str,
+        store_capacity: int,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.node_id = node_id
+        self.facts = dict(facts)
+        self.outbox = Outbox()
+        self.clients: dict[int, Client] = {}
+        self.jobs: dict[bytes, Job] = {}
+        cpus = int(resources.get("CPU", 0))
+        self.resources = Resources(resources)
+        self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients.values())
+        self.objects = Objects(self.outbox, self.store)
+        self.pool = Pool(self.outbox, spare=cpus)
+        self.scheduler = Scheduler(
+            self.outbox, self.resources, self.pool, self.objects, nest_after=4 * cpus + 8, most_free=max(4 * cpus, 32)
+        )
+        self.work = Work(self.outbox, self.store, self.objects, self.scheduler)
+        self.actors = self.work.actors
+        self.requests = Requests(
+            self.outbox, node_id, self.facts, self.work, self.scheduler, self.store, self.clients, self.stop
+        )
+        self.stopping = False
+        self._client_count = 0
+        self._job_count = 0
+        self._template_count = 0
+        self._handlers = self._table()
+
+    def __repr__(self) -> str:
+        return f"<NodeMachine {self.node_id.hex()} {self.scheduler} {self.pool} {self.work}>"
+
+    @property
+    def now(self) -> float:
+        """The time of the events being worked on, in seconds on any steady clock."""
+        return self.scheduler.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.scheduler.now = now
+
+    def _table(self) -> dict[int, Handler]:
+        work, objects, store = self.work, self.objects, self.store
+        return {
+            SUBMIT: work.submit,
+            CALL: work.call,
+            CREATE: lambda client, m: void(work.create(client, m)),
+            DONE: lambda client, m: work.done(_worker(client), m),
+            DONE_MANY: lambda client, m: work.done_many(_worker(client), m),
+            FAILED: lambda client, m: work.failed(_worker(client), m),
+            RETURNED: lambda client, m: work.returned(_worker(client), m[1]),
+            BLOCKED: lambda client, m: work.waits(m[1], True),
+            UNBLOCKED: lambda client, m: work.waits(m[1], False),
+            CANCEL: lambda client, m: work.cancel(m[1], m[2], m[3]),
+            HOLD: lambda client, m: objects.hold(client, m[1]),
+            DROP: lambda client, m: objects.drop(client, m[1]),
+            SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
+            PUT: self._put,
+            ALLOCATE: lambda client, m: store.request(client, m[1], m[2], self.now),
+            ABANDON: lambda client, m: store.abandon(client, m[1], m[2]),
+            SEAL: self._seal,
+            UNPIN: self._unpin,
+            FUNCTION: self._function,
+            TEMPLATE: self._template,
+            REQUEST: self._request,
+            KILL: self._kill,
+            EXITING: self._exiting,
+        }
+
+    # Processes that come and go ---------------------------------------------------------------------------------------
+
+    def driver_connected(self, pid: int, namespace: str, setup: dict[str, Any]) -> Client:
+        """A driver said hello: a job begins."""
+        self._job_count += 1
+        job = Job(self._job_count.to_bytes(4, "big"), namespace, setup)
+        self.jobs[job.id] = job
+        client = self._new_client("driver", pid)
+        client.job = job
+        job.driver = client
+        self._welcome(client, job)
+        self.pool.fill(self.now)
+        return client
+
+    def worker_connected(self, number: int, pid: int) -> Client | None:
+        """A forked worker said hello. None if it is not expected (any more)."""
+        client = self._new_client("worker", pid)
+        if self.pool.hello(number, client, self.now) is None:
+            del self.clients[client.number]
+            return None
+        self._welcome(client, None)
+        return client
+
+    def observer_connected(self, pid: int) -> Client:
+        """A tool that only asks (the command line)."""
+        client = self._new_client("observer", pid)
+        self._welcome(client, None)
+        return client
+
+    def _new_client(self, role: str, pid: int) -> Client:
+        self._client_count += 1
+        number = self._client_count
+        client = self.clients[number] = Client(number, self.node_id + number.to_bytes(4, "big"), role, pid)
+        return client
+
+    def _welcome(self, client: Client, job: Job | None) -> None:
+        info = {**self.facts, "client_id": client.id, "node_id": self.node_id}
+        if job is not None:
+            info |= {"job_id": job.id, "namespace": job.namespace}
+        self.outbox.send(client, (WELCOME, info))
+
+    def client_gone(self, client: Client) -> None:
+        """The connection is closed, for whatever reason."""
+        if not client.alive:
+            return
+        client.alive = False
+        client.out.clear()
+        self.clients.pop(client.number, None)
+        if client.worker is not None and client.worker.state != LEAVING:
+            self.pool.kill(client.worker, "it closed its connection", self.now)
+        if client.role == "driver" and client.job is not None:
+            self._job_over(client.job)
+        self._owner_gone(client)
+        self.store.client_gone(client)
+        self.objects.client_gone(client)
+        self._settle_lives()
+
+    def _owner_gone(self, client: Client) -> None:
+        for actor in [actor for actor in self.actors.table.values() if actor.owner is client]:
+            if not actor.detached:
+                fault = actor.fault("ActorDiedError", "The actor is dead because its owner has died.")
+                self.actors.kill(actor, fault, "its owner has died")
+
+    def _job_over(self, job: Job) -> None:
+        job.over = True
+        lasting = {actor.worker.client for actor in self.actors.table.values() if actor.detached and actor.worker}
+        for actor in [actor for actor in self.actors.table.values() if actor.job is job and not actor.detached]:
+            if actor.owner not in lasting:
+                fault = actor.fault("ActorDiedError", "The actor is dead because its job is over.")
+                self.actors.kill(actor, fault, "its job is over")
+        wanted: set[Worker] = set()
+        for task in list(self.work.tasks.values()):
+            if task.template.job is not job or (task.actor is not None and task.actor.task is task):
+                continue
+            if task.submitter in lasting or (task.actor is not None and task.actor.detached):
+                if task.worker is not None:
+                    wanted.add(task.worker)
+                continue
+            self.work.finish(task, FAULT, ["OwnerDiedError", {"message": "The driver of the task's job has ended."}])
+        for worker in self.pool.of_job(job):
+            if worker.actor is None and worker not in wanted:
+                self.pool.kill(worker, "its job is over", self.now)
+        self.scheduler.job_over(job)
+        if not any(actor.job is job and actor.state != DEAD for actor in self.actors.table.values()):
+            del self.jobs[job.id]
+
+    def worker_started(self, number: int, pid: int) -> None:
+        """The zygote forked it."""
+        self.pool.started(number, pid)
+
+    def worker_exited(self, number: int, how: str) -> None:
+        """A worker process ended; ``how`` tells people (signal or exit code, last log lines)."""
+        worker = self.pool.exited(number)
+        if worker is None:
+            return
+        if worker.why:
+            how = f"{how} ({worker.why})"
+        if worker.client is not None:
+            self.client_gone(worker.client)
+        self.work.worker_exited(worker, how)
+        self.pool.fill(self.now)
+        self._settle_lives()
+
+    def stop(self, reason: str) -> None:
+        """The node ends: nobody gets new work, drivers are told by their closed connections."""
+        if not self.stopping:
+            self.stopping = True
+            self.pool.stopping = True
+            self.outbox.do(StopNode(reason))
+
+    # Messages ---------------------------------------------------------------------------------------------------------
+
+    def receive(self, client: Client, messages: Sequence[Any]) -> None:
+        """A batch of messages came from a client.
+
+        Raises:
+            Exception: the client sent what makes no sense; its connection is to be closed.
+        """
+        handlers = self._handlers
+        for message in messages:
+            handlers[message[0]](client, message)
+        if self.objects.ended_lives:
+            self._settle_lives()
+
+    def flush(self) -> None:
+        """All events of this moment are in: hands out work."""
+        self.scheduler.schedule()
+
+    def _put(self, client: Client, message: Any) -> None:
+        _, object_id, kind, payload, nested = message
+        self.objects.resolve_new(object_id, client, kind, payload, nested)
+
+    def _seal(self, client: Client, message: Any) -> None:
+        _, object_id, segment, offset, nested = message
+        allocation = self.store.take(client, segment, offset)
+        if allocation is None:
+            raise ValueError(f"{client} seals {segment}+{offset}, which is not its own")
+        block = self.store.seal(object_id, allocation)
+        payload = [segment, offset, allocation.size]
+        self.objects.resolve_new(object_id, client, SHARED, payload, nested, block)
+
+    def _unpin(self, client: Client, message: Any) -> None:
+        for object_id, times in message[1]:
+            self.store.unpin(client, object_id, times)
+
+    def _function(self, client: Client, message: Any) -> None:
+        assert client.job is not None
+        client.job.functions[message[1]] = message[2]
+
+    def _template(self, client: Client, message: Any) -> None:
+        _, number, digest, spec = message
+        job = client.job
+        assert job is not None
+        template = job.templates.get(digest)
+        if template is None:
+            self._template_count += 1
+            template = job.templates[digest] = Template(self._template_count, digest, job, spec)
+            if not self.resources.feasible(template.demand):
+                text = f"{template.name} needs {_readable(template.demand)}: more than this node has; it waits"
+                self.outbox.do(Note(30, text))
+        client.templates[number] = template
+
+    def _request(self, client: Client, message: Any) -> None:
+        _, number, method, arguments = message
+        ok, *rest = self.requests.answer(client, method, arguments)
+        self.outbox.send(client, (REPLY if ok else REPLY_FAULT, number, *rest))
+
+    def _kill(self, client: Client, message: Any) -> None:
+        _, actor_id, no_restart = message
+        actor = self.actors.table.get(actor_id)
+        if actor is None or actor.state == DEAD:
+            return
+        if no_restart or not actor.restarts:
+            fault = actor.fault("ActorDiedError", "The actor is dead because it was killed by `ray.kill`.")
+            self.actors.kill(actor, fault, "it was killed by `ray.kill`")
+            self.actors.free_name(actor)
+        elif actor.worker is not None:
+            self.pool.kill(actor.worker, "it was killed by `ray.kill`", self.now)
+
+    def _exiting(self, client: Client, message: Any) -> None:
+        worker, why = _worker(client), message[1]
+        actor: Actor | None = worker.actor
+        self.pool.leaving(worker, why, self.now)
+        if actor is not None:
+            self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
+
+    def _settle_lives(self) -> None:
+        """Actors whose last handle is gone."""
+        ended = self.objects.ended_lives
+        while ended:
+            actor = ended.pop()
+            self.actors.unreferenced(actor)
+            if actor.state == DEAD:
+                self.actors.remove(actor)
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Some time has passed: deadlines, idle workers, stuck queues."""
+        self.pool.tick(self.now)
+        self.store.tick(self.now, KEEP_WARM, TRIM_AFTER)
+        self.scheduler.tick()
+
+    @property
+    def restless(self) -> bool:
+        """True while ``tick`` should come within a hundredth of a second rather than half a second."""
+        return self.scheduler.restless or self.store.waiting > 0
+
+    def close(self, client: Client) -> None:
+        """Ends a client's connection."""
+        self.outbox.do(CloseClient(client))
+
+    def check(self) -> None:
+        """Raises AssertionError where any of the machines contradicts itself."""
+        self.objects.check()
+        self.store.check()
+        self.scheduler.check()
+        self.work.check()
+
+
+def _worker(client: Client) -> Worker:
+    if client.worker is None:
+        raise ValueError(f"{client} is no worker")
+    return client.worker
+
+
+def void(_: object) -> None:
+    """For a handler whose result nobody wants."""
+
+
+def _readable(demand: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{amount / UNIT:g} {name}" for name, amount in demand)
+
+
+def describe(message: Any) -> str:
+    """A message for the log: its kind, not its contents."""
+    return NAMES.get(message[0], "?") if message else "?"

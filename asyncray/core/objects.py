@@ -1,0 +1,193 @@
+"""The object table of a node: what every object is, and who still needs it.
+
+An entry is made when a task is submitted or a value put, is resolved exactly once, and goes when nobody needs it:
+no process holds a ref (``held`` for the process that made it, ``borrowers`` for others), and no pending task and no
+other object uses it (``uses``). References arrive in the order in which a process made and dropped them, and a process
+that learns of a ref from a value tells so before it gives back what held that value. So there is no moment at which a
+reachable object has no holder.
+
+The table never looks into values. It does not run tasks: ``resolve`` returns the tasks that waited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from asyncray.core.outbox import Outbox
+from asyncray.core.records import Actor, Block, Client, ObjectEntry, Task
+from asyncray.core.states import UNRESOLVED
+from asyncray.core.store import Store
+from asyncray.messages import FAULT, SHARED, VALUE
+
+
+class Objects:
+    """The table. ``ended_lives`` collects actors whose last handle is gone, for the node to take."""
+
+    def __init__(self, outbox: Outbox, store: Store) -> None:
+        self._outbox = outbox
+        self._store = store
+        self.table: dict[bytes, ObjectEntry] = {}
+        self.ended_lives: list[Actor] = []
+
+    def __repr__(self) -> str:
+        return f"<Objects {len(self.table)}>"
+
+    def expect(self, object_id: bytes, owner: Client, task: Task | None) -> ObjectEntry:
+        """A new entry that is pending, held by its maker."""
+        entry = self.table[object_id] = ObjectEntry(object_id, owner, task)
+        owner.owned += 1
+        return entry
+
+    def use_all(self, object_ids: Iterable[bytes]) -> tuple[ObjectEntry, ...]:
+        """The entries of these objects, each used once more. Unknown ones are left out: their refs are dead."""
+        found = []
+        for object_id in object_ids:
+            entry = self.table.get(object_id)
+            if entry is not None:
+                entry.uses += 1
+                found.append(entry)
+        return tuple(found)
+
+    def unuse_all(self, entries: Sequence[ObjectEntry]) -> None:
+        """Takes back ``use_all``."""
+        for entry in entries:
+            entry.uses -= 1
+            if not entry.uses and not entry.held:
+                self.release(entry)
+
+    def resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> list[Task]:
+        """The value is known: tells who waits, and returns the tasks that depend on it."""
+        if entry.kind != UNRESOLVED:
+            raise AssertionError(f"{entry} was resolved twice")
+        entry.kind = kind
+        entry.payload = payload
+        entry.task = None
+        if contained:
+            entry.contained = self.use_all(contained)
+        if entry.held:
+            self._push(entry, entry.owner)
+        if entry.waiting:
+            for client in entry.waiting:
+                self._push(entry, client)
+            entry.waiting = None
+        dependents = entry.dependents or []
+        entry.dependents = None
+        if not entry.held and not entry.uses:
+            self.release(entry)
+        return dependents
+
+    def resolve_new(
+        self,
+        object_id: bytes,
+        owner: Client,
+        kind: int,
+        payload: Any,
+        contained: Sequence[bytes] | None,
+        block: Block | None = None,
+    ) -> None:
+        """A value that was put: its maker has it already, and in shared memory pins it."""
+        entry = self.table[object_id] = ObjectEntry(object_id, owner, None)
+        owner.owned += 1
+        entry.kind = kind
+        entry.payload = payload
+        entry.block = block
+        if block is not None:
+            self._store.pin(block, owner)
+        if contained:
+            entry.contained = self.use_all(contained)
+
+    def value_for(self, entry: ObjectEntry, client: Client) -> Any:
+        """The payload to send to a client; a shared one is pinned for it."""
+        if entry.kind == SHARED and entry.block is not None:
+            self._store.pin(entry.block, client)
+        return entry.payload
+
+    def _push(self, entry: ObjectEntry, client: Client) -> None:
+        if client.alive:
+            self._outbox.send(client, (VALUE, entry.id, entry.kind, self.value_for(entry, client)))
+
+    def subscribe(self, client: Client, object_ids: Iterable[bytes]) -> None:
+        """Pushes each value to the client once it is there; for a lost object, the error."""
+        for object_id in object_ids:
+            entry = self.table.get(object_id)
+            if entry is None:
+                message = f"The object {object_id.hex()} is gone: its last reference was dropped, or its job is over."
+                fault = ["ObjectLostError", {"object_id": object_id.hex(), "message": message}]
+                self._outbox.send(client, (VALUE, object_id, FAULT, fault))
+            elif entry.kind != UNRESOLVED:
+                self._push(entry, client)
+            elif entry.waiting is None:
+                entry.waiting = [client]
+            elif client not in entry.waiting:
+                entry.waiting.append(client)
+
+    def hold(self, client: Client, object_ids: Iterable[bytes]) -> None:
+        """A process has refs to these objects now."""
+        for object_id in object_ids:
+            entry = self.table.get(object_id)
+            if entry is None:
+                continue
+            if entry.owner is client:
+                if not entry.held:
+                    entry.held = True
+                    client.owned += 1
+                continue
+            if entry.borrowers is None:
+                entry.borrowers = set()
+            entry.borrowers.add(client)
+            client.borrowed.add(object_id)
+
+    def drop(self, client: Client, object_ids: Iterable[bytes]) -> None:
+        """A process has no more refs to these objects."""
+        table = self.table
+        for object_id in object_ids:
+            entry = table.get(object_id)
+            if entry is None:
+                continue
+            if entry.owner is client:
+                if entry.held:
+                    entry.held = False
+                    client.owned -= 1
+            elif entry.borrowers:
+                entry.borrowers.discard(client)
+                client.borrowed.discard(object_id)
+            if not entry.uses:
+                self.release(entry)
+
+    def release(self, entry: ObjectEntry) -> None:
+        """Frees the entry if nobody needs it, and what it alone kept alive. Not recursive: lists may be long."""
+        stack = [entry]
+        while stack:
+            entry = stack.pop()
+            if entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses:
+                continue
+            if self.table.pop(entry.id, None) is None:
+                continue
+            for inner in entry.contained:
+                inner.uses -= 1
+                stack.append(inner)
+            entry.contained = ()
+            if entry.block is not None:
+                self._store.object_gone(entry.block)
+                entry.block = None
+            if entry.actor is not None:
+                self.ended_lives.append(entry.actor)
+
+    def client_gone(self, client: Client) -> None:
+        """Forgets all refs of a process that ended."""
+        self.drop(client, list(client.borrowed))
+        if client.owned:
+            self.drop(client, [e.id for e in self.table.values() if e.owner is client and e.held])
+
+    def check(self) -> None:
+        """Raises AssertionError where the table contradicts itself."""
+        uses: dict[bytes, int] = {}
+        for entry in self.table.values():
+            assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"
+            assert entry.kind != UNRESOLVED or entry.task is not None, f"{entry} waits for no task"
+            for inner in entry.contained:
+                assert inner.id in self.table, f"{entry} contains a freed object"
+                uses[inner.id] = uses.get(inner.id, 0) + 1
+        for object_id, count in uses.items():
+            assert self.table[object_id].uses >= count, f"{self.table[object_id]} is used {count} times by objects"

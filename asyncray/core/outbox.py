@@ -1,0 +1,98 @@
+"""What the core wants done: messages for clients, and commands for the shell.
+
+The state machines append here and the shell takes everything out after each batch of events: it writes each client's
+messages as one frame and performs the commands in order. Every command that takes time ends in exactly one event of
+``asyncray.core.node.NodeMachine``; the docstring of each says which. Nothing here acts by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asyncray.core.records import Client
+from asyncray.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Fork a worker. Ends in ``worker_started`` or ``worker_exited``."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """Send SIGKILL to a worker and what it started. Ends in ``worker_exited``."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSegment:
+    """Make a shared-memory segment of so many bytes. Ends in ``segment_created`` or ``segment_failed``."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireSegment:
+    """Unlink a segment. Nothing follows."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseClient:
+    """Close the connection once what was sent is written. Ends in ``client_gone``."""
+
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class StopNode:
+    """Stop the whole node in order. Nothing follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLogs:
+    """Send the workers' new output to their drivers, before the messages that are queued now. Nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the daemon's log."""
+
+    level: int
+    text: str
+
+
+Command = StartWorker | KillWorker | CreateSegment | RetireSegment | CloseClient | StopNode | ReadLogs | Note
+
+
+class Outbox:
+    """Collects messages per client, and commands."""
+
+    __slots__ = ("commands", "dirty")
+
+    def __init__(self) -> None:
+        self.dirty: list[Client] = []
+        self.commands: list[Command] = []
+
+    def __repr__(self) -> str:
+        return f"<Outbox {len(self.dirty)} clients, {len(self.commands)} commands>"
+
+    def send(self, client: Client, message: Message) -> None:
+        """Queues a message; what is for a client that is gone is dropped."""
+        out = client.out
+        if not out:
+            if not client.alive:
+                return
+            self.dirty.append(client)
+        out.append(message)
+
+    def do(self, command: Command) -> None:
+        """Queues a command."""
+        self.commands.append(command)

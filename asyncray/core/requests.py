@@ -1,0 +1,174 @@
+"""Questions that clients ask and get one answer to: a table of functions.
+
+Each takes the client and the arguments, and returns a value of plain data, or raises ``Refusal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asyncray.core.outbox import Outbox, ReadLogs
+from asyncray.core.records import Actor, Client
+from asyncray.core.resources import plain
+from asyncray.core.scheduler import Scheduler
+from asyncray.core.states import DEAD
+from asyncray.core.store import Store
+from asyncray.core.work import Work
+
+
+class Refusal(Exception):
+    """The answer is an error of the asker's: an exception name and its fields."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.message = message
+
+
+class Requests:
+    """Answers for one node, from its machines.
+
+    Args:
+        facts: what every client is told at its welcome.
+        stop: ends the node, for a reason.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        node_id: bytes,
+        facts: Mapping[str, Any],
+        work: Work,
+        scheduler: Scheduler,
+        store: Store,
+        clients: Mapping[int, Client],
+        stop: Callable[[str], None],
+    ) -> None:
+        self._outbox = outbox
+        self._node_id = node_id
+        self._facts = facts
+        self._work = work
+        self._actors = work.actors
+        self._scheduler = scheduler
+        self._resources = scheduler.resources
+        self._store = store
+        self._clients = clients
+        self._stop_node = stop
+
+    def answer(self, client: Client, method: str, arguments: list[Any]) -> tuple[Any, ...]:
+        """(True, value), or (False, exception name, fields)."""
+        function = _TABLE.get(method)
+        if function is None:
+            return False, "AsyncraySystemError", {"message": f"There is no request named {method!r}."}
+        try:
+            return True, function(self, client, *arguments)
+        except Refusal as refusal:
+            return False, refusal.name, {"message": refusal.message}
+
+    def _create_named(
+        self, client: Client, namespace: str, name: str, if_exists: bool, handle: bytes, create: list[Any]
+    ) -> Any:
+        taken = self._actors.names.get((namespace, name))
+        if taken is not None:
+            if if_exists and taken.state != DEAD:
+                return [taken.id, taken.handle]
+            raise Refusal(
+                "ActorAlreadyExistsError",
+                f"The name {name} is already taken. Please use a different name or get the existing actor using "
+                f"ray.get_actor('{name}', namespace='{namespace}')",
+            )
+        self._work.create(client, create, (namespace, name), handle)
+        return None
+
+    def _get_actor(self, client: Client, namespace: str, name: str) -> Any:
+        actor = self._actors.names.get((namespace, name))
+        if actor is None or actor.state == DEAD:
+            raise Refusal(
+                "ValueError",
+                f"Failed to look up actor with name '{name}'. This could be because 1. You are trying to look up a "
+                "named actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the "
+                f"namespace of the actor (looked in {namespace!r}).",
+            )
+        return [actor.id, actor.handle]
+
+    def _list_named_actors(self, client: Client, namespace: str | None) -> Any:
+        return [
+            {"name": actor.name[1], "namespace": actor.name[0]}
+            for actor in self._actors.names.values()
+            if actor.name is not None and actor.state != DEAD and namespace in (None, actor.name[0])
+        ]
+
+    def _cluster_resources(self, client: Client) -> Any:
+        return plain(self._resources.total.items())
+
+    def _available_resources(self, client: Client) -> Any:
+        return plain((name, max(0, amount)) for name, amount in self._resources.available.items())
+
+    def _nodes(self, client: Client) -> Any:
+        return [
+            {
+                "NodeID": self._node_id.hex(),
+                "Alive": True,
+                "NodeManagerAddress": self._facts.get("ip", ""),
+                "NodeManagerHostname": self._facts.get("hostname", ""),
+                "Resources": plain(self._resources.total.items()),
+                "Labels": {"ray.io/node-id": self._node_id.hex()},
+            }
+        ]
+
+    def _status(self, client: Client) -> Any:
+        queued = sum(shape.count for shape in self._scheduler.ready)
+        return {
+            "node_id": self._node_id.hex(),
+            **{key: value for key, value in self._facts.items() if isinstance(value, (str, int, float))},
+            "resources": plain(self._resources.total.items()),
+            "available": self._available_resources(client),
+            "store": {
+                "capacity": self._store.allocator.capacity,
+                "used": self._store.allocator.used,
+                "reserved": self._store.allocator.reserved,
+            },
+            "objects": len(self._work.objects.table),
+            "tasks": {"unfinished": len(self._work.tasks), "queued": queued},
+            "workers": [
+                {"number": w.number, "pid": w.pid, "state": w.state, "inflight": len(w.inflight) + len(w.nested)}
+                for w in self._scheduler.pool.workers.values()
+            ],
+            "actors": [_actor_row(actor) for actor in self._actors.table.values()],
+            "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
+        }
+
+    def _goodbye(self, client: Client) -> Any:
+        """A driver is about to end: it gets its workers' output before the answer."""
+        self._outbox.do(ReadLogs())
+
+    def _stop(self, client: Client) -> Any:
+        self._stop_node("it was told to stop")
+
+
+def _actor_row(actor: Actor) -> dict[str, Any]:
+    return {
+        "actor_id": actor.id.hex(),
+        "class_name": actor.task.template.name,
+        "state": actor.state.upper(),
+        "name": actor.name[1] if actor.name else "",
+        "namespace": actor.name[0] if actor.name else actor.job.namespace,
+        "pid": actor.worker.pid if actor.worker else None,
+        "restarts": actor.restarted,
+        "pending_calls": actor.pending,
+        "detached": actor.detached,
+    }
+
+
+_TABLE: dict[str, Callable[..., Any]] = {
+    "create_named": Requests._create_named,
+    "get_actor": Requests._get_actor,
+    "list_named_actors": Requests._list_named_actors,
+    "cluster_resources": Requests._cluster_resources,
+    "available_resources": Requests._available_resources,
+    "nodes": Requests._nodes,
+    "status": Requests._status,
+    "goodbye": Requests._goodbye,
+    "stop": Requests._stop,
+}

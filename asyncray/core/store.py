@@ -1,0 +1,208 @@
+"""The shared-memory store of a node: who may write where, and when memory may be used again.
+
+A client asks for room, writes, and seals it as an object (or dies, and the room is free again). Every time the place
+of a sealed object is told to a client that client holds a pin; it gives pins back when its last view is gone. Memory
+is free again when the object is gone and nobody pins it. So a view outlives its ref.
+
+Requests that do not fit wait until others' memory comes back, in order, for a bounded time; meanwhile all clients are
+told to collect garbage. Spilling to disk will stand between that and the error.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from asyncray.config import STORE_FULL_DEADLINE
+from asyncray.core.allocator import Allocation, Allocator, MissingSegment
+from asyncray.core.outbox import CreateSegment, Outbox, RetireSegment
+from asyncray.core.records import Block, Client
+from asyncray.messages import ALLOCATED, COLLECT, REPLY_FAULT, RETIRED
+
+
+class _Request:
+    __slots__ = ("client", "deadline", "number", "size")
+
+    def __init__(self, client: Client, number: int, size: int, deadline: float) -> None:
+        self.client = client
+        self.number = number
+        self.size = size
+        self.deadline = deadline
+
+
+class Store:
+    """Allocations, pins and waiting requests.
+
+    Args:
+        allocator: hands out the ranges.
+        clients: all connected clients, for what all must be told.
+    """
+
+    def __init__(self, outbox: Outbox, allocator: Allocator, clients: Iterable[Client]) -> None:
+        self._outbox = outbox
+        self._clients = clients
+        self.allocator = allocator
+        self.blocks: dict[bytes, Block] = {}
+        self._waiting: deque[_Request] = deque()
+        self._creating: set[str] = set()
+        self._collecting = False
+        self._idle_since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Store {self.allocator.used} of {self.allocator.capacity} bytes, {len(self._waiting)} waiting>"
+
+    def request(self, client: Client, number: int, size: int, now: float) -> None:
+        """A client wants room: answered by ALLOCATED, or by a fault when there is none in time."""
+        request = _Request(client, number, size, now + STORE_FULL_DEADLINE)
+        if self._waiting or not self._serve(request):
+            self._waiting.append(request)
+
+    def _serve(self, request: _Request) -> bool:
+        """True if the request is answered, one way or the other."""
+        if not request.client.alive:
+            return True
+        if request.size > self.allocator.capacity:
+            self._refuse(request)
+            return True
+        if self._creating:
+            return False
+        answer = self.allocator.allocate(request.size)
+        if isinstance(answer, Allocation):
+            place = (answer.segment, answer.offset)
+            request.client.unsealed[place] = answer
+            self._outbox.send(request.client, (ALLOCATED, request.number, *place, answer.warm))
+            return True
+        if isinstance(answer, MissingSegment):
+            self._retire(answer.retire)
+            self._creating.add(answer.name)
+            self._outbox.do(CreateSegment(answer.name, answer.size))
+        elif not self._collecting:
+            self._collecting = True
+            for client in self._clients:
+                self._outbox.send(client, (COLLECT,))
+        return False
+
+    def _refuse(self, request: _Request) -> None:
+        used, capacity = self.allocator.used, self.allocator.capacity
+        message = (
+            f"The object store is full: {request.size} bytes are needed, {used} of {capacity} are in use and still "
+            "referenced. Drop references (del ref) or start with a larger object_store_memory."
+        )
+        self._outbox.send(request.client, (REPLY_FAULT, request.number, "ObjectStoreFullError", {"message": message}))
+
+    def _retire(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._outbox.do(RetireSegment(name))
+            for client in self._clients:
+                self._outbox.send(client, (RETIRED, name))
+
+    def segment_created(self, name: str) -> None:
+        """The segment that was asked for is there."""
+        self._creating.discard(name)
+        self.allocator.segment_created(name)
+        self.retry()
+
+    def segment_failed(self, name: str, why: str) -> None:
+        """The system has no room for the segment: the first request fails with its reason."""
+        self._creating.discard(name)
+        self.allocator.segment_failed(name)
+        if self._waiting:
+            request = self._waiting.popleft()
+            message = f"The object store cannot grow by {request.size} bytes: {why}"
+            self._outbox.send(
+                request.client, (REPLY_FAULT, request.number, "ObjectStoreFullError", {"message": message})
+            )
+        self.retry()
+
+    def retry(self) -> None:
+        """Serves waiting requests in order, as far as memory goes."""
+        while self._waiting and self._serve(self._waiting[0]):
+            self._waiting.popleft()
+        if not self._waiting:
+            self._collecting = False
+
+    def take(self, client: Client, segment: str, offset: int) -> Allocation | None:
+        """The client has written this room: it is nobody's until ``seal``. None if it was not the client's."""
+        allocation = client.unsealed.pop((segment, offset), None)
+        if allocation is not None:
+            self.allocator.written(allocation)
+        return allocation
+
+    def seal(self, object_id: bytes, allocation: Allocation) -> Block:
+        """The memory is an object's from now on."""
+        block = self.blocks[object_id] = Block(object_id, allocation)
+        return block
+
+    def abandon(self, client: Client, segment: str, offset: int) -> None:
+        """The client will not write that room after all."""
+        allocation = client.unsealed.pop((segment, offset), None)
+        if allocation is not None:
+            self.free(allocation)
+
+    def free(self, allocation: Allocation) -> None:
+        """Room that no object has any more."""
+        self.allocator.release(allocation)
+        if self._waiting:
+            self.retry()
+
+    def pin(self, block: Block, client: Client) -> None:
+        """The place of the block is told to the client."""
+        if client.alive:
+            block.pins[client] = block.pins.get(client, 0) + 1
+            client.pinned.add(block.id)
+
+    def unpin(self, client: Client, object_id: bytes, times: int) -> None:
+        """The client has no view any more of what it was told ``times`` times."""
+        block = self.blocks.get(object_id)
+        if block is None or client not in block.pins:
+            return
+        block.pins[client] -= times
+        if block.pins[client] <= 0:
+            del block.pins[client]
+            client.pinned.discard(object_id)
+            self._settle(block)
+
+    def object_gone(self, block: Block) -> None:
+        """Nobody references the object; its views may live on."""
+        block.in_use = False
+        self._settle(block)
+
+    def _settle(self, block: Block) -> None:
+        if not block.in_use and not block.pins:
+            del self.blocks[block.id]
+            self.free(block.allocation)
+
+    def client_gone(self, client: Client) -> None:
+        """Forgets pins and unsealed room of a process that ended."""
+        for place in list(client.unsealed):
+            self.abandon(client, *place)
+        for object_id in list(client.pinned):
+            self.unpin(client, object_id, self.blocks[object_id].pins[client])
+
+    def tick(self, now: float, keep: int, idle_after: float) -> None:
+        """Fails requests that waited too long; returns memory that was not needed for a while to the system."""
+        while self._waiting and (self._waiting[0].deadline <= now or not self._waiting[0].client.alive):
+            request = self._waiting.popleft()
+            if request.client.alive:
+                self._refuse(request)
+            self.retry()
+        allocator = self.allocator
+        if allocator.used or allocator.reserved <= keep:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= idle_after:
+            self._idle_since = None
+            self._retire(allocator.trim(keep))
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for room."""
+        return len(self._waiting)
+
+    def check(self) -> None:
+        """Raises AssertionError where the store contradicts itself."""
+        self.allocator.check()
+        for block in self.blocks.values():
+            assert block.in_use or block.pins, f"{block} is kept by nobody"
+            assert all(client.alive for client in block.pins), f"{block} is pinned by the dead"

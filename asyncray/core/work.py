@@ -1,0 +1,389 @@
+"""Work: every task from its submission to its result.
+
+A task waits for its dependencies, is queued (or posted to its actor's mailbox), is sent to a worker, and is over when
+its return values are resolved: by its results, by its own error, by the error of a dependency, by cancellation, or by
+the death of what ran it once no retry is left. Results of tasks that are over (late, repeated, of a worker that was
+given up) are dropped.
+
+Errors pass to dependents in a loop and not by recursion: chains may be long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from asyncray.core.actors import Actors
+from asyncray.core.objects import Objects
+from asyncray.core.outbox import Outbox
+from asyncray.core.records import Actor, Client, ObjectEntry, Task, Worker
+from asyncray.core.scheduler import Scheduler
+from asyncray.core.states import OVER, QUEUED, SENT, UNRESOLVED, WAITING
+from asyncray.core.store import Store
+from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
+from asyncray.messages import ERROR, FAULT, SHARED, STOP_TASK
+
+Value = tuple[int, Any, Sequence[bytes] | None]
+"""kind, payload, IDs of the refs inside."""
+
+
+def cancelled_fault(task: Task) -> list[Any]:
+    """What ``get`` raises for a cancelled task."""
+    return ["TaskCancelledError", {"task_id": task.id.hex()}]
+
+
+class Work:
+    """Tasks in progress. ``tasks`` holds them by ID until they are over."""
+
+    def __init__(self, outbox: Outbox, store: Store, objects: Objects, scheduler: Scheduler) -> None:
+        self._outbox = outbox
+        self._store = store
+        self.objects = objects
+        self._scheduler = scheduler
+        self.actors = Actors(scheduler, self.finish)
+        self.tasks: dict[bytes, Task] = {}
+        self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
+        self._in_loop = False
+
+    def __repr__(self) -> str:
+        return f"<Work {len(self.tasks)} tasks>"
+
+    # Submission -------------------------------------------------------------------------------------------------------
+
+    def submit(self, client: Client, message: Any) -> None:
+        """SUBMIT: a function is to run."""
+        _, task_id, number, kind, payload, dependencies, nested, parent = message
+        task = Task(task_id, client.templates[number], client, kind, payload)
+        if dependencies is None and nested is None and parent is None:
+            self.tasks[task_id] = task  # the hot path
+            task.returns = self._expect_returns(task, client)
+            self._scheduler.enqueue(task)
+            return
+        if not self._register(task, client, dependencies, nested, parent):
+            self.finish(task, FAULT, self._lost_argument(task))
+        elif not task.missing:
+            self._ready(task)
+
+    def call(self, client: Client, message: Any) -> None:
+        """CALL: a method of an actor is to run."""
+        _, task_id, number, kind, payload, dependencies, nested, parent, actor_id = message
+        call = Task(task_id, client.templates[number], client, kind, payload)
+        whole = self._register(call, client, dependencies, nested, parent)
+        actor = self.actors.table.get(actor_id)
+        if actor is None:
+            text = "The actor is gone: it ended, or belongs to another session."
+            self.finish(call, FAULT, ["ActorDiedError", {"actor_id": actor_id.hex(), "message": text}])
+        elif not whole:
+            self.finish(call, FAULT, self._lost_argument(call))
+        elif not self._fail_by_dependency(call):
+            call.actor = actor
+            self.actors.submit(call)
+
+    def create(self, client: Client, message: Any, name: tuple[str, str] | None = None, handle: bytes = b"") -> Actor:
+        """CREATE: an actor is to be made."""
+        _, actor_id, number, kind, payload, dependencies, nested, parent = message
+        task = Task(actor_id, client.templates[number], client, kind, payload)
+        whole = self._register(task, client, dependencies, nested, parent, returns=False)
+        life = actor_id + PUT_INDEX
+        self.objects.resolve_new(life, client, FAULT, ["ValueError", {"message": "An actor is no object."}], None)
+        actor = Actor(task, client)
+        task.actor = self.objects.table[life].actor = actor
+        self.actors.add(actor, name, handle)
+        if not whole:
+            self._constructor_failed(actor, FAULT, self._lost_argument(task))
+        elif not task.missing:
+            self._ready(task)
+        return actor
+
+    def _expect_returns(self, task: Task, client: Client) -> tuple[ObjectEntry, ...]:
+        expect, count = self.objects.expect, task.template.returns
+        if count == 1:
+            return (expect(task.id + FIRST_RETURN, client, task),)
+        return tuple(expect(return_id(task.id, index), client, task) for index in range(count))
+
+    def _register(
+        self,
+        task: Task,
+        client: Client,
+        dependencies: Sequence[bytes] | None,
+        nested: Sequence[bytes] | None,
+        parent_id: bytes | None,
+        returns: bool = True,
+    ) -> bool:
+        """Enters the task in all books. False if an argument is gone already."""
+        self.tasks[task.id] = task
+        if returns:
+            task.returns = self._expect_returns(task, client)
+        if parent_id is not None:
+            parent = self.tasks.get(parent_id)
+            task.depth = 1 if parent is None else parent.depth + 1
+            if parent is not None:
+                task.parent = parent
+                if parent.children is None:
+                    parent.children = {}
+                parent.children[task.id] = task
+        if nested:
+            task.nested = self.objects.use_all(nested)
+        if dependencies:
+            task.dependencies = entries = self.objects.use_all(dependencies)
+            for entry in entries:
+                if entry.kind == UNRESOLVED:
+                    task.missing += 1
+                    if entry.dependents is None:
+                        entry.dependents = []
+                    entry.dependents.append(task)
+            return len(entries) == len(dependencies)
+        return True
+
+    @staticmethod
+    def _lost_argument(task: Task) -> list[Any]:
+        return ["ObjectLostError", {"message": f"An argument of {task.template.name} is gone: its references ended."}]
+
+    def _fail_by_dependency(self, task: Task) -> bool:
+        """Ends a task whose dependency failed, with that error."""
+        if task.state in (OVER, SENT) or not task.dependencies:
+            return False
+        for entry in task.dependencies:
+            if entry.kind in (ERROR, FAULT):
+                self.finish(task, entry.kind, entry.payload)
+                return True
+        return False
+
+    def _ready(self, task: Task) -> None:
+        if self._fail_by_dependency(task):
+            return
+        if task.actor is not None and task.actor.task is not task:
+            self.actors.dependencies_ready(task)
+        else:
+            self._scheduler.enqueue(task)
+
+    def _resolved(self, task: Task, entry: ObjectEntry) -> None:
+        """One of its dependencies is there."""
+        task.missing -= 1
+        if task.state != WAITING:
+            return
+        if entry.kind in (ERROR, FAULT):
+            self._end_task(task, entry.kind, entry.payload)
+        elif not task.missing:
+            self._ready(task)
+
+    # Results ----------------------------------------------------------------------------------------------------------
+
+    def done(self, worker: Worker, message: Any) -> None:
+        """DONE: a task with one return value (or a constructor, or a task with none) has run."""
+        _, task_id, microseconds, kind, payload, contained = message
+        task = self._came_back(worker, task_id, microseconds)
+        if task is not None and task.actor is not None and task.actor.task is task:
+            self.actors.constructed(task.actor)
+        elif kind == SHARED:
+            self._finish_shared(worker, task, ((kind, payload, contained),))
+        elif task is not None:
+            self._finish_all(task, ((kind, payload, contained),))
+
+    def done_many(self, worker: Worker, message: Any) -> None:
+        """DONE_MANY: a task with several return values has run."""
+        _, task_id, microseconds, values = message
+        self._finish_shared(worker, self._came_back(worker, task_id, microseconds), values)
+
+    def _finish_shared(self, worker: Worker, task: Task | None, values: Sequence[Value]) -> None:
+        """Some values are in shared memory: theirs from now on, or free again if the answer is stale."""
+        assert worker.client is not None
+        entries: Sequence[ObjectEntry] = () if task is None else task.returns
+        checked = []
+        for index, (kind, payload, contained) in enumerate(values):
+            if kind == SHARED:
+                allocation = self._store.take(worker.client, payload[0], payload[1])
+                if allocation is None:
+                    kind, payload = FAULT, ["AsyncraySystemError", {"message": "A result is not where it was said."}]
+                elif index < len(entries):
+                    entries[index].block = self._store.seal(entries[index].id, allocation)
+                else:
+                    self._store.free(allocation)
+            checked.append((kind, payload, contained))
+        if task is not None:
+            self._finish_all(task, checked)
+
+    def failed(self, worker: Worker, message: Any) -> None:
+        """FAILED: a task has raised."""
+        _, task_id, microseconds, kind, payload, retryable = message
+        task = self._came_back(worker, task_id, microseconds)
+        if task is None:
+            return
+        actor = task.actor
+        if actor is not None and actor.task is task:
+            self._constructor_failed(actor, kind, payload)
+        elif retryable and task.retries and not task.cancelled:
+            task.retries -= task.retries > 0
+            if actor is not None:
+                self.actors.resend(task)
+            else:
+                self._scheduler.enqueue(task)
+        elif task.cancelled and kind == ERROR and payload == b"":
+            self._end_task(task, FAULT, cancelled_fault(task))
+        else:
+            self._end_task(task, kind, payload)
+
+    def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
+        task = self.tasks.get(task_id)
+        if task is None or task.worker is not worker:
+            return None  # it is over, or was given to somebody else since: a late answer
+        if task.actor is None:
+            self._scheduler.finished(task, microseconds)
+        return task
+
+    def _constructor_failed(self, actor: Actor, kind: int, payload: Any) -> None:
+        message = "The actor died because of an error raised in its creation task"
+        fields: dict[str, Any] = {"actor_id": actor.id.hex(), "message": message}
+        if kind == ERROR:
+            fields["cause"] = payload
+        elif kind == FAULT:
+            fields["message"] = f"{message}: {payload[0]}: {payload[1].get('message', '')}"
+        self.actors.retire(actor, ["ActorDiedError", fields], "its constructor failed")
+
+    @staticmethod
+    def _same_for_all(task: Task, kind: int, payload: Any) -> Sequence[Value]:
+        return ((kind, payload, None),) * len(task.returns)
+
+    def _end_task(self, task: Task, kind: int, payload: Any) -> None:
+        """The task is over with an error: its actor's end if it is a constructor."""
+        actor = task.actor
+        if actor is not None and actor.task is task:
+            self._constructor_failed(actor, kind, payload)
+        else:
+            self.finish(task, kind, payload)
+
+    def finish(self, task: Task, kind: int, payload: Any) -> None:
+        """Every return value of the task is this."""
+        self._finish_all(task, self._same_for_all(task, kind, payload))
+
+    def _finish_all(self, task: Task, values: Sequence[Value]) -> None:
+        self._ending.append((task, values))
+        if not self._in_loop:
+            self._run_ending()
+
+    def _run_ending(self) -> None:
+        if self._in_loop:
+            return
+        self._in_loop = True
+        try:
+            while self._ending:
+                self._end(*self._ending.popleft())
+        finally:
+            self._in_loop = False
+
+    def _end(self, task: Task, values: Sequence[Value]) -> None:
+        if self.tasks.pop(task.id, None) is None:
+            return
+        if task.state == QUEUED and task.actor is None:
+            self._scheduler.forget(task)
+        task.state = OVER
+        parent = task.parent
+        if parent is not None and parent.children is not None:
+            parent.children.pop(task.id, None)
+        resolve = self.objects.resolve
+        for entry, (kind, payload, contained) in zip(task.returns, values, strict=True):
+            for dependent in resolve(entry, kind, payload, contained):
+                self._resolved(dependent, entry)
+        if task.dependencies:
+            self.objects.unuse_all(task.dependencies)
+        if task.nested:
+            self.objects.unuse_all(task.nested)
+        if task.actor is not None and task.actor.task is not task:
+            self.actors.call_over(task)
+
+    # Cancelling -------------------------------------------------------------------------------------------------------
+
+    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
+        """CANCEL: the task shall not run, or stop; with ``recursive`` all that it submitted as well."""
+        task = self.tasks.get(task_id)
+        if task is None:
+            return
+        family = [task]
+        if recursive:
+            for member in family:  # grows meanwhile
+                family += (member.children or {}).values()
+        for member in reversed(family):
+            self._cancel_one(member, force)
+
+    def _cancel_one(self, task: Task, force: bool) -> None:
+        if task.actor is not None and task.actor.task is task:
+            return  # actors are killed, not cancelled
+        task.cancelled = True
+        if task.state in (WAITING, QUEUED):
+            self.finish(task, FAULT, cancelled_fault(task))
+        elif task.state == SENT and task.worker is not None:
+            self._stop(task, task.worker, force)
+
+    def _stop(self, task: Task, worker: Worker, force: bool) -> None:
+        running = task.id in worker.nested or next(iter(worker.inflight), None) == task.id
+        if force and task.actor is None and running:
+            self._scheduler.pool.kill(worker, "a task was cancelled by force", self._scheduler.now)
+        elif worker.client is not None:
+            self._outbox.send(worker.client, (STOP_TASK, task.id))
+
+    # Workers ----------------------------------------------------------------------------------------------------------
+
+    def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
+        """RETURNED: the worker has not started these and will not."""
+        found = [task for task_id in task_ids if (task := worker.inflight.get(task_id)) is not None]
+        self._scheduler.returned(worker, found)
+        for task in found:
+            if task.cancelled and task.state == QUEUED:
+                self.finish(task, FAULT, cancelled_fault(task))
+        self._scheduler.settle(worker)
+
+    def waits(self, task_id: bytes, begins: bool) -> None:
+        """BLOCKED, UNBLOCKED: a task waits for an object, or goes on."""
+        task = self.tasks.get(task_id)
+        if task is None or task.lease is None:
+            return
+        if begins:
+            self._scheduler.block(task.lease)
+        else:
+            self._scheduler.unblock(task.lease)
+
+    def worker_exited(self, worker: Worker, how: str) -> None:
+        """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
+        actor = worker.actor
+        if actor is not None:
+            text = f"The actor is dead because its worker process has died: {actor.task.template.name}, {how}"
+            self.actors.lost(actor, text)
+            return
+        started, unstarted = self._scheduler.worker_gone(worker)
+        if worker.polite:
+            started, unstarted = [], started + unstarted
+        for task in reversed(unstarted):
+            self._again(task)
+        for task in started:
+            for child in list((task.children or {}).values()):
+                if not any(entry.borrowers or entry.uses for entry in child.returns):
+                    self.cancel(child.id, False, True)
+            if task.retries and not task.cancelled:
+                task.retries -= task.retries > 0
+                self._again(task)
+            else:
+                self._crashed(task, how)
+
+    def _again(self, task: Task) -> None:
+        if task.cancelled:
+            self.finish(task, FAULT, cancelled_fault(task))
+        else:
+            self._scheduler.enqueue(task, first=True)
+
+    def _crashed(self, task: Task, how: str) -> None:
+        if task.cancelled:
+            fault = cancelled_fault(task)
+        else:
+            fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.template.name} died: {how}"}]
+        self.finish(task, FAULT, fault)
+
+    def check(self) -> None:
+        """Raises AssertionError where the books contradict one another."""
+        self.actors.check()
+        for task in self.tasks.values():
+            waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
+            assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
+            constructor = task.actor is not None and task.actor.task is task
+            assert task.state != OVER or constructor, f"{task} is over and in the books"
+            assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"

@@ -1,0 +1,198 @@
+"""The worker pool: which processes exist, which are free, when more are started and when they end.
+
+A worker is forked without a job, serves one job for life once it was first given to one (its code and paths are
+loaded by then), and may become an actor for life. Workers that had a GPU are not given to work without one.
+
+Invariants (``check``): a worker is in ``idle`` exactly while its state is IDLE; one that is leaving or dead gets no
+work; ``starting`` counts the workers that have not said hello.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from asyncray.config import START_DEADLINE, STOP_DEADLINE
+from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
+from asyncray.core.records import Client, Job, Worker
+from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
+from asyncray.messages import EXIT, SETUP
+
+IDLE_SECONDS = 1.0
+"""An idle worker beyond the spare ones is ended after this: the next burst may want it."""
+
+MOST_STARTING = 8
+"""Forks under way at once: more only makes all of them late."""
+
+
+class Pool:
+    """All workers of the node.
+
+    Args:
+        spare: how many workers without a job are kept ready.
+    """
+
+    def __init__(self, outbox: Outbox, spare: int) -> None:
+        self._outbox = outbox
+        self.spare = spare
+        self.workers: dict[int, Worker] = {}
+        self.idle: dict[tuple[Job | None, bool], list[Worker]] = {}
+        self.starting = 0
+        self.stopping = False
+        self._count = 0
+        self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Pool {len(self.workers)} workers, {self.starting} starting>"
+
+    def start(self, count: int, now: float) -> None:
+        """Starts workers until ``count`` are starting."""
+        if self.stopping:
+            return
+        while self.starting < min(count, MOST_STARTING):
+            self._count += 1
+            self.workers[self._count] = Worker(self._count, now + START_DEADLINE)
+            self.starting += 1
+            self._outbox.do(StartWorker(self._count))
+
+    def fill(self, now: float) -> None:
+        """Keeps the spare workers: those that do tasks count, actors do not."""
+        pool = sum(1 for worker in self.workers.values() if worker.state in (IDLE, LEASED))
+        if pool + self.starting < self.spare:
+            self.start(self.spare - pool, now)
+
+    def started(self, number: int, pid: int) -> None:
+        """The zygote has forked it."""
+        worker = self.workers.get(number)
+        if worker is not None:
+            worker.pid = pid
+
+    def hello(self, number: int, client: Client, now: float) -> Worker | None:
+        """The forked process is connected. None if it is not (or no longer) one of ours."""
+        worker = self.workers.get(number)
+        if worker is None or worker.state != STARTING:
+            return None
+        self.starting -= 1
+        self._failures = 0
+        worker.client = client
+        worker.pid = client.pid
+        worker.deadline = None
+        client.worker = worker
+        self._rest(worker, now)
+        return worker
+
+    def _rest(self, worker: Worker, now: float) -> None:
+        worker.state = IDLE
+        worker.idle_since = now
+        self.idle.setdefault((worker.job, worker.gpu), []).append(worker)
+
+    def take(self, job: Job, gpu: bool) -> Worker | None:
+        """The most recently used free worker for this job (its caches are warm), else one that has no job yet."""
+        for key in ((job, gpu), (None, False)):
+            free = self.idle.get(key)
+            if free:
+                worker = free.pop()
+                if not free:
+                    del self.idle[key]
+                worker.state = LEASED
+                worker.gpu = gpu
+                if worker.job is None:
+                    worker.job = job
+                    assert worker.client is not None
+                    worker.client.job = job
+                    self._outbox.send(worker.client, (SETUP, job.id, job.setup))
+                return worker
+        return None
+
+    def give_back(self, worker: Worker, now: float) -> None:
+        """Its lease is over."""
+        if worker.state != LEASED:
+            return
+        if worker.job is not None and worker.job.over:
+            self.kill(worker, "its job is over", now)
+        else:
+            self._rest(worker, now)
+
+    def _unrest(self, worker: Worker) -> None:
+        key = (worker.job, worker.gpu)
+        free = self.idle.get(key)
+        if free and worker in free:
+            free.remove(worker)
+            if not free:
+                del self.idle[key]
+
+    def retire(self, worker: Worker, why: str, now: float) -> None:
+        """Tells a worker to end when it has done what it was sent; kills it if it does not."""
+        if worker.state in (LEAVING, DEAD) or worker.client is None:
+            self.kill(worker, why, now)
+            return
+        self._unrest(worker)
+        worker.state = LEAVING
+        worker.why = why
+        worker.deadline = now + STOP_DEADLINE
+        self._outbox.send(worker.client, (EXIT, why))
+
+    def leaving(self, worker: Worker, why: str, now: float) -> None:
+        """The worker says that it ends by itself."""
+        self._unrest(worker)
+        if worker.state != DEAD:
+            worker.state = LEAVING
+            worker.why = worker.why or why
+            worker.polite = True
+            worker.deadline = None  # it may run exit handlers of the user for as long as those take
+
+    def kill(self, worker: Worker, why: str, now: float) -> None:
+        """SIGKILL. Said once; its end arrives as an event."""
+        if worker.state == STARTING:
+            self.starting -= 1
+        self._unrest(worker)
+        worker.state = LEAVING
+        worker.why = worker.why or why
+        worker.deadline = now + STOP_DEADLINE
+        self._outbox.do(KillWorker(worker.number))
+
+    def exited(self, number: int) -> Worker | None:
+        """The process is gone. None if that was known already."""
+        worker = self.workers.pop(number, None)
+        if worker is None:
+            return None
+        if worker.state == STARTING:
+            self.starting -= 1
+            self._failures += 1
+        self._unrest(worker)
+        worker.state = DEAD
+        return worker
+
+    @property
+    def failing(self) -> bool:
+        """Workers end before they say hello, again and again: starting more would only burn the CPU."""
+        return self._failures >= 5
+
+    def of_job(self, job: Job) -> Iterator[Worker]:
+        """All workers that serve a job."""
+        return (worker for worker in list(self.workers.values()) if worker.job is job)
+
+    def tick(self, now: float) -> None:
+        """Ends what idles, kills what does not start or stop in time."""
+        for worker in list(self.workers.values()):
+            if worker.deadline is not None and worker.deadline <= now:
+                late = "say hello" if worker.state == STARTING else "end"
+                self._outbox.do(Note(30, f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"))
+                self.kill(worker, f"it did not {late} in time", now)
+        pool = sum(1 for worker in self.workers.values() if worker.state in (IDLE, LEASED))
+        for free in list(self.idle.values()):
+            for worker in list(free):  # the least recently used first
+                if pool > self.spare and now - worker.idle_since >= IDLE_SECONDS:
+                    self.retire(worker, "it was idle", now)
+                    pool -= 1
+        self.fill(now)
+
+    def check(self) -> None:
+        """Raises AssertionError where the pool contradicts itself."""
+        free = [worker for group in self.idle.values() for worker in group]
+        assert len(free) == len(set(free)), "a worker is idle twice"
+        for worker in self.workers.values():
+            assert (worker.state == IDLE) == (worker in free), f"{worker} and the idle list disagree"
+            if worker.state == IDLE:
+                assert not (worker.inflight or worker.nested), f"{worker} is idle with work"
+                assert worker.lease is None, f"{worker} is idle with a lease"
+        assert self.starting == sum(1 for worker in self.workers.values() if worker.state == STARTING), "starting"

@@ -1,0 +1,451 @@
+"""The errors of asyncray: one tree, and the class that carries a user's exception from a worker to whoever waits.
+
+    AsyncrayError
+        TaskError                            code: what a task or method raised; also an instance of that class
+        UnserializableException              code: stands in for an exception that could not travel
+        TaskCancelledError                   caller
+        GetTimeoutError                      caller; also a TimeoutError
+        PendingCallsLimitExceeded            caller
+        TaskPlacementGroupRemoved            caller
+        ActorPlacementGroupRemoved           caller
+        TaskUnschedulableError               caller
+        ActorUnschedulableError              caller
+        ActorAlreadyExistsError              caller; also a ValueError
+        RuntimeEnvSetupError                 caller
+        ActorClassInheritanceException       code: inherits from an actor class; also a TypeError
+        AsyncioActorExit                     nobody: how exit_actor() leaves an async method
+        WorkerCrashedError                   machine
+        ActorError                           machine
+            ActorDiedError                   machine
+            ActorUnavailableError            machine
+        ObjectLostError                      machine
+            OwnerDiedError                   machine
+            ObjectReconstructionFailedError  machine
+            ObjectFreedError                 caller
+            ObjectFetchTimedOutError         machine
+            ReferenceCountingAssertionError  asyncray; also an AssertionError
+        ObjectStoreFullError                 machine
+        OutOfDiskError                       machine
+        OutOfMemoryError                     machine
+        NodeDiedError                        machine
+        LocalNodeDiedError                   machine
+        AsyncraySystemError                  asyncray, or the caller who did not start it
+
+"code" is the code of the remote function or actor, "caller" the program that asked for something it cannot have,
+"machine" a process, a node or a store that failed, "asyncray" a bug of ours. Ray's names are aliases at the bottom.
+
+Promises: every error has a message without being given one, with the fragments that users match; every error is pickled
+and copied with its attributes, and like any exception without its `__cause__`. IDs in attributes are hex strings.
+
+Does not: format tracebacks, pickle or choose which error is raised.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import GetSetDescriptorType, MemberDescriptorType, new_class
+from typing import ClassVar, SupportsIndex, cast
+
+
+class AsyncrayError(Exception):
+    """Base of every error that asyncray raises about remote work. Fault: told by the subclass."""
+
+    default_message: ClassVar[str] = "Something failed in asyncray."
+
+    def __init__(self, message: str = "") -> None:
+        # Pickle calls cls(*args) and then restores __dict__: so every subclass takes the message first and nothing else
+        # that is positional or required.
+        super().__init__(message or self.default_message)
+
+
+# --- the caller's doing ---------------------------------------------------------------------------------------------
+
+
+class TaskCancelledError(AsyncrayError):
+    """The task was cancelled before it could give a result. Fault: caller."""
+
+    default_message = "The task, or a task it depends on, was cancelled."
+
+    def __init__(self, message: str = "", *, task_id: str | None = None) -> None:
+        super().__init__(message or (f"Task {task_id} was cancelled." if task_id else ""))
+        self.task_id = task_id
+
+
+class GetTimeoutError(AsyncrayError, TimeoutError):
+    """`get` gave up waiting; the work goes on. Fault: caller."""
+
+    default_message = "Get timed out: some object(s) not ready."
+
+
+class PendingCallsLimitExceeded(AsyncrayError):
+    """The handle has `max_pending_calls` calls under way already. Fault: caller."""
+
+    default_message = "The actor handle has reached max_pending_calls: wait for earlier calls to finish."
+
+
+class TaskPlacementGroupRemoved(AsyncrayError):
+    """The task waited for a placement group that was removed. Fault: caller."""
+
+    default_message = "The placement group of this task was removed."
+
+
+class ActorPlacementGroupRemoved(AsyncrayError):
+    """The actor waited for a placement group that was removed. Fault: caller."""
+
+    default_message = "The placement group of this actor was removed."
+
+
+class TaskUnschedulableError(AsyncrayError):
+    """No node may ever run the task: hard affinity or labels cannot be met. Fault: caller."""
+
+    default_message = "The task cannot be scheduled: no node satisfies its scheduling strategy."
+
+
+class ActorUnschedulableError(AsyncrayError):
+    """No node may ever hold the actor: hard affinity or labels cannot be met. Fault: caller."""
+
+    default_message = "The actor cannot be scheduled: no node satisfies its scheduling strategy."
+
+
+class ActorAlreadyExistsError(ValueError, AsyncrayError):
+    """Another actor of the namespace has that name. Fault: caller."""
+
+    default_message = "The name is already taken. Please use a different name or get the existing actor."
+
+    def __init__(self, message: str = "", *, name: str | None = None) -> None:
+        named = self.default_message.replace("The name", f"The name {name}") if name else ""
+        AsyncrayError.__init__(self, message or named)  # super() would find ValueError's, which knows no defaults
+        self.name = name
+
+
+class ActorClassInheritanceException(AsyncrayError, TypeError):
+    """A class inherits from an actor class. Fault: code."""
+
+    default_message = "Inheriting from actor classes is not currently supported."
+
+
+class RuntimeEnvSetupError(AsyncrayError):
+    """The runtime environment asked for could not be made. Fault: caller."""
+
+    default_message = "Failed to set up the runtime environment."
+
+
+class AsyncioActorExit(AsyncrayError):
+    """Leaves an async method after `exit_actor()`; users never need it. Fault: nobody."""
+
+    default_message = "The actor left by exit_actor()."
+
+
+# --- the machine's ---------------------------------------------------------------------------------------------------
+
+
+class WorkerCrashedError(AsyncrayError):
+    """The worker process ended while it ran the task: killed, crashed or exited. Fault: machine."""
+
+    default_message = "The worker died unexpectedly while executing this task."
+
+
+class ActorError(AsyncrayError):
+    """The actor cannot answer the call. Fault: machine."""
+
+    default_message = "The actor died unexpectedly before finishing this task."
+
+    def __init__(self, message: str = "", *, actor_id: str | None = None, preempted: bool = False) -> None:
+        super().__init__(message)
+        self.actor_id = actor_id
+        self.preempted = preempted
+
+    @property
+    def error_msg(self) -> str:
+        return str(self)
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead and will not come back. Fault: machine."""
+
+    # Why it died, to start a message with: users match these sentences. The last goes on with ", " and the traceback.
+    KILLED: ClassVar[str] = "The actor is dead because it was killed by `ray.kill`."
+    EXITED: ClassVar[str] = "The actor is dead because it called exit_actor()."
+    OUT_OF_SCOPE: ClassVar[str] = "The actor is dead because all references to the actor were removed."
+    WORKER_DIED: ClassVar[str] = "The actor is dead because its worker process has died."
+    OWNER_DIED: ClassVar[str] = "The actor is dead because its owner has died."
+    NODE_DIED: ClassVar[str] = "The actor died because its node has died."
+    GROUP_REMOVED: ClassVar[str] = "The actor died because its placement group was removed."
+    CREATION_FAILED: ClassVar[str] = "The actor died because of an error raised in its creation task"
+
+
+class ActorUnavailableError(ActorError):
+    """The actor cannot be reached now; the call may or may not have run, a later one may succeed. Fault: machine."""
+
+    RESTARTING: ClassVar[str] = "The actor is restarting."
+    default_message = "The actor is unavailable. The call may or may not have been executed."
+
+
+class ObjectLostError(AsyncrayError):
+    """Every copy of the object is gone. Fault: machine."""
+
+    default_message = "All copies of the object have been lost."
+
+    def __init__(self, message: str = "", *, object_id: str | None = None) -> None:
+        named = f"Failed to retrieve object {object_id}. {self.default_message}" if object_id else ""
+        super().__init__(message or named)
+        self.object_id = object_id
+
+
+class OwnerDiedError(ObjectLostError):
+    """The node or the job that owned the object is gone. Fault: machine."""
+
+    default_message = "The object's owner has exited."
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """The object was lost and the task that made it could not be run again. Fault: machine."""
+
+    default_message = "The object has been lost and could not be reconstructed."
+
+
+class ObjectFreedError(ObjectLostError):
+    """The object was freed by hand while refs to it were left. Fault: caller."""
+
+    default_message = "The object was manually freed using the internal `free` call."
+
+
+class ObjectFetchTimedOutError(ObjectLostError):
+    """No holder of the object answered in time. Fault: machine."""
+
+    default_message = "The fetch timed out because no holder of the object could be reached."
+
+
+class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
+    """The object was deleted although a ref was left. Fault: asyncray."""
+
+    default_message = "The object was deleted while there was still a reference to it. This should not happen."
+
+
+class ObjectStoreFullError(AsyncrayError):
+    """Shared memory is full of objects that are in use. Fault: machine."""
+
+    default_message = "The local object store is full of objects that are still in scope and cannot be evicted."
+
+
+class OutOfDiskError(AsyncrayError):
+    """The disk that objects spill to is full. Fault: machine."""
+
+    default_message = "The local object store is full and its objects cannot be spilled: the disk is full."
+
+
+class OutOfMemoryError(AsyncrayError):
+    """The node ran short of memory and the worker was killed. Fault: machine."""
+
+    default_message = "The task was killed because the node was running low on memory."
+
+
+class NodeDiedError(AsyncrayError):
+    """The node that ran the work is gone. Fault: machine."""
+
+    default_message = "The node that ran this task has died."
+
+
+class LocalNodeDiedError(AsyncrayError):
+    """The daemon that this process is attached to is gone. Fault: machine."""
+
+    default_message = "The local node daemon has died."
+
+
+class AsyncraySystemError(AsyncrayError):
+    """Not started, trouble with serialization, or an inner error. Fault: asyncray."""
+
+    default_message = "System error."
+
+
+# --- the remote code's -----------------------------------------------------------------------------------------------
+
+
+class UnserializableException(AsyncrayError):
+    """Stands in as the cause where the real exception could not be pickled or loaded. Fault: code."""
+
+    default_message = "The exception that was raised isn't serializable."
+
+
+class TaskError(AsyncrayError):
+    """A task or an actor's method raised; what `get` raises is one of these and of the cause's class. Fault: code."""
+
+    # The fields are properties over one entry of __dict__, so that they stay ours in a class combined with a user's
+    # that has slots, properties or attributes of the same names.
+    _FIELDS: ClassVar[str] = "_asyncray_task_error"
+
+    def __init__(
+        self,
+        function_name: str,
+        traceback_str: str,
+        cause: BaseException,
+        *,
+        pid: int = 0,
+        ip: str = "",
+        actor_repr: str | None = None,
+    ) -> None:
+        super().__init__(traceback_str)
+        self.__dict__[self._FIELDS] = (function_name, traceback_str, cause, pid, ip, actor_repr)
+        self.__cause__ = cause
+
+    @property
+    def _fields(self) -> tuple[str, str, BaseException, int, str, str | None]:
+        return cast(tuple[str, str, BaseException, int, str, str | None], self.__dict__[self._FIELDS])
+
+    @property
+    def function_name(self) -> str:
+        return self._fields[0]
+
+    @property
+    def traceback_str(self) -> str:
+        return self._fields[1]
+
+    @property
+    def cause(self) -> BaseException:
+        return self._fields[2]
+
+    @property
+    def pid(self) -> int:
+        return self._fields[3]
+
+    @property
+    def ip(self) -> str:
+        return self._fields[4]
+
+    @property
+    def actor_repr(self) -> str | None:
+        return self._fields[5]
+
+    def __str__(self) -> str:
+        where = f"pid={self.pid}, ip={self.ip}" + (f", repr={self.actor_repr}" if self.actor_repr else "")
+        trace = self.traceback_str.removeprefix("Traceback (most recent call last):\n").rstrip("\n")
+        return f"asyncray::{self.function_name}() ({where})\n{trace}"
+
+    def __repr__(self) -> str:
+        try:
+            cause = repr(self.cause)
+        except Exception:  # user code, and this is where people look when something is wrong
+            cause = f"<{type(self.cause).__name__}>"
+        return f"{type(self).__name__}({cause})"
+
+    # Not __reduce__: pickle asks for this one first, and the class of the cause may have its own.
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
+        dual = type(self) is not TaskError
+        copied = object.__getattribute__(self.cause, "__dict__") if dual else {}
+        own = {k: v for k, v in self.__dict__.items() if k != self._FIELDS and copied.get(k, self) is not v}
+        return _restore_task_error, (dual, *self._fields, own)
+
+    def as_instanceof_cause(self) -> TaskError:
+        """This error as an instance of the cause's class too.
+
+        Returns: an instance of `RayTaskError(<class of the cause>)` with the state of the cause (args, attributes,
+        slots, `__cause__` and `__context__`), or this plain error where the class does not let itself be combined.
+        """
+        if type(self) is not TaskError:
+            return self
+        cause_class: type = type(self.cause)
+        try:
+            combined = combined_class(cause_class)
+            if combined is None:
+                return self
+            members, attributes = exception_state(self.cause)
+            dual = revive(combined, members, {**attributes, self._FIELDS: self._fields})
+            link(dual, self.cause.__cause__, self.cause.__context__, suppress=self.cause.__suppress_context__)
+            usable = isinstance(dual, TaskError) and dual.cause is self.cause
+        except Exception:  # metaclasses, descriptors and hooks of the user's class may refuse with anything
+            return self
+        return cast(TaskError, dual) if usable else self
+
+
+def _restore_task_error(
+    dual: bool,
+    function_name: str,
+    traceback_str: str,
+    cause: BaseException,
+    pid: int,
+    ip: str,
+    actor_repr: str | None,
+    own: dict[str, object],
+) -> TaskError:
+    error = TaskError(function_name, traceback_str, cause, pid=pid, ip=ip, actor_repr=actor_repr)
+    if dual:
+        error = error.as_instanceof_cause()
+    error.__dict__.update(own)
+    return error
+
+
+# --- instances without constructors ----------------------------------------------------------------------------------
+
+# Raised in the receiver these would steer it (end its process, its generator, its loop, its asyncio task) instead of
+# telling it of a failure. The name of asyncio's is compared, for importing asyncio costs more than all the rest.
+_STEERING = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, StopAsyncIteration)
+_ASYNCIO_CANCELLED = ("asyncio.exceptions", "CancelledError")
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set unless the type is built in
+_NOT_STATE = frozenset(
+    {"__class__", "__dict__", "__weakref__", "__traceback__", "__cause__", "__context__", "__suppress_context__"}
+)
+
+
+# The bound is for programs that make exception classes as they run: what is forgotten is made again, in microseconds.
+@lru_cache(maxsize=256)
+def combined_class(cause_class: type[BaseException]) -> type[TaskError] | None:
+    """The class that is both `TaskError` and `cause_class`; None if there must not or cannot be one."""
+    if issubclass(cause_class, (*_STEERING, TaskError, UnserializableException)):
+        return None
+    if issubclass(cause_class, BaseExceptionGroup) and not issubclass(cause_class, Exception):
+        return None
+    if any((base.__module__, base.__qualname__) == _ASYNCIO_CANCELLED for base in cause_class.__mro__):
+        return None
+    name = f"RayTaskError({cause_class.__name__})"  # Ray's name: users match it
+    try:
+        made = new_class(name, (TaskError, cause_class), exec_body=lambda ns: ns.update(__module__=__name__))
+    except Exception:  # final by its metaclass or its __init_subclass__, or laid out in memory in a way of its own
+        return None
+    return cast("type[TaskError]", made)
+
+
+def exception_state(exc: BaseException) -> tuple[dict[str, object], dict[str, object]]:
+    """What an exception remembers: (args, slots and members that C code keeps; a copy of its `__dict__`)."""
+    members: dict[str, object] = {}
+    for cls in type(exc).__mro__:
+        for name, descriptor in vars(cls).items():
+            if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and name not in _NOT_STATE:
+                try:
+                    members.setdefault(name, descriptor.__get__(exc, type(exc)))
+                except (AttributeError, TypeError):  # never set
+                    continue
+    return members, dict(object.__getattribute__(exc, "__dict__"))
+
+
+def revive(cls: type[BaseException], members: dict[str, object], attributes: dict[str, object]) -> BaseException:
+    """An instance of `cls` with the state `exception_state` told; runs no constructor, for it may want anything."""
+    built_in: type = cls
+    while built_in.__flags__ & _HEAP_TYPE:
+        built_in = cast(type, built_in.__base__)
+    contents = (members["message"], members["exceptions"]) if issubclass(cls, BaseExceptionGroup) else ()
+    exc: BaseException = built_in.__new__(cls, *contents)
+    for name, value in members.items():
+        try:
+            object.__setattr__(exc, name, value)
+        except (AttributeError, TypeError):  # read-only: a group's contents, which it was made with
+            continue
+    object.__getattribute__(exc, "__dict__").update(attributes)
+    return exc
+
+
+def link(exc: BaseException, cause: BaseException | None, context: BaseException | None, *, suppress: bool) -> None:
+    """Gives `exc` the chain that pickle and copy leave behind."""
+    # Not by plain assignment: an exception may be a frozen dataclass. The last is last because __cause__ sets it too.
+    object.__setattr__(exc, "__context__", context)
+    object.__setattr__(exc, "__cause__", cause)
+    object.__setattr__(exc, "__suppress_context__", suppress)
+
+
+# --- Ray's names -----------------------------------------------------------------------------------------------------
+
+RayError = AsyncrayError
+RayTaskError = TaskError
+RayActorError = ActorError
+RaySystemError = AsyncraySystemError
+LocalRayletDiedError = LocalNodeDiedError

@@ -1,0 +1,428 @@
+"""Segments of shared memory: made, mapped, filled, viewed and removed.
+
+Owns what the rest of asyncray knows of ``multiprocessing.shared_memory``. Where a segment is used, and for what, the
+allocator decides.
+
+Promises:
+
+- The resource tracker of multiprocessing never hears of our segments and is never started by us. Python 3.11 and 3.12
+  register every segment that a process so much as attaches, start a tracker process for it, and that one unlinks the
+  segment when its process ends, whoever else uses it. (3.13 has ``track=False``.)
+- Memory that runs out while writing is an OSError, never a SIGBUS: fresh pages are written through the descriptor.
+- A view is read-only and keeps its memory mapped; it tells once when the last slice or array over it is gone.
+- Closing never fails: what is still viewed stays mapped until the last view goes.
+
+A name that is a path (``/directory/name``) means a file there instead of shared memory, for machines whose /dev/shm
+is too small (docker gives 64 MB).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import shared_memory
+
+SHARED_MEMORY = "/dev/shm"
+SMALLEST_STORE = 75 << 20  # Ray's floor for object_store_memory, and just above docker's 64 MB
+
+# Measured on 2 cores, into warm pages: one thread 13.9 GB/s, two 21 GB/s from 32 MiB on; below, starting the second
+# costs what it saves. (A process's first write to a page still faults its own mapping: 2.5 to 3.8 GB/s, once.)
+# Short copies keep the GIL: 0.3 ms at most, less than getting it back may take.
+_TWO_THREADS_FROM = 32 << 20
+_RELEASE_GIL_FROM = 4 << 20
+_MOST_PARTS = 1024  # IOV_MAX of Linux and macOS
+
+
+if sys.version_info >= (3, 13):
+
+    def _map_untracked(segment: Segment, name: str, create: bool, size: int) -> None:
+        shared_memory.SharedMemory.__init__(segment, name, create, size, track=False)
+
+    _unlink_untracked = shared_memory.SharedMemory.unlink
+else:
+
+    def _untracked(method: Callable[..., None]) -> Callable[..., None]:
+        """The same code, but where it says ``resource_tracker`` it finds one that ignores everything.
+
+        To patch the real tracker for the moment of the call would disturb other threads, and a fork in that moment
+        would leave the child patched for ever. This way nothing that others can see changes.
+        """
+        code: types.CodeType = method.__code__
+        tracker = types.SimpleNamespace(register=lambda name, kind: None, unregister=lambda name, kind: None)
+        names = {**vars(shared_memory), "resource_tracker": tracker}
+        return types.FunctionType(code, names, method.__name__, method.__defaults__)
+
+    _map_untracked = _untracked(shared_memory.SharedMemory.__init__)
+    _unlink_untracked = _untracked(shared_memory.SharedMemory.unlink)
+
+
+class Segment(shared_memory.SharedMemory):
+    """A mapped segment.
+
+    Args:
+        name: its name among the shared memory of the system, or the path of a file.
+        create: make it, and fail with FileExistsError if it is there; else map what is there.
+        size: bytes, if it is to be made.
+
+    Example:
+        >>> segment = Segment.create("example-0", 4096)
+        >>> segment.write(0, b"hello", warm=False)
+        >>> segment.unlink(); segment.close()
+    """
+
+    # What the base class has, but does not tell the type checker.
+    _name: str
+    _size: int
+    _fd: int
+    _mmap: mmap.mmap | None
+    _buf: memoryview | None
+    _complete = False
+
+    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
+        self._create = create
+        if "/" in name:
+            self._map_file(name, create, size)
+        else:
+            _map_untracked(self, name, create, size)
+        self._complete = True
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Segment:
+        """Makes a segment. Its pages get memory when they are written. Raises FileExistsError, OSError."""
+        return cls(name, True, size)
+
+    @classmethod
+    def attach(cls, name: str) -> Segment:
+        """Maps a segment that is there. Raises FileNotFoundError, OSError."""
+        return cls(name)
+
+    def _map_file(self, path: str, create: bool, size: int) -> None:
+        self._prepend_leading_slash = False  # the name is given back as it is
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDWR, 0o600)
+        self._name = path
+        try:
+            if create:
+                os.ftruncate(self._fd, size)
+            self._size = os.fstat(self._fd).st_size
+            self._mmap = mmap.mmap(self._fd, self._size)
+        except OSError:
+            self.unlink()
+            raise
+        self._buf = memoryview(self._mmap)
+
+    @property
+    def buf(self) -> memoryview:
+        """The bytes of the segment, writable. Raises ValueError when closed."""
+        if self._buf is None:
+            raise ValueError(f"{self} is closed")
+        return self._buf
+
+    def unlink(self) -> None:
+        """Removes the name, if it is still there; the memory goes with the last mapping of any process."""
+        if not self._complete and not self._create:
+            return  # The base class unlinks when mapping fails: an attach without descriptors would destroy the store.
+        try:
+            if self._prepend_leading_slash:
+                _unlink_untracked(self)
+            else:
+                os.unlink(self._name)
+        except FileNotFoundError:
+            pass
+
+    def close(self) -> None:
+        """Lets go of the mapping. Views live on; the mapping goes with the last of them."""
+        buf, self._buf = self._buf, None
+        mapping, self._mmap = self._mmap, None
+        descriptor, self._fd = self._fd, -1
+        try:
+            if buf is not None:
+                buf.release()
+            if mapping is not None:
+                mapping.close()
+        except BufferError:
+            pass  # there are views, and they hold the mapping themselves
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def write(self, offset: int, part: bytes | memoryview, warm: bool) -> None:
+        """Writes one part. See ``copy_parts``."""
+        copy_parts(self, offset, (part,), warm)
+
+    def view(self, offset: int, size: int, released: Callable[[], object]) -> memoryview:
+        """A read-only view on a range. See ``SegmentMap.view``."""
+        self._check_range(offset, size)
+        # numpy and others keep the exporter of a buffer and drop the memoryview. So the exporter is what must be
+        # watched, and it must be made for this view alone: a ctypes array is. Types are costly to make and stay until
+        # the garbage collector comes, so there are only those of power-of-two lengths and those of whole segments.
+        span = min(1 << max(size - 1, 63).bit_length(), self.size)
+        start = min(offset, self.size - span)
+        exporter = _array_type(span).from_buffer(self._mapping(), start)
+        weakref.finalize(exporter, released).atexit = False
+        return memoryview(exporter).cast("B")[offset - start : offset - start + size].toreadonly()
+
+    def _mapping(self) -> mmap.mmap:
+        if self._mmap is None:
+            raise ValueError(f"{self} is closed")
+        return self._mmap
+
+    def _check_range(self, offset: int, size: int) -> None:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise ValueError(f"bytes {offset} to {offset + size} are not in {self}")
+
+
+def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview], warm: bool) -> None:
+    """Writes parts one after the other, without gaps, from an offset on.
+
+    Args:
+        segment: where to.
+        offset: of the first byte of the first part.
+        parts: C-contiguous bytes of any format; padding is a part too.
+        warm: all pages of the range were written before, by whatever process.
+
+    Raises OSError (ENOSPC, ENOMEM) when there is no memory for fresh pages; then part of the range is written.
+    """
+    views = [memoryview(part) for part in parts]
+    views = [view.cast("B") for view in views if view.nbytes]
+    total = sum(view.nbytes for view in views)
+    segment._check_range(offset, total)
+    if not warm:
+        _write_fresh(segment._fd, offset, views)
+    elif total >= _RELEASE_GIL_FROM:
+        _move(segment._mapping(), offset, views, total)
+    else:
+        buf = segment.buf
+        for view in views:
+            buf[offset : offset + view.nbytes] = view
+            offset += view.nbytes
+
+
+def _write_fresh(descriptor: int, offset: int, views: list[memoryview]) -> None:
+    """Through the descriptor, on one thread: 2.7 to 3.1 GB/s; two are no faster, the kernel locks the inode."""
+    index = 0
+    while index < len(views):
+        done = os.pwritev(descriptor, views[index : index + _MOST_PARTS], offset)
+        offset += done
+        while index < len(views) and done >= views[index].nbytes:
+            done -= views[index].nbytes
+            index += 1
+        if done:
+            views[index] = views[index][done:]
+
+
+_Move = tuple[int, int, int]  # to, from, bytes
+
+
+def _move(mapping: mmap.mmap, offset: int, views: list[memoryview], total: int) -> None:
+    """Through the mapping, without the GIL, and on two threads if that pays."""
+    anchor = ctypes.c_ubyte.from_buffer(mapping)  # while it lives the mapping cannot be closed
+    to = ctypes.addressof(anchor) + offset
+    moves: list[_Move] = []
+    for view in views:
+        moves.append((to, _address(view), view.nbytes))
+        to += view.nbytes
+    keep = (anchor, views)
+    if total < _TWO_THREADS_FROM:
+        _move_all(moves, keep)
+        return
+    first, second = _halves(moves, total // 2)
+    helper = threading.Thread(target=_move_all, args=(second, keep), name="asyncray-copy")
+    helper.start()
+    _move_all(first, keep)
+    helper.join()
+
+
+def _move_all(moves: list[_Move], keep: object) -> None:
+    """``keep`` is what owns the memory: should the caller be interrupted, the helper still needs it."""
+    for to, start, size in moves:
+        ctypes.memmove(to, start, size)
+
+
+def _halves(moves: list[_Move], middle: int) -> tuple[list[_Move], list[_Move]]:
+    """Splits the moves after ``middle`` bytes."""
+    first: list[_Move] = []
+    second: list[_Move] = []
+    for to, start, size in moves:
+        here = max(0, min(size, middle))
+        middle -= size
+        if here:
+            first.append((to, start, here))
+        if here < size:
+            second.append((to + here, start + here, size - here))
+    return first, second
+
+
+class _PyBuffer(ctypes.Structure):
+    """CPython's Py_buffer, in the stable ABI since 3.11."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address(view: memoryview) -> int:
+    """Where the bytes are, valid while the view lives. (``from_buffer`` knows only writable ones.)"""
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
+    address: int = buffer.buf
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return address
+
+
+@functools.lru_cache(maxsize=128)
+def _array_type(length: int) -> type[ctypes.Array[ctypes.c_ubyte]]:
+    return ctypes.c_ubyte * length
+
+
+class SegmentMap:
+    """The segments that a process has mapped, each once. Safe in any thread, and in finalizers: it has no lock.
+
+    Example:
+        >>> segments = SegmentMap()
+        >>> view = segments.view("example-0", offset=64, size=100, released=done.set)  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self._segments: dict[str, Segment] = {}
+
+    def __repr__(self) -> str:
+        return f"<SegmentMap {sorted(self._segments)}>"
+
+    def view(self, name: str, offset: int, size: int, released: Callable[[], object]) -> memoryview:
+        """A read-only view on a range of a segment.
+
+        Args:
+            name: the segment.
+            offset: first byte of the range.
+            size: bytes of the range; may be zero.
+            released: called once when the last slice of the view, or array over it, is gone. That may be in any
+                thread, in the middle of anything, for the garbage collector runs it: it must neither wait nor raise.
+                Not called at the end of the interpreter, nor if this raises.
+
+        Raises FileNotFoundError, OSError when the segment cannot be mapped; ValueError when the range is not in it.
+        """
+        return self.writable(name).view(offset, size, released)
+
+    def writable(self, name: str) -> Segment:
+        """The segment, mapped now if it was not yet. Raises FileNotFoundError, OSError."""
+        segment = self._segments.get(name)
+        if segment is None:
+            # Two threads may come here at once: both map, the first one in is kept by both. A lock could be wanted
+            # again by a finalizer that the garbage collector starts in the thread that holds it.
+            mine = Segment.attach(name)
+            segment = self._segments.setdefault(name, mine)
+            if segment is not mine:
+                mine.close()
+        return segment
+
+    def forget(self, name: str) -> None:
+        """The segment was retired: unmaps it, if it was mapped. A view that still is there keeps its memory."""
+        segment = self._segments.pop(name, None)
+        if segment is not None:
+            segment.close()
+
+    def close(self) -> None:
+        """Forgets all segments."""
+        for name in list(self._segments):
+            self.forget(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where a node keeps its segments.
+
+    Args:
+        directory: of the files, or "" for shared memory.
+        capacity: bytes that it can hold, at most what was asked for.
+        warning: what the user should know, or None.
+    """
+
+    directory: str
+    capacity: int
+    warning: str | None
+
+    def prefix(self, session: str) -> str:
+        """What the names of the session's segments begin with."""
+        return f"{self.directory}/{session}" if self.directory else session
+
+
+def pick_backend(capacity: int, fallback_directory: str) -> Backend:
+    """Shared memory if it holds the capacity, or at least a useful part of it; else files in the directory.
+
+    Raises OSError when the directory is needed and cannot be made.
+    """
+    free = _free_bytes(SHARED_MEMORY) if os.path.isdir(SHARED_MEMORY) else 0
+    if free >= min(capacity, SMALLEST_STORE):
+        return in_shared_memory(capacity, free)
+    os.makedirs(fallback_directory, mode=0o700, exist_ok=True)
+    return in_files(capacity, free, fallback_directory, _free_bytes(fallback_directory))
+
+
+def in_shared_memory(capacity: int, free: int) -> Backend:
+    """Shared memory with ``free`` bytes left, 5 % of which are not ours to take."""
+    holds = min(capacity, free * 95 // 100)
+    warning = None
+    if holds < capacity:
+        warning = (
+            f"The object store gets {_megabytes(holds)} instead of {_megabytes(capacity)}, because {SHARED_MEMORY} has "
+            f"only {_megabytes(free)} free. In docker, start the container with a larger --shm-size."
+        )
+    return Backend("", holds, warning)
+
+
+def in_files(capacity: int, free: int, directory: str, free_on_disk: int) -> Backend:
+    """Files on a disk with ``free_on_disk`` bytes left, because shared memory has only ``free``."""
+    holds = min(capacity, free_on_disk * 95 // 100)
+    less = f", and gets {_megabytes(holds)} instead of {_megabytes(capacity)}" if holds < capacity else ""
+    wanted = (capacity * 100 // 95 >> 20) + 1
+    warning = (
+        f"The object store uses files in {directory}, which is slower{less}, because {SHARED_MEMORY} has only "
+        f"{_megabytes(free)} free. In docker, start the container with --shm-size={wanted}m or more."
+    )
+    return Backend(directory, holds, warning)
+
+
+def sweep(prefix: str) -> list[str]:
+    """Unlinks all segments whose names begin with the prefix, and returns the names. Others' are left alone.
+
+    For what was left by a session whose processes were killed: nothing of it needs to be mapped.
+    """
+    directory, start = os.path.split(prefix)
+    if not start:
+        raise ValueError(f"{prefix!r} would sweep everything")
+    swept = []
+    place = directory or SHARED_MEMORY
+    for name in os.listdir(place) if os.path.isdir(place) else ():
+        if name.startswith(start):
+            try:
+                os.unlink(os.path.join(place, name))
+            except (FileNotFoundError, PermissionError, IsADirectoryError):
+                continue  # gone meanwhile, or somebody else's
+            swept.append(os.path.join(directory, name))
+    return swept
+
+
+def _free_bytes(directory: str) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _megabytes(size: int) -> str:
+    return f"{size >> 20} MiB"

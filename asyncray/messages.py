@@ -1,0 +1,82 @@
+"""The words that processes say to the daemon and back: message kinds, and kinds of values.
+
+A message is a list whose first element is one of these small integers; what follows is written beside each. IDs are
+bytes. ``kind, payload`` is always a value (see the second table). Frames of messages are the business of
+``asyncray.wire``; what each message does is decided in ``asyncray.core``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+VERSION = 1
+"""Changes whenever a message changes. Both ends must say the same."""
+
+Message = Any
+"""A list (as received) or tuple (as sent) that starts with a message kind. Typed by the handler that takes it."""
+
+# From a driver or worker to its daemon ------------------------------------------------------------------------------
+HELLO = 1  # version, role, info {..}
+FUNCTION = 2  # digest, pickled function or class
+TEMPLATE = 3  # number (the client's), digest of the spec, spec {..}
+SUBMIT = 4  # task, template, kind, payload, dependencies | nil, nested refs | nil, parent task | nil
+CREATE = 5  # actor, template, kind, payload, dependencies | nil, nested refs | nil, parent task | nil
+CALL = 6  # task, template, kind, payload, dependencies | nil, nested refs | nil, parent task | nil, actor
+PUT = 7  # object, kind, payload, nested refs | nil
+ALLOCATE = 8  # request, bytes
+SEAL = 9  # object, segment, offset, nested refs | nil
+HOLD = 10  # objects: this process now has refs to them
+DROP = 11  # objects: this process has no more refs to them
+SUBSCRIBE = 12  # objects: push their values when they are there
+UNPIN = 13  # [[object, times]..]: views of these shared values are gone
+BLOCKED = 14  # task: it waits for an object
+UNBLOCKED = 15  # task
+DONE = 16  # task, microseconds, kind, payload, nested refs | nil
+DONE_MANY = 17  # task, microseconds, [[kind, payload, nested refs | nil]..]
+FAILED = 18  # task, microseconds, kind, payload, retryable
+RETURNED = 19  # tasks that the worker gives back unstarted
+CANCEL = 20  # task, force, recursive
+KILL = 21  # actor, no_restart
+REQUEST = 22  # request, method, arguments [..]
+EXITING = 23  # reason: this worker is about to end by its own will
+ABANDON = 24  # segment, offset: an allocation that will not be sealed
+
+# From the daemon to a driver or worker ------------------------------------------------------------------------------
+WELCOME = 40  # info {..}
+REFUSED = 41  # why
+VALUE = 42  # object, kind, payload
+ALLOCATED = 43  # request, segment, offset, warm
+REPLY = 44  # request, value
+REPLY_FAULT = 45  # request, exception name, fields {..}
+COLLECT = 46  # the store is nearly full: collect garbage, report drops
+RETIRED = 47  # segment: unmap it
+OUTPUT = 48  # [[stream, prefix, line]..]
+
+# From the daemon to a worker ----------------------------------------------------------------------------------------
+SETUP = 60  # job, {..}: whose work comes next, and what it needs
+DEFINE = 61  # template number, spec {..}, pickled function or class
+LEASE = 62  # {devices, cpus}: what the tasks that follow may use
+RUN = 63  # task, template, kind, payload, [[kind, payload]..]
+RUN_NESTED = 64  # as RUN, on a thread beside the blocked ones
+CONSTRUCT = 65  # as RUN: the worker becomes this actor
+INVOKE = 66  # as RUN: a method of this worker's actor
+STOP_TASK = 67  # task: drop it, or interrupt it
+TAKE_BACK = 68  # return what is not started
+EXIT = 69  # reason: end when what was sent before is done
+
+# Between the daemon and the zygote -----------------------------------------------------------------------------------
+FORK = 80  # number: fork a worker
+FORKED = 81  # number, pid
+ENDED = 82  # number, pid, wait status: a worker is gone
+STRIKE = 83  # number: kill a worker and what it started
+WARM = 84  # workers forked from now on have numpy loaded
+
+# Kinds of values ----------------------------------------------------------------------------------------------------
+PLAIN = 0  # pickle bytes
+BUFFERS = 1  # [pickle bytes, buffer, ..]
+SHARED = 2  # [segment, offset, size]
+ERROR = 3  # an exception of user code, as asyncray.runtime.errors wrote it
+FAULT = 4  # an exception of the system: [name, fields]
+OBJECT = 5  # arguments only: the last dependency holds them
+
+NAMES = {value: name for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)}

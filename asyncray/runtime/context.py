@@ -1,0 +1,72 @@
+"""Which task this code runs in.
+
+Tasks run on several threads and, in async actors, as several coroutines of one thread: a context variable tells them
+apart. Threads that user code starts have no context of ours: they belong to the task on the main thread.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, NoReturn, Protocol
+
+
+class Workplace(Protocol):
+    """What a worker process offers to the code that runs in it."""
+
+    @property
+    def actor_id(self) -> bytes | None:
+        """The actor of the process."""
+
+    @property
+    def descriptor(self) -> bytes:
+        """What handles of the actor are made of."""
+
+    @property
+    def restarted(self) -> bool:
+        """True in a restarted actor."""
+
+    @property
+    def devices(self) -> list[Any]:
+        """Assigned GPUs."""
+
+    @property
+    def demand(self) -> list[Any]:
+        """Assigned resources: [name, fixed amount]."""
+
+    def exit_actor(self) -> NoReturn:
+        """Ends the actor. Raises TypeError where there is none."""
+
+
+class TaskContext:
+    """The running task, as the code in it may ask."""
+
+    __slots__ = ("blocks", "cancelled", "function_name", "id", "name")
+
+    def __init__(self, task_id: bytes, name: str, function_name: str, blocks: bool) -> None:
+        self.id = task_id
+        self.name = name
+        self.function_name = function_name
+        self.blocks = blocks  # to wait in it holds resources that others may use meanwhile
+        self.cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<TaskContext {self.id.hex()} {self.name}>"
+
+
+_variable: ContextVar[TaskContext | None] = ContextVar("asyncray_task", default=None)
+_main: list[TaskContext | None] = [None]
+
+
+def running_task() -> TaskContext | None:
+    """The task that the caller belongs to; None in a driver."""
+    return _variable.get() or _main[0]
+
+
+def enter(context: TaskContext | None) -> None:
+    """This thread or coroutine runs that task from now on."""
+    _variable.set(context)
+
+
+def enter_main(context: TaskContext | None) -> None:
+    """The main thread runs that task from now on, and threads without a context belong to it."""
+    _main[0] = context

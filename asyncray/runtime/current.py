@@ -1,0 +1,52 @@
+"""The runtime of this process, if there is one, and how to get one. Below ``Runtime``, so that refs can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from asyncray.exceptions import AsyncraySystemError
+from asyncray.runtime.references import LocalObject, References
+
+
+class Reading(Protocol):
+    """What a ref does with its object."""
+
+    def load(self, local: LocalObject) -> Any:
+        """The value of an object that is there."""
+
+    def future_for(self, local: LocalObject) -> Any:
+        """A future of the running loop, done when the object is there; None if it is."""
+
+    def concurrent_future(self, local: LocalObject) -> Any:
+        """A ``concurrent.futures.Future`` with the object's value."""
+
+
+class Session(Protocol):
+    """What a ref needs of the runtime."""
+
+    references: References
+
+    @property
+    def access(self) -> Reading:
+        """Reads objects."""
+
+
+session: Session | None = None
+"""The connection of this process. Set by whoever starts or ends it."""
+
+start_implicitly: Callable[[], None] | None = None
+"""Starts a session for a program that did not call ``init``; None where that is switched off."""
+
+
+def require() -> Session:
+    """The session; starts one if programs may rely on that.
+
+    Raises:
+        AsyncraySystemError: there is none, and none is started implicitly.
+    """
+    if session is None and start_implicitly is not None:
+        start_implicitly()
+    if session is None:
+        raise AsyncraySystemError("Ray has not been started yet. Call asyncray.init() (or asyncray.sync.init()).")
+    return session

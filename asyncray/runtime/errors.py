@@ -1,0 +1,201 @@
+"""How an error gets from where it happened to whoever waits for it.
+
+Two kinds travel. What user code raised goes as an opaque payload, made by a worker and opened by the process that gets;
+daemons pass it on and never unpickle it. What asyncray itself has to tell goes as the name of one of its errors and
+plain fields, which a daemon can make.
+
+A payload is a msgpack list:
+
+    [traceback text, function name, pid, ip, repr of the actor or nil, nodes]
+
+with the cause as node 0 and after it what its `__cause__` and `__context__` lead to, which pickle would drop; a node is
+
+    [pickled exception or nil, its pickled state or nil, one line about it, index of cause, index of context, suppress]
+
+with -1 for "none". The state (class, slots, `__dict__`) is for classes with a constructor of their own: they pickle
+well and then often do not load, for pickle calls the constructor with `args` alone. It is used where loading failed.
+
+Promises: dumping and loading always give an error that tells the text, whatever the user's class does (`Exception`s
+only: a `KeyboardInterrupt` still interrupts); no class outside `asyncray.exceptions` is made from a name.
+
+Does not: choose a pickler, catch anything of the user's, carry the chains of exceptions inside a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import cast
+
+import msgpack
+
+from asyncray import exceptions
+from asyncray.exceptions import (
+    AsyncrayError,
+    AsyncraySystemError,
+    TaskError,
+    UnserializableException,
+    exception_state,
+    link,
+    revive,
+)
+
+_Node = tuple[bytes | None, bytes | None, str, int, int, bool]
+
+# Longer chains are code that loops over retries with `raise ... from`; the text has all of it anyway.
+_MAX_NODES = 32
+
+_SYSTEM_ERRORS: dict[str, type[AsyncrayError]] = {
+    cls.__name__: cls
+    for cls in vars(exceptions).values()
+    if isinstance(cls, type) and issubclass(cls, AsyncrayError) and cls is not TaskError
+}
+
+
+def dump_task_error(
+    exc: BaseException,
+    *,
+    function_name: str,
+    pid: int,
+    ip: str,
+    actor_repr: str | None = None,
+    skip_frames: int = 0,
+    dumps: Callable[[object], bytes],
+) -> bytes:
+    """The payload for an exception that user code raised.
+
+    Args:
+        exc: the exception. Of a `TaskError` (a `get` inside the task raised it) the cause is carried on, so that the
+            innermost type stays; its text becomes part of the new text.
+        function_name, pid, ip, actor_repr: where it was raised.
+        skip_frames: how many frames at the outer end of the traceback are the worker's own and not to be shown.
+        dumps: pickles one object; may raise any `Exception`.
+    """
+    cause = exc
+    while issubclass(type(cause), TaskError):  # isinstance would ask the exception for its __class__
+        cause = cast(TaskError, cause).cause
+    chain = _chain(cause)
+    index = {id(linked): i for i, linked in enumerate(chain)}
+    nodes = [_dump_node(linked, index, dumps) for linked in chain]
+    payload = [_format(exc, skip_frames), function_name, pid, ip, actor_repr, nodes]
+    # Messages with file names may hold lone surrogates, which UTF-8 refuses.
+    return cast(bytes, msgpack.packb(payload, unicode_errors="surrogatepass"))
+
+
+def load_task_error(payload: bytes, loads: Callable[[bytes], object]) -> Exception:
+    """What `get` raises for that payload: a `TaskError` that is also an instance of the cause's class if it can be.
+
+    Args:
+        payload: what `dump_task_error` gave.
+        loads: unpickles one object; may raise any `Exception`.
+    """
+    text, function_name, pid, ip, actor_repr, nodes = _unpack(payload)
+    chain = [_load_node(node, text if i == 0 else node[2], loads) for i, node in enumerate(nodes)]
+    for exc, (_, _, _, cause, context, suppress) in zip(chain, nodes, strict=True):
+        link(exc, chain[cause] if cause >= 0 else None, chain[context] if context >= 0 else None, suppress=suppress)
+    error = TaskError(function_name, text, chain[0], pid=pid, ip=ip, actor_repr=actor_repr)
+    return error.as_instanceof_cause()
+
+
+def task_error_text(payload: bytes) -> str:
+    """The `str` of a payload's error, without unpickling: so a daemon can tell why an actor's constructor failed."""
+    text, function_name, pid, ip, actor_repr, _ = _unpack(payload)
+    return str(TaskError(function_name, text, UnserializableException(), pid=pid, ip=ip, actor_repr=actor_repr))
+
+
+def system_error(name: str, fields: dict[str, object]) -> Exception:
+    """One of asyncray's own errors, from what a daemon sent.
+
+    Args:
+        name: the name of a class of `asyncray.exceptions`, not an alias; `TaskError` travels as a payload.
+        fields: arguments of its constructor.
+
+    Returns: the error; an `AsyncraySystemError` that tells name and fields if there is no such class or it has no such
+    fields, for whoever waits must get an answer.
+    """
+    try:
+        return _SYSTEM_ERRORS[name](**fields)  # type: ignore[arg-type]  # checked by the call
+    except (KeyError, TypeError):
+        return AsyncraySystemError(f"{name}: {fields.get('message', fields)}")
+
+
+def _unpack(payload: bytes) -> tuple[str, str, int, str, str | None, list[_Node]]:
+    fields = msgpack.unpackb(payload, unicode_errors="surrogatepass")
+    return cast("tuple[str, str, int, str, str | None, list[_Node]]", fields)
+
+
+def _chain(exc: BaseException) -> list[BaseException]:
+    """`exc`, its cause and context, theirs, and so on; each once, for chains may have cycles."""
+    found = [exc]
+    for at in found:
+        for linked in _links(at):
+            if linked is not None and len(found) < _MAX_NODES and all(linked is not other for other in found):
+                found.append(linked)
+    return found
+
+
+def _links(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Cause and context, past any `__getattribute__` of the user's."""
+    return object.__getattribute__(exc, "__cause__"), object.__getattribute__(exc, "__context__")
+
+
+def _dump_node(exc: BaseException, index: dict[int, int], dumps: Callable[[object], bytes]) -> _Node:
+    pickled = state = None
+    about = _one_line(exc)
+    try:
+        pickled = dumps(exc)
+        cls = type(exc)
+        constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
+        if constructs and not issubclass(cls, TaskError):
+            state = dumps((cls, *exception_state(exc)))
+    except Exception as error:  # user code pickles itself
+        about = f"{about} ({_one_line(error)})"
+    cause, context = (index.get(id(linked), -1) for linked in _links(exc))
+    return pickled, state, about, cause, context, object.__getattribute__(exc, "__suppress_context__")
+
+
+def _load_node(node: _Node, about: str, loads: Callable[[bytes], object]) -> BaseException:
+    pickled, state, *_ = node
+    why = node[2]
+    if pickled is not None:
+        try:
+            exc = loads(pickled)
+            if issubclass(type(exc), BaseException):
+                return cast(BaseException, exc)
+            why = f"it came back as {type(exc).__name__}"
+        except Exception as error:  # user code, or its module is missing here
+            why = _one_line(error)
+    if state is not None:
+        try:
+            return revive(*cast("tuple[type[BaseException], dict[str, object], dict[str, object]]", loads(state)))
+        except Exception:  # the first reason is the one to tell
+            pass
+    return UnserializableException(f"The exception that was raised isn't serializable ({why}):\n{about}")
+
+
+def _format(exc: BaseException, skip_frames: int) -> str:
+    import traceback  # here for start-up cost: only what fails needs it
+
+    trace = object.__getattribute__(exc, "__traceback__")
+    for _ in range(skip_frames):
+        trace = trace.tb_next if trace is not None else None
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, trace, chain=not _chain_is_told(exc)))
+    except Exception:  # __notes__, __getattr__ and the like of the user's class
+        return _one_line(exc)
+
+
+def _chain_is_told(exc: BaseException) -> bool:
+    """Whether the chain is that of a remote cause: the text of the error has it already."""
+    if not isinstance(exc, TaskError):
+        return False
+    cause, context = _links(exc)
+    remote_cause, remote_context = _links(exc.cause)
+    return (cause is exc.cause or cause is remote_cause) and (context is None or context is remote_context)
+
+
+def _one_line(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:  # user code
+        return f"{type(exc).__name__}: <its str() failed>"

@@ -1,0 +1,162 @@
+"""References of one process: which objects it knows, how many refs it has, and what the daemon must be told.
+
+A process counts its own refs and reports only the first of a borrowed object (HOLD) and the last (DROP). Refs end in
+finalizers, which may run in any thread in the middle of anything: they only append to a queue. Whoever writes to
+the daemon next drains that queue. The order in which things are told is what makes counting safe:
+
+1. drops are drained first, then holds and messages are taken, and they are sent as holds, messages, drops. So a
+   message that uses an object is never behind the drop of that object: it was posted before the ref ended.
+2. a ref that is made again from a value while its drop is on the way takes the drop back; so a drop never overtakes
+   the hold that came after it.
+
+The same queue counts *pins*: each place in shared memory that the daemon told us is given back when its object's
+last ref and the last view are gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from asyncray.core.states import UNRESOLVED
+from asyncray.messages import DROP, HOLD, UNPIN, Message
+
+
+class Pin:
+    """A place in shared memory that the daemon keeps for this process."""
+
+    __slots__ = ("count", "id", "times")
+
+    def __init__(self, object_id: bytes, times: int) -> None:
+        self.id = object_id
+        self.times = times  # how often the daemon told us
+        self.count = 1  # of the local object and the views that need it
+
+    def __repr__(self) -> str:
+        return f"<Pin {self.id.hex()} times={self.times} count={self.count}>"
+
+
+class LocalObject:
+    """What this process knows of an object. ``kind`` is UNRESOLVED until its value came."""
+
+    __slots__ = ("actor_call", "coming", "count", "home", "id", "kind", "payload", "pin", "waiters")
+
+    def __init__(self, object_id: bytes, home: References, coming: bool) -> None:
+        self.id = object_id
+        self.home = home
+        self.kind = UNRESOLVED
+        self.payload: Any = None
+        self.count = 1
+        self.actor_call = False  # the result of one, as far as this process knows
+        self.coming = coming  # the daemon will send the value without being asked
+        self.pin: Pin | None = None
+        self.waiters: list[Any] | None = None  # asyncray.runtime.waiting.Waiter, which builds on this module
+
+    def __repr__(self) -> str:
+        state = "unresolved" if self.kind == UNRESOLVED else f"kind {self.kind}"
+        return f"<LocalObject {self.id.hex()} {state} refs={self.count}>"
+
+
+class References:
+    """The table of local objects, and the queue of what ended.
+
+    Args:
+        poke: called (from finalizers, too) when something is to be told some time soon.
+    """
+
+    def __init__(self, poke: Callable[[], None]) -> None:
+        self._poke = poke
+        self._lock = threading.Lock()
+        self._ended: deque[LocalObject | Pin] = deque()
+        self._holds: list[bytes] = []
+        self._drops: dict[bytes, None] = {}
+        self._unpins: list[tuple[bytes, int]] = []
+        self.table: dict[bytes, LocalObject] = {}
+        self.posted: deque[Message] = deque()
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<References {len(self.table)} objects>"
+
+    def own(self, object_id: bytes) -> LocalObject:
+        """A new object of this process: the message that makes it says so to the daemon."""
+        local = self.table[object_id] = LocalObject(object_id, self, True)
+        return local
+
+    def borrow(self, object_id: bytes) -> LocalObject:
+        """A ref was made from a value: one more for an object that is known, or the first of a borrowed one."""
+        with self._lock:
+            local = self.table.get(object_id)
+            if local is not None:
+                local.count += 1
+                return local
+            local = self.table[object_id] = LocalObject(object_id, self, False)
+            if object_id in self._drops:
+                del self._drops[object_id]
+            else:
+                self._holds.append(object_id)
+        self._poke()
+        return local
+
+    def ended(self, item: LocalObject | Pin) -> None:
+        """A ref or a view is gone. Called by finalizers: only appends."""
+        self._ended.append(item)
+        if not self.closed:
+            self._poke()
+
+    def add_pin(self, pin: Pin) -> None:
+        """One more view needs the pin."""
+        with self._lock:
+            pin.count += 1
+
+    def unpin_at_once(self, object_id: bytes, times: int) -> None:
+        """A place was told that nobody here asked for any more."""
+        with self._lock:
+            self._unpins.append((object_id, times))
+
+    def collect(self) -> list[Message]:
+        """What is to be sent now, in the right order (see the module)."""
+        with self._lock:
+            self._drain()
+            holds, self._holds = self._holds, []
+        messages: list[Message] = []
+        if holds:
+            messages.append((HOLD, holds))
+        posted = self.posted
+        while posted:
+            messages.append(posted.popleft())
+        with self._lock:
+            if self._drops:
+                messages.append((DROP, list(self._drops)))
+                self._drops = {}
+            if self._unpins:
+                messages.append((UNPIN, self._unpins))
+                self._unpins = []
+        return messages
+
+    def _drain(self) -> None:
+        ended = self._ended
+        while ended:
+            item = ended.popleft()
+            item.count -= 1
+            if item.count:
+                continue
+            if type(item) is LocalObject:
+                self._forget(item)
+            elif type(item) is Pin:
+                self._unpins.append((item.id, item.times))
+
+    def _forget(self, local: LocalObject) -> None:
+        if self.table.get(local.id) is local:
+            del self.table[local.id]
+        self._drops[local.id] = None
+        if local.pin is not None:
+            local.pin.count -= 1
+            if not local.pin.count:
+                self._unpins.append((local.id, local.pin.times))
+
+    def close(self) -> None:
+        """The session is over: nothing is told any more."""
+        self.closed = True

@@ -1,0 +1,133 @@
+"""``ObjectRef``: a reference to a value that is there or will be."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from asyncray.ids import CLIENT_SIZE, OBJECT_SIZE, TASK_PREFIX_SIZE, TASK_SIZE, JobID, TaskID
+from asyncray.runtime import current
+from asyncray.runtime.references import LocalObject
+from asyncray.runtime.serialization import collecting_refs
+
+if TYPE_CHECKING:
+    import asyncio
+    import concurrent.futures
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class ObjectRef(Generic[T_co]):
+    """A reference to an object: the result of a task, or a value that was put.
+
+    It can be awaited, any number of times, in any event loop and thread; passed to tasks and actors (as an argument of
+    its own it is replaced by its value, inside other values it stays a ref); compared and hashed. The object lives as
+    long as any ref to it anywhere.
+
+    Args:
+        binary: the object's ID. Refs are made by ``.remote()`` and ``put``; this is for tools.
+
+    Raises:
+        ValueError: an ID of a wrong length.
+
+    Example::
+
+        ref = square.remote(3)
+        assert await ref == 9
+    """
+
+    __slots__ = ("__weakref__", "_local")
+    _local: LocalObject
+
+    def __init__(self, binary: bytes) -> None:
+        if len(binary) != OBJECT_SIZE:
+            raise ValueError(f"ID string needs to have length {OBJECT_SIZE}, got {len(binary)}")
+        self._local = current.require().references.borrow(bytes(binary))
+
+    def __del__(self) -> None:
+        try:
+            local = self._local
+            local.home.ended(local)
+        except AttributeError:
+            pass  # it was never made
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._local.id.hex()})"
+
+    def __hash__(self) -> int:
+        return hash(self._local.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and self._local.id == other._local.id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        refs = collecting_refs()
+        if refs is not None:
+            refs.append(self)
+        return restore, (self._local.id,)
+
+    def hex(self) -> str:
+        """The ID as hex digits."""
+        return self._local.id.hex()
+
+    def binary(self) -> bytes:
+        """The ID as bytes."""
+        return self._local.id
+
+    def task_id(self) -> TaskID:
+        """The task that returns this object (or that stands for the ``put``)."""
+        return TaskID(self._local.id[:TASK_SIZE])
+
+    def job_id(self) -> JobID:
+        """The job that the object belongs to."""
+        return JobID(self._local.id[CLIENT_SIZE:TASK_PREFIX_SIZE])
+
+    def is_nil(self) -> bool:
+        """True if it references nothing."""
+        return self._local.id == b"\xff" * OBJECT_SIZE
+
+    @classmethod
+    def nil(cls) -> ObjectRef[Any]:
+        """A ref to nothing."""
+        return cls(b"\xff" * OBJECT_SIZE)
+
+    @classmethod
+    def from_random(cls) -> ObjectRef[Any]:
+        """A ref to an object that never was. For tests."""
+        import os  # only here
+
+        return cls(os.urandom(OBJECT_SIZE))
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        access = current.require().access
+        future = access.future_for(self._local)
+        if future is not None:
+            yield from future.__await__()
+        value: T_co = access.load(self._local)
+        return value
+
+    def as_future(self) -> asyncio.Future[T_co]:
+        """An ``asyncio.Future`` of the running loop. To cancel it does not touch the task."""
+        import asyncio  # start-up cost: whoever has a running loop has it imported
+
+        async def wait() -> T_co:
+            return await self
+
+        return asyncio.ensure_future(wait())
+
+    def future(self) -> concurrent.futures.Future[T_co]:
+        """A ``concurrent.futures.Future``."""
+        result: concurrent.futures.Future[T_co] = current.require().access.concurrent_future(self._local)
+        return result
+
+
+def wrap(local: LocalObject) -> ObjectRef[Any]:
+    """The ref for a local object whose count includes it already."""
+    ref: ObjectRef[Any] = ObjectRef.__new__(ObjectRef)
+    ref._local = local
+    return ref
+
+
+def restore(object_id: bytes) -> ObjectRef[Any]:
+    """What a pickled ref becomes."""
+    return wrap(current.require().references.borrow(object_id))

@@ -1,0 +1,235 @@
+"""The runtime: this process's connection to its daemon. One per process, the same in drivers and workers.
+
+Owns the channel, the references and the waiters. Every method may be called from any thread. What arrives is handled
+in the io thread; the handlers are quick and never call user code.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from asyncray.config import FRAME_LIMIT, START_DEADLINE
+from asyncray.core.states import UNRESOLVED
+from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
+from asyncray.io.channel import Channel
+from asyncray.messages import (
+    ALLOCATE,
+    ALLOCATED,
+    COLLECT,
+    FAULT,
+    HELLO,
+    PLAIN,
+    REFUSED,
+    REPLY,
+    REPLY_FAULT,
+    REQUEST,
+    RETIRED,
+    SHARED,
+    VALUE,
+    VERSION,
+    WELCOME,
+    Message,
+)
+from asyncray.runtime import current
+from asyncray.runtime.access import Access
+from asyncray.runtime.context import Workplace
+from asyncray.runtime.references import LocalObject, Pin, References
+from asyncray.runtime.submission import Submitter
+from asyncray.runtime.values import Place, Values, load_fault
+from asyncray.runtime.waiting import ThreadWaiter, Waiters
+
+if TYPE_CHECKING:
+    pass
+
+Handler = Callable[[Message], None]
+
+
+class Runtime:
+    """The connection.
+
+    Args:
+        connection: a connected stream socket to the daemon.
+        role: "driver", "worker" or "observer".
+        info: what the daemon must know of this process.
+        ended: called in the io thread when the connection has ended, with the reason.
+    """
+
+    def __init__(
+        self, connection: socket.socket, role: str, info: dict[str, Any], ended: Callable[[str], None]
+    ) -> None:
+        self._ended = ended
+        self.references = References(self._poke)
+        self.waiters = Waiters()
+        self.values = Values(self.references, self._allocate, self.post)
+        self.channel = Channel(connection, FRAME_LIMIT, self.references.collect, self._received, self._closed)
+        self.handlers: dict[int, Handler] = {
+            WELCOME: self._welcome,
+            REFUSED: self._refused,
+            ALLOCATED: lambda m: self._answer(m[1], PLAIN, (m[2], m[3], m[4])),
+            REPLY: lambda m: self._answer(m[1], PLAIN, m[2]),
+            REPLY_FAULT: lambda m: self._answer(m[1], FAULT, (m[2], m[3])),
+            RETIRED: lambda m: self.values.forget_segment(m[1]),
+            COLLECT: lambda m: self._collect(),
+        }
+        self.access = Access(self.references, self.waiters, self.values, self.post, self.flush, self.next_task_id)
+        self.submitter = Submitter(
+            self.access, self.references, self.values, self.waiters, self.post, self.next_task_id
+        )
+        self.workplace: Workplace | None = None
+        self.facts: dict[str, Any] = {}
+        self.prefix = b""
+        self._counter = itertools.count(1)
+        self._requests: dict[int, LocalObject] = {}
+        self._request_numbers = itertools.count(1)
+        self._greeting = LocalObject(b"", self.references, True)
+        self.references.posted.append((HELLO, VERSION, role, info))
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self.prefix.hex()} {self.references} {self.waiters.broken or 'connected'}>"
+
+    # Starting and ending ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Greets the daemon and waits for its welcome.
+
+        Raises:
+            AsyncraySystemError: refused.
+            LocalNodeDiedError: the daemon ended meanwhile.
+            TimeoutError: no welcome within the deadline.
+        """
+        self.channel.start()
+        self.channel.flush()
+        waiter = ThreadWaiter(1, False)
+        if self.waiters.register(waiter, (self._greeting,)) and not waiter.wait(START_DEADLINE):
+            raise TimeoutError(f"The node did not answer within {START_DEADLINE:g} seconds.")
+        if self._greeting.kind == FAULT:
+            raise AsyncraySystemError(f"The node refused the connection: {self._greeting.payload}")
+        self._check_alive(self._greeting)
+
+    def _welcome(self, message: Message) -> None:
+        self.facts = message[1]
+        self.work_for(self.facts.get("job_id", b"\0\0\0\0"))
+        self.waiters.resolved([(self._greeting, PLAIN, None)])
+
+    def _refused(self, message: Message) -> None:
+        self.waiters.resolved([(self._greeting, FAULT, message[1])])
+
+    def work_for(self, job_id: bytes) -> None:
+        """IDs that are made from now on belong to this job."""
+        self.prefix = self.facts["client_id"] + job_id
+
+    def stop(self, timeout: float) -> None:
+        """Ends the connection. Whoever waits gets an error."""
+        self.references.close()
+        self.channel.stop(timeout)
+        self.values.close()
+
+    def _closed(self, reason: str) -> None:
+        self.waiters.fail(reason)
+        self._ended(reason)
+
+    def _check_alive(self, local: LocalObject) -> None:
+        if local.kind == UNRESOLVED and self.waiters.broken is not None:
+            raise LocalNodeDiedError(f"The node of this process is gone: {self.waiters.broken}.")
+
+    # Messages ---------------------------------------------------------------------------------------------------------
+
+    def _poke(self) -> None:
+        self.channel.poke()
+
+    def post(self, message: Message) -> None:
+        """Sends a message soon. Messages of one thread stay in order."""
+        self.references.posted.append(message)
+        self.channel.poke()
+
+    def flush(self) -> None:
+        """Sends what was posted, now."""
+        self.channel.flush()
+
+    def _received(self, messages: list[Message]) -> None:
+        values: list[tuple[LocalObject, int, Any]] = []
+        table, handlers = self.references.table, self.handlers
+        for message in messages:
+            kind = message[0]
+            if kind != VALUE:
+                handlers[kind](message)
+                continue
+            _, object_id, value_kind, payload = message
+            local = table.get(object_id)
+            if value_kind == SHARED and not self._told_place(local, object_id):
+                continue
+            if local is not None and local.kind == UNRESOLVED:
+                values.append((local, value_kind, payload))
+        if values:
+            self.waiters.resolved(values)
+
+    def _told_place(self, local: LocalObject | None, object_id: bytes) -> bool:
+        """Counts that the daemon keeps the place for us. False if nobody here wants it any more."""
+        if local is None:
+            self.references.unpin_at_once(object_id, 1)
+            self.channel.poke()
+            return False
+        if local.pin is None:
+            local.pin = Pin(object_id, 1)
+        else:
+            local.pin.times += 1
+        return True
+
+    @staticmethod
+    def _collect() -> None:
+        gc.collect()
+
+    def _answer(self, number: int, kind: int, payload: Any) -> None:
+        reply = self._requests.pop(number, None)
+        if reply is not None:
+            self.waiters.resolved([(reply, kind, payload)])
+
+    def _ask(self, message: Callable[[int], Message]) -> LocalObject:
+        number = next(self._request_numbers)
+        reply = self._requests[number] = LocalObject(b"", self.references, True)
+        self.post(message(number))
+        return reply
+
+    def _reply(self, reply: LocalObject) -> Any:
+        self._check_alive(reply)
+        if reply.kind == FAULT:
+            raise load_fault(reply.payload)
+        return reply.payload
+
+    def request(self, method: str, *arguments: Any) -> Any:
+        """Asks the daemon, and waits for the answer."""
+        reply = self._ask(lambda number: (REQUEST, number, method, arguments))
+        self._wait_in_thread((reply,), None)
+        return self._reply(reply)
+
+    async def request_async(self, method: str, *arguments: Any) -> Any:
+        """The same for coroutines."""
+        reply = self._ask(lambda number: (REQUEST, number, method, arguments))
+        await self.access.wait_in_loop((reply,), 1, False)
+        return self._reply(reply)
+
+    def _allocate(self, size: int) -> Place:
+        reply = self._ask(lambda number: (ALLOCATE, number, size))
+        self._wait_in_thread((reply,), None)
+        return cast(Place, self._reply(reply))
+
+    # Objects ----------------------------------------------------------------------------------------------------------
+
+    def next_task_id(self) -> bytes:
+        """A new ID. Safe in any thread."""
+        return self.prefix + next(self._counter).to_bytes(6, "big")
+
+    def _wait_in_thread(self, replies: Sequence[LocalObject], timeout: float | None) -> None:
+        waiter = ThreadWaiter(len(replies), False)
+        if self.waiters.register(waiter, replies):
+            self.flush()
+            waiter.wait(timeout)
+
+
+def require() -> Runtime:
+    """The runtime of this process; starts one if programs may rely on that."""
+    return cast(Runtime, current.require())

@@ -1,0 +1,158 @@
+"""Submitting work: functions and templates go to the daemon once, invocations as small messages.
+
+Nothing here waits for an answer, except for room in shared memory when arguments are large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from asyncray.config import FUNCTION_LIMIT
+from asyncray.exceptions import LocalNodeDiedError
+from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
+from asyncray.messages import CALL, CREATE, FUNCTION, OBJECT, PLAIN, SUBMIT, TEMPLATE, Message
+from asyncray.runtime.access import Access
+from asyncray.runtime.arguments import NO_ARGUMENTS, pack
+from asyncray.runtime.context import running_task
+from asyncray.runtime.references import References
+from asyncray.runtime.refs import ObjectRef, wrap
+from asyncray.runtime.serialization import serialize_function
+from asyncray.runtime.values import Values, inline
+from asyncray.runtime.waiting import Waiters
+
+Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
+"""kind, payload, dependencies, nested refs, parent task"""
+
+
+class Submitter:
+    """What one session has exported, and how it submits."""
+
+    def __init__(
+        self,
+        access: Access,
+        references: References,
+        values: Values,
+        waiters: Waiters,
+        post: Callable[[Message], None],
+        next_task_id: Callable[[], bytes],
+    ) -> None:
+        self._access = access
+        self._references = references
+        self._values = values
+        self._waiters = waiters
+        self._send = post
+        self._next_task_id = next_task_id
+        self._exported: set[bytes] = set()
+        self._templates: dict[bytes, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Submitter {len(self._exported)} functions, {len(self._templates)} templates>"
+
+    def export(self, function: object, what: str) -> bytes:
+        """Sends a function or class, once; returns its digest.
+
+        Args:
+            what: "remote function f" or "actor C", for messages.
+
+        Raises:
+            ValueError: it is too large.
+            TypeError: it cannot be pickled.
+        """
+        from hashlib import blake2b  # start-up cost: only programs that submit need it
+
+        try:
+            pickled = serialize_function(function)
+        except Exception as error:  # pickling runs user code: anything may come
+            raise TypeError(
+                f"The {what} cannot be pickled: {error}. Look at the global names and closure variables it uses."
+            ) from error
+        if len(pickled) > FUNCTION_LIMIT:
+            raise ValueError(
+                f"The {what} is too large ({len(pickled) >> 20} MiB > {FUNCTION_LIMIT >> 20} MiB). Check that it does "
+                "not capture a large array or other object; put() such data and pass the ref."
+            )
+        digest = blake2b(pickled, digest_size=16).digest()
+        if digest not in self._exported:
+            self._exported.add(digest)
+            self._send((FUNCTION, digest, pickled))
+        return digest
+
+    def template(self, spec: dict[str, Any]) -> int:
+        """Describes a function with its options, once; returns the number to submit with."""
+        from hashlib import blake2b  # start-up cost, as above
+
+        digest = blake2b(msgpack.packb(spec), digest_size=16).digest()
+        number = self._templates.get(digest)
+        if number is None:
+            number = self._templates[digest] = len(self._templates) + 1
+            self._send((TEMPLATE, number, digest, spec))
+        return number
+
+    def submit(self, template: int, returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+        """Submits a task; returns its ref, a list of refs, or None, by the number of returns."""
+        packed, keep = self._pack(args, kwargs, name)
+        task_id = self._next_task_id()
+        result = self._own(task_id, returns)
+        self._post((SUBMIT, task_id, template, *packed), keep)
+        return result
+
+    def call(
+        self, actor_id: bytes, template: int, returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    ) -> Any:
+        """Submits a call of an actor's method; returns as ``submit``."""
+        packed, keep = self._pack(args, kwargs, name)
+        task_id = self._next_task_id()
+        result = self._own(task_id, returns)
+        for ref in result if returns > 1 else (result,) if returns else ():
+            ref._local.actor_call = True
+        self._post((CALL, task_id, template, *packed, actor_id), keep)
+        return result
+
+    def create(self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> ObjectRef[Any]:
+        """Makes an actor; returns the ref that stands for its life."""
+        packed, keep = self._pack(args, kwargs, name)
+        actor_id = self._next_task_id()
+        life = wrap(self._references.own(actor_id + PUT_INDEX))
+        self._post((CREATE, actor_id, template, *packed), keep)
+        return life
+
+    def prepare(
+        self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    ) -> tuple[Message, ObjectRef[Any]]:
+        """The CREATE message of an actor that is made by a request, because its name may be taken."""
+        packed, _ = self._pack(args, kwargs, name)
+        actor_id = self._next_task_id()
+        life = wrap(self._references.own(actor_id + PUT_INDEX))
+        return (CREATE, actor_id, template, *packed), life
+
+    def _post(self, message: Message, keep: object) -> None:
+        broken = self._waiters.broken
+        if broken is not None:
+            raise LocalNodeDiedError(f"The node of this process is gone: {broken}.")
+        self._send(message)
+        del keep  # the refs among the arguments had to live until here
+
+    def _own(self, task_id: bytes, returns: int) -> Any:
+        own = self._references.own
+        if returns == 1:
+            return wrap(own(task_id + FIRST_RETURN))
+        if not returns:
+            return None
+        return [wrap(own(return_id(task_id, index))) for index in range(returns)]
+
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[Packed, object]:
+        task = running_task()
+        parent = None if task is None else task.id
+        if not args and not kwargs:
+            return (PLAIN, NO_ARGUMENTS, None, None, parent), None
+        value, dependencies = pack(args, kwargs, name)
+        if self._values.is_large(value):
+            local = self._access.put_serialized(value)
+            ref = wrap(local)
+            return (OBJECT, None, [*(dependencies or ()), local.id], None, parent), (args, kwargs, ref)
+        kind, payload = inline(value)
+        nested = [ref.binary() for ref in value.refs] if value.refs else None
+        return (kind, payload, dependencies, nested, parent), (args, kwargs, value)

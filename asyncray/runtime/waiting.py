@@ -1,0 +1,179 @@
+"""Waiting for objects, in threads and in event loops.
+
+A waiter is registered with every object that it still misses, under one lock that the io thread takes once for each
+batch of values. It fires once: when enough objects are there, when one failed and it cares, or when the session
+ends. Threads wait on a lock of their own; loops get one ``call_soon_threadsafe`` per batch, never one per result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asyncray.core.states import UNRESOLVED
+from asyncray.messages import ERROR, FAULT
+from asyncray.runtime.references import LocalObject
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Waiter:
+    """Fires once, after ``remaining`` objects came or, if it ``fails_fast``, after one that is an error."""
+
+    __slots__ = ("fails_fast", "fired", "remaining")
+
+    def __init__(self, remaining: int, fails_fast: bool) -> None:
+        self.remaining = remaining
+        self.fails_fast = fails_fast
+        self.fired = False
+
+    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        """Tells whoever waits. Calls into event loops are gathered in ``loops``."""
+        raise NotImplementedError
+
+
+class ThreadWaiter(Waiter):
+    """A thread that waits on a lock."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, remaining: int, fails_fast: bool) -> None:
+        super().__init__(remaining, fails_fast)
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """False if the time is over first. A signal handler that raises ends it, too."""
+        return self._lock.acquire(True, -1 if timeout is None else max(0.0, timeout))
+
+
+class CallWaiter(Waiter):
+    """A function that is called in the io thread: it must be quick."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, remaining: int, function: Callable[[], None]) -> None:
+        super().__init__(remaining, False)
+        self._function = function
+
+    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        self._function()
+
+
+class LoopWaiter(Waiter):
+    """A future of an event loop."""
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self, remaining: int, fails_fast: bool, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(remaining, fails_fast)
+        self._loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        loops.setdefault(self._loop, []).append(self._resolve)
+
+    def _resolve(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Waiters:
+    """Registers waiters and fires them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: set[Waiter] = set()
+        self.broken: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Waiters {len(self._all)} waiting>"
+
+    def register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
+        """Registers the waiter with those objects that are not there. False if it need not wait at all.
+
+        ``waiter.remaining`` counts what is missing for it; objects that came meanwhile are taken off here.
+        """
+        with self._lock:
+            if self.broken is not None:
+                return False
+            missing = []
+            for local in objects:
+                if local.kind == UNRESOLVED:
+                    missing.append(local)
+                else:
+                    waiter.remaining -= 1
+                    if waiter.fails_fast and local.kind in (ERROR, FAULT):
+                        return False
+            if waiter.remaining <= 0 or not missing:
+                return False
+            for local in missing:
+                if local.waiters is None:
+                    local.waiters = [waiter]
+                else:
+                    local.waiters.append(waiter)
+            self._all.add(waiter)
+            return True
+
+    def withdraw(self, waiter: Waiter, objects: Iterable[LocalObject]) -> None:
+        """The waiter has what it wants, or gave up."""
+        with self._lock:
+            self._all.discard(waiter)
+            for local in objects:
+                if local.waiters is not None:
+                    try:
+                        local.waiters.remove(waiter)
+                    except ValueError:
+                        continue
+                    if not local.waiters:
+                        local.waiters = None
+
+    def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
+        """A batch of values came (in the io thread)."""
+        loops: dict[Any, list[Callable[[], None]]] = {}
+        with self._lock:
+            for local, kind, payload in values:
+                local.payload = payload
+                local.kind = kind
+                waiters = local.waiters
+                if waiters is None:
+                    continue
+                local.waiters = None
+                for waiter in waiters:
+                    waiter.remaining -= 1
+                    if not waiter.fired and (waiter.remaining <= 0 or (waiter.fails_fast and kind in (ERROR, FAULT))):
+                        waiter.fired = True
+                        self._all.discard(waiter)
+                        waiter.wake(loops)
+        call(loops)
+
+    def fail(self, reason: str) -> None:
+        """The session is over: everybody is woken and finds ``broken``."""
+        loops: dict[Any, list[Callable[[], None]]] = {}
+        with self._lock:
+            self.broken = reason
+            waiters, self._all = self._all, set()
+            for waiter in waiters:
+                if not waiter.fired:
+                    waiter.fired = True
+                    waiter.wake(loops)
+        call(loops)
+
+
+def call(loops: dict[Any, list[Callable[[], None]]]) -> None:
+    """One call into each loop."""
+    for loop, functions in loops.items():
+        try:
+            loop.call_soon_threadsafe(_call_all, functions)
+        except RuntimeError:
+            pass  # the loop was closed, and with it went everybody who waited
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()

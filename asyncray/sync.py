@@ -1,0 +1,181 @@
+"""The blocking face: Ray's names, for scripts.
+
+``import asyncray.sync as ray`` and a program that was written for Ray Core runs. ``remote``, refs, handles and
+exceptions are the same objects as in ``asyncray``; this module adds the forms of ``init``, ``get``, ``wait`` and the
+like that wait. They may be called from any thread, and in remote functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, TypeVar, overload
+
+from asyncray import exceptions
+from asyncray.api import actor, session
+from asyncray.api.actor import ActorClass, ActorHandle, check_name, kill, method, named_handle
+from asyncray.api.decorator import remote
+from asyncray.api.information import get_gpu_ids, get_runtime_context
+from asyncray.api.session import Context, is_initialized, set_auto_init, shutdown
+from asyncray.api.waiting import cancel, check_timeout, check_wait, locals_of, split, split_anyway
+from asyncray.runtime.refs import ObjectRef
+from asyncray.runtime.runtime import require
+
+__all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "ObjectID",
+    "ObjectRef",
+    "actor",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "exceptions",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "set_auto_init",
+    "shutdown",
+    "wait",
+]
+
+T = TypeVar("T")
+
+ObjectID = ObjectRef
+
+
+def init(address: str | None = None, **options: Any) -> Context:
+    """Starts a node for this process, or connects to one that runs.
+
+    Args:
+        address: None or "local" starts a node, unless ASYNCRAY_ADDRESS names one; "auto" connects to the newest node
+            of this user on this machine, "unix:PATH" to that one.
+        options: ``num_cpus``, ``num_gpus``, ``resources`` (name -> amount), ``object_store_memory`` (bytes), for a
+            node that is started; ``namespace``, ``log_to_driver`` (True), ``ignore_reinit_error`` (False).
+
+    Returns:
+        A context, usable with ``with``: it shuts down at the end.
+
+    Raises:
+        RuntimeError: this process is connected already, or an unknown keyword.
+        ConnectionError: no node at the address.
+        ValueError: amounts for a node that runs already.
+
+    Example::
+
+        with ray.init(num_cpus=2):
+            print(ray.get(square.remote(3)))
+    """
+    return session.start(address or None, **options)
+
+
+@overload
+def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(object_refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+@overload
+def get(object_refs: list[Any], *, timeout: float | None = None) -> list[Any]: ...
+def get(object_refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of a ref, or the values of a list of refs, in order. Waits for them.
+
+    Args:
+        object_refs: a ref, or a list of refs; the same one may be there twice.
+        timeout: seconds, or None for ever. 0 does not wait.
+
+    Raises:
+        GetTimeoutError: not all were there in time.
+        ValueError: something else than refs.
+        Exception: what the task raised: an instance of its own class, and of ``TaskError``. Of a list, as soon as one
+            is known to have failed.
+    """
+    check_timeout(timeout)
+    if isinstance(object_refs, ObjectRef):
+        value = require().access.get(locals_of((object_refs,)), timeout)
+        return value[0]
+    found = locals_of(object_refs)
+    return require().access.get(found, timeout) if found else []
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Stores a value; returns its ref. Arrays come back from ``get`` as read-only views of shared memory.
+
+    Raises:
+        TypeError: the value is a ref itself, or cannot be pickled.
+        ObjectStoreFullError: no room.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError(
+            "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, wrap it in a list."
+        )
+    return require().access.put(value)
+
+
+def wait(
+    object_refs: list[Any], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Any], list[Any]]:
+    """Waits until some of the refs are ready.
+
+    Args:
+        object_refs: different refs.
+        num_returns: how many must be ready.
+        timeout: seconds, or None for ever; 0 only looks.
+        fetch_local: wait until the values are on this node, too.
+
+    Returns:
+        (ready, not ready): at most ``num_returns`` ready ones; both in the order of the list. Errors count as ready.
+
+    Raises:
+        TypeError: not a list of refs.
+        ValueError: duplicates, or ``num_returns`` out of range.
+    """
+    found = check_wait(object_refs, num_returns, timeout)
+    if not found:
+        return [], []
+    parts = split(object_refs, found, num_returns)
+    if parts is None:
+        if timeout != 0:
+            require().access.wait_in_thread(found, num_returns, False, timeout)
+        parts = split_anyway(object_refs, found, num_returns)
+    return parts
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """The handle of a named actor. It does not keep the actor alive.
+
+    Raises:
+        ValueError: there is none.
+    """
+    check_name(name, namespace)
+    runtime = require()
+    return named_handle(runtime.request("get_actor", namespace or runtime.facts["namespace"], name))
+
+
+def cluster_resources() -> dict[str, float]:
+    """All resources: name -> amount."""
+    resources: dict[str, float] = require().request("cluster_resources")
+    return resources
+
+
+def available_resources() -> dict[str, float]:
+    """The resources that nobody holds now; one that is wholly in use is absent."""
+    resources: dict[str, float] = require().request("available_resources")
+    return resources
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The nodes, as dicts: ``NodeID``, ``Alive``, ``NodeManagerAddress``, ``Resources``, ..."""
+    rows: list[dict[str, Any]] = require().request("nodes")
+    return rows
+
+
+def __getattr__(name: str) -> Any:
+    if name == "util":  # Ray's programs write ray.util.ActorPool; what is there builds on this module
+        return importlib.import_module(f"{__package__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,149 @@
+"""Hosting an actor that has coroutine methods: one event loop, on the main thread.
+
+Constructor and plain methods run on that thread, too, and block the loop. Up to ``max_concurrency`` calls are under way
+at once; further ones start in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import uvloop
+
+from asyncray.exceptions import AsyncioActorExit
+from asyncray.messages import Message
+from asyncray.runtime.context import enter
+from asyncray.worker.hosting import ActorHost, Process
+from asyncray.worker.running import Invocation
+
+
+class AsyncHost(ActorHost):
+    """An actor with an event loop."""
+
+    def __init__(self, process: Process, invocation: Invocation) -> None:
+        super().__init__(process, invocation)
+        self.blocks = False
+        self._loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._arrived: deque[Message] = deque()
+        self._armed = False
+        self._flushing = False
+        self._waiting: deque[Message] = deque()
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._leaving: str | None = None
+
+    def exit_exception(self) -> BaseException:
+        return AsyncioActorExit()
+
+    def construct(self) -> None:
+        async def run() -> None:
+            super(AsyncHost, self).construct()
+
+        self._loop.run_until_complete(run())
+
+    def serve(self) -> None:
+        self.process.runtime.flush()
+        if self.process.leaving is None:
+            self._loop.run_forever()
+
+    # In the io thread -------------------------------------------------------------------------------------------------
+
+    def invoke(self, message: Message) -> bool:
+        self._arrived.append(message)
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon_threadsafe(self._take_arrived)
+        return True
+
+    def stop(self, task_id: bytes) -> bool:
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+        return True
+
+    def leave(self, why: str) -> bool:
+        self._loop.call_soon_threadsafe(self._leave, why)
+        return True
+
+    # In the loop ------------------------------------------------------------------------------------------------------
+
+    def _take_arrived(self) -> None:
+        self._armed = False
+        arrived = self._arrived
+        while arrived:
+            self._waiting.append(arrived.popleft())
+        self._start()
+
+    def _start(self) -> None:
+        waiting, tasks = self._waiting, self._tasks
+        while waiting and len(tasks) < self.concurrency and self.exiting is None:
+            message = waiting.popleft()
+            tasks[message[1]] = self._loop.create_task(self._call(message))
+
+    async def _call(self, message: Message) -> None:
+        process, runner = self.process, self.process.runner
+        invocation = Invocation(message, process.definitions[message[2]], False)
+        self.running[invocation.id] = invocation.context
+        enter(invocation.context)
+        reply: Message
+        keep: object = None
+        try:
+            args, kwargs = runner.arguments(message)
+            result = self.method(invocation.definition)(*args, **kwargs)
+            if hasattr(result, "__await__") and asyncio.iscoroutine(result):
+                result = await result
+            reply, keep = runner.succeeded(invocation, result)
+        except asyncio.CancelledError:
+            reply = runner.cancelled(invocation.id, invocation.microseconds())
+        except SystemExit as error:
+            if self.exiting is None:
+                self._die(error)
+                return
+            reply = ()
+        except BaseException as error:  # user code may raise anything
+            reply = () if isinstance(error, AsyncioActorExit) else runner.failed(invocation, error)
+        del self.running[invocation.id]
+        del self._tasks[invocation.id]
+        if self.exiting is not None:
+            self._leave(self.exiting)
+            return
+        self._post(reply, keep)
+        if self._waiting:
+            self._start()
+        elif self._leaving is not None:
+            self._leave(self._leaving)
+
+    def _post(self, reply: Message, keep: object) -> None:
+        self.process.runtime.references.posted.append(reply)
+        del keep  # the refs inside had to live until here
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self.process.runtime.flush()
+
+    def _cancel(self, task_id: bytes) -> None:
+        task = self._tasks.get(task_id)
+        if task is not None:
+            self.running[task_id].cancelled = True
+            task.cancel()
+            return
+        for message in self._waiting:
+            if message[1] == task_id:
+                self._waiting.remove(message)
+                self._post(self.process.runner.cancelled(task_id), None)
+                return
+
+    def _leave(self, why: str) -> None:
+        """Ends the loop: at once after ``exit_actor``, else when all calls are done."""
+        self._leaving = why
+        if self.exiting is not None or not (self._tasks or self._waiting or self._arrived):
+            self.process.leaving = why
+            self._loop.stop()
+
+    def _die(self, error: SystemExit) -> None:
+        def leave() -> None:
+            raise error
+
+        self._loop.call_soon(leave)

@@ -1,0 +1,47 @@
+"""What a worker knows of the functions, classes and methods that it is to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.runtime.serialization import deserialize
+
+
+class Definition:
+    """A template, as the daemon described it. The function is unpickled when it is first needed.
+
+    ``retry_on`` is what of user exceptions is retried: False, True, or a tuple of classes.
+    """
+
+    __slots__ = ("_function", "_pickled", "calls", "max_calls", "method", "name", "options", "returns", "shown")
+
+    def __init__(self, spec: dict[str, Any], pickled: bytes) -> None:
+        self.name: str = spec["name"]
+        self.returns: int = spec["returns"]
+        self.shown: str = spec.get("shown", self.name)  # module-qualified, for people
+        self.method: str = spec.get("method", "")
+        self.max_calls: int = spec.get("max_calls", 0)
+        self.options = spec
+        self.calls = 0
+        self._pickled = pickled
+        self._function: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Definition {self.name} {'loaded' if self._function is not None else 'pickled'}>"
+
+    @property
+    def function(self) -> Any:
+        """The function or class. Raises what unpickling it raises."""
+        if self._function is None:
+            self._function = deserialize(self._pickled)
+            self._pickled = b""
+        return self._function
+
+    def retries(self, error: BaseException) -> bool:
+        """True if this exception of the user's code is one to try again after."""
+        retry_on = self.options.get("retry_on", False)
+        if isinstance(retry_on, bytes):
+            retry_on = self.options["retry_on"] = deserialize(retry_on)
+        if isinstance(retry_on, bool):
+            return retry_on and isinstance(error, Exception)
+        return isinstance(error, tuple(retry_on))

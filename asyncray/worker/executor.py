@@ -1,0 +1,298 @@
+"""The worker's heart: takes invocations from the inbox and runs them, on the main thread, until it is told to end.
+
+The io thread only sorts what arrives. The main thread runs tasks one by one; when a task waits in ``get``, what is
+queued behind it goes back to the daemon, and further tasks may be *nested*: run on threads of their own beside
+the waiting one. When the worker becomes an actor, ``asyncray.worker.hosting`` takes the calls.
+
+Replies are batched: they are written when nothing else is to be done, or half a millisecond after the last writing; the
+io thread writes them should the next task take longer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from time import perf_counter_ns
+from typing import Any, NoReturn
+
+from asyncray.messages import (
+    CONSTRUCT,
+    DEFINE,
+    EXIT,
+    EXITING,
+    INVOKE,
+    LEASE,
+    RETURNED,
+    RUN,
+    RUN_NESTED,
+    SETUP,
+    STOP_TASK,
+    TAKE_BACK,
+    Message,
+)
+from asyncray.runtime.context import enter, enter_main
+from asyncray.runtime.runtime import Runtime
+from asyncray.worker.definitions import Definition
+from asyncray.worker.hosting import ActorHost, ThreadedHost
+from asyncray.worker.inbox import Inbox
+from asyncray.worker.running import Invocation, Runner
+from asyncray.worker.surroundings import Surroundings
+
+_FLUSH_NANOSECONDS = 500_000
+
+
+class Executor:
+    """Runs what the daemon sends to this process.
+
+    Args:
+        surroundings: paths, environment and output of this process.
+    """
+
+    def __init__(self, runtime: Runtime, surroundings: Surroundings) -> None:
+        self.runtime = runtime
+        self.surroundings = surroundings
+        self.inbox = Inbox()
+        self.definitions: dict[int, Definition] = {}
+        self.host: ActorHost | None = None
+        self.runner = Runner(runtime, self._describe_actor)
+        self.leaving: str | None = None
+        self._running: Invocation | None = None  # on the main thread, in user code
+        self._stop_running = b""  # the task that is to be interrupted
+        self._nested: dict[bytes, int] = {}  # task -> thread
+        self._main_thread = threading.main_thread()
+        self._flushed = 0
+        runtime.handlers |= {
+            SETUP: lambda m: surroundings.set_up(runtime, m[1], m[2]),
+            DEFINE: self._define,
+            LEASE: lambda m: surroundings.lease(m[1]),
+            RUN: self._enqueue,
+            CONSTRUCT: self._enqueue,
+            INVOKE: self._enqueue,
+            RUN_NESTED: self._run_nested,
+            STOP_TASK: lambda m: self._stop(m[1]),
+            TAKE_BACK: lambda m: self._return(self.inbox.drain()),
+            EXIT: lambda m: self._leave_soon(m[1]),
+        }
+        runtime.access.before_blocking = self._before_blocking
+        runtime.access.after_blocking = self._after_blocking
+
+    def __repr__(self) -> str:
+        return f"<Executor {self._running or self.host or 'idle'} {self.inbox}>"
+
+    def _describe_actor(self) -> str | None:
+        return None if self.host is None else self.host.description
+
+    # In the io thread -------------------------------------------------------------------------------------------------
+
+    def _define(self, message: Message) -> None:
+        self.definitions[message[1]] = Definition(message[2], message[3])
+
+    def _enqueue(self, message: Message) -> None:
+        if self.host is not None and self.host.invoke(message):
+            return
+        if not self.inbox.put(message):
+            self._return([message])
+
+    def _return(self, messages: list[Message]) -> None:
+        tasks = [message[1] for message in messages if message[0] in (RUN, CONSTRUCT, INVOKE)]
+        if tasks:
+            self.runtime.post((RETURNED, tasks))
+        for message in messages:
+            if message[0] == EXIT:
+                self.inbox.put(message)
+
+    def _stop(self, task_id: bytes) -> None:
+        if self.host is not None and self.host.stop(task_id):
+            return
+        if self.inbox.remove(task_id):
+            self.runtime.post(self.runner.cancelled(task_id))
+            return
+        thread = self._nested.get(task_id)
+        if thread is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+            return
+        self._stop_running = task_id
+        running = self._running
+        if running is not None and running.id == task_id:
+            running.context.cancelled = True
+            if self.host is None and self._main_thread.ident is not None:
+                # A real signal, so that a system call that the task waits in ends.
+                signal.pthread_kill(self._main_thread.ident, signal.SIGINT)
+
+    def _run_nested(self, message: Message) -> None:
+        threading.Thread(target=self._nested_thread, args=(message,), name="asyncray-nested", daemon=True).start()
+
+    # Around user code -------------------------------------------------------------------------------------------------
+
+    def interrupted(self, signum: int, frame: Any) -> None:
+        """SIGINT: the running task is cancelled, if it is still the one that was meant."""
+        running = self._running
+        if running is not None and running.id == self._stop_running:
+            self._stop_running = b""
+            raise KeyboardInterrupt
+
+    def _before_blocking(self) -> None:
+        if self.host is None and threading.current_thread() is self._main_thread:
+            self._return(self.inbox.close())
+
+    def _after_blocking(self) -> None:
+        if self.host is None and threading.current_thread() is self._main_thread:
+            self.inbox.reopen()
+
+    def _leave_soon(self, why: str) -> None:
+        if self.host is not None and self.host.leave(why):
+            return
+        self.inbox.put((EXIT, why))
+
+    # On the main thread -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Works until it is told to end. Raises SystemExit if user code does."""
+        while True:
+            if self.inbox.empty():
+                self.flush()
+            message = self.inbox.take()
+            kind = message[0]
+            if kind == RUN:
+                self._run_task(message)
+            elif kind == CONSTRUCT:
+                self._become_actor(message)
+            elif kind == INVOKE:
+                self._run_call(message)
+            elif kind == EXIT:
+                self.leaving = self.leaving or message[1]
+            if self.leaving is not None:
+                self._leave()
+                return
+
+    def flush(self) -> None:
+        """Writes what was posted."""
+        self._flushed = perf_counter_ns()
+        self.runtime.flush()
+
+    def post(self, message: Message, keep: object) -> None:
+        """Sends a reply, in a batch."""
+        self.runtime.references.posted.append(message)
+        del keep  # the refs inside had to live until here
+        now = perf_counter_ns()
+        if now - self._flushed > _FLUSH_NANOSECONDS:
+            self._flushed = now
+            self.runtime.flush()
+        else:
+            self.runtime.channel.poke()
+
+    def _run_task(self, message: Message) -> None:
+        invocation = Invocation(message, self.definitions[message[2]], True)
+        definition = invocation.definition
+        enter_main(invocation.context)
+        enter(invocation.context)
+        try:
+            args, kwargs = self.runner.arguments(message)
+            function = definition.function
+            self._running = invocation
+            if self._stop_running == invocation.id:  # it came while the arguments were read
+                raise KeyboardInterrupt
+            result = function(*args, **kwargs)
+            self._running = None
+        except SystemExit:
+            self._running = None
+            raise
+        except BaseException as error:  # user code may raise anything
+            self._running = None
+            reply, keep = self.runner.failed(invocation, error), None
+        else:
+            reply, keep = self.runner.succeeded(invocation, result)
+            del result
+        args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
+        enter(None)
+        enter_main(None)
+        self.post(reply, keep)
+        if definition.max_calls:
+            definition.calls += 1
+            if definition.calls >= definition.max_calls:
+                self.leaving = f"{definition.name} reached max_calls={definition.max_calls}"
+
+    def _nested_thread(self, message: Message) -> None:
+        invocation = Invocation(message, self.definitions[message[2]], True)
+        self._nested[invocation.id] = threading.get_ident()
+        enter(invocation.context)
+        try:
+            args, kwargs = self.runner.arguments(message)
+            result = invocation.definition.function(*args, **kwargs)
+        except SystemExit as error:
+            os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+        except BaseException as error:  # user code may raise anything, and we KeyboardInterrupt
+            reply, keep = self.runner.failed(invocation, error), None
+        else:
+            reply, keep = self.runner.succeeded(invocation, result)
+        del self._nested[invocation.id]
+        self.runtime.references.posted.append(reply)
+        del keep
+        self.runtime.flush()
+
+    def _become_actor(self, message: Message) -> None:
+        invocation = Invocation(message, self.definitions[message[2]], False)
+        options = invocation.definition.options
+        if options.get("asynchronous"):
+            from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it
+
+            host: ActorHost = AsyncHost(self, invocation)
+        elif options.get("concurrency", 1) > 1:
+            host = ThreadedHost(self, invocation)
+        else:
+            host = ActorHost(self, invocation)
+        self.host = host
+        host.construct()
+        if self.leaving is None:
+            host.serve()
+
+    def _run_call(self, message: Message) -> None:
+        if isinstance(self.host, ThreadedHost):
+            self.host.run_on_main(message)
+        elif self.host is not None:
+            self.host.run(message)
+
+    @property
+    def actor_id(self) -> bytes | None:
+        """The actor of this process, if it is one."""
+        return None if self.host is None else self.host.constructor.id
+
+    @property
+    def descriptor(self) -> bytes:
+        """What handles of the actor are made of."""
+        return b"" if self.host is None else self.host.constructor.definition.options["descriptor"]
+
+    @property
+    def restarted(self) -> bool:
+        """True if the actor lived before."""
+        return self.host is not None and self.host.restarted
+
+    @property
+    def devices(self) -> list[Any]:
+        """Numbers (or names) of the GPUs that may be used."""
+        return self.surroundings.devices
+
+    @property
+    def demand(self) -> list[Any]:
+        """Resources that are held: [name, fixed amount]."""
+        return self.surroundings.demand
+
+    def exit_actor(self) -> NoReturn:
+        """The actor ends by its own will: raises what ends the method.
+
+        Raises:
+            TypeError: there is no actor here.
+        """
+        if self.host is None:
+            raise TypeError("exit_actor API is called on a non-actor worker")
+        self.host.exiting = "it called exit_actor()"
+        raise self.host.exit_exception()
+
+    def _leave(self) -> None:
+        self._return(self.inbox.close())
+        if self.host is not None:
+            self.host.shut_down()
+        self.runtime.post((EXITING, self.leaving))
+        self.flush()

@@ -1,0 +1,70 @@
+"""What a worker was sent and has not started: put in by the io thread, taken out by the thread that works.
+
+What is not started can be taken back at any moment, by whoever needs that (the daemon, a cancelled task, a task that
+blocks): every message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for
+an object, or the process is about to end) messages are not taken in at all, and go straight back to the daemon.
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import Empty, SimpleQueue
+
+from asyncray.messages import Message
+
+
+class Inbox:
+    """The queue."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Message] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = 0
+
+    def __repr__(self) -> str:
+        return f"<Inbox {self._queue.qsize()} messages{', closed' if self._closed else ''}>"
+
+    def put(self, message: Message) -> bool:
+        """False if the inbox is closed: the message must go back."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._queue.put(message)
+            return True
+
+    def take(self) -> Message:
+        """The next message; waits for it."""
+        return self._queue.get()
+
+    def empty(self) -> bool:
+        """True if ``take`` would wait now."""
+        return self._queue.empty()
+
+    def drain(self) -> list[Message]:
+        """Takes out all that is not started."""
+        messages = []
+        try:
+            while True:
+                messages.append(self._queue.get_nowait())
+        except Empty:
+            return messages
+
+    def remove(self, task_id: bytes) -> bool:
+        """Takes out one task. False if it was started, or never came."""
+        with self._lock:
+            messages = self.drain()
+            for message in messages:
+                if message[1] != task_id:
+                    self._queue.put(message)
+        return any(message[1] == task_id for message in messages)
+
+    def close(self) -> list[Message]:
+        """Takes nothing in any more; returns what is there. Closings are counted."""
+        with self._lock:
+            self._closed += 1
+            return self.drain()
+
+    def reopen(self) -> None:
+        """Takes back one ``close``."""
+        with self._lock:
+            self._closed -= 1

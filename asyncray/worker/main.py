@@ -1,0 +1,74 @@
+"""What a forked worker does with its life."""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+
+from asyncray.runtime import current
+from asyncray.runtime.runtime import Runtime
+from asyncray.worker.executor import Executor
+from asyncray.worker.surroundings import Surroundings
+
+
+def work(number: int, address: str) -> int:
+    """Connects to the daemon and runs what it sends; returns the exit code of the process.
+
+    Args:
+        number: how the daemon calls this worker.
+        address: the path of the daemon's socket.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    surroundings = Surroundings()
+    runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
+    executor = Executor(runtime, surroundings)
+    current.session = runtime
+    runtime.workplace = executor
+    signal.signal(signal.SIGINT, executor.interrupted)
+    surroundings.mark_output()
+    faulthandler.enable(2)
+    runtime.start()
+    code = 0
+    try:
+        executor.run()
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException:  # a defect of ours: the log has it, and the daemon tells its end
+        traceback.print_exc()
+        code = 1
+    _run_exit_handlers()
+    runtime.flush()
+    return code
+
+
+def _daemon_gone(reason: str) -> None:
+    """There is nobody to work for: at once, whatever runs."""
+    os._exit(0)
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1
+
+
+def _run_exit_handlers() -> None:
+    """What the interpreter would do at its end; a fork ends by ``os._exit``, or it would run the zygote's end."""
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:  # the user's handlers
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass

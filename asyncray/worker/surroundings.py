@@ -1,0 +1,99 @@
+"""The process around user code: its paths, environment variables and output."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+from asyncray.runtime.context import running_task
+from asyncray.runtime.runtime import Runtime
+
+MARK = "\x1e"
+"""A line of a worker's log that begins with this says whose output follows."""
+
+
+class MarkedOutput(io.TextIOWrapper):
+    """Standard output or error of a worker: before text of another task than the last it writes a mark."""
+
+    whose = staticmethod(lambda: "")
+    _marked = ""
+
+    def write(self, text: str, /) -> int:
+        """Writes text, and before it the mark that it needs."""
+        name = self.whose()
+        if name != self._marked:
+            self._marked = name
+            super().write(f"\n{MARK}{name}\n")
+        return super().write(text)
+
+
+class Surroundings:
+    """What jobs and leases change in the process.
+
+    Args:
+        environment: the variables of the process when it started.
+    """
+
+    def __init__(self) -> None:
+        self.devices: list[Any] = []
+        self.demand: list[Any] = []
+        self.actor_name = ""
+        self.job: dict[str, Any] = {}
+        self._visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._threads_set_by_user = "OMP_NUM_THREADS" in os.environ
+
+    def __repr__(self) -> str:
+        return f"<Surroundings devices={self.devices}>"
+
+    def mark_output(self) -> None:
+        """Standard output and error tell from now on whose they are, line by line."""
+        for name in ("stdout", "stderr"):
+            stream = MarkedOutput(
+                io.FileIO(1 if name == "stdout" else 2, "w", closefd=False),
+                encoding="utf-8",
+                errors="backslashreplace",
+                line_buffering=True,
+                write_through=True,
+            )
+            stream.whose = self._whose
+            setattr(sys, name, stream)
+
+    def _whose(self) -> str:
+        if self.actor_name:
+            return self.actor_name
+        task = running_task()
+        return "" if task is None else task.name
+
+    def set_up(self, runtime: Runtime, job_id: bytes, job: dict[str, Any]) -> None:
+        """The process works for this job from now on."""
+        self.job = job
+        runtime.facts["job_id"] = job_id
+        runtime.facts["namespace"] = job.get("namespace", "")
+        runtime.work_for(job_id)
+        for path in reversed(job.get("sys_path", [])):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        directory = job.get("directory")
+        if directory:
+            try:
+                os.chdir(directory)
+            except OSError:
+                pass  # it is the driver's; a worker works without
+
+    def lease(self, lease: dict[str, Any]) -> None:
+        """The tasks that follow may use these devices and CPUs."""
+        self.demand = lease["demand"]
+        self._set_devices(lease["devices"])
+        if not self._threads_set_by_user:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, lease["cpus"]))
+
+    def _set_devices(self, numbers: list[int]) -> None:
+        preset = [name.strip() for name in self._visible.split(",")] if self._visible else None
+        names = [preset[n] if preset and n < len(preset) else str(n) for n in numbers]
+        self.devices = [int(name) if name.isdigit() else name for name in names]
+        if os.environ.get("ASYNCRAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES") == "1":
+            return
+        if names or os.environ.get("ASYNCRAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1") != "0":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)

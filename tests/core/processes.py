@@ -1,0 +1,413 @@
+"""Simulated drivers and workers that keep to the protocol, whatever their programs do.
+
+A process reads its inbox, writes to its wire, counts its refs and pins, and runs its scopes. A worker keeps a queue of
+what it was sent, runs the head of it on its main thread, and what is nested on threads beside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from asyncray.core.records import Client
+from asyncray.messages import (
+    ABANDON,
+    ALLOCATE,
+    ALLOCATED,
+    BLOCKED,
+    COLLECT,
+    CONSTRUCT,
+    DEFINE,
+    DONE,
+    DONE_MANY,
+    DROP,
+    ERROR,
+    EXIT,
+    EXITING,
+    FAILED,
+    FAULT,
+    HOLD,
+    INVOKE,
+    LEASE,
+    PLAIN,
+    REPLY,
+    REPLY_FAULT,
+    RETURNED,
+    RUN,
+    RUN_NESTED,
+    SETUP,
+    SHARED,
+    STOP_TASK,
+    SUBSCRIBE,
+    TAKE_BACK,
+    UNBLOCKED,
+    UNPIN,
+    VALUE,
+    WELCOME,
+    Message,
+)
+from tests.core.programs import Arguments, Content, Recipe, Scope, template_messages
+
+if TYPE_CHECKING:
+    from tests.core.world import World
+
+
+class Process:
+    """A driver or worker. ``wire`` is what it said and the daemon has not heard; ``inbox`` the reverse."""
+
+    def __init__(self, world: World, client: Client, job_id: bytes = b"") -> None:
+        self.world = world
+        self.client = client
+        self.job_id = job_id
+        self.alive = True
+        self.inbox: deque[Message] = deque()
+        self.wire: deque[tuple[Message, tuple[bytes, ...]]] = deque()  # with the objects that it makes
+        self.counter = 0
+        self.counts: Counter[bytes] = Counter()  # of refs
+        self.values: dict[bytes, Any] = {}
+        self.asked: set[bytes] = set()  # objects whose values will come
+        self.pins: dict[bytes, tuple[int, list[Any], Content]] = {}  # how often told, where, what stands there
+        self.templates: dict[bytes, int] = {}
+        self.questions: dict[int, Callable[[Any], None]] = {}
+        self.state = Scope(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.client.number} {'alive' if self.alive else 'dead'}>"
+
+    def send(self, message: Message, births: Iterable[bytes] = ()) -> None:
+        self.wire.append((message, tuple(births)))
+        for ref in births:
+            self.born(ref)
+
+    def born(self, ref: bytes) -> None:
+        """The message that makes an object makes its first ref."""
+        self.counts[ref] += 1
+        self.asked.add(ref)
+
+    def next_id(self) -> bytes:
+        self.counter += 1
+        return self.client.id + self.job_id + self.counter.to_bytes(6, "big")
+
+    def template(self, spec: dict[str, Any]) -> int:
+        digest = repr(spec).encode()
+        number = self.templates.get(digest)
+        if number is None:
+            number = self.templates[digest] = len(self.templates) + 1
+            for message in template_messages(number, digest, spec):
+                self.send(message)
+        return number
+
+    def ask(self, kind: int, method: str, arguments: list[Any], answered: Callable[[Any], None]) -> None:
+        self.questions[len(self.questions)] = answered
+        self.send((kind, len(self.questions) - 1, method, arguments))
+
+    # References -------------------------------------------------------------------------------------------------------
+
+    def hold(self, ref: bytes) -> None:
+        self.counts[ref] += 1
+        if self.counts[ref] == 1:
+            self.send((HOLD, [ref]))
+
+    def drop(self, ref: bytes) -> None:
+        self.counts[ref] -= 1
+        if not self.counts[ref]:
+            del self.counts[ref]
+            self.values.pop(ref, None)
+            self.asked.discard(ref)
+            self.send((DROP, [ref]))
+
+    def subscribe(self, ref: bytes) -> bool:
+        """True if the value is here."""
+        if ref not in self.asked:
+            self.asked.add(ref)
+            self.send((SUBSCRIBE, [ref]))
+        return ref in self.values
+
+    def know(self, ref: bytes, content: Any) -> None:
+        self.values[ref] = content
+        self.world.agrees(ref, content)
+
+    def read(self, ref: bytes) -> Any:
+        return self.values[ref]
+
+    # Shared memory ----------------------------------------------------------------------------------------------------
+
+    def allocate(self, size: int, answered: Callable[[Any], None]) -> None:
+        number = len(self.questions)
+        self.questions[number] = lambda place: answered(None if place is None else [*place, size])
+        self.send((ALLOCATE, number, size))
+
+    def abandon(self, place: list[Any]) -> None:
+        self.send((ABANDON, place[0], place[1]))
+
+    def write(self, place: list[Any], content: Content) -> None:
+        self.world.write(place, content)
+
+    def pinned(self, ref: bytes, place: list[Any], content: Content) -> None:
+        """The daemon keeps that memory for this process until it says otherwise."""
+        times = self.pins[ref][0] if ref in self.pins else 0
+        self.pins[ref] = (times + 1, place, content)
+
+    def opened(self, ref: bytes, kind: int, payload: Any) -> Any:
+        """A value as it came: the content, looked up in memory where it is shared."""
+        if kind != SHARED:
+            return payload
+        content = self.world.look(payload)
+        self.pinned(ref, payload, content)
+        return content
+
+    def collect(self) -> None:
+        """Garbage collection: views that nobody uses any more are gone."""
+        needed = {ref for order in self.orders() for ref, _, _ in order.values or ()}
+        for ref in [ref for ref in self.pins if not self.counts[ref] and ref not in needed]:
+            self.send((UNPIN, [[ref, self.pins.pop(ref)[0]]]))
+
+    def orders(self) -> Iterable[Order]:
+        return ()
+
+    # Messages ---------------------------------------------------------------------------------------------------------
+
+    def read_inbox(self) -> None:
+        message = self.inbox.popleft()
+        kind = message[0]
+        if kind == VALUE:
+            _, ref, value_kind, payload = message
+            content = self.opened(ref, value_kind, payload)
+            assert value_kind != FAULT or payload[0] != "ObjectLostError", f"{self} has lost {ref.hex()}"
+            self.world.agrees(ref, content)
+            if self.counts[ref]:
+                self.values[ref] = content
+        elif kind == ALLOCATED:
+            self.questions[message[1]](message[2:4])
+        elif kind == REPLY:
+            self.questions[message[1]](message[2])
+        elif kind == REPLY_FAULT:
+            assert message[2] in ("ObjectStoreFullError", "ActorAlreadyExistsError")
+            if message[2] == "ObjectStoreFullError":
+                self.questions[message[1]](None)
+        elif kind == COLLECT:
+            self.collect()
+        else:
+            self.told(message)
+
+    def told(self, message: Message) -> None:
+        """What only some processes are told."""
+
+
+class Driver(Process):
+    """A driver: the test decides what it does."""
+
+    def __init__(self, world: World, client: Client) -> None:
+        assert client.job is not None
+        super().__init__(world, client, client.job.id)
+
+
+class Order:
+    """A task as a worker gets it."""
+
+    def __init__(self, message: Message) -> None:
+        self.how, self.task, self.template, self.kind, self.payload, self.values = message
+
+    @property
+    def arguments(self) -> Arguments:
+        assert isinstance(self.payload, Arguments)
+        return self.payload
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.arguments.recipe
+
+
+class Invocation(Scope):
+    """One task on one thread."""
+
+    def __init__(self, worker: Worker, order: Order) -> None:
+        recipe = order.recipe
+        careful = recipe.careful or order.how in (CONSTRUCT, INVOKE)
+        super().__init__(worker, order.task, careful, leaf=recipe.extra is not None)
+        self.worker = worker
+        self.order = order
+        self.done_steps = 0
+        self.blocked = False
+        self.waitable = set(order.arguments.waitable)
+        self.learn(order.arguments)
+        for ref, kind, _ in order.values or ():
+            if kind == SHARED:
+                self.learn(worker.pins[ref][2])
+        for _, kind, payload in order.values or ():
+            if kind == PLAIN:
+                self.learn(payload)
+
+    def advance(self) -> bool:
+        """One step. False if there is nothing it can do now."""
+        if self.awaits is not None and self.awaits not in self.process.values:
+            return False
+        if self.allocation == "asked":
+            return False
+        if self.blocked:
+            self.blocked = False
+            self.worker.send((UNBLOCKED, self.order.task))
+            return True
+        steps = self.order.recipe.steps
+        if self.done_steps == len(steps):
+            return self._end()
+        if self.do(steps[self.done_steps]):
+            self.done_steps += 1
+        elif self.awaits is not None:
+            self.blocked = True
+            self.worker.blocks(self)
+        return True
+
+    def _end(self) -> bool:
+        recipe, worker, task = self.order.recipe, self.worker, self.order.task
+        if recipe.ending == "crash":
+            worker.world.die(worker)
+            return True
+        if recipe.ending == "exit" and self.order.how in (INVOKE, CONSTRUCT):
+            worker.exit("exit_actor() was called")
+            return True
+        if recipe.ending in ("raise", "retry"):
+            worker.send((FAILED, task, 5, ERROR, f"error {self.world.tag()}", recipe.ending == "retry"))
+        else:
+            if recipe.ending == "shared" and self.order.how != CONSTRUCT and not self.allocate(task[-1] * 7 + 1):
+                return True
+            self._return(recipe, [] if self.order.how == CONSTRUCT else [self._value(i) for i in range(recipe.returns)])
+        worker.over(self)
+        if recipe.ending == "exit":
+            worker.exit("it has run often enough")
+        return True
+
+    def _value(self, index: int) -> tuple[int, Any, list[bytes] | None]:
+        place, self.allocation = self.allocation, None
+        wants_refs = self.order.recipe.ending in ("refs", "shared")
+        content, nested = self._content(index * 2 + 1) if wants_refs else (Content(self.world.tag()), None)
+        if place is None:
+            return PLAIN, content, nested
+        self.worker.write(place, content)
+        return SHARED, place, nested
+
+    def _return(self, recipe: Recipe, values: list[Any]) -> None:
+        if self.allocation:
+            self.worker.abandon(self.allocation)  # of a function that returns nothing
+        if len(values) > 1:
+            self.worker.send((DONE_MANY, self.order.task, 5, values))
+        else:
+            self.worker.send((DONE, self.order.task, 5, *(values[0] if values else (PLAIN, None, None))))
+
+
+class Worker(Process):
+    """A worker process."""
+
+    def __init__(self, world: World, client: Client, number: int) -> None:
+        super().__init__(world, client)
+        self.number = number
+        self.queue: deque[Order] = deque()
+        self.main: Invocation | None = None
+        self.threads: list[Invocation] = []
+        self.defined: set[int] = set()
+        self.devices: tuple[int, ...] = ()
+        self.is_actor = False
+        self.ordered = True
+        self.leaving = False
+        self.last_call: dict[bytes, int] = {}
+
+    def orders(self) -> Iterable[Order]:
+        return [*self.queue, *(invocation.order for invocation in self.running)]
+
+    @property
+    def running(self) -> list[Invocation]:
+        return [*([self.main] if self.main else []), *self.threads]
+
+    def told(self, message: Message) -> None:
+        kind = message[0]
+        if kind in (RUN, RUN_NESTED, CONSTRUCT, INVOKE):
+            self._ordered(Order(message))
+        elif kind == SETUP:
+            assert not self.job_id
+            self.job_id = message[1]
+        elif kind == DEFINE:
+            self.defined.add(message[1])
+        elif kind == LEASE:
+            self.devices = message[1]["devices"]
+        elif kind == STOP_TASK:
+            self._stop(message[1])
+        elif kind == TAKE_BACK:
+            self._give_back()
+        elif kind == EXIT:
+            self.leaving = True
+        else:
+            assert kind == WELCOME, message
+
+    def _ordered(self, order: Order) -> None:
+        assert self.job_id
+        assert order.template in self.defined
+        order.values = order.values and [
+            (ref, kind, None if self._tells(ref, kind, value) else value) for ref, kind, value in order.values
+        ]
+        if order.how == RUN_NESTED:
+            self.threads.append(self._start(order))
+            return
+        assert not self.leaving, "work for a worker that was told to end"
+        self.queue.append(order)
+        if order.how == RUN and self.main is not None and self.main.blocked:
+            self._give_back()
+
+    def _tells(self, ref: bytes, kind: int, value: Any) -> bool:
+        self.world.agrees(ref, self.opened(ref, kind, value))
+        return kind == SHARED
+
+    def _give_back(self) -> None:
+        """Actors keep what they have: nobody else could do it."""
+        if self.queue and not self.is_actor:
+            self.send((RETURNED, [order.task for order in self.queue]))
+            self.queue.clear()
+
+    def _start(self, order: Order) -> Invocation:
+        self.world.started(self, order)
+        return Invocation(self, order)
+
+    def _stop(self, task: bytes) -> None:
+        for order in self.queue:
+            if order.task == task:
+                self.queue.remove(order)
+                self.send((FAILED, task, 0, ERROR, b"", False))
+                return
+        for invocation in self.running:
+            if invocation.order.task == task and not self.is_actor:
+                self.send((FAILED, task, 1, ERROR, b"", False))
+                self.over(invocation)
+
+    def blocks(self, invocation: Invocation) -> None:
+        self.send((BLOCKED, invocation.order.task))
+        if invocation is self.main:
+            self._give_back()
+
+    def over(self, invocation: Invocation) -> None:
+        if isinstance(invocation.allocation, tuple) and invocation.allocation[0] is not None:
+            self.abandon(invocation.allocation[0])
+        invocation.clear()
+        if invocation is self.main:
+            self.main = None
+        else:
+            self.threads.remove(invocation)
+
+    def exit(self, why: str) -> None:
+        """It ends by its own will."""
+        self.send((EXITING, why))
+        self.world.die(self)
+
+    def step(self, thread: int = 0) -> bool:
+        """Runs a little. False if there is nothing to do."""
+        if not self.main and self.queue:
+            order = self.queue.popleft()
+            if order.how == CONSTRUCT:
+                self.is_actor, self.ordered = True, order.recipe.ordered
+            self.main = self._start(order)
+            return True
+        running = self.running
+        if running:
+            return running[thread % len(running)].advance()
+        if self.leaving:
+            self.world.die(self)
+        return self.leaving

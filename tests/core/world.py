@@ -1,0 +1,384 @@
+"""The world around one node's machine, as a model: processes, wires, the zygote, shared memory, time.
+
+Everything that happens is one call here: a message arrives, a process reads or runs a little, a fork succeeds, a
+process dies and the daemon learns of it, sooner or later and in either order. After each event the machine must agree
+with itself and with what the world knows:
+
+- what a living process has a ref to exists; every count of uses is what it must be;
+- a value is the same for everybody who reads it, and shared memory does not change while somebody may look at it;
+- a task is not started more often than its retries allow, and the calls of one caller start in order;
+- exclusive resources are never in two hands.
+
+``settle`` lets everybody do what they can until nothing moves; then nothing that could run may be waiting.
+``end`` takes everything away; then nothing may be left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from asyncray.core.node import NodeMachine
+from asyncray.core.outbox import CreateSegment, KillWorker, Note, RetireSegment, StartWorker
+from asyncray.core.records import Actor
+from asyncray.core.states import DEAD, IDLE
+from asyncray.messages import CANCEL, INVOKE, KILL, Message
+from tests.core.processes import Driver, Order, Process, Worker
+from tests.core.programs import Content, Recipe
+
+NODE_ID = b"thisnode"
+CELL = 64
+CAPACITY = 8192
+
+
+class World:
+    """One node and everything around it."""
+
+    def __init__(self, **resources: float) -> None:
+        self.total = resources or {"CPU": 2.0, "R": 1.0, "GPU": 2.0}
+        self.machine = NodeMachine(NODE_ID, self.total, "seg", CAPACITY, {})
+        self.processes: dict[int, Process] = {}  # by the client's number; gone when the daemon knows it
+        self.unborn: list[int] = []  # workers to be forked
+        self.doomed: list[int] = []  # workers to be killed
+        self.corpses: list[Worker] = []  # workers whose end the daemon does not know
+        self.misses: list[int] = []  # workers that could not be forked, or were killed before
+        self.segments: list[CreateSegment] = []  # to be made
+        self.memory: dict[tuple[str, int], Content] = {}
+        self.truth: dict[bytes, Any] = {}
+        self.pure: set[bytes] = set()
+        self.recipes: dict[bytes, Recipe] = {}
+        self.starts: Counter[bytes] = Counter()
+        self._tags = 0
+        self.tool = self.machine.observer_connected(0)
+
+    # What processes need of the world ---------------------------------------------------------------------------------
+
+    def tag(self) -> int:
+        self._tags += 1
+        return self._tags
+
+    def watch(self, task: bytes, recipe: Recipe) -> None:
+        self.recipes[task] = recipe
+
+    def agrees(self, ref: bytes, content: Any) -> None:
+        """Everybody is told the same of an object."""
+        assert repr(self.truth.setdefault(ref, content)) == repr(content), f"{ref.hex()} has two values"
+
+    def _cells(self, place: list[Any]) -> Iterator[tuple[str, int]]:
+        segment, offset, size = place
+        return ((segment, cell) for cell in range(offset // CELL, (offset + size - 1) // CELL + 1))
+
+    def write(self, place: list[Any], content: Content) -> None:
+        self.memory.update(dict.fromkeys(self._cells(place), content))
+
+    def look(self, place: list[Any]) -> Content:
+        (content,) = {self.memory[cell] for cell in self._cells(place)}
+        return content
+
+    def started(self, worker: Worker, order: Order) -> None:
+        """A worker starts a task, or starts it again."""
+        task, recipe = order.task, order.recipe
+        self.starts[task] += 1
+        limit = 1 + (recipe.restarts if worker.is_actor and order.how != INVOKE else recipe.retries)
+        assert self.starts[task] <= limit, f"{task.hex()} is started too often"
+        if order.how == INVOKE and worker.ordered and not recipe.retries:
+            caller, sequence = order.arguments.caller, order.arguments.sequence
+            assert worker.last_call.get(caller, 0) < sequence, "calls of one caller run out of order"
+            worker.last_call[caller] = sequence
+
+    # Events -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def drivers(self) -> list[Driver]:
+        return [p for p in self.processes.values() if isinstance(p, Driver) and p.alive]
+
+    @property
+    def workers(self) -> list[Worker]:
+        return [p for p in self.processes.values() if isinstance(p, Worker) and p.alive]
+
+    def after(self) -> None:
+        """The daemon has handled an event: its messages and commands go out."""
+        self.machine.flush()
+        outbox = self.machine.outbox
+        for client in outbox.dirty:
+            process = self.processes.get(client.number)
+            if process is not None and process.alive:
+                process.inbox.extend(client.out)
+            client.out.clear()
+        outbox.dirty.clear()
+        for command in outbox.commands:
+            if isinstance(command, StartWorker):
+                self.unborn.append(command.number)
+            elif isinstance(command, KillWorker):
+                self.doomed.append(command.number)
+            elif isinstance(command, CreateSegment):
+                self.segments.append(command)
+            elif isinstance(command, RetireSegment):
+                self.memory = {cell: content for cell, content in self.memory.items() if cell[0] != command.name}
+            else:
+                assert isinstance(command, Note), command
+        outbox.commands.clear()
+
+    def driver(self) -> Driver:
+        client = self.machine.driver_connected(1, "ns", {})
+        driver = self.processes[client.number] = Driver(self, client)
+        self.after()
+        return driver
+
+    def fork(self, works: bool = True) -> Worker | None:
+        """The zygote forks the next worker, and it says hello."""
+        number = self.unborn.pop(0)
+        if not works:
+            self.misses.append(number)
+            return None
+        self.machine.worker_started(number, number)
+        client = self.machine.worker_connected(number, number)
+        worker = None
+        if client is not None:
+            worker = Worker(self, client, number)
+            self.processes[client.number] = worker
+        elif number not in self.doomed:
+            self.misses.append(number)  # nobody wants it: the shell closes the connection, and it ends
+        self.after()
+        return worker
+
+    def slay(self) -> None:
+        """A kill reaches its process."""
+        number = self.doomed.pop(0)
+        for worker in self.workers:
+            if worker.number == number:
+                self.die(worker)
+        if number in self.unborn:
+            self.unborn.remove(number)
+        alive_or_told = {worker.number for worker in self.corpses} | {worker.number for worker in self.workers}
+        if number not in alive_or_told and number not in self.misses and number in self.machine.pool.workers:
+            self.misses.append(number)
+
+    def die(self, process: Process) -> None:
+        """A process ends. Nobody knows yet; what it wrote can still be read."""
+        process.alive = False
+        process.inbox.clear()
+        if isinstance(process, Worker):
+            self.corpses.append(process)
+
+    def hear(self, process: Process, count: int = 1) -> None:
+        """The next messages of a process reach the daemon, dead or alive."""
+        messages: list[Message] = []
+        while process.wire and len(messages) < count:
+            messages.append(process.wire.popleft()[0])
+        self.machine.receive(process.client, messages)
+        self.after()
+
+    def repeat(self, process: Process) -> None:
+        """A message is there twice; only of kinds that mean nothing the second time."""
+        if process.wire and process.wire[0][0][0] in (*range(9, 12), *range(14, 22), 23):
+            self.machine.receive(process.client, [process.wire[0][0]])
+            self.after()
+
+    def disconnect(self, process: Process) -> None:
+        """The daemon sees the end of a connection."""
+        self.processes.pop(process.client.number, None)
+        self.machine.client_gone(process.client)
+        self.after()
+
+    def exit_seen(self) -> None:
+        """The daemon hears of the end of a worker process; of its connection, if still open, it does so later."""
+        worker = self.corpses.pop(0)
+        self.processes.pop(worker.client.number, None)
+        self.machine.worker_exited(worker.number, "killed by a signal")
+        while worker.wire:  # a late batch
+            self.machine.receive(worker.client, [worker.wire.popleft()[0]])
+        self.machine.client_gone(worker.client)
+        self.after()
+
+    def miss_seen(self) -> None:
+        self.machine.worker_exited(self.misses.pop(0), "it did not start")
+        self.after()
+
+    def segment(self, works: bool = True) -> None:
+        """A segment is made, or cannot be."""
+        command = self.segments.pop(0)
+        if works:
+            self.machine.store.segment_created(command.name)
+        else:
+            self.machine.store.segment_failed(command.name, "no space")
+        self.after()
+
+    def wait(self, seconds: float) -> None:
+        self.machine.now += seconds
+        self.machine.tick()
+        self.after()
+
+    def order(self, *message: Any) -> None:
+        """The command line tool says something."""
+        self.machine.receive(self.tool, [message])
+        self.after()
+
+    # Everybody does what they can -------------------------------------------------------------------------------------
+
+    def talk(self) -> bool:
+        """All that was said is heard, on both sides. No program runs. False if there was nothing."""
+        rounds = 0
+        while any(process.wire or process.inbox for process in self.processes.values()):
+            for process in list(self.processes.values()):
+                self.hear(process, len(process.wire))
+                while process.inbox:
+                    process.read_inbox()
+            rounds += 1
+        return rounds > 0
+
+    def chores(self) -> bool:
+        """Forks, kills, ends and segments. False if there was nothing to do."""
+        busy = bool(self.unborn or self.doomed or self.corpses or self.misses or self.segments)
+        while self.unborn:
+            self.fork()
+        while self.doomed:
+            self.slay()
+        for process in [process for process in self.processes.values() if not process.alive]:
+            self.hear(process, len(process.wire))
+            self.disconnect(process)
+        while self.corpses:
+            self.exit_seen()
+        while self.misses:
+            self.miss_seen()
+        while self.segments:
+            self.segment()
+        return busy
+
+    def run(self) -> bool:
+        """Each program runs until it ends or waits. False if none could move."""
+        moved = False
+        for worker in self.workers:
+            thread = idle = 0
+            while worker.alive and idle <= len(worker.threads):
+                idle = 0 if worker.step(thread) else idle + 1
+                moved |= not idle
+                thread += 1
+        return moved
+
+    def settle(self) -> None:
+        """Until nothing moves, whatever time passes."""
+        quiet = 0
+        for _ in range(10_000):
+            moved = self.talk() | self.chores()
+            for worker in self.workers:
+                if worker.alive:
+                    moved |= worker.step(self._tags)
+            quiet = 0 if moved else quiet + 1
+            if quiet > 6:
+                break
+            if quiet:
+                self.wait((0.02, 0.02, 0.5, 1.0, 2.5, 2.5)[quiet - 1])
+        else:
+            raise AssertionError("it never comes to rest")
+        self.check()
+        self._nothing_waits_that_could_run()
+
+    def _nothing_waits_that_could_run(self) -> None:
+        scheduler = self.machine.scheduler
+        for shape in scheduler.shapes.values():
+            waiting = shape.peek()
+            assert waiting is None or not scheduler.resources.fits(shape.demand), f"{waiting} could run"
+        assert not self.machine.store.waiting
+
+    def unresolved(self) -> list[str]:
+        return [
+            f"{process} waits for {ref.hex()}"
+            for process in self.processes.values()
+            for ref in process.asked
+            if process.counts[ref] and ref not in process.values and not self._is_life(ref)
+        ]
+
+    def _is_life(self, ref: bytes) -> bool:
+        entry = self.machine.objects.table.get(ref)
+        return entry is not None and entry.actor is not None
+
+    def resolve_all(self) -> None:
+        """To the end of everything: what can never run is cancelled, actors that hold what others need are killed."""
+        self.settle()
+        for task in list(self.machine.work.tasks.values()):
+            if not self.machine.resources.feasible(task.template.demand):
+                self.order(CANCEL, task.id, False, False)
+        for actor in self._actors():
+            if not self.machine.resources.feasible(actor.task.template.demand):
+                self.order(KILL, actor.id, True)
+        self.settle()
+        if self.unresolved():
+            for actor in self._actors():
+                self.order(KILL, actor.id, True)
+                self.settle()
+        assert not self.unresolved(), (self.unresolved(), self.machine)
+
+    def _actors(self) -> list[Actor]:
+        return [actor for actor in self.machine.actors.table.values() if actor.state != DEAD]
+
+    def end(self) -> None:
+        """Drivers go, detached actors are killed: nothing is left."""
+        self.resolve_all()
+        for driver in self.drivers:
+            self.die(driver)
+        self.settle()
+        self.check()
+        for actor in self._actors():
+            self.order(KILL, actor.id, True)
+        self.settle()
+        self.nothing_is_left()
+
+    def nothing_is_left(self) -> None:
+        machine = self.machine
+        tables = {
+            "objects": machine.objects.table,
+            "tasks": machine.work.tasks,
+            "actors": machine.actors.table,
+            "names": machine.actors.names,
+            "blocks": machine.store.blocks,
+            "shapes": machine.scheduler.shapes,
+            "ready": machine.scheduler.ready,
+            "blocked": machine.scheduler.blocked_workers,
+            "jobs": machine.jobs,
+            "working": [w for w in machine.pool.workers.values() if w.state != IDLE or w.job is not None],
+            "clients": [c for c in machine.clients.values() if c.role == "driver"],
+            "pinned": [c for c in machine.clients.values() if c.pinned or c.borrowed or c.owned or c.unsealed],
+        }
+        assert {name: table for name, table in tables.items() if table} == {}
+        assert machine.store.allocator.used == 0
+        assert machine.resources.available == machine.resources.total
+        assert len(machine.pool.workers) <= machine.pool.spare
+
+    # What must be true at any time ------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        self.machine.check()
+        self._uses_are_exact()
+        table = self.machine.objects.table
+        for process in self.processes.values():
+            if process.alive:
+                coming = {ref for _, births in process.wire for ref in births}
+                lost = [ref.hex() for ref in process.counts if ref not in table and ref not in coming]
+                assert not lost, f"{process} has refs to {lost}, which were freed"
+                for ref, (_, place, content) in process.pins.items():
+                    assert self.look(place) == content, f"{process} sees {ref.hex()} change"
+        self._exclusive_resources()
+
+    def _uses_are_exact(self) -> None:
+        uses: Counter[bytes] = Counter()
+        for entry in self.machine.objects.table.values():
+            uses.update(inner.id for inner in entry.contained)
+        for task in self.machine.work.tasks.values():
+            uses.update(entry.id for entry in (*task.dependencies, *task.nested))
+        for entry in self.machine.objects.table.values():
+            assert entry.uses == uses[entry.id], f"{entry} should be used {uses[entry.id]} times"
+
+    def _exclusive_resources(self) -> None:
+        used: Counter[str] = Counter()
+        devices: list[int] = []
+        for worker in self.workers:
+            for invocation in worker.running:
+                extra = invocation.order.recipe.extra
+                if extra is not None and invocation.order.how != INVOKE:
+                    used[extra[0]] += round(extra[1] * 10_000)
+                    devices += worker.devices if extra[0] == "GPU" and extra[1] >= 1 else ()
+        for name, amount in used.items():
+            assert amount <= self.total.get(name, 0) * 10_000, f"{name} is in too many hands"
+        assert len(devices) == len(set(devices)), "two tasks have the same device"

@@ -1,0 +1,85 @@
+"""A leak check around every test that starts processes, and ways to start them.
+
+After each test nothing of it may be left: no process, no descriptor, no thread of ours, no shared memory, no socket.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import asyncray.sync as ray
+
+DEADLINE = 5.0
+"""Seconds in which nothing may be left of a session, as promised."""
+
+
+def descriptors() -> dict[str, str]:
+    """Open descriptors of this process and what they are."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[entry] = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:
+            continue  # that of the listing itself
+    return found
+
+
+def shared_memory() -> set[str]:
+    """Our segments, of any session."""
+    return {name for name in os.listdir("/dev/shm") if name.startswith("asyncray-")}
+
+
+def sockets(directory: Path) -> list[Path]:
+    """Sockets that are left in session directories."""
+    return [path for path in directory.rglob("*") if path.is_socket()]
+
+
+@pytest.fixture(scope="session")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of this test run's sessions: not that of others on this machine."""
+    # pytest's own directories are too long for the path of a socket
+    path = Path(f"/tmp/asyncray-test-{os.getpid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The leak check."""
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(sessions))
+    monkeypatch.delenv("ASYNCRAY_ADDRESS", raising=False)
+    memory = shared_memory()
+    gc.collect()
+    before = descriptors()
+    threads = set(threading.enumerate())
+    yield
+    ray.shutdown()
+    gc.collect()
+    # Whole trees: a daemon leads a session of its own, but it is this process's child or has been one.
+    ours = [
+        p for p in psutil.process_iter(["cmdline"]) if any(str(sessions) in part for part in p.info["cmdline"] or [])
+    ]
+    _, alive = psutil.wait_procs([*psutil.Process().children(recursive=True), *ours], timeout=DEADLINE)
+    left = [(p.pid, p.cmdline()) for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    for process in alive:
+        process.kill()
+    assert not left, f"processes are left: {left}"
+    assert shared_memory() == memory, "shared memory is left"
+    assert not sockets(sessions), "sockets are left"
+    after = descriptors()
+    assert not (new := {k: v for k, v in after.items() if before.get(k) != v}), f"descriptors are left: {new}"
+    assert not (more := [t for t in threading.enumerate() if t not in threads]), f"threads are left: {more}"
+
+
+@pytest.fixture
+def node(nothing_left: None) -> Iterator[ray.Context]:
+    """A node with two CPUs, and this process as its driver."""
+    with ray.init(num_cpus=2) as context:
+        yield context

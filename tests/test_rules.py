@@ -1,0 +1,330 @@
+"""The house rules that a machine can check, read from the syntax trees of everything under `asyncray/`.
+
+A rule is a function from a package (modules by dotted name) to a list of complaints. Each is tried on the real package,
+which must leave it nothing to say, and on a small package made to break it: a rule that cannot fail is a defect.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Callable, Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "asyncray"
+
+# From the bottom to the top: a module may import from its own row and from the rows before it.
+LAYERS = (
+    {"exceptions", "ids", "config", "messages"},
+    {"core"},
+    {"wire"},
+    {"io"},
+    {"runtime"},
+    {"worker", "node", "head"},
+    {"", "api", "sync"},  # "" is asyncray/__init__.py: the two faces show what api makes
+    {"cli", "dashboard", "util", "testing", "__main__"},
+)
+RANK = {part: rank for rank, row in enumerate(LAYERS) for part in row}
+PROCESSES = {"worker", "node", "head"}
+SANS_IO = {"core", "wire"}
+IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
+IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
+
+MAX_MODULE_LINES = 500
+MAX_FUNCTION_LINES = 60
+MAX_PUBLIC_METHODS = 15
+
+Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+Import = (ast.Import, ast.ImportFrom)
+
+
+class Module:
+    """One source file. A package's `__init__` carries the package's own name."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+        self.tree = ast.parse(text)
+
+    def __repr__(self) -> str:
+        return f"Module({self.name}, {len(self.text.splitlines())} lines)"
+
+    @property
+    def part(self) -> str:
+        """What decides the layer: `core` for `asyncray.core.scheduler`, nothing for `asyncray` itself."""
+        return self.name.partition(".")[2].partition(".")[0]
+
+    def comments(self) -> dict[int, str]:
+        """The comments by line number, without their marks."""
+        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
+        return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+Package = dict[str, Module]
+Rule = Callable[[Package], list[str]]
+
+
+def make_package(files: dict[str, str]) -> Package:
+    return {name: Module(name, dedent(text)) for name, text in files.items()}
+
+
+@cache
+def read_package() -> Package:
+    names = {path: ".".join(("asyncray", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")}
+    return make_package({name.removesuffix(".__init__"): path.read_text() for path, name in names.items()})
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Every absolute name that is imported anywhere in the tree: at the top, in functions, for type checking."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+
+
+def own_imports(package: Package, module: Module) -> set[str]:
+    """The package's modules that a module imports; `from asyncray.ids import TaskID` is an import of `asyncray.ids`."""
+    found = set()
+    for name in imported_names(module.tree):
+        parent = name.rpartition(".")[0]
+        found.add(parent if name not in package and parent in package else name)
+    return {name for name in found if name.split(".")[0] == "asyncray"} - {module.name}
+
+
+# --- the rules -------------------------------------------------------------------------------------------------------
+
+
+def imports_are_absolute(package: Package) -> list[str]:
+    return [
+        f"{module.name}:{node.lineno} imports relatively"
+        for module in package.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom) and node.level > 0
+    ]
+
+
+def modules_belong_to_a_layer(package: Package) -> list[str]:
+    return [f"{module.name} is in no layer" for module in package.values() if module.part not in RANK]
+
+
+def imports_go_down(package: Package) -> list[str]:
+    complaints = []
+    for module in package.values():
+        for target in own_imports(package, module):
+            part = Module(target, "").part
+            if RANK.get(module.part, -1) < RANK.get(part, -1):
+                complaints.append(f"{module.name} imports {target}, which is above it")
+    return complaints
+
+
+def processes_are_strangers(package: Package) -> list[str]:
+    complaints = []
+    for module in package.values():
+        others = PROCESSES - {module.part} if module.part in PROCESSES else set()
+        for target in own_imports(package, module):
+            if Module(target, "").part in others:
+                complaints.append(f"{module.name} imports {target}, which belongs to another process")
+    return complaints
+
+
+def imports_have_no_cycle(package: Package) -> list[str]:
+    graph = {module.name: own_imports(package, module) for module in package.values()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return ["cycle: " + " -> ".join(error.args[1])]
+    return []
+
+
+def core_and_wire_do_no_io(package: Package) -> list[str]:
+    return [
+        f"{module.name} imports {name}"
+        for module in package.values()
+        if module.part in SANS_IO
+        for name in imported_names(module.tree)
+        if name.split(".")[0] in IO | IO_COMPANIONS
+    ]
+
+
+def inner_imports_give_a_reason(package: Package) -> list[str]:
+    """On the same line or the line before; imports in a row share one. A cycle is no reason, nor is a linter's mark."""
+    complaints = []
+    for module in package.values():
+        functions = [node for node in ast.walk(module.tree) if isinstance(node, Function)]
+        imports = {node for function in functions for node in ast.walk(function) if isinstance(node, Import)}
+        excused_until = -1
+        for node in sorted(imports, key=lambda node: node.lineno):
+            if has_reason(module, node) or node.lineno == excused_until + 1:
+                excused_until = node.end_lineno or node.lineno
+            else:
+                complaints.append(f"{module.name}:{node.lineno} imports inside a function without a reason")
+    return complaints
+
+
+def has_reason(module: Module, node: ast.Import | ast.ImportFrom) -> bool:
+    lines, comments = module.text.splitlines(), module.comments()
+    places = [*range(node.lineno, (node.end_lineno or node.lineno) + 1)]
+    if lines[node.lineno - 2].lstrip().startswith("#"):
+        places.append(node.lineno - 1)
+    texts = [comments[place] for place in places if place in comments]
+    return any(not re.match(r"noqa|type:|pragma", text) and not re.search(r"\bcycl|circular", text) for text in texts)
+
+
+def modules_are_short(package: Package) -> list[str]:
+    sizes = {module.name: len(module.text.splitlines()) for module in package.values()}
+    return [f"{name} has {size} lines" for name, size in sizes.items() if size > MAX_MODULE_LINES]
+
+
+def functions_are_short(package: Package) -> list[str]:
+    return [
+        f"{module.name}:{node.lineno} {node.name} has {size} lines"
+        for module in package.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, Function)
+        if (size := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+
+
+def classes_are_narrow(package: Package) -> list[str]:
+    return [
+        f"{module.name}:{node.lineno} {node.name} has {count} public methods"
+        for module in package.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+        if (count := len(public_methods(node))) > MAX_PUBLIC_METHODS
+    ]
+
+
+def public_methods(node: ast.ClassDef) -> set[str]:
+    """By name, so that overloads count once; a property reads like an attribute and is none."""
+    methods = [item for item in node.body if isinstance(item, Function) and not item.name.startswith("_")]
+    return {item.name for item in methods if not any("property" in ast.unparse(mark) for mark in item.decorator_list)}
+
+
+def nothing_is_called_utils(package: Package) -> list[str]:
+    return [f"{name} says nothing by its name" for name in package if "utils" in name.split(".")]
+
+
+def modules_have_docstrings(package: Package) -> list[str]:
+    return [f"{module.name} has no docstring" for module in package.values() if not ast.get_docstring(module.tree)]
+
+
+def nothing_is_left_to_do(package: Package) -> list[str]:
+    return [
+        f"{module.name}:{number} leaves something to do"
+        for module in package.values()
+        for number, line in enumerate(module.text.splitlines(), start=1)
+        if re.search(r"\b(TODO|FIXME)\b", line)
+    ]
+
+
+def class_names_are_unique(package: Package) -> list[str]:
+    homes: dict[str, list[str]] = {}
+    for module in package.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module.name)
+    return [f"{name} is a class of {', '.join(found)}" for name, found in homes.items() if len(found) > 1]
+
+
+# --- the rules on trial ----------------------------------------------------------------------------------------------
+
+LONG_FUNCTION = "def f():\n" + "    pass\n" * MAX_FUNCTION_LINES
+WIDE_CLASS = "class A:\n" + "".join(f"    async def m{i}(self): ...\n" for i in range(MAX_PUBLIC_METHODS + 1))
+
+# For every rule, packages that break it and a fragment of the complaint that they must get.
+BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
+    (imports_are_absolute, {"asyncray.core": "from . import ids"}, "core:1 imports relatively"),
+    (modules_belong_to_a_layer, {"asyncray.misc.things": ""}, "asyncray.misc.things is in no layer"),
+    (imports_go_down, {"asyncray.core.a": "from asyncray.wire import frames"}, "core.a imports asyncray.wire"),
+    (imports_go_down, {"asyncray.ids": "import asyncray.core.a", "asyncray.core.a": ""}, "ids imports asyncray.core.a"),
+    (imports_go_down, {"asyncray.io.a": "import asyncray"}, "asyncray.io.a imports asyncray,"),
+    (
+        imports_go_down,
+        {"asyncray.api.a": "if TYPE_CHECKING:\n    from asyncray.util.queue import Queue"},
+        "api.a imports asyncray.util.queue",
+    ),
+    (imports_go_down, {"asyncray.io.a": "def f():\n    import asyncray.api.b"}, "io.a imports asyncray.api"),
+    (imports_go_down, {"asyncray.io.a": "importlib.import_module('asyncray.node.b')"}, "io.a imports asyncray.node"),
+    (processes_are_strangers, {"asyncray.node.a": "from asyncray import head"}, "another process"),
+    (processes_are_strangers, {"asyncray.worker.a": "import asyncray.node.b"}, "another process"),
+    (
+        imports_have_no_cycle,
+        {"asyncray.core.a": "from asyncray.core.b import B", "asyncray.core.b": "def f():\n    import asyncray.core.a"},
+        "cycle: asyncray.core.",
+    ),
+    (core_and_wire_do_no_io, {"asyncray.core.a": "from time import monotonic"}, "core.a imports time.monotonic"),
+    (core_and_wire_do_no_io, {"asyncray.wire": "import os.path"}, "asyncray.wire imports os.path"),
+    (core_and_wire_do_no_io, {"asyncray.wire": "def f():\n    import asyncio  # start-up"}, "wire imports asyncio"),
+    (inner_imports_give_a_reason, {"asyncray.io": "def f():\n    import ast"}, "io:2 imports inside a function"),
+    (inner_imports_give_a_reason, {"asyncray.io": "def f():\n    import ast  # noqa: X"}, "without a reason"),
+    (inner_imports_give_a_reason, {"asyncray.io": "def f():\n    # a cycle\n    import ast"}, "without a reason"),
+    (inner_imports_give_a_reason, {"asyncray.io": "def f():\n    x = 1  # one\n    import ast"}, "without a reason"),
+    (modules_are_short, {"asyncray.io": "\n" * (MAX_MODULE_LINES + 1)}, "asyncray.io has 501 lines"),
+    (functions_are_short, {"asyncray.io": LONG_FUNCTION}, "io:1 f has 61 lines"),
+    (classes_are_narrow, {"asyncray.io": WIDE_CLASS}, "io:1 A has 16 public methods"),
+    (nothing_is_called_utils, {"asyncray.io.utils": ""}, "asyncray.io.utils"),
+    (modules_have_docstrings, {"asyncray.io": "x = 1"}, "asyncray.io has no docstring"),
+    (nothing_is_left_to_do, {"asyncray.io": "x = 1  # TODO: think"}, "io:1 leaves"),
+    (nothing_is_left_to_do, {"asyncray.io": "\n# FIXME"}, "io:2 leaves"),
+    (
+        class_names_are_unique,
+        {"asyncray.io": "class A: ...", "asyncray.api": "def f():\n    class A: ..."},
+        "A is a class of asyncray.io, asyncray.api",
+    ),
+)
+
+# Each statement comes close to a breach and is none.
+SOUND = {
+    "asyncray": '"""The async face."""\nfrom asyncray.api.tasks import remote',
+    "asyncray.ids": '"""Ids."""\nimport os\nfrom asyncray import exceptions',
+    "asyncray.exceptions": '"""Errors."""',
+    "asyncray.core.a": '"""A module of the core that is timely and has a TODOS list."""\nimport heapq, asyncray.ids',
+    "asyncray.core.b": '"""Decides."""\nfrom asyncray.core.a import A\nfrom asyncray.core import a',
+    "asyncray.node.a": '"""Node."""\nfrom asyncray.core.b import B\nfrom asyncray.node.b import C',
+    "asyncray.node.b": """
+        'Imports late, and says why.'
+        def f():
+            # start-up cost: only the head serves HTTP
+            import aiohttp
+            from aiohttp import (
+                web,
+            )
+            import json  # rare
+        """,
+    "asyncray.node.c": '"""Narrow."""\nclass B:\n' + "    @overload\n    def m(self): ...\n" * 16,
+    "asyncray.node.d": '"""Narrow."""\nclass C:\n' + WIDE_CLASS.partition("\n")[2].replace("async", "@property\n   "),
+    "asyncray.util.util": '"""Not called utils."""\nimport asyncray.sync as ray\nfrom asyncray.api import tasks',
+}  # fmt: skip
+
+RULES = tuple(dict.fromkeys(rule for rule, _, _ in BREACHES))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps_the_rule(rule: Rule) -> None:
+    assert rule(read_package()) == []
+
+
+@pytest.mark.parametrize(("rule", "files", "complaint"), BREACHES)
+def test_a_breach_is_seen(rule: Rule, files: dict[str, str], complaint: str) -> None:
+    complaints = rule(make_package(files))
+    assert len(complaints) == 1
+    assert complaint in complaints[0]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_what_is_no_breach_is_let_pass(rule: Rule) -> None:
+    assert rule(make_package(SOUND)) == []
+
+
+def test_the_package_is_read_whole() -> None:
+    assert {"asyncray.core", "asyncray.ids"} <= read_package().keys()
+    assert len(read_package()) == len(list(ROOT.rglob("*.py")))
