@@ -86,7 +86,13 @@ class Objects:
         contained: Sequence[bytes] | None,
         block: Block | None = None,
     ) -> None:
-        """A value that was put: its maker has it already, and in shared memory pins it."""
+        """A value that was put: its maker has it already, and in shared memory pins it.
+
+        Raises:
+            ValueError: there is such an object.
+        """
+        if object_id in self.table:
+            raise ValueError(f"{owner} makes {self.table[object_id]} again")
         entry = self.table[object_id] = ObjectEntry(object_id, owner, None)
         owner.owned += 1
         entry.kind = kind

@@ -36,10 +36,10 @@ _MOVES = {
 class Job:
     """One driver's work: its namespace, and what its workers need to import its code.
 
-    ``over`` is set once the driver is gone; detached actors may outlive that.
+    ``over`` is set once the driver is gone; detached actors may outlive that (``lasts``).
     """
 
-    __slots__ = ("driver", "functions", "id", "namespace", "over", "setup", "templates")
+    __slots__ = ("driver", "functions", "id", "lasts", "namespace", "over", "setup", "templates")
 
     def __init__(self, job_id: bytes, namespace: str, setup: dict[str, Any]) -> None:
         self.id = job_id
@@ -47,6 +47,7 @@ class Job:
         self.setup = setup
         self.driver: Client | None = None
         self.over = False
+        self.lasts = False
         self.functions: dict[bytes, bytes] = {}
         self.templates: dict[bytes, Template] = {}
 
@@ -100,6 +101,9 @@ class Template:
         self.retry_exceptions = bool(spec.get("retry_exceptions"))
         self.demand: Demand = tuple((name, amount) for name, amount in spec["demand"])
         self.life: Demand = tuple((name, amount) for name, amount in spec.get("life", ()))
+        needed = dict(self.demand)
+        if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
+            raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
         self.options: dict[str, Any] = spec.get("options", {})
         self.shape: Shape | None = None
         self.mean: float | None = None  # microseconds, None until one has run
@@ -145,6 +149,15 @@ class Task:
     def __repr__(self) -> str:
         return f"<Task {self.id.hex()} {self.template.name} {self.state}>"
 
+    @property
+    def constructs(self) -> bool:
+        """True for an actor's constructor, which is no call."""
+        return self.actor is not None and self.actor.task is self
+
+    def cancelled_fault(self) -> Fault:
+        """What ``get`` raises for a cancelled task."""
+        return ["TaskCancelledError", {"task_id": self.id.hex()}]
+
 
 class Worker:
     """A forked process."""
@@ -171,7 +184,7 @@ class Worker:
         self.known: set[int] = set()  # templates
         self.idle_since = 0.0
         self.why = ""  # it ends, as it said itself or was told
-        self.polite = False  # it ends between tasks, by itself
+        self.polite = False  # it ends between tasks, in order: what it made lives on
 
     def __repr__(self) -> str:
         work = f"inflight={len(self.inflight)} nested={len(self.nested)}"
@@ -179,13 +192,17 @@ class Worker:
 
 
 class Shape:
-    """Tasks of one job that need the same: a queue by depth, and the leases that serve it."""
+    """Tasks of one job that need the same: a queue by depth, and the leases that serve it.
 
-    __slots__ = ("count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "queues")
+    Constructors have shapes of their own (``lives``): each takes a worker for good.
+    """
 
-    def __init__(self, job: Job, demand: Demand) -> None:
+    __slots__ = ("count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues")
+
+    def __init__(self, job: Job, demand: Demand, lives: bool) -> None:
         self.job = job
         self.demand = demand
+        self.lives = lives
         self.gpu = any(name == "GPU" for name, _ in demand)
         self.free_of_charge = not demand
         self.queues: dict[int, deque[Task]] = {}
@@ -222,6 +239,11 @@ class Shape:
             self.depths.pop()
         return None
 
+    @property
+    def serving(self) -> int:
+        """Leases whose holders do not wait."""
+        return sum(1 for lease in self.leases if not lease.blocked)
+
     def pop(self) -> None:
         """Takes off what ``peek`` showed."""
         self.queues[self.depths[-1]].popleft()
@@ -237,12 +259,12 @@ class Lease:
         self.worker = worker
         self.shape = shape
         self.grant = grant
-        self.blocked = 0
+        self.blocked: dict[bytes, int] = {}  # tasks that wait for objects, each on so many threads
         self.served = 0.0
         self.finished_at = now
 
     def __repr__(self) -> str:
-        return f"<Lease {self.worker.number} {self.grant} blocked={self.blocked} served={self.served:.0f}us>"
+        return f"<Lease {self.worker.number} {self.grant} blocked={len(self.blocked)} served={self.served:.0f}us>"
 
 
 class ObjectEntry:

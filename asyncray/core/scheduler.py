@@ -19,7 +19,7 @@ of its worker; every lease holds its grant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
@@ -27,7 +27,7 @@ from asyncray.core.outbox import Outbox
 from asyncray.core.records import Job, Lease, Shape, Task, Template, Worker
 from asyncray.core.resources import UNIT, Demand, Grant, Resources
 from asyncray.core.states import LEASED, OVER, QUEUED, SENT
-from asyncray.core.workers import Pool
+from asyncray.core.workers import MOST_STARTING, Pool
 from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RUN, RUN_NESTED, TAKE_BACK, Message
 
 if TYPE_CHECKING:
@@ -61,33 +61,33 @@ class Scheduler:
         self._objects = objects
         self.resources = resources
         self.pool = pool
-        self.shapes: dict[tuple[Job, Demand], Shape] = {}
+        self.shapes: dict[tuple[Job, Demand, bool], Shape] = {}
         self.ready: dict[Shape, None] = {}  # shapes with queued tasks; the first one is served first
         self.nest_after = nest_after
         self.most_free = most_free
         self.blocked_workers: dict[Worker, None] = {}
         self.now = 0.0  # of the batch of events being worked on
         self._starving = False
+        self._sliced: set[Shape] = set()
 
     def __repr__(self) -> str:
         return f"<Scheduler {sum(s.count for s in self.ready)} queued, {len(self.blocked_workers)} blocked>"
 
     # Queueing --------------------------------------------------------------------------------------------------------
 
-    def shape_of(self, template: Template) -> Shape:
-        shape = template.shape
+    def _shape_of(self, task: Task) -> Shape:
+        template = task.template
+        key = (template.job, template.demand, task.constructs)
+        shape = self.shapes.get(key)
         if shape is None:
-            key = (template.job, template.demand)
-            shape = self.shapes.get(key)
-            if shape is None:
-                shape = self.shapes[key] = Shape(*key)
-            template.shape = shape
+            shape = self.shapes[key] = Shape(*key)
+        template.shape = shape
         return shape
 
     def enqueue(self, task: Task, first: bool = False) -> None:
         """The task is ready to run."""
         task.state = QUEUED
-        shape = task.template.shape or self.shape_of(task.template)
+        shape = task.template.shape or self._shape_of(task)
         if not shape.count:
             self.ready[shape] = None
         shape.push(task, first)
@@ -102,24 +102,47 @@ class Scheduler:
         """Hands out what can be handed out. Called after each batch of events."""
         if not self.ready:
             return
-        several = len(self.ready) > 1
-        order: Iterable[Shape] = list(self.ready)
-        self._starving = several and any(not shape.leases and self.resources.feasible(shape.demand) for shape in order)
-        if several:
-            order = sorted(order, key=lambda shape: -shape.depths[-1] if shape.depths else 0)
+        order = list(self.ready)
+        several = len(order) > 1
+        self._starving = several and self._starves(order)
+        # All leases before any new one: what is sliced off one shape is there for another.
         for shape in order:
             for lease in shape.leases[:]:
                 if not lease.blocked and lease.worker.state == LEASED:
                     self._fill(lease)
+        if several:
+            order.sort(key=self._turn)
+            self._sliced.clear()
+        for shape in order:
             if shape.peek() is not None:
                 self._grow(shape)
             if shape.peek() is None:
                 del self.ready[shape]
 
+    def _starves(self, order: Sequence[Shape]) -> bool:
+        """True if a shape waits that nobody serves, while others are served.
+
+        A parent's siblings do not starve while children are served and the parents wait for those.
+        """
+        served = [shape.depths[-1] for shape in order if shape.peek() is not None and shape.serving]
+        deepest = max(served, default=0)
+        return bool(served) and any(
+            shape.peek() is not None
+            and not shape.serving
+            and (not shape.leases or shape.depths[-1] >= deepest)
+            and self.resources.feasible(shape.demand)
+            for shape in order
+        )
+
+    def _turn(self, shape: Shape) -> tuple[bool, int]:
+        """Who grows first: whoever starves, then children before their parents' siblings."""
+        depth = shape.depths[-1] if shape.depths else 0
+        return self._starving and (shape in self._sliced or shape.serving > 0), -depth
+
     def _grow(self, shape: Shape) -> None:
         """New leases for what the present ones do not take."""
         while (task := shape.peek()) is not None:
-            if shape.free_of_charge and self._serving(shape) >= self.most_free:
+            if shape.free_of_charge and not shape.lives and shape.serving >= self.most_free:
                 return
             grant = self.resources.acquire(shape.demand)
             if grant is None:
@@ -127,12 +150,12 @@ class Scheduler:
             worker = self.pool.take(shape.job, shape.gpu)
             if worker is None:
                 self.resources.release(grant)
-                self._find_worker(shape, task)
+                self._find_worker(shape)
                 return
             if len(self.ready) > 1:  # served: behind the others
                 del self.ready[shape]
                 self.ready[shape] = None
-            if task.actor is not None:
+            if shape.lives:
                 shape.pop()
                 self._place(task, worker, grant)
                 continue
@@ -141,44 +164,44 @@ class Scheduler:
             worker.lease = lease
             self._fill(lease)
 
-    @staticmethod
-    def _serving(shape: Shape) -> int:
-        return sum(1 for lease in shape.leases if not lease.blocked)
-
-    def _find_worker(self, shape: Shape, task: Task) -> None:
+    def _find_worker(self, shape: Shape) -> None:
         """Resources are free but no worker is: start some, or nest into a blocked one."""
-        if len(self.blocked_workers) >= self.nest_after and task.actor is None:
-            while (task_or_none := shape.peek()) is not None:
-                host = self._host(shape)
-                grant = self.resources.acquire(shape.demand) if host is not None else None
-                if host is None or grant is None:
-                    break
-                shape.pop()
-                self._nest(task_or_none, host, grant)
-            if shape.peek() is None or self._host(shape) is not None:
+        if len(self.blocked_workers) >= self.nest_after and not shape.lives:
+            host = self._host(shape)
+            if host is not None:
+                self._nest_all(shape, host)
                 return
         grants: list[Grant] = []
-        limit = self.most_free - self._serving(shape) if shape.free_of_charge else shape.count
-        while len(grants) < min(shape.count, limit):
-            grant = self.resources.acquire(shape.demand)
-            if grant is None:
-                break
+        limited = shape.free_of_charge and not shape.lives
+        wanted = min(shape.count, MOST_STARTING, self.most_free - shape.serving if limited else shape.count)
+        while len(grants) < wanted and (grant := self.resources.acquire(shape.demand)) is not None:
             grants.append(grant)
         for grant in grants:
             self.resources.release(grant)
-        if not self.pool.failing:
-            self.pool.start(max(1, len(grants)), self.now)
+        self.pool.start(max(1, len(grants)), self.now)
+
+    def _nest_all(self, shape: Shape, host: Worker | None) -> None:
+        room = self.most_free - self._threads(shape) if shape.free_of_charge else shape.count
+        while room > 0 and host is not None and (task := shape.peek()) is not None:
+            grant = self.resources.acquire(shape.demand)
+            if grant is None:
+                return
+            shape.pop()
+            task.lease = Lease(host, None, grant, self.now)
+            host.nested[task.id] = task
+            self._send(task, host, RUN_NESTED)
+            host = self._host(shape)
+            room -= 1
+
+    def _threads(self, shape: Shape) -> int:
+        nested = (task for worker in self.pool.workers.values() for task in worker.nested.values())
+        return sum(1 for task in nested if task.template.shape is shape and task.lease and not task.lease.blocked)
 
     def _host(self, shape: Shape) -> Worker | None:
         if shape.gpu:
             return None  # devices are a matter of the process's environment
         hosts = [w for w in self.blocked_workers if w.job is shape.job and w.state == LEASED and not w.gpu]
         return min(hosts, key=lambda worker: len(worker.nested), default=None)
-
-    def _nest(self, task: Task, host: Worker, grant: Grant) -> None:
-        task.lease = Lease(host, None, grant, self.now)
-        host.nested[task.id] = task
-        self._send(task, host, RUN_NESTED)
 
     def _place(self, task: Task, worker: Worker, grant: Grant) -> None:
         """A worker becomes an actor: what placing it needed goes back, what it needs for life is taken."""
@@ -203,15 +226,16 @@ class Scheduler:
             if self._starving and lease.served > SLICE_MICROSECONDS:
                 return
         elif self._starving and lease.served > SLICE_MICROSECONDS:
+            self._sliced.add(shape)
             self._end(lease)
             return
         backlog = worker.backlog if inflight else 0.0
         first = not inflight
         while (task := shape.peek()) is not None:
-            if task.actor is not None:
-                break  # constructors take workers of their own
             mean = task.template.mean
-            estimate = UNKNOWN if mean is None else mean + SHORTEST_TASK
+            # Without retries it may start at most once. Behind another task nobody knew, after a crash, whether it did.
+            alone = mean is None or not task.retries or task.estimate == UNKNOWN
+            estimate = UNKNOWN if alone or mean is None else mean + SHORTEST_TASK
             if inflight and (backlog + estimate > PIPELINE_MICROSECONDS or len(inflight) >= PIPELINE_TASKS):
                 break
             shape.pop()
@@ -226,7 +250,7 @@ class Scheduler:
             self._send(task, worker, RUN)
         worker.backlog = backlog
         if first and not inflight:
-            self._end(lease)  # what is next in the queue needs another kind of worker
+            self._end(lease)
 
     def _tell_lease(self, worker: Worker, grant: Grant) -> None:
         devices = tuple(index for index, _ in grant.devices)
@@ -267,8 +291,8 @@ class Scheduler:
         if worker is None or lease is None:
             return
         task.worker = task.lease = None
-        template = task.template
-        template.ran(microseconds)
+        if microseconds:
+            task.template.ran(microseconds)
         if worker.nested.pop(task.id, None) is not None:
             if lease.grant.held:
                 self.resources.release(lease.grant)
@@ -307,27 +331,27 @@ class Scheduler:
             if worker.inflight.pop(task.id, None) is None:
                 continue
             worker.backlog -= task.estimate
+            task.estimate = 0.0
             task.worker = task.lease = None
             if task.state == SENT:
                 self.enqueue(task, first=True)
 
-    def block(self, lease: Lease) -> None:
-        """The holder of the lease waits for an object: its CPU is free meanwhile."""
-        lease.blocked += 1
-        if lease.blocked == 1:
+    def block(self, lease: Lease, task_id: bytes) -> None:
+        """A task on the lease waits for an object: its CPU is free meanwhile."""
+        if not lease.blocked:
             self.resources.lend(lease.grant)
-            if lease.worker.lease is lease:
+            if lease.worker.lease is lease and lease.shape is not None:
                 self.blocked_workers[lease.worker] = None
+        lease.blocked[task_id] = lease.blocked.get(task_id, 0) + 1
 
-    def unblock(self, lease: Lease) -> None:
-        """It goes on."""
-        if not lease.blocked:
-            return
-        lease.blocked -= 1
-        if not lease.blocked:
+    def unblock(self, lease: Lease, task_id: bytes, over: bool = False) -> None:
+        """It goes on on one of its threads, or is over on all."""
+        times = lease.blocked.pop(task_id, 0)
+        if times > 1 and not over:
+            lease.blocked[task_id] = times - 1
+        elif times and not lease.blocked:
             self.resources.reclaim(lease.grant)
-            if lease.worker.lease is lease:
-                del self.blocked_workers[lease.worker]
+            self.blocked_workers.pop(lease.worker, None)
 
     def worker_gone(self, worker: Worker) -> tuple[list[Task], list[Task]]:
         """The process ended: (tasks that had started, tasks that had not). All its resources are free."""
@@ -349,15 +373,14 @@ class Scheduler:
                 lease.shape.leases.remove(lease)
             if lease.grant.held:
                 self.resources.release(lease.grant)
-        return started, unstarted
+        return [task for task in started if task.state == SENT], [task for task in unstarted if task.state == SENT]
 
-    def job_over(self, job: Job) -> None:
-        """Nothing of this job will be queued any more."""
+    def forget_job(self, job: Job) -> None:
+        """Nothing of this job runs, is queued or will be."""
         for key in [key for key in self.shapes if key[0] is job]:
-            shape = self.shapes[key]
-            if shape.peek() is None and not shape.leases:
-                self.ready.pop(shape, None)
-                del self.shapes[key]
+            shape = self.shapes.pop(key)
+            assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
+            self.ready.pop(shape, None)
 
     def tick(self) -> None:
         """Takes back what is stuck behind a long task while somebody else could run it."""
@@ -366,8 +389,11 @@ class Scheduler:
                 worker = lease.worker
                 if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
                     continue
-                if self.resources.fits(shape.demand) or len(self.ready) > 0:
-                    lease.finished_at = self.now
+                head = next(iter(worker.inflight.values()))
+                if head.estimate != UNKNOWN and (self.ready or self.resources.fits(shape.demand)):
+                    # The head is longer than was thought. Else what comes back would be sent behind it again.
+                    worker.backlog += UNKNOWN - head.estimate
+                    head.estimate = UNKNOWN
                     self._outbox.send(worker.client, (TAKE_BACK,))
 
     @property
@@ -388,6 +414,8 @@ class Scheduler:
             for lease in shape.leases:
                 assert lease.grant.held, f"{lease} holds nothing"
                 assert lease.worker.lease is lease, f"{lease} is not its worker's"
+                idles = not lease.worker.inflight and not shape.count
+                assert not idles or lease.worker.state != LEASED, f"{lease} has nothing to do"
         for worker in self.pool.workers.values():
             for task in (*worker.inflight.values(), *worker.nested.values()):
                 assert task.worker is worker, f"{task} is at {worker} and does not know"

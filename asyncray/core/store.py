@@ -52,7 +52,13 @@ class Store:
         return f"<Store {self.allocator.used} of {self.allocator.capacity} bytes, {len(self._waiting)} waiting>"
 
     def request(self, client: Client, number: int, size: int, now: float) -> None:
-        """A client wants room: answered by ALLOCATED, or by a fault when there is none in time."""
+        """A client wants room: answered by ALLOCATED, or by a fault when there is none in time.
+
+        Raises:
+            ValueError: the size is none.
+        """
+        if type(size) is not int or size < 0:
+            raise ValueError(f"{client} wants {size!r} bytes")
         request = _Request(client, number, size, now + STORE_FULL_DEADLINE)
         if self._waiting or not self._serve(request):
             self._waiting.append(request)

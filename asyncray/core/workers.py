@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Worker
-from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
+from asyncray.core.states import ACTOR, DEAD, IDLE, LEASED, LEAVING, STARTING
 from asyncray.messages import EXIT, SETUP
 
 IDLE_SECONDS = 1.0
@@ -22,6 +22,12 @@ IDLE_SECONDS = 1.0
 
 MOST_STARTING = 8
 """Forks under way at once: more only makes all of them late."""
+
+MOST_FAILURES = 5
+"""So many workers in a row that end before they say hello are no accident."""
+
+FAILURE_PAUSE = 1.0
+"""Then forks come at this pace: often enough to notice that the cause is gone, too seldom to burn the CPU."""
 
 
 class Pool:
@@ -40,13 +46,14 @@ class Pool:
         self.stopping = False
         self._count = 0
         self._failures = 0
+        self._paused_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Pool {len(self.workers)} workers, {self.starting} starting>"
 
     def start(self, count: int, now: float) -> None:
         """Starts workers until ``count`` are starting."""
-        if self.stopping:
+        if self.stopping or (self._failures >= MOST_FAILURES and now < self._paused_until):
             return
         while self.starting < min(count, MOST_STARTING):
             self._count += 1
@@ -107,7 +114,7 @@ class Pool:
         """Its lease is over."""
         if worker.state != LEASED:
             return
-        if worker.job is not None and worker.job.over:
+        if worker.job is not None and worker.job.over and not worker.job.lasts:
             self.kill(worker, "its job is over", now)
         else:
             self._rest(worker, now)
@@ -122,7 +129,9 @@ class Pool:
 
     def retire(self, worker: Worker, why: str, now: float) -> None:
         """Tells a worker to end when it has done what it was sent; kills it if it does not."""
-        if worker.state in (LEAVING, DEAD) or worker.client is None:
+        if worker.state in (LEAVING, DEAD):
+            return
+        if worker.client is None or not worker.client.alive:
             self.kill(worker, why, now)
             return
         self._unrest(worker)
@@ -133,15 +142,25 @@ class Pool:
 
     def leaving(self, worker: Worker, why: str, now: float) -> None:
         """The worker says that it ends by itself."""
+        if worker.state in (LEAVING, DEAD):
+            return  # as it was told: the deadline stands
         self._unrest(worker)
-        if worker.state != DEAD:
-            worker.state = LEAVING
-            worker.why = worker.why or why
-            worker.polite = True
-            worker.deadline = None  # it may run exit handlers of the user for as long as those take
+        worker.polite = worker.state != ACTOR
+        worker.state = LEAVING
+        worker.why = why
+        worker.deadline = None  # it may run exit handlers of the user for as long as those take
+
+    def disconnected(self, worker: Worker, now: float) -> None:
+        """Its connection is closed: it ends, or must."""
+        if worker.state not in (LEAVING, DEAD):
+            self.kill(worker, "it closed its connection", now)
+        elif worker.deadline is None:
+            worker.deadline = now + STOP_DEADLINE
 
     def kill(self, worker: Worker, why: str, now: float) -> None:
-        """SIGKILL. Said once; its end arrives as an event."""
+        """SIGKILL. Its end arrives as an event."""
+        if worker.state == DEAD:
+            return
         if worker.state == STARTING:
             self.starting -= 1
         self._unrest(worker)
@@ -150,22 +169,21 @@ class Pool:
         worker.deadline = now + STOP_DEADLINE
         self._outbox.do(KillWorker(worker.number))
 
-    def exited(self, number: int) -> Worker | None:
+    def exited(self, number: int, now: float) -> Worker | None:
         """The process is gone. None if that was known already."""
         worker = self.workers.pop(number, None)
         if worker is None:
             return None
         if worker.state == STARTING:
             self.starting -= 1
+        if worker.client is None and not self.stopping:
             self._failures += 1
+            self._paused_until = now + FAILURE_PAUSE
+            if self._failures == MOST_FAILURES:
+                self._outbox.do(Note(40, "workers end before they say hello, again and again: see their logs"))
         self._unrest(worker)
         worker.state = DEAD
         return worker
-
-    @property
-    def failing(self) -> bool:
-        """Workers end before they say hello, again and again: starting more would only burn the CPU."""
-        return self._failures >= 5
 
     def of_job(self, job: Job) -> Iterator[Worker]:
         """All workers that serve a job."""
@@ -182,6 +200,7 @@ class Pool:
         for free in list(self.idle.values()):
             for worker in list(free):  # the least recently used first
                 if pool > self.spare and now - worker.idle_since >= IDLE_SECONDS:
+                    worker.polite = True
                     self.retire(worker, "it was idle", now)
                     pool -= 1
         self.fill(now)

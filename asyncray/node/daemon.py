@@ -54,16 +54,15 @@ class Daemon:
         address: path of the socket to serve.
         logs: directory of the workers' output.
         garbage: what the zygote removes when everything has ended.
-        owned: true if a driver started this node for itself: the node ends with the driver's connection.
     """
 
-    def __init__(self, machine: NodeMachine, address: str, logs: str, garbage: list[str], owned: bool) -> None:
+    def __init__(self, machine: NodeMachine, address: str, logs: str, garbage: list[str]) -> None:
         self._machine = machine
         self._address = address
         self._logs_directory = logs
         self._logs = WorkerLogs(logs)
         self._garbage = garbage
-        self._owned = owned
+        self._owner: MessageStream | None = None  # the connection of the driver that started this node
         self._streams: dict[int, MessageStream] = {}
         self._clients: dict[MessageStream, Client] = {}
         self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}
@@ -93,13 +92,18 @@ class Daemon:
     # Running ----------------------------------------------------------------------------------------------------------
 
     async def run(self, zygote: tuple[socket.socket, int], driver: socket.socket | None) -> None:
-        """Serves until the node is told to stop, and cleans up."""
+        """Serves until the node is told to stop, and cleans up.
+
+        Args:
+            zygote: the stream to the zygote, and its pid.
+            driver: the connection of a driver that started this node for itself: the node ends with it.
+        """
         self._zygote = ZygoteLink(self, zygote[1])
         await self._zygote.connect(zygote[0])
         server = await self._loop.create_unix_server(self._new_stream, self._address)
         if driver is not None:
             driver.setblocking(False)
-            await self._loop.create_connection(self._new_stream, sock=driver)
+            _, self._owner = await self._loop.create_connection(self._new_stream, sock=driver)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
         ticks = [self._loop.call_later(_TICK, self._tick), self._loop.call_later(_LOG_TICK, self._tick_logs)]
@@ -211,7 +215,7 @@ class Daemon:
         self._streams.pop(client.number, None)
         self._machine.now = self._loop.time()
         self._machine.client_gone(client)
-        if client.role == "driver" and self._owned:
+        if stream is self._owner:
             self._machine.stop("its driver has ended")
         self._flush_soon()
 

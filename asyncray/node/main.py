@@ -54,7 +54,7 @@ def serve(config: dict[str, Any], zygote: tuple[socket.socket, int]) -> None:
 
     async def run() -> None:
         logs = os.path.join(directory, "logs")
-        daemon = Daemon(machine, config["address"], logs, garbage_of(config), driver is not None)
+        daemon = Daemon(machine, config["address"], logs, garbage_of(config))
         await daemon.run(zygote, driver)
 
     uvloop.run(run())

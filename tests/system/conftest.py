@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import asyncray.sync as ray
+from asyncray.api.session import Context
 
 DEADLINE = 5.0
 """Seconds in which nothing may be left of a session, as promised."""
@@ -79,7 +80,7 @@ def nothing_left(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.fixture
-def node(nothing_left: None) -> Iterator[ray.Context]:
+def node(nothing_left: None) -> Iterator[Context]:
     """A node with two CPUs, and this process as its driver."""
     with ray.init(num_cpus=2) as context:
         yield context
