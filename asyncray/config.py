@@ -27,6 +27,9 @@ FRAME_LIMIT = 128 * 1024 * 1024
 GREETING_LIMIT = 1024 * 1024
 """The largest frame before the greeting is accepted: it holds paths and names, nothing of the user's."""
 
+BACKLOG_LIMIT = 1024 * 1024 * 1024
+"""A client that leaves so many bytes unread loses its connection: the daemon keeps them in memory meanwhile."""
+
 FUNCTION_LIMIT = 95 * 1024 * 1024
 """A pickled function or class beyond this is a mistake (data captured by closure): the error says so."""
 
@@ -35,6 +38,12 @@ START_DEADLINE = _number("START_DEADLINE", 30.0)
 
 STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
 """What has not stopped by then is killed. Below the promise that nothing is left after five seconds."""
+
+GOODBYE_DEADLINE = 1.0
+"""So long a driver that ends waits for the last output. A busy daemon needs milliseconds."""
+
+REQUEST_DEADLINE = 30.0
+"""A question to the daemon is answered at once, or the daemon is stuck."""
 
 STORE_FULL_DEADLINE = _number("STORE_FULL_DEADLINE", 2.0)
 """How long an allocation waits for others' memory to come back before it fails as a full store."""

@@ -141,7 +141,9 @@ def wait(
     parts = split(object_refs, found, num_returns)
     if parts is None:
         if timeout != 0:
-            require().access.wait_in_thread(found, num_returns, False, timeout)
+            access = require().access
+            access.wait_in_thread(found, num_returns, False, timeout)
+            access.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts
 
@@ -154,7 +156,8 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     """
     check_name(name, namespace)
     runtime = require()
-    return named_handle(runtime.request("get_actor", namespace or runtime.facts["namespace"], name))
+    namespace = namespace or runtime.facts["namespace"]
+    return named_handle(runtime.request("get_actor", namespace, name), name, namespace)
 
 
 def cluster_resources() -> dict[str, float]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, Never, NoReturn, TypeVar
 
 from asyncray.api.function import retry_on
 from asyncray.api.options import (
@@ -22,7 +21,6 @@ from asyncray.exceptions import ActorClassInheritanceException, PendingCallsLimi
 from asyncray.ids import PUT_INDEX, ActorID
 from asyncray.messages import KILL
 from asyncray.runtime.context import running_task
-from asyncray.runtime.references import LocalObject
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import deserialize, serialize
@@ -36,15 +34,19 @@ ASYNC_CONCURRENCY = 1000
 class MethodInfo:
     """What handles know of a method."""
 
-    __slots__ = ("name", "options", "signature")
+    __slots__ = ("name", "options", "signature", "template")
 
     def __init__(self, name: str, signature: Signature | None, options: dict[str, object]) -> None:
         self.name = name
         self.signature = signature  # None: anything passes
         self.options = options
+        self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
 
     def __repr__(self) -> str:
         return f"<MethodInfo {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MethodInfo, (self.name, self.signature, self.options)
 
 
 class Descriptor:
@@ -61,9 +63,7 @@ class Descriptor:
         self.methods = methods
         self.retries = retries
         self.limit = limit
-        self.number = next(_numbers)
         self._pickled: bytes | None = None
-        self._templates: dict[tuple[int, int], tuple[int, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Descriptor {self.class_name} {sorted(self.methods)}>"
@@ -77,12 +77,11 @@ class Descriptor:
             self._pickled = serialize(self).pickled
         return self._pickled
 
-    def template(self, runtime: Runtime, info: MethodInfo) -> tuple[int, int]:
-        """The template of a method in this session: (its number, number of returns)."""
-        key = (id(runtime), id(info))
-        template = self._templates.get(key)
-        if template is None:
-            template = self._templates[key] = self._make_template(runtime, info)
+    def template(self, runtime: Runtime, info: MethodInfo) -> tuple[Runtime, int, int]:
+        """The template of one of the methods in this session: (session, its number there, number of returns)."""
+        template = info.template
+        if template is None or template[0] is not runtime:
+            template = info.template = (runtime, *self._make_template(runtime, info))
         return template
 
     def _make_template(self, runtime: Runtime, info: MethodInfo) -> tuple[int, int]:
@@ -101,9 +100,6 @@ class Descriptor:
             "options": {"method": info.name, "retry_on": retry_on(options["retry_exceptions"] or False)},
         }
         return runtime.submitter.template(spec), returns
-
-
-_numbers = itertools.count()
 
 
 class ActorMethod:
@@ -137,7 +133,7 @@ class ActorMethod:
             self._handle, MethodInfo(info.name, info.signature, override_method_options(info.options, options))
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the method in the actor's process; returns at once, as ``f.remote`` does.
 
         Raises:
@@ -149,12 +145,12 @@ class ActorMethod:
             info.signature.check(args, kwargs)
         runtime = require()
         descriptor = handle._descriptor
-        template, returns = descriptor.template(runtime, info)
+        _, template, returns = descriptor.template(runtime, info)
         if descriptor.limit > 0:
             handle._check_pending(descriptor.limit)
         result = runtime.submitter.call(handle._id, template, returns, args, kwargs, info.name)
-        if descriptor.limit > 0:
-            handle._pending.extend(ref._local for ref in (result if isinstance(result, list) else [result])[:1] if ref)
+        if descriptor.limit > 0 and result is not None:
+            handle._pending.append(result[0] if isinstance(result, list) else result)
         return result
 
 
@@ -169,7 +165,7 @@ class ActorHandle(Generic[C]):
         self._id = actor_id
         self._descriptor = descriptor
         self._life = life
-        self._pending: list[LocalObject] = []
+        self._pending: list[ObjectRef[Any]] = []  # refs, for what nobody refers to does not come
 
     def __repr__(self) -> str:
         return f"Actor({self._descriptor.class_name}, {self._id.hex()})"
@@ -199,7 +195,7 @@ class ActorHandle(Generic[C]):
     _ray_actor_id = _actor_id
 
     def _check_pending(self, limit: int) -> None:
-        self._pending = [local for local in self._pending if local.kind == UNRESOLVED]
+        self._pending = [ref for ref in self._pending if ref._local.kind == UNRESOLVED]
         if len(self._pending) >= limit:
             raise PendingCallsLimitExceeded(
                 f"The actor {self!r} has {len(self._pending)} pending calls; max_pending_calls is {limit}."
@@ -260,7 +256,7 @@ class ActorClass(Generic[C]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+    def __call__(self, *args: Never, **kwargs: Never) -> NoReturn:
         name = self._class.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
@@ -284,7 +280,7 @@ class ActorClass(Generic[C]):
         """
         return ActorClass(self._class, override_actor_options(self._options, options))
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[C]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
         """Makes an actor; returns its handle at once. The constructor runs in the actor's process.
 
         Raises:
@@ -301,10 +297,11 @@ class ActorClass(Generic[C]):
         if actor_name is None:
             life = runtime.submitter.create(template, args, kwargs, name)
             return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
-        message, life = runtime.submitter.prepare(template, args, kwargs, name)
+        message, life, keep = runtime.submitter.prepare(template, args, kwargs, name)
         namespace = self._options.get("namespace") or runtime.facts["namespace"]
         reuse = bool(self._options.get("get_if_exists"))
         found = runtime.request("create_named", namespace, actor_name, reuse, descriptor.pickled(), message)
+        del keep  # the refs among the arguments had to live until here
         if found is not None:
             return ActorHandle(found[0], _known(found[1]), None)
         return ActorHandle(message[1], descriptor, life)
@@ -430,6 +427,21 @@ def check_name(name: object, namespace: object) -> str:
     return name
 
 
-def named_handle(found: list[Any]) -> ActorHandle[Any]:
-    """The handle from what the daemon answered. It does not keep the actor alive."""
-    return ActorHandle(found[0], _known(found[1]), None)
+def named_handle(found: list[Any] | None, name: str, namespace: str) -> ActorHandle[Any]:
+    """The handle from what the daemon answered about a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if found is None:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}'. This could be because 1. You are trying to look up a named "
+            "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the namespace "
+            f"of the actor (looked in {namespace!r})."
+        )
+    return weak_handle(found[0], found[1])
+
+
+def weak_handle(actor_id: bytes, descriptor: bytes) -> ActorHandle[Any]:
+    """A handle that does not keep the actor alive."""
+    return ActorHandle(actor_id, _known(descriptor), None)

@@ -31,7 +31,9 @@ class Starting:
         return "<asyncray.init(): to be awaited>"
 
     def __await__(self) -> Generator[Any, None, Context]:
-        return asyncio.to_thread(session.start, self._address, **self._options).__await__()
+        context = yield from asyncio.to_thread(session.start, self._address, **self._options).__await__()
+        session.handle_sigterm()  # only the main thread can
+        return context
 
     async def __aenter__(self) -> Context:
         return await self
@@ -105,11 +107,13 @@ async def wait(
     parts = split(object_refs, found, num_returns)
     if parts is None:
         if timeout != 0:
+            access = require().access
             try:
                 async with asyncio.timeout(timeout):
-                    await require().access.wait_in_loop(found, num_returns, False)
+                    await access.wait_in_loop(found, num_returns, False)
             except TimeoutError:
                 pass
+            access.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts
 
@@ -118,7 +122,8 @@ async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]
     """The handle of a named actor. As ``asyncray.sync.get_actor``, but awaited."""
     check_name(name, namespace)
     runtime = require()
-    return named_handle(await runtime.request_async("get_actor", namespace or runtime.facts["namespace"], name))
+    namespace = namespace or runtime.facts["namespace"]
+    return named_handle(await runtime.request_async("get_actor", namespace, name), name, namespace)
 
 
 async def cluster_resources() -> dict[str, float]:

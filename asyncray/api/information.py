@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.api.actor import ActorHandle, named_handle
+from asyncray.api.actor import ActorHandle, weak_handle
 from asyncray.core.resources import plain
 from asyncray.ids import CLIENT_SIZE, TASK_PREFIX_SIZE, JobID, NodeID, TaskID
 from asyncray.runtime.context import running_task
@@ -61,6 +61,11 @@ class RuntimeContext:
         actor_id = None if place is None else place.actor_id
         return None if actor_id is None else actor_id.hex()
 
+    def get_actor_name(self) -> str | None:
+        """The name of that actor, empty if it has none; None where there is no actor."""
+        place = self._runtime.workplace
+        return None if place is None else place.actor_name
+
     def get_assigned_resources(self) -> dict[str, float]:
         """What the running task or actor holds: name -> amount."""
         place = self._runtime.workplace
@@ -92,7 +97,7 @@ class RuntimeContext:
         place = self._runtime.workplace
         if place is None or place.actor_id is None:
             raise RuntimeError("This method is only available in an actor.")
-        return named_handle([place.actor_id, place.descriptor])
+        return weak_handle(place.actor_id, place.descriptor)
 
     def is_canceled(self) -> bool:
         """True if somebody has cancelled the running task, which may stop then."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
 
-from asyncray.config import STOP_DEADLINE
+from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
 from asyncray.exceptions import AsyncrayError
 from asyncray.messages import OUTPUT
 from asyncray.runtime import current, launch
@@ -32,7 +32,6 @@ class _Driver:
 
 _lock = threading.RLock()
 _driver: _Driver | None = None
-_process = os.getpid()
 
 
 class Context:
@@ -103,6 +102,8 @@ def start(
         "object_store_memory": object_store_memory,
     }
     with _lock:
+        if _driver is not None and _driver.runtime.waiters.broken is not None:
+            shutdown()  # its node has died: whoever starts again need not tidy up first
         if current.session is not None:
             if not ignore_reinit_error:
                 raise RuntimeError(
@@ -132,7 +133,7 @@ def start(
         _driver = _Driver(runtime, node, printer)
         current.session = runtime
     _warn(runtime)
-    _handle_sigterm()
+    handle_sigterm()
     return Context(runtime.facts)
 
 
@@ -156,27 +157,32 @@ def _check(address: object, amounts: dict[str, Any], namespace: object) -> None:
         raise ValueError(f"When connecting to an existing node, {', '.join(given)} must not be provided.")
     for name in ("num_cpus", "num_gpus", "object_store_memory"):
         amount = amounts[name]
-        if amount is not None and (not isinstance(amount, (int, float)) or amount < 0):
+        if amount is not None and not _is_amount(amount):
             raise ValueError(f"{name} must be a number that is not negative, not {amount!r}.")
     custom = amounts["resources"]
     if custom is not None:
-        _check_resources(custom)
+        check_resources(custom)
 
 
-def _check_resources(custom: object) -> None:
+def check_resources(custom: object) -> None:
+    """Raises TypeError or ValueError where custom resources are no dict of names and amounts."""
     if not isinstance(custom, dict):
         raise TypeError(f"resources must be a dict of names and numbers, not {type(custom).__name__}.")
     for name, amount in custom.items():
         if name in ("CPU", "GPU", "memory", "object_store_memory"):
             raise ValueError(f"Use num_cpus, num_gpus or object_store_memory instead of {name!r} in resources.")
-        if not isinstance(name, str) or not isinstance(amount, (int, float)) or amount < 0:
+        if not isinstance(name, str) or not _is_amount(amount):
             raise ValueError(f"resources must map names to numbers that are not negative, not {name!r} to {amount!r}.")
 
 
+def _is_amount(amount: object) -> bool:
+    return isinstance(amount, (int, float)) and 0 <= amount < float("inf")  # nan is neither
+
+
 def _code_paths() -> list[str]:
-    """Where the driver finds its own code: what of ``sys.path`` is not the interpreter's."""
+    """Where the driver finds its own code: what of ``sys.path`` is not the interpreter's, and where it runs."""
     prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
-    paths = [os.path.abspath(path or os.getcwd()) for path in sys.path]
+    paths = [os.path.abspath(path) for path in (*sys.path, "")]
     return [path for path in dict.fromkeys(paths) if os.path.isdir(path) and not path.startswith(prefixes)]
 
 
@@ -206,19 +212,28 @@ def shutdown() -> None:
         runtime = driver.runtime
         if runtime.waiters.broken is None:
             try:
-                runtime.request("goodbye")
-            except AsyncrayError:
-                pass  # the node is gone already
+                runtime.request("goodbye", deadline=GOODBYE_DEADLINE)
+            except (AsyncrayError, TimeoutError):
+                pass  # the node is gone already, or stuck
         runtime.stop(STOP_DEADLINE)
         driver.printer.close(STOP_DEADLINE)
         if driver.node is not None:
             driver.node.wait()
+    _leave_sigterm()
 
 
-def _handle_sigterm() -> None:
-    """SIGTERM ends a driver as ``sys.exit`` would: exit handlers run, the node ends."""
+def handle_sigterm() -> None:
+    """SIGTERM ends a driver as ``sys.exit`` would: exit handlers run, the node ends.
+
+    Only the main thread may say so, and a program that has its own handler is not disturbed.
+    """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _exit_by_signal)
+
+
+def _leave_sigterm() -> None:
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _exit_by_signal:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_by_signal(number: int, frame: FrameType | None) -> None:
@@ -237,11 +252,18 @@ def set_auto_init(enabled: bool) -> None:
 
 
 def _forget_in_child() -> None:
-    """A forked child has the parent's connection, but not its io thread: it has no session."""
+    """A forked child has copies of the parent's connections, but not its io thread: it has no session.
+
+    It must close them, or the node would live as long as it does. And it ends by SIGTERM as it would without us:
+    ``multiprocessing`` ends children that way.
+    """
     global _driver, _lock
     _lock = threading.RLock()
-    _driver = None
-    current.session = None
+    driver, _driver = _driver, None
+    if driver is not None:
+        current.session = None
+        driver.runtime.channel.abandon()
+    _leave_sigterm()
 
 
 if current.session is None:  # not in a worker

@@ -7,9 +7,13 @@ from typing import Any
 
 from asyncray.core.states import UNRESOLVED
 from asyncray.messages import CANCEL
+from asyncray.runtime import current
 from asyncray.runtime.references import LocalObject
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
+
+_FOR_EVER = 1e8
+"""Seconds: three years. Event loops reject much longer ones."""
 
 
 def locals_of(refs: object) -> list[LocalObject]:
@@ -30,29 +34,32 @@ def locals_of(refs: object) -> list[LocalObject]:
         raise ValueError(
             f"Invalid type of object refs: the list contains a {type(bad).__name__} ({bad!r:.80}), not only ObjectRefs."
         ) from None
-    references = require().references
-    for local in found:
-        if local.home is not references:
-            raise ValueError(foreign(local))
+    check_homes(found)
     return found
 
 
-def foreign(local: LocalObject) -> str:
-    """The message about a ref of a session that is over."""
-    return (
-        f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "
-        "the session in which they were made."
-    )
+def check_homes(found: Sequence[LocalObject]) -> None:
+    """Raises ValueError if one is of a session that is over."""
+    if found:
+        references = current.check_home(found[0]).references
+        for local in found:
+            if local.home is not references:
+                current.check_home(local)
 
 
-def check_timeout(timeout: object) -> None:
-    """Raises ValueError or TypeError for what is no timeout."""
+def check_timeout(timeout: float | None) -> float | None:
+    """The timeout; None if it is longer than clocks can count.
+
+    Raises:
+        TypeError, ValueError: this is none.
+    """
     if timeout is None:
-        return
+        return None
     if not isinstance(timeout, (int, float)):
         raise TypeError(f"The timeout must be a number of seconds or None, not {type(timeout).__name__}.")
-    if timeout < 0:
+    if not timeout >= 0:
         raise ValueError(f"The timeout must not be negative, not {timeout}.")
+    return None if timeout > _FOR_EVER else timeout
 
 
 def check_wait(refs: object, num_returns: object, timeout: object) -> list[LocalObject]:
@@ -80,10 +87,7 @@ def check_wait(refs: object, num_returns: object, timeout: object) -> list[Local
         raise ValueError(f"Invalid number of objects to return {num_returns!r}: it must be 1 or more.")
     if num_returns > len(found):
         raise ValueError(f"num_returns cannot be greater than the number of refs given: {num_returns} of {len(found)}.")
-    references = require().references
-    for local in found:
-        if local.home is not references:
-            raise ValueError(foreign(local))
+    check_homes(found)
     return found
 
 
@@ -125,8 +129,7 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
     runtime = require()
-    if ref._local.home is not runtime.references:
-        raise ValueError(foreign(ref._local))
+    current.check_home(ref._local)
     if force and ref._local.actor_call:
         raise ValueError("force=True is not supported for actor tasks.")
     runtime.post((CANCEL, ref.task_id(), force, recursive))

@@ -10,7 +10,10 @@ Calls of one caller are posted in the order in which they were submitted: one th
 the later ones of its *lane*, not those of other callers. Actors that run calls concurrently have no order to keep.
 Posted calls are sent ahead to the actor's process up to a window; the rest stays in the mailbox.
 
-Invariants (``check``): only an ALIVE actor has calls in flight; a dead one has no calls, no worker and no resources.
+The resources of an actor are free when its process is gone, not before: what it had may be a device, or a lock.
+
+Invariants (``check``): only an ALIVE actor has calls in flight; a dead one has no calls and no worker; one that is dead
+and has no handle is not in the table.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ from typing import Any
 
 from asyncray.core.records import Actor, Client, Fault, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ACTOR, ALIVE, DEAD, LEAVING, OVER, PENDING, QUEUED, RESTARTING, SENT, STARTING
-from asyncray.messages import FAULT, INVOKE
+from asyncray.core.states import ALIVE, DEAD, OVER, PENDING, QUEUED, RESTARTING, SENT, STARTING
+from asyncray.exceptions import ActorDiedError, ActorUnavailableError
+from asyncray.messages import FAULT, INVOKE, PLAIN
+
+MOST_CAUSES = 1000
+"""So many actors that are dead and forgotten can still say what they died of, to handles that do not count."""
 
 
 class Actors:
@@ -37,6 +44,7 @@ class Actors:
         self._finish = finish
         self.table: dict[bytes, Actor] = {}
         self.names: dict[tuple[str, str], Actor] = {}
+        self._causes: dict[bytes, Fault] = {}
 
     def __repr__(self) -> str:
         return f"<Actors {len(self.table)}>"
@@ -49,6 +57,11 @@ class Actors:
             actor.name = name
             self.names[name] = actor
 
+    def absent(self, actor_id: bytes) -> Fault:
+        """Why an actor is not in the table."""
+        text = "The actor is gone: it ended, or belongs to another session."
+        return self._causes.get(actor_id) or ["ActorDiedError", {"actor_id": actor_id.hex(), "message": text}]
+
     # Calls ------------------------------------------------------------------------------------------------------------
 
     def submit(self, call: Task) -> None:
@@ -60,7 +73,7 @@ class Actors:
             self._finish(call, FAULT, actor.cause)
             return
         if self._unreachable(actor) and not call.retries:
-            self._finish(call, FAULT, actor.fault("ActorUnavailableError", "The actor is restarting."))
+            self._finish(call, FAULT, actor.fault("ActorUnavailableError", ActorUnavailableError.RESTARTING))
             return
         if actor.ordered:
             lane = actor.lanes.get(call.submitter)
@@ -149,8 +162,12 @@ class Actors:
 
     def constructed(self, actor: Actor) -> None:
         """The constructor has returned: calls flow."""
+        if actor.state != STARTING:
+            return  # said twice
         actor.move(ALIVE)
         actor.task.state = OVER
+        if not actor.restarts:
+            self._finish(actor.task, PLAIN, None)  # its arguments are not needed again
         self._pump(actor)
         if actor.unreferenced and not actor.pending:
             self._end_unreferenced(actor)
@@ -159,7 +176,7 @@ class Actors:
         """The last handle is gone: the actor ends when it has done what was submitted."""
         actor.unreferenced = True
         if actor.state == DEAD:
-            self.free_name(actor)
+            self._forget(actor)
         elif not actor.detached and not actor.pending:
             self._end_unreferenced(actor)
 
@@ -168,7 +185,7 @@ class Actors:
             return
         if actor.state == STARTING:
             return  # when it is constructed
-        fault = actor.fault("ActorDiedError", "The actor is dead because all references to it were removed.")
+        fault = actor.fault("ActorDiedError", ActorDiedError.OUT_OF_SCOPE)
         self.retire(actor, fault, "it is out of scope")
 
     def retire(self, actor: Actor, fault: Fault, why: str) -> None:
@@ -194,29 +211,39 @@ class Actors:
         actor.move(DEAD)
         actor.cause = fault
         self._leave_worker(actor)
-        if actor.detached or actor.unreferenced:
+        if actor.detached:
             self.free_name(actor)
-        for call in self._take_calls(actor):
+        if actor.unreferenced:
+            self._forget(actor)
+        calls = self._take_posted(actor)
+        for lane in actor.lanes.values():
+            calls += lane
+        actor.lanes.clear()
+        for call in calls:
             self._finish(call, FAULT, fault)
         self._finish(actor.task, FAULT, fault)  # its arguments are not needed for another restart
 
-    def _leave_worker(self, actor: Actor) -> None:
-        worker, actor.worker, actor.lease = actor.worker, None, None
-        if worker is None:
-            return
-        worker.actor = None
-        if worker.state == ACTOR:
-            worker.state = LEAVING
-        self._scheduler.worker_gone(worker)
+    @staticmethod
+    def _leave_worker(actor: Actor) -> None:
+        if actor.worker is not None:
+            actor.worker.actor = None
+        actor.worker = actor.lease = None
 
-    def _take_calls(self, actor: Actor) -> list[Task]:
-        calls = [*actor.inflight.values(), *actor.mailbox]
-        for lane in actor.lanes.values():
-            calls += lane
+    @staticmethod
+    def _take_posted(actor: Actor) -> list[Task]:
+        calls = [*actor.inflight.values(), *(call for call in actor.mailbox if call.state != OVER)]
         actor.inflight.clear()
         actor.mailbox.clear()
-        actor.lanes.clear()
-        return [call for call in calls if call.state != OVER]
+        return calls
+
+    def _forget(self, actor: Actor) -> None:
+        """Dead, and nobody has a handle that counts."""
+        self.free_name(actor)
+        self.table.pop(actor.id, None)
+        if actor.cause is not None:
+            self._causes[actor.id] = actor.cause
+            if len(self._causes) > MOST_CAUSES:
+                del self._causes[next(iter(self._causes))]
 
     def free_name(self, actor: Actor) -> None:
         """The name may be given again."""
@@ -227,7 +254,8 @@ class Actors:
         """The actor's process ended and nobody had asked for it: a restart if one is left."""
         if actor.state == DEAD:
             return
-        if not actor.restarts:
+        wanted = actor.detached or actor.pending or not actor.unreferenced
+        if not actor.restarts or not wanted:
             self.die(actor, actor.fault("ActorDiedError", message))
             return
         if actor.restarts > 0:
@@ -235,24 +263,19 @@ class Actors:
         actor.restarted += 1
         self._leave_worker(actor)
         actor.move(RESTARTING)
-        again = []
-        for call in self._take_calls(actor):
-            if call.missing or call.submitter in actor.lanes:
-                actor.lanes.setdefault(call.submitter, deque()).append(call)  # it was not on its way yet
-            elif call.retries and not call.cancelled:
-                call.retries -= call.retries > 0
-                call.worker = call.lease = None
-                call.state = QUEUED
-                again.append(call)
-            else:
-                fault = actor.fault("ActorUnavailableError", f"The actor is restarting. {message}")
-                self._finish(call, FAULT, fault)
-        actor.mailbox.extendleft(reversed(again))
+        actor.task.worker = actor.task.lease = None
         self._scheduler.enqueue(actor.task)
-
-    def remove(self, actor: Actor) -> None:
-        """Nobody can ask for the dead actor any more."""
-        self.table.pop(actor.id, None)
+        calls = self._take_posted(actor)
+        for call in calls:
+            call.worker = call.lease = None
+            call.state = QUEUED
+            if call.retries and not call.cancelled:
+                call.retries -= call.retries > 0
+                actor.mailbox.append(call)
+        # Only now, as the end of the last call may be the actor's. What waits in lanes was not on its way yet.
+        unavailable = actor.fault("ActorUnavailableError", f"{ActorUnavailableError.RESTARTING} {message}")
+        for call in set(calls).difference(actor.mailbox):
+            self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
     def check(self) -> None:
         """Raises AssertionError where the lives contradict themselves."""
@@ -263,4 +286,5 @@ class Actors:
                 assert actor.worker.actor is actor, f"{actor} is not its worker's"
             if actor.state == DEAD:
                 assert not (actor.mailbox or actor.lanes), f"{actor} has calls"
+                assert not actor.unreferenced, f"{actor} should be forgotten"
                 assert actor.cause is not None, f"{actor} died of nothing"

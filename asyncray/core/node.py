@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asyncray.core.allocator import Allocator
+from asyncray.core.jobs import Jobs
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import CloseClient, Note, Outbox, StopNode
-from asyncray.core.records import Actor, Client, Job, Template, Worker
+from asyncray.core.records import Client, Job, Template, Worker
 from asyncray.core.requests import Requests
 from asyncray.core.resources import UNIT, Resources
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import DEAD, LEAVING
+from asyncray.core.states import DEAD
 from asyncray.core.store import Store
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
+from asyncray.exceptions import ActorDiedError
 from asyncray.messages import (
     ABANDON,
     ALLOCATE,
@@ -33,7 +35,6 @@ from asyncray.messages import (
     DROP,
     EXITING,
     FAILED,
-    FAULT,
     FUNCTION,
     HOLD,
     KILL,
@@ -84,7 +85,6 @@ class NodeMachine:
         self.facts = dict(facts)
         self.outbox = Outbox()
         self.clients: dict[int, Client] = {}
-        self.jobs: dict[bytes, Job] = {}
         cpus = int(resources.get("CPU", 0))
         self.resources = Resources(resources)
         self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients.values())
@@ -95,12 +95,12 @@ class NodeMachine:
         )
         self.work = Work(self.outbox, self.store, self.objects, self.scheduler)
         self.actors = self.work.actors
+        self.jobs = Jobs(self.work, self.pool)
         self.requests = Requests(
             self.outbox, node_id, self.facts, self.work, self.scheduler, self.store, self.clients, self.stop
         )
         self.stopping = False
         self._client_count = 0
-        self._job_count = 0
         self._template_count = 0
         self._handlers = self._table()
 
@@ -126,8 +126,8 @@ class NodeMachine:
             DONE_MANY: lambda client, m: work.done_many(_worker(client), m),
             FAILED: lambda client, m: work.failed(_worker(client), m),
             RETURNED: lambda client, m: work.returned(_worker(client), m[1]),
-            BLOCKED: lambda client, m: work.waits(m[1], True),
-            UNBLOCKED: lambda client, m: work.waits(m[1], False),
+            BLOCKED: lambda client, m: work.waits(_worker(client), m[1], True),
+            UNBLOCKED: lambda client, m: work.waits(_worker(client), m[1], False),
             CANCEL: lambda client, m: work.cancel(m[1], m[2], m[3]),
             HOLD: lambda client, m: objects.hold(client, m[1]),
             DROP: lambda client, m: objects.drop(client, m[1]),
@@ -148,13 +148,8 @@ class NodeMachine:
 
     def driver_connected(self, pid: int, namespace: str, setup: dict[str, Any]) -> Client:
         """A driver said hello: a job begins."""
-        self._job_count += 1
-        job = Job(self._job_count.to_bytes(4, "big"), namespace, setup)
-        self.jobs[job.id] = job
         client = self._new_client("driver", pid)
-        client.job = job
-        job.driver = client
-        self._welcome(client, job)
+        self._welcome(client, self.jobs.begin(client, namespace, setup))
         self.pool.fill(self.now)
         return client
 
@@ -192,43 +187,23 @@ class NodeMachine:
         client.alive = False
         client.out.clear()
         self.clients.pop(client.number, None)
-        if client.worker is not None and client.worker.state != LEAVING:
-            self.pool.kill(client.worker, "it closed its connection", self.now)
+        if client.worker is not None:
+            self.pool.disconnected(client.worker, self.now)
         if client.role == "driver" and client.job is not None:
-            self._job_over(client.job)
-        self._owner_gone(client)
+            self.jobs.over(client.job, self.now)
+        if client.worker is None or not client.worker.polite:
+            self._owner_gone(client)
         self.store.client_gone(client)
         self.objects.client_gone(client)
         self._settle_lives()
 
     def _owner_gone(self, client: Client) -> None:
         for actor in [actor for actor in self.actors.table.values() if actor.owner is client]:
-            if not actor.detached:
-                fault = actor.fault("ActorDiedError", "The actor is dead because its owner has died.")
+            # A worker may have become the very actor that a task on it had made: such an actor may be restarted.
+            itself = actor.worker is not None and actor.worker is client.worker
+            if not (actor.detached or itself or actor.state == DEAD):
+                fault = actor.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
                 self.actors.kill(actor, fault, "its owner has died")
-
-    def _job_over(self, job: Job) -> None:
-        job.over = True
-        lasting = {actor.worker.client for actor in self.actors.table.values() if actor.detached and actor.worker}
-        for actor in [actor for actor in self.actors.table.values() if actor.job is job and not actor.detached]:
-            if actor.owner not in lasting:
-                fault = actor.fault("ActorDiedError", "The actor is dead because its job is over.")
-                self.actors.kill(actor, fault, "its job is over")
-        wanted: set[Worker] = set()
-        for task in list(self.work.tasks.values()):
-            if task.template.job is not job or (task.actor is not None and task.actor.task is task):
-                continue
-            if task.submitter in lasting or (task.actor is not None and task.actor.detached):
-                if task.worker is not None:
-                    wanted.add(task.worker)
-                continue
-            self.work.finish(task, FAULT, ["OwnerDiedError", {"message": "The driver of the task's job has ended."}])
-        for worker in self.pool.of_job(job):
-            if worker.actor is None and worker not in wanted:
-                self.pool.kill(worker, "its job is over", self.now)
-        self.scheduler.job_over(job)
-        if not any(actor.job is job and actor.state != DEAD for actor in self.actors.table.values()):
-            del self.jobs[job.id]
 
     def worker_started(self, number: int, pid: int) -> None:
         """The zygote forked it."""
@@ -236,7 +211,7 @@ class NodeMachine:
 
     def worker_exited(self, number: int, how: str) -> None:
         """A worker process ended; ``how`` tells people (signal or exit code, last log lines)."""
-        worker = self.pool.exited(number)
+        worker = self.pool.exited(number, self.now)
         if worker is None:
             return
         if worker.why:
@@ -244,6 +219,7 @@ class NodeMachine:
         if worker.client is not None:
             self.client_gone(worker.client)
         self.work.worker_exited(worker, how)
+        self.jobs.tick(self.now)
         self.pool.fill(self.now)
         self._settle_lives()
 
@@ -262,6 +238,9 @@ class NodeMachine:
         Raises:
             Exception: the client sent what makes no sense; its connection is to be closed.
         """
+        # 1. a worker writes and ends; 2. its exit is seen, and its work given to others; 3. what it wrote is read.
+        if not client.alive:
+            return
         handlers = self._handlers
         for message in messages:
             handlers[message[0]](client, message)
@@ -314,18 +293,18 @@ class NodeMachine:
     def _kill(self, client: Client, message: Any) -> None:
         _, actor_id, no_restart = message
         actor = self.actors.table.get(actor_id)
-        if actor is None or actor.state == DEAD:
+        if actor is None:
             return
         if no_restart or not actor.restarts:
-            fault = actor.fault("ActorDiedError", "The actor is dead because it was killed by `ray.kill`.")
+            fault = actor.fault("ActorDiedError", ActorDiedError.KILLED)
             self.actors.kill(actor, fault, "it was killed by `ray.kill`")
-            self.actors.free_name(actor)
+            self.actors.free_name(actor)  # that of one that crashed before, too
         elif actor.worker is not None:
             self.pool.kill(actor.worker, "it was killed by `ray.kill`", self.now)
 
     def _exiting(self, client: Client, message: Any) -> None:
         worker, why = _worker(client), message[1]
-        actor: Actor | None = worker.actor
+        actor = worker.actor
         self.pool.leaving(worker, why, self.now)
         if actor is not None:
             self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
@@ -334,10 +313,7 @@ class NodeMachine:
         """Actors whose last handle is gone."""
         ended = self.objects.ended_lives
         while ended:
-            actor = ended.pop()
-            self.actors.unreferenced(actor)
-            if actor.state == DEAD:
-                self.actors.remove(actor)
+            self.actors.unreferenced(ended.pop())
 
     # Time -------------------------------------------------------------------------------------------------------------
 
@@ -346,6 +322,7 @@ class NodeMachine:
         self.pool.tick(self.now)
         self.store.tick(self.now, KEEP_WARM, TRIM_AFTER)
         self.scheduler.tick()
+        self.jobs.tick(self.now)
 
     @property
     def restless(self) -> bool:

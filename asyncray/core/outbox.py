@@ -58,7 +58,12 @@ class StopNode:
 
 @dataclass(frozen=True, slots=True)
 class ReadLogs:
-    """Send the workers' new output to their drivers, before the messages that are queued now. Nothing follows."""
+    """Send the workers' new output to their drivers, before the messages that are queued now. Nothing follows.
+
+    The client is a driver that is about to end: it gets unfinished lines, too.
+    """
+
+    client: Client
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,12 +84,7 @@ class Requests:
     def _get_actor(self, client: Client, namespace: str, name: str) -> Any:
         actor = self._actors.names.get((namespace, name))
         if actor is None or actor.state == DEAD:
-            raise Refusal(
-                "ValueError",
-                f"Failed to look up actor with name '{name}'. This could be because 1. You are trying to look up a "
-                "named actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the "
-                f"namespace of the actor (looked in {namespace!r}).",
-            )
+            return None
         return [actor.id, actor.handle]
 
     def _list_named_actors(self, client: Client, namespace: str | None) -> Any:
@@ -139,9 +134,12 @@ class Requests:
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
         }
 
+    def _ping(self, client: Client) -> Any:
+        """A client wants to have got all that it has asked for before."""
+
     def _goodbye(self, client: Client) -> Any:
         """A driver is about to end: it gets its workers' output before the answer."""
-        self._outbox.do(ReadLogs())
+        self._outbox.do(ReadLogs(client))
 
     def _stop(self, client: Client) -> Any:
         self._stop_node("it was told to stop")
@@ -169,6 +167,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "available_resources": Requests._available_resources,
     "nodes": Requests._nodes,
     "status": Requests._status,
+    "ping": Requests._ping,
     "goodbye": Requests._goodbye,
     "stop": Requests._stop,
 }

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Job, Lease, Shape, Task, Template, Worker
+from asyncray.core.records import Job, Lease, Shape, Task, Worker
 from asyncray.core.resources import UNIT, Demand, Grant, Resources
 from asyncray.core.states import LEASED, OVER, QUEUED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
@@ -233,7 +233,7 @@ class Scheduler:
         first = not inflight
         while (task := shape.peek()) is not None:
             mean = task.template.mean
-            # Without retries it may start at most once. Behind another task nobody knew, after a crash, whether it did.
+            # Without retries it may start at most once: behind another, a crash would leave open whether it did.
             alone = mean is None or not task.retries or task.estimate == UNKNOWN
             estimate = UNKNOWN if alone or mean is None else mean + SHORTEST_TASK
             if inflight and (backlog + estimate > PIPELINE_MICROSECONDS or len(inflight) >= PIPELINE_TASKS):
@@ -280,7 +280,7 @@ class Scheduler:
             values = [(entry.id, entry.kind, value_for(entry, client)) for entry in task.dependencies]
         message: Message = (how, task.id, template.number, task.kind, task.payload, values)
         if how == CONSTRUCT and task.actor is not None:
-            message += (task.actor.restarted,)
+            message += (task.actor.restarted, task.actor.name[1] if task.actor.name else "")
         self._outbox.send(client, message)
 
     # What comes back --------------------------------------------------------------------------------------------------
@@ -359,6 +359,8 @@ class Scheduler:
         unstarted = list(worker.inflight.values())
         if unstarted:
             started.append(unstarted.pop(0))
+        for task in unstarted:
+            task.estimate = UNKNOWN  # its start may be what nobody heard of: from now on it is sent alone
         for task in (*started, *unstarted):
             if task.lease is not None and task.lease.grant.held:
                 self.resources.release(task.lease.grant)

@@ -21,6 +21,7 @@ from asyncray.core.records import Actor, Client, ObjectEntry, Task, Worker
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import OVER, QUEUED, SENT, UNRESOLVED, WAITING
 from asyncray.core.store import Store
+from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
 from asyncray.messages import ERROR, FAULT, SHARED, STOP_TASK
 
@@ -28,19 +29,14 @@ Value = tuple[int, Any, Sequence[bytes] | None]
 """kind, payload, IDs of the refs inside."""
 
 
-def cancelled_fault(task: Task) -> list[Any]:
-    """What ``get`` raises for a cancelled task."""
-    return ["TaskCancelledError", {"task_id": task.id.hex()}]
-
-
 class Work:
     """Tasks in progress. ``tasks`` holds them by ID until they are over."""
 
     def __init__(self, outbox: Outbox, store: Store, objects: Objects, scheduler: Scheduler) -> None:
-        self._outbox = outbox
+        self.outbox = outbox
         self._store = store
         self.objects = objects
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self.actors = Actors(scheduler, self.finish)
         self.tasks: dict[bytes, Task] = {}
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
@@ -58,7 +54,7 @@ class Work:
         if dependencies is None and nested is None and parent is None:
             self.tasks[task_id] = task  # the hot path
             task.returns = self._expect_returns(task, client)
-            self._scheduler.enqueue(task)
+            self.scheduler.enqueue(task)
             return
         if not self._register(task, client, dependencies, nested, parent):
             self.finish(task, FAULT, self._lost_argument(task))
@@ -72,8 +68,7 @@ class Work:
         whole = self._register(call, client, dependencies, nested, parent)
         actor = self.actors.table.get(actor_id)
         if actor is None:
-            text = "The actor is gone: it ended, or belongs to another session."
-            self.finish(call, FAULT, ["ActorDiedError", {"actor_id": actor_id.hex(), "message": text}])
+            self.finish(call, FAULT, self.actors.absent(actor_id))
         elif not whole:
             self.finish(call, FAULT, self._lost_argument(call))
         elif not self._fail_by_dependency(call):
@@ -117,8 +112,9 @@ class Work:
             task.returns = self._expect_returns(task, client)
         if parent_id is not None:
             parent = self.tasks.get(parent_id)
-            task.depth = 1 if parent is None else parent.depth + 1
             if parent is not None:
+                # Deeper is what a task may wait for, as it occupies a worker. Actors occupy theirs anyhow.
+                task.depth = parent.depth + (parent.actor is None)
                 task.parent = parent
                 if parent.children is None:
                     parent.children = {}
@@ -146,17 +142,17 @@ class Work:
             return False
         for entry in task.dependencies:
             if entry.kind in (ERROR, FAULT):
-                self.finish(task, entry.kind, entry.payload)
+                self._end_task(task, entry.kind, entry.payload)
                 return True
         return False
 
     def _ready(self, task: Task) -> None:
         if self._fail_by_dependency(task):
             return
-        if task.actor is not None and task.actor.task is not task:
-            self.actors.dependencies_ready(task)
+        if task.actor is None or task.constructs:
+            self.scheduler.enqueue(task)
         else:
-            self._scheduler.enqueue(task)
+            self.actors.dependencies_ready(task)
 
     def _resolved(self, task: Task, entry: ObjectEntry) -> None:
         """One of its dependencies is there."""
@@ -174,12 +170,12 @@ class Work:
         """DONE: a task with one return value (or a constructor, or a task with none) has run."""
         _, task_id, microseconds, kind, payload, contained = message
         task = self._came_back(worker, task_id, microseconds)
-        if task is not None and task.actor is not None and task.actor.task is task:
+        if task is not None and task.actor is not None and task.constructs:
             self.actors.constructed(task.actor)
         elif kind == SHARED:
             self._finish_shared(worker, task, ((kind, payload, contained),))
         elif task is not None:
-            self._finish_all(task, ((kind, payload, contained),))
+            self._finish_all(task, ((kind, payload, contained),) if task.returns else ())
 
     def done_many(self, worker: Worker, message: Any) -> None:
         """DONE_MANY: a task with several return values has run."""
@@ -201,7 +197,10 @@ class Work:
                 else:
                     self._store.free(allocation)
             checked.append((kind, payload, contained))
-        if task is not None:
+        if task is not None and len(checked) != len(entries):
+            message = f"{task.template.name} returned {len(checked)} values, not {len(entries)}"
+            self.finish(task, FAULT, ["AsyncraySystemError", {"message": message}])
+        elif task is not None:
             self._finish_all(task, checked)
 
     def failed(self, worker: Worker, message: Any) -> None:
@@ -211,29 +210,36 @@ class Work:
         if task is None:
             return
         actor = task.actor
-        if actor is not None and actor.task is task:
+        if actor is not None and task.constructs:
             self._constructor_failed(actor, kind, payload)
         elif retryable and task.retries and not task.cancelled:
             task.retries -= task.retries > 0
             if actor is not None:
                 self.actors.resend(task)
             else:
-                self._scheduler.enqueue(task)
+                self.scheduler.enqueue(task)
         elif task.cancelled and kind == ERROR and payload == b"":
-            self._end_task(task, FAULT, cancelled_fault(task))
+            self.finish(task, FAULT, task.cancelled_fault())
         else:
-            self._end_task(task, kind, payload)
+            self.finish(task, kind, payload)
 
     def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
+        lease = worker.lease
+        if lease is not None and lease.blocked:
+            self.scheduler.unblock(lease, task_id, over=True)
         task = self.tasks.get(task_id)
         if task is None or task.worker is not worker:
-            return None  # it is over, or was given to somebody else since: a late answer
+            # A late answer: the task was ended from outside, or the worker says it twice.
+            given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)
+            if given_up is not None:
+                self.scheduler.finished(given_up, microseconds)
+            return None
         if task.actor is None:
-            self._scheduler.finished(task, microseconds)
+            self.scheduler.finished(task, microseconds)
         return task
 
     def _constructor_failed(self, actor: Actor, kind: int, payload: Any) -> None:
-        message = "The actor died because of an error raised in its creation task"
+        message = ActorDiedError.CREATION_FAILED
         fields: dict[str, Any] = {"actor_id": actor.id.hex(), "message": message}
         if kind == ERROR:
             fields["cause"] = payload
@@ -247,9 +253,8 @@ class Work:
 
     def _end_task(self, task: Task, kind: int, payload: Any) -> None:
         """The task is over with an error: its actor's end if it is a constructor."""
-        actor = task.actor
-        if actor is not None and actor.task is task:
-            self._constructor_failed(actor, kind, payload)
+        if task.actor is not None and task.constructs:
+            self._constructor_failed(task.actor, kind, payload)
         else:
             self.finish(task, kind, payload)
 
@@ -276,11 +281,10 @@ class Work:
         if self.tasks.pop(task.id, None) is None:
             return
         if task.state == QUEUED and task.actor is None:
-            self._scheduler.forget(task)
+            self.scheduler.forget(task)
         task.state = OVER
-        parent = task.parent
-        if parent is not None and parent.children is not None:
-            parent.children.pop(task.id, None)
+        if task.parent is not None or task.children is not None:
+            self._leave_family(task)
         resolve = self.objects.resolve
         for entry, (kind, payload, contained) in zip(task.returns, values, strict=True):
             for dependent in resolve(entry, kind, payload, contained):
@@ -289,8 +293,17 @@ class Work:
             self.objects.unuse_all(task.dependencies)
         if task.nested:
             self.objects.unuse_all(task.nested)
-        if task.actor is not None and task.actor.task is not task:
+        if task.actor is not None and not task.constructs:
             self.actors.call_over(task)
+
+    @staticmethod
+    def _leave_family(task: Task) -> None:
+        """Else a task that submits its successor, and that the next, would keep all of them in memory."""
+        if task.parent is not None and task.parent.children is not None:
+            task.parent.children.pop(task.id, None)
+        for child in (task.children or {}).values():
+            child.parent = None
+        task.parent = task.children = None
 
     # Cancelling -------------------------------------------------------------------------------------------------------
 
@@ -307,50 +320,49 @@ class Work:
             self._cancel_one(member, force)
 
     def _cancel_one(self, task: Task, force: bool) -> None:
-        if task.actor is not None and task.actor.task is task:
+        if task.constructs:
             return  # actors are killed, not cancelled
         task.cancelled = True
         if task.state in (WAITING, QUEUED):
-            self.finish(task, FAULT, cancelled_fault(task))
+            self.finish(task, FAULT, task.cancelled_fault())
         elif task.state == SENT and task.worker is not None:
             self._stop(task, task.worker, force)
 
     def _stop(self, task: Task, worker: Worker, force: bool) -> None:
         running = task.id in worker.nested or next(iter(worker.inflight), None) == task.id
         if force and task.actor is None and running:
-            self._scheduler.pool.kill(worker, "a task was cancelled by force", self._scheduler.now)
+            self.scheduler.pool.kill(worker, "a task was cancelled by force", self.scheduler.now)
         elif worker.client is not None:
-            self._outbox.send(worker.client, (STOP_TASK, task.id))
+            self.outbox.send(worker.client, (STOP_TASK, task.id))
 
     # Workers ----------------------------------------------------------------------------------------------------------
 
     def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
         """RETURNED: the worker has not started these and will not."""
         found = [task for task_id in task_ids if (task := worker.inflight.get(task_id)) is not None]
-        self._scheduler.returned(worker, found)
+        self.scheduler.returned(worker, found)
         for task in found:
             if task.cancelled and task.state == QUEUED:
-                self.finish(task, FAULT, cancelled_fault(task))
-        self._scheduler.settle(worker)
+                self.finish(task, FAULT, task.cancelled_fault())
+        self.scheduler.settle(worker)
 
-    def waits(self, task_id: bytes, begins: bool) -> None:
+    def waits(self, worker: Worker, task_id: bytes, begins: bool) -> None:
         """BLOCKED, UNBLOCKED: a task waits for an object, or goes on."""
-        task = self.tasks.get(task_id)
-        if task is None or task.lease is None:
-            return
+        task = worker.inflight.get(task_id) or worker.nested.get(task_id)
+        lease = task.lease if task is not None else worker.lease if worker.actor is not None else None
+        if lease is None:
+            return  # the task is over, or not this worker's any more
         if begins:
-            self._scheduler.block(task.lease)
+            self.scheduler.block(lease, task_id)
         else:
-            self._scheduler.unblock(task.lease)
+            self.scheduler.unblock(lease, task_id)
 
     def worker_exited(self, worker: Worker, how: str) -> None:
         """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
+        started, unstarted = self.scheduler.worker_gone(worker)
         actor = worker.actor
         if actor is not None:
-            text = f"The actor is dead because its worker process has died: {actor.task.template.name}, {how}"
-            self.actors.lost(actor, text)
-            return
-        started, unstarted = self._scheduler.worker_gone(worker)
+            self.actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
         if worker.polite:
             started, unstarted = [], started + unstarted
         for task in reversed(unstarted):
@@ -367,13 +379,13 @@ class Work:
 
     def _again(self, task: Task) -> None:
         if task.cancelled:
-            self.finish(task, FAULT, cancelled_fault(task))
+            self.finish(task, FAULT, task.cancelled_fault())
         else:
-            self._scheduler.enqueue(task, first=True)
+            self.scheduler.enqueue(task, first=True)
 
     def _crashed(self, task: Task, how: str) -> None:
         if task.cancelled:
-            fault = cancelled_fault(task)
+            fault = task.cancelled_fault()
         else:
             fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.template.name} died: {how}"}]
         self.finish(task, FAULT, fault)
@@ -384,6 +396,5 @@ class Work:
         for task in self.tasks.values():
             waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
             assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
-            constructor = task.actor is not None and task.actor.task is task
-            assert task.state != OVER or constructor, f"{task} is over and in the books"
+            assert task.state != OVER or task.constructs, f"{task} is over and in the books"
             assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"

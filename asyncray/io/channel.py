@@ -2,10 +2,12 @@
 
 Measured, why this is no event loop: a hop between two threads costs 20 to 25 us, and importing asyncio with uvloop
 60 ms in every driver and in the zygote. So whoever has to wait for an answer writes its request itself, from its own
-thread, and the one io thread reads. What nobody waits for is written by the io thread.
+thread, and reads the answer itself, too: the right to read is a *baton*, which the io thread lends to threads that
+come back for it within a millisecond (15 % more calls a second in the rhythm of request and answer). What nobody waits
+for is written and read by the io thread.
 
-The io thread sleeps in ``poll``. After something came it stays awake for a moment (*hot*): what is posted then needs
-no wake-up, which in a request-response rhythm saves a system call and a switch for each call.
+Who reads sleeps in ``poll``. After something came it stays awake for a moment (*hot*): what is posted then needs
+no wake-up, which in that rhythm saves a system call and a switch for each call.
 
 Promises: messages are written in the order in which ``collect`` gives them; ``closed`` is called once. It does not
 know what the messages mean.
@@ -17,8 +19,11 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections import deque
+from collections.abc import Callable
 
+from asyncray.io.interrupts import DeferredInterrupt
 from asyncray.messages import Message
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode
 
@@ -37,6 +42,7 @@ class Channel:
         collect: gives the messages to write now. Called under a lock, by any thread.
         received: takes a batch of messages, in the io thread.
         closed: called once in the io thread when the stream has ended, with the reason.
+        anyone_waiting: true while other threads or loops wait for messages.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Channel:
         collect: Callable[[], list[Message]],
         received: Callable[[list[Message]], None],
         closed: Callable[[str], None],
+        anyone_waiting: Callable[[], bool],
     ) -> None:
         self._socket = connection
         self._decoder = Decoder(limit)
@@ -56,9 +63,23 @@ class Channel:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._anyone_waiting = anyone_waiting
+        self._baton = threading.Lock()  # held by the thread that reads
+        self._wanted = False  # another thread would like to read
+        self._take_over = False  # the io thread is to read, and not to wait for others to do so
+        self._readings = 0
+        self._ended = False
+        self._reason = "the connection was closed"
+        self._quiet: int | None = None  # milliseconds after which a poll looks what was posted meanwhile
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._unsent: deque[memoryview] = deque()  # what the system's buffer did not take
+        self._writing = False  # poll waits for room in that, too
+        self._main_thread = threading.main_thread().ident
         self._armed = False
         self._hot = False
         self._stopping = False
+        self._poll.register(self._wake_read, select.POLLIN)
         self._thread = threading.Thread(target=self._run, name="asyncray-io", daemon=True)
 
     def __repr__(self) -> str:
@@ -72,93 +93,211 @@ class Channel:
         """Something is to be written, some time soon. Cheap, and safe in a finalizer: it takes no lock."""
         if not self._hot and not self._armed:
             self._armed = True
-            try:
-                os.write(self._wake_write, b"w")
-            except OSError:
-                pass  # closed, or a full pipe, which wakes just as well
+            self._wake()
 
-    def flush(self) -> None:
-        """Writes what there is, now, in this thread. Errors show in the io thread, which sees the stream end."""
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"w")
+        except OSError:
+            pass  # closed, or a full pipe, which wakes just as well
+
+    def flush(self) -> bool:
+        """Writes what there is, now, in this thread; what the socket does not take at once, whoever reads writes soon.
+
+        So nobody waits for a daemon that does not read: Ctrl-C and timeouts work. Errors show in the io thread, which
+        sees the stream end.
+
+        Returns:
+            True if there was something to write.
+        """
+        if threading.get_ident() == self._main_thread:
+            with DeferredInterrupt():
+                return self._write()
+        return self._write()
+
+    def _write(self) -> bool:
         with self._send_lock:
             messages = self._collect()
-            if messages:
-                self._write(messages)
-
-    def _write(self, messages: list[Message]) -> None:
-        try:
+            if not messages and not self._unsent:
+                return False
+            self._send()
             for start in range(0, len(messages), _FRAME_MESSAGES):
-                self._socket.sendall(encode(messages[start : start + _FRAME_MESSAGES]))
+                self._unsent.append(memoryview(encode(messages[start : start + _FRAME_MESSAGES])))
+                if len(self._unsent) == 1:
+                    self._send()
+            if self._unsent:
+                self._wake()
+            return True
+
+    def _send(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                done = self._socket.send(unsent[0], socket.MSG_DONTWAIT)
+                if done < len(unsent[0]):
+                    unsent[0] = unsent[0][done:]
+                else:
+                    unsent.popleft()
+        except BlockingIOError:
+            pass
         except OSError:
-            # The daemon is gone. The io thread reads the end of the stream and tells everybody who waits.
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            # The daemon is gone. Whoever reads sees the end of the stream and tells everybody who waits.
+            unsent.clear()
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was already
+
+    def drain(self, timeout: float) -> None:
+        """Writes everything, and waits until the system has taken it: the process is about to end."""
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        self.flush()
+        while self._unsent and time.monotonic() < deadline:
+            poll.poll(_HOT_MILLISECONDS)
+            self.flush()
 
     def stop(self, timeout: float) -> None:
         """Ends the stream and the io thread; waits for it, except in the io thread itself."""
         self._stopping = True
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        self._shut_down()
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join(timeout)
 
-    # In the io thread -------------------------------------------------------------------------------------------------
+    def abandon(self) -> None:
+        """Closes a fork's copies of the descriptors: the stream is the parent's. The io thread did not come along."""
+        self._hot = True  # no pokes any more: the pipe is gone
+        self._ended = True
+        self._send_lock = threading.Lock()  # a thread that was left behind may have held it
+        self._socket.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
-    def _run(self) -> None:
-        reason = "the connection was closed"
+    # Reading: by whoever holds the baton ------------------------------------------------------------------------------
+
+    def read_until(
+        self, done: Callable[[], bool], otherwise: Callable[[float | None], bool], timeout: float | None
+    ) -> bool:
+        """Waits for what the stream will bring, and reads it in this thread if no other thread is reading.
+
+        Args:
+            done: true once there is no need to wait.
+            otherwise: waits for the same while another thread reads; takes seconds, returns False when they are over.
+            timeout: seconds, or None.
+
+        Returns:
+            False if the time was over first.
+        """
+        if not self._baton.acquire(False):
+            self._wanted = True
+            return otherwise(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._readings += 1
         try:
-            self._loop()
-        except ProtocolViolation as error:
-            reason = f"the daemon sent nonsense: {error}"
-        except OSError as error:
-            reason = f"the connection broke: {error}"
+            while not done() and not self._ended and not self._stopping:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return done()
+                self._turn(deadline)
         finally:
-            self._hot = True  # no pokes any more
-            self._socket.close()
-            os.close(self._wake_read)
-            wake, self._wake_write = self._wake_write, -1
-            os.close(wake)
-            self._closed(reason)
+            self._baton.release()
+            if self._ended or self._stopping or self._anyone_waiting():
+                self._take_over = True  # others wait: the io thread should not wait for us to come back
+                self._wake()
+        return done() or otherwise(timeout)
 
-    def _loop(self) -> None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
-        timeout: int | None = None
-        while not self._stopping:
-            events = poll.poll(timeout)
-            self._hot = True
-            for descriptor in [descriptor for descriptor, _ in events]:
-                if descriptor == self._wake_read:
-                    self._armed = False
-                    os.read(self._wake_read, 64)
-                elif not self._read():
-                    return
-            if events:
-                if timeout is None:
-                    self.flush()
-                timeout = _HOT_MILLISECONDS
-                continue
+    def _turn(self, deadline: float | None = None) -> None:
+        """Waits for events once, and handles them."""
+        wait = self._quiet
+        if deadline is not None:
+            left = int((deadline - time.monotonic()) * 1000) + 1
+            wait = left if wait is None else min(wait, left)
+        if bool(self._unsent) != self._writing:
+            self._writing = not self._writing
+            self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._writing else 0))
+        events = self._poll.poll(wait)
+        self._hot = True
+        for descriptor, event in events:
+            if descriptor == self._wake_read:
+                self._woken()
+            elif event != select.POLLOUT and not self._read():
+                self._ended = True
+                return
+        if events:
+            if self._quiet is None or self._unsent:
+                self.flush()
+            self._quiet = _HOT_MILLISECONDS
+        else:
             # A quiet moment: write what was posted meanwhile, and if there was nothing, sleep. Whoever posts after
-            # ``_hot`` is off pokes; whoever posted before is seen by the flush that follows.
+            # ``_hot`` is off pokes; whoever posted before is seen by the write that follows.
             self._hot = False
-            timeout = _HOT_MILLISECONDS if self._flush_some() else None
+            self._quiet = _HOT_MILLISECONDS if self.flush() else None
 
-    def _flush_some(self) -> bool:
-        with self._send_lock:
-            messages = self._collect()
-            if messages:
-                self._write(messages)
-            return bool(messages)
+    def _woken(self) -> None:
+        self._armed = False
+        try:
+            os.read(self._wake_read, 64)
+        except BlockingIOError:
+            pass  # the last holder of the baton has read it
 
     def _read(self) -> bool:
+        """False at the end of the stream."""
+        try:
+            if threading.get_ident() == self._main_thread:
+                with DeferredInterrupt():
+                    return self._receive()
+            return self._receive()
+        except ProtocolViolation as error:
+            self._reason = f"the daemon sent nonsense: {error}"
+        except OSError as error:
+            self._reason = f"the connection broke: {error}"
+        return False
+
+    def _receive(self) -> bool:
         data = self._socket.recv(_READ_SIZE)
-        if not data:
-            return False
-        messages: Iterable[Message] = self._decoder.feed(data)
+        messages = self._decoder.feed(data)
         if messages:
-            self._received(list(messages))
-        return True
+            self._received(messages)
+        return bool(data)
+
+    # The io thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._keep_reading():
+                self._step_aside()
+        finally:
+            with self._baton:  # nobody else is in poll
+                self._ended = True
+                self._hot = True  # no pokes any more
+                self._socket.close()
+                os.close(self._wake_read)
+                wake, self._wake_write = self._wake_write, -1
+                os.close(wake)
+            self._closed(self._reason)
+
+    def _keep_reading(self) -> bool:
+        """Reads until another thread would like to. False at the end of the stream."""
+        with self._baton:
+            self._wanted = False
+            while not self._wanted:
+                if self._stopping or self._ended:
+                    return False
+                self._turn()
+            return True
+
+    def _step_aside(self) -> None:
+        """Lets threads that wait read for themselves, as long as one of them comes back within a millisecond."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        self._take_over = False
+        while not self._take_over:
+            readings = self._readings
+            if poll.poll(_HOT_MILLISECONDS):
+                self._woken()
+            self.flush()
+            if self._readings == readings:
+                return  # nobody came, or somebody reads for long: then the baton is waited for, asleep

@@ -13,12 +13,12 @@ from asyncray.wire.frames import Decoder, ProtocolViolation, encode
 class MessageStream(asyncio.Protocol):
     """A connection that carries frames.
 
-    Writing never waits: what a peer has not read yet is kept. That is bounded by what the peer asked for: results of
-    its own tasks and values that it subscribed to.
+    Writing never waits: what a peer has not read yet is kept (``backlog``). Whoever sends more than what the peer asked
+    for must look at that first.
 
     Args:
         limit: the largest frame to accept, in bytes.
-        received: takes a batch of messages. If it raises, the connection is closed.
+        received: takes a batch of messages.
         closed: called once when the connection has ended, with a reason, or None for a plain end.
     """
 
@@ -32,6 +32,7 @@ class MessageStream(asyncio.Protocol):
         self._received = received
         self._closed = closed
         self._why: str | None = None
+        self._over = False  # closed by us: nothing of the peer matters any more
         self.transport: asyncio.Transport | None = None
 
     def __repr__(self) -> str:
@@ -43,30 +44,42 @@ class MessageStream(asyncio.Protocol):
 
     def send(self, messages: list[Message]) -> None:
         """Writes a batch; drops it if the connection has ended."""
-        if self.transport is not None:
+        if self.transport is not None and not self._over:
             self.transport.write(encode(messages))
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that were sent and that the peer has not read yet, the system's own buffers apart."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     def close(self) -> None:
-        """Ends the connection when what was sent is written."""
+        """Ends the connection when what was sent is written. What comes meanwhile is not read."""
+        self._over = True
         if self.transport is not None:
             self.transport.close()
 
-    def abort(self) -> None:
-        """Ends the connection at once."""
+    def abort(self, why: str | None = None) -> None:
+        """Ends the connection at once, for a reason that ``closed`` is told."""
+        self._over = True
+        self._why = self._why or why
         if self.transport is not None:
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._over:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         try:
             messages = self._decoder.feed(data)
-            if messages:
-                self._received(self, messages)
         except ProtocolViolation as error:
-            self._why = str(error)
-            self.abort()
+            self.abort(str(error))
+            return
+        if messages:
+            self._received(self, messages)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None

@@ -14,7 +14,8 @@ def main() -> None:
     from asyncray.node.start import start_zygote_early  # light: no event loop yet
 
     config = json.loads(sys.argv[1])
-    os.umask(0o077)
+    for inherited in (config["lock"], config["driver"]):
+        os.set_inheritable(inherited, False)  # the zygote must not keep the driver's connection open
     zygote = start_zygote_early(config)
 
     from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile

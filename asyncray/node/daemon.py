@@ -7,16 +7,18 @@ that all that came in a turn is answered in one batch per client. Nothing is dec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from asyncray.config import FRAME_LIMIT, GREETING_LIMIT, START_DEADLINE, STOP_DEADLINE
+from asyncray.config import BACKLOG_LIMIT, FRAME_LIMIT, GREETING_LIMIT, START_DEADLINE, STOP_DEADLINE
 from asyncray.core.node import NodeMachine
 from asyncray.core.outbox import (
     CloseClient,
@@ -30,18 +32,27 @@ from asyncray.core.outbox import (
     StopNode,
 )
 from asyncray.core.records import Client
+from asyncray.io import sessions
+from asyncray.io.processes import end_children
 from asyncray.io.segments import Segment
 from asyncray.io.streams import MessageStream
-from asyncray.messages import HELLO, OUTPUT, REFUSED, VERSION, Message
-from asyncray.node.logs import Line, WorkerLogs
+from asyncray.messages import HELLO, REFUSED, VERSION, Message
+from asyncray.node.logs import WorkerLogs
+from asyncray.node.output import Output
 from asyncray.node.start import start_zygote
-from asyncray.node.zygotes import ZygoteLink, describe_end
+from asyncray.node.zygotes import End, ZygoteLink, describe_end
 
 _TICK = 0.5
 _QUICK_TICK = 0.01
-_LOG_TICK = 0.1
+_ROUND = 0.005
+_MOST_STRANGERS = 500
+"""Connections that have not greeted yet. Who comes honestly greets at once, so the oldest gives way."""
+
 _MOST_ZYGOTES = 5
 """Zygotes that may die on a node before it gives up: one is bad luck, five are a broken machine."""
+
+_PRUNE_AFTER = 2.0
+"""Seconds after the start until old session directories are removed: the first tasks do not wait for that."""
 
 log = logging.getLogger("asyncray.node")
 
@@ -49,19 +60,21 @@ log = logging.getLogger("asyncray.node")
 class Daemon:
     """One node's daemon.
 
+    A defect of its own (an exception where none can be) ends the node: who waits gets an error, and nobody hangs.
+
     Args:
         machine: decides.
-        address: path of the socket to serve.
-        logs: directory of the workers' output.
-        garbage: what the zygote removes when everything has ended.
+        directory: the session's.
+        lock: the descriptor that holds the session's lock.
     """
 
-    def __init__(self, machine: NodeMachine, address: str, logs: str, garbage: list[str]) -> None:
+    def __init__(self, machine: NodeMachine, directory: str, lock: int) -> None:
         self._machine = machine
-        self._address = address
-        self._logs_directory = logs
-        self._logs = WorkerLogs(logs)
-        self._garbage = garbage
+        self._directory = directory
+        self._lock = lock
+        self._address = sessions.socket_of(directory)
+        self._logs = WorkerLogs(os.path.join(directory, "logs"))
+        self._output = Output(self._logs, machine.pool, lambda client: self._streams.get(client.number))
         self._owner: MessageStream | None = None  # the connection of the driver that started this node
         self._streams: dict[int, MessageStream] = {}
         self._clients: dict[MessageStream, Client] = {}
@@ -71,18 +84,19 @@ class Daemon:
         self._quick = False
         self._stopped = asyncio.Event()
         self._why = ""
+        self._zygote = ZygoteLink(self)
         self._zygotes = 1
-        self._zygote: ZygoteLink | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._background: set[asyncio.Task[None]] = set()
         self._perform: dict[type[Command], Callable[[Any], None]] = {
             StartWorker: self._start_worker,
             KillWorker: self._kill_worker,
             CreateSegment: self._create_segment,
             RetireSegment: self._retire_segment,
             CloseClient: self._close_client,
-            ReadLogs: lambda command: self._read_logs(),
-            StopNode: self._stop_node,
+            ReadLogs: lambda command: self._read_for(command.client),
+            StopNode: lambda command: self._stop(command.reason),
             Note: lambda command: log.log(command.level, command.text),
         }
 
@@ -91,110 +105,151 @@ class Daemon:
 
     # Running ----------------------------------------------------------------------------------------------------------
 
-    async def run(self, zygote: tuple[socket.socket, int], driver: socket.socket | None) -> None:
+    async def run(
+        self, zygote: tuple[socket.socket, int], driver: socket.socket | None, ready: Callable[[], None]
+    ) -> None:
         """Serves until the node is told to stop, and cleans up.
 
         Args:
             zygote: the stream to the zygote, and its pid.
             driver: the connection of a driver that started this node for itself: the node ends with it.
+            ready: called when clients may connect.
         """
-        self._zygote = ZygoteLink(self, zygote[1])
-        await self._zygote.connect(zygote[0])
-        server = await self._loop.create_unix_server(self._new_stream, self._address)
-        if driver is not None:
-            driver.setblocking(False)
-            _, self._owner = await self._loop.create_connection(self._new_stream, sock=driver)
+        self._loop.set_exception_handler(self._defect)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
-        ticks = [self._loop.call_later(_TICK, self._tick), self._loop.call_later(_LOG_TICK, self._tick_logs)]
-        self._ticks = ticks
-        log.info("serving at %s", self._address)
-        await self._stopped.wait()
-        log.info("stopping: %s", self._why)
-        server.close()
-        await self._clean_up()
+        try:
+            await self._zygote.connect(*zygote)
+            server = await self._loop.create_unix_server(self._new_stream, self._address)
+            if driver is not None:
+                driver.setblocking(False)
+                owner = self._owner = self._new_stream()
+                await self._loop.create_connection(lambda: owner, sock=driver)
+            self._ticking = self._loop.call_later(_TICK, self._tick)
+            self._loop.call_later(_PRUNE_AFTER, self._prune)
+            log.info("serving at %s", self._address)
+            ready()
+            await self._stopped.wait()
+            log.info("stopping: %s", self._why)
+            server.close()
+        finally:
+            await self._clean_up()
 
     async def _clean_up(self) -> None:
-        for tick in self._ticks:
-            tick.cancel()
-        self._read_logs()
-        self._flush()
-        zygote = self._zygote
-        assert zygote is not None
-        zygote.release()
-        await zygote.wait(STOP_DEADLINE)
+        async with contextlib.AsyncExitStack() as steps:  # the last one first; if one fails, the others are still done
+            steps.callback(sessions.ended, self._directory)
+            steps.callback(sessions.remove, sessions.garbage_of(self._directory))
+            steps.callback(self._close_all)
+            steps.push_async_callback(self._end_processes)
+            if self._ticking is not None:
+                self._ticking.cancel()
+            self._output.read()
+            self._flush()
+
+    async def _end_processes(self) -> None:
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait([self._replacing])
+        self._zygote.release()
+        await self._zygote.wait(STOP_DEADLINE)
+        await self._end_children()
+
+    async def _end_children(self) -> None:
+        """What a zygote that was killed has left. It is ours, for this process is a subreaper."""
+        try:
+            async with asyncio.timeout(STOP_DEADLINE):
+                while not end_children():  # noqa: ASYNC110 - no event tells of the ends of strangers' children
+                    await asyncio.sleep(_ROUND)
+        except TimeoutError:
+            log.error("some processes do not even end when they are killed")
+
+    def _close_all(self) -> None:
         for segment in self._segments.values():
             segment.unlink()
         for stream in [*self._streams.values(), *self._greeting]:
             stream.close()
-        self._logs.close()
-        _remove_files(self._garbage)
+        self._output.close()
 
     def _machine_stop(self, why: str) -> None:
         self._machine.stop(why)
         self._flush_soon()
 
-    def _stop_node(self, command: Any) -> None:
-        self._why = command.reason
+    def _stop(self, why: str) -> None:
+        self._why = self._why or why
         self._stopped.set()
+
+    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something was raised in a callback. A connection that breaks is no defect; anything else is."""
+        error = context.get("exception")
+        log.error("%s", context.get("message"), exc_info=error)
+        if error is not None and not isinstance(error, OSError):
+            self._stop(f"a defect: {error!r}")
+
+    def _prune(self) -> None:
+        base = os.path.dirname(self._directory)
+        threading.Thread(target=sessions.prune, args=(base,), name="asyncray-prune", daemon=True).start()
 
     # Connections ------------------------------------------------------------------------------------------------------
 
     def _new_stream(self) -> MessageStream:
         stream = MessageStream(GREETING_LIMIT, self._received, self._closed)
-        self._greeting[stream] = self._loop.call_later(START_DEADLINE, stream.abort)
+        if len(self._greeting) >= _MOST_STRANGERS:
+            oldest = next(iter(self._greeting))
+            self._greeting.pop(oldest).cancel()
+            oldest.abort(f"{_MOST_STRANGERS} others came and it had not said hello")
+        self._greeting[stream] = self._loop.call_later(START_DEADLINE, stream.abort, "it did not say hello in time")
         return stream
 
     def _received(self, stream: MessageStream, messages: list[Message]) -> None:
         self._machine.now = self._loop.time()
         client = self._clients.get(stream)
-        if client is None:
-            client = self._greet(stream, messages[0])
-            messages = messages[1:]
-            if client is None:
-                return
         try:
+            if client is None:
+                client = self._greet(stream, messages[0])
+                messages = messages[1:]
+                if client is None:
+                    return
             self._machine.receive(client, messages)
         except Exception:  # the messages of one client make no sense: it ends, the node does not
-            log.exception("%s sent what makes no sense: its connection is closed", client)
-            stream.abort()
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+            log.exception("%s sent what makes no sense", client or "a stranger")
+            stream.abort("it sent what makes no sense")
+        self._flush_soon()
 
     def _greet(self, stream: MessageStream, message: Message) -> Client | None:
         refusal = self._check_greeting(stream, message)
-        if refusal is not None:
+        client = None if refusal is not None else self._admit(message)
+        if client is None:
+            refusal = refusal or "this worker is not expected"
             log.warning("a connection was refused: %s", refusal)
             stream.send([(REFUSED, refusal)])
             stream.close()
             return None
-        _, _, role, info = message
-        client: Client | None
-        if role == "driver":
-            client = self._machine.driver_connected(info["pid"], info["namespace"], info["setup"])
-        elif role == "worker":
-            client = self._machine.worker_connected(info["number"], info["pid"])
-        else:
-            client = self._machine.observer_connected(info["pid"])
-        if client is None:
-            stream.send([(REFUSED, "this worker is not expected")])
-            stream.close()
-            return None
-        self._greeting.pop(stream).cancel()
+        timer = self._greeting.pop(stream, None)
+        if timer is not None:
+            timer.cancel()
         stream.set_limit(FRAME_LIMIT)
         self._streams[client.number] = stream
         self._clients[stream] = client
         return client
 
+    def _admit(self, message: Message) -> Client | None:
+        _, _, role, info = message
+        if role == "driver":
+            return self._machine.driver_connected(info["pid"], info["namespace"], info["setup"])
+        if role == "worker":
+            return self._machine.worker_connected(info["number"], info["pid"])
+        return self._machine.observer_connected(info["pid"])
+
     def _check_greeting(self, stream: MessageStream, message: Message) -> str | None:
         if len(message) != 4 or message[0] != HELLO:
             return "it did not say hello"
         if message[1] != VERSION:
-            return f"it speaks version {message[1]!r} of the protocol, this node {VERSION}: upgrade the older one"
+            return f"it speaks version {message[1]!r:.20} of the protocol, this node {VERSION}: upgrade the older one"
         role, info = message[2], message[3]
-        wanted = {"driver": {"pid", "namespace", "setup"}, "worker": {"pid", "number"}, "observer": {"pid"}}
-        if role not in wanted or not isinstance(info, dict) or not wanted[role] <= info.keys():
+        wanted = _GREETINGS.get(role) if isinstance(role, str) else None
+        if wanted is None or type(info) is not dict:
+            return "its greeting is incomplete"
+        if any(type(info.get(name)) is not kind for name, kind in wanted.items()):
             return "its greeting is incomplete"
         user = _peer_user(stream)
         if user is not None and user != os.getuid():
@@ -210,11 +265,10 @@ class Daemon:
         client = self._clients.pop(stream, None)
         if why is not None:
             log.warning("the connection of %s was closed: %s", client or "a stranger", why)
-        if client is None:
-            return
-        self._streams.pop(client.number, None)
         self._machine.now = self._loop.time()
-        self._machine.client_gone(client)
+        if client is not None:
+            self._streams.pop(client.number, None)
+            self._machine.client_gone(client)
         if stream is self._owner:
             self._machine.stop("its driver has ended")
         self._flush_soon()
@@ -223,50 +277,48 @@ class Daemon:
 
     def worker_started(self, number: int, pid: int) -> None:
         """A worker was forked."""
+        self._machine.now = self._loop.time()
         self._machine.worker_started(number, pid)
 
-    def worker_ended(self, number: int, pid: int, status: int | None) -> None:
+    def worker_ended(self, number: int, end: End) -> None:
         """A worker is gone."""
+        if self._stopped.is_set():
+            return  # they all go: drivers hear of the node's end, not of that
         worker = self._machine.pool.workers.get(number)
-        if worker is not None:
-            self._send_output(worker.number, last=True)
-        how = describe_end(status, self._logs.tail(number))
-        self._logs.remove(number)
+        how = describe_end(end, "" if worker is None else self._output.ended(worker))
         self._machine.now = self._loop.time()
         self._machine.worker_exited(number, how)
         self._flush_soon()
 
     def zygote_ended(self) -> None:
         """The zygote is gone: a new one, unless the node ends."""
-        if self._machine.stopping:
+        if self._stopped.is_set():
             return
         log.error("the zygote has died, and all workers with it")
         self._zygotes += 1
         if self._zygotes > _MOST_ZYGOTES:
             self._machine_stop("its zygote died again and again")
             return
-        task = self._loop.create_task(self._new_zygote())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        old, self._zygote = self._zygote, ZygoteLink(self)  # what is wanted meanwhile waits in the new one
+        self._replacing = self._loop.create_task(self._replace(old, self._zygote))
+        self._replacing.add_done_callback(self._replaced)
 
-    async def _new_zygote(self) -> None:
-        old = self._zygote
-        connection, pid = start_zygote(self._address, self._logs_directory, self._garbage)
-        link = self._zygote = ZygoteLink(self, pid)
-        await link.connect(connection)
-        if old is not None:
-            await old.wait(STOP_DEADLINE)
-        self._machine.now = self._loop.time()
-        self._machine.pool.fill(self._machine.now)
-        self._flush_soon()
+    async def _replace(self, old: ZygoteLink, new: ZygoteLink) -> None:
+        await old.wait(STOP_DEADLINE)
+        await self._end_children()
+        await new.connect(*start_zygote(self._directory, self._lock))
+
+    def _replaced(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("no new zygote could be started", exc_info=error)
+            self._machine_stop(f"no new zygote could be started: {error}")
 
     def _start_worker(self, command: Any) -> None:
-        assert self._zygote is not None
         self._logs.add(command.number)
         self._zygote.fork(command.number)
 
     def _kill_worker(self, command: Any) -> None:
-        assert self._zygote is not None
         self._zygote.strike(command.number)
 
     # Commands ---------------------------------------------------------------------------------------------------------
@@ -280,6 +332,9 @@ class Daemon:
         segment.close()  # the daemon itself never looks inside; the name is what it needs
         self._segments[command.name] = segment
         self._machine.store.segment_created(command.name)
+
+    def _read_for(self, client: Client) -> None:
+        self._output.read(client)
 
     def _retire_segment(self, command: Any) -> None:
         self._segments.pop(command.name).unlink()
@@ -308,8 +363,13 @@ class Daemon:
         for client in dirty:
             messages, client.out = client.out, []
             stream = self._streams.get(client.number)
-            if stream is not None and messages:
-                stream.send(messages)
+            if stream is None or not messages:
+                continue
+            stream.send(messages)
+            if stream.backlog > BACKLOG_LIMIT:
+                stream.abort(f"it has left {stream.backlog} bytes unread")
+        if dirty:
+            self._output.soon()
         if not self._quick and machine.restless:
             self._quick = True
             self._loop.call_later(_QUICK_TICK, self._quick_tick)
@@ -317,12 +377,16 @@ class Daemon:
     def _do(self, command: Command) -> None:
         self._perform[type(command)](command)
 
-    # Time and output --------------------------------------------------------------------------------------------------
+    # Time -------------------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._ticks[0] = self._loop.call_later(_TICK, self._tick)
+        self._ticking = self._loop.call_later(_TICK, self._tick)
         self._machine.now = self._loop.time()
         self._machine.tick()
+        self._output.read()
+        if self._zygote.is_stuck():
+            log.error("the zygote does not fork: it is killed")
+            self._zygote.kill()
         self._flush()
 
     def _quick_tick(self) -> None:
@@ -331,32 +395,13 @@ class Daemon:
         self._machine.tick()
         self._flush_soon()
 
-    def _tick_logs(self) -> None:
-        self._read_logs()
-        self._ticks[1] = self._loop.call_later(_LOG_TICK, self._tick_logs)
 
-    def _read_logs(self) -> None:
-        for number in list(self._machine.pool.workers):
-            self._send_output(number)
-
-    def _send_output(self, number: int, last: bool = False) -> None:
-        worker = self._machine.pool.workers[number]
-        lines: list[Line] = self._logs.read(number, worker.pid, last)
-        if not lines or worker.job is None or worker.job.driver is None:
-            return
-        driver = worker.job.driver
-        stream = self._streams.get(driver.number)
-        if stream is not None and worker.job.setup.get("log_to_driver", True):
-            stream.send([(OUTPUT, lines)])
-
-
-def _remove_files(garbage: list[str]) -> None:
-    """What the zygote would have removed, had it not been killed."""
-    for path in garbage:
-        try:
-            os.unlink(path.removeprefix("unlink:"))
-        except OSError:
-            pass  # it is gone, or is a prefix of segments, which are all unlinked by name
+_GREETINGS: dict[str, dict[str, type]] = {
+    "driver": {"pid": int, "namespace": str, "setup": dict},
+    "worker": {"pid": int, "number": int},
+    "observer": {"pid": int},
+}
+"""What the greeting of each role must hold."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The daemon's end of the zygote: starting it, telling it what to fork and kill, hearing what became of it."""
+"""The daemon's end of the zygote: telling it what to fork and kill, hearing what became of it, ending it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
 from typing import Protocol
 
-from asyncray.config import FRAME_LIMIT
+from asyncray.config import FRAME_LIMIT, START_DEADLINE
+from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
 from asyncray.messages import ENDED, FORK, FORKED, STRIKE, Message
+
+_KILLED_DEADLINE = 1.0
+"""A killed process is gone in milliseconds, unless it hangs in the kernel: then nobody can wait for it."""
+
+End = int | str | None
+"""How a worker ended: its wait status, why it was not forked at all, or None if nobody knows."""
 
 
 class Listener(Protocol):
@@ -20,40 +26,44 @@ class Listener(Protocol):
     def worker_started(self, number: int, pid: int) -> None:
         """A worker was forked."""
 
-    def worker_ended(self, number: int, pid: int, status: int | None) -> None:
-        """A worker is gone; the wait status, or None if nobody knows it."""
+    def worker_ended(self, number: int, end: End) -> None:
+        """A worker is gone."""
 
     def zygote_ended(self) -> None:
         """The zygote is gone, and with it all workers."""
 
 
 class ZygoteLink:
-    """The stream to a zygote, and its process."""
+    """The stream to a zygote, and its process. Before ``connect`` what is asked for is kept."""
 
-    def __init__(self, listener: Listener, pid: int) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._stream: MessageStream | None = None
         self._unsent: list[Message] = []
+        self._unanswered: dict[int, float] = {}  # forks, and when they must have happened
         self._workers: set[int] = set()
-        self.pid = pid
-        self.ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.pid: int | None = None
 
     def __repr__(self) -> str:
         return f"<ZygoteLink pid={self.pid} {len(self._workers)} workers>"
 
-    async def connect(self, connection: socket.socket) -> None:
-        """Takes over the stream."""
+    async def connect(self, connection: socket.socket, pid: int) -> None:
+        """Takes over the stream to a zygote that was started, and its process."""
+        self.pid = pid
         connection.setblocking(False)
-        loop = asyncio.get_running_loop()
-        make: Callable[[], MessageStream] = lambda: MessageStream(FRAME_LIMIT, self._received, self._closed)  # noqa: E731
-        _, self._stream = await loop.create_connection(make, sock=connection)
+        _, self._stream = await self._loop.create_connection(self._new_stream, sock=connection)
         if self._unsent:
             self._stream.send(self._unsent)
             self._unsent = []
 
+    def _new_stream(self) -> MessageStream:
+        return MessageStream(FRAME_LIMIT, self._received, self._closed)
+
     def fork(self, number: int) -> None:
         """Asks for a worker."""
         self._workers.add(number)
+        self._unanswered[number] = self._loop.time() + START_DEADLINE
         self._send((FORK, number))
 
     def strike(self, number: int) -> None:
@@ -66,55 +76,76 @@ class ZygoteLink:
         else:
             self._stream.send([message])
 
+    def is_stuck(self) -> bool:
+        """True if it did not fork a worker in time."""
+        return any(deadline < self._loop.time() for deadline in self._unanswered.values())
+
     def _received(self, stream: MessageStream, messages: list[Message]) -> None:
         for message in messages:
             if message[0] == FORKED:
+                self._unanswered.pop(message[1], None)
                 self._listener.worker_started(message[1], message[2])
             elif message[0] == ENDED:
+                self._unanswered.pop(message[1], None)
                 self._workers.discard(message[1])
-                self._listener.worker_ended(message[1], message[2], message[3])
+                self._listener.worker_ended(message[1], message[3])
 
     def _closed(self, stream: MessageStream, why: str | None) -> None:
-        self.ended.set()
-        for number in sorted(self._workers):
-            self._listener.worker_ended(number, 0, None)
-        self._workers.clear()
         self._listener.zygote_ended()
+        for number in sorted(self._workers):
+            self._listener.worker_ended(number, None)
+        self._workers.clear()
 
     def release(self) -> None:
         """Lets the zygote go: it kills its workers, cleans up and ends."""
         if self._stream is not None:
             self._stream.abort()
 
+    def kill(self) -> None:
+        """SIGKILL: its workers go with it."""
+        if self.pid is not None:
+            kill(self.pid)
+
     async def wait(self, deadline: float) -> None:
         """Waits for the process to end; kills it if it does not."""
-        loop = asyncio.get_running_loop()
+        if self.pid is None:
+            return
         descriptor = os.pidfd_open(self.pid)
         gone = asyncio.Event()
-        loop.add_reader(descriptor, gone.set)
+        self._loop.add_reader(descriptor, gone.set)
         try:
-            async with asyncio.timeout(deadline):
-                await gone.wait()
-        except TimeoutError:
-            os.kill(self.pid, signal.SIGKILL)
-            await gone.wait()
+            if not await _happens(gone, deadline):
+                self.kill()
+                await _happens(gone, _KILLED_DEADLINE)
         finally:
-            loop.remove_reader(descriptor)
+            self._loop.remove_reader(descriptor)
             os.close(descriptor)
-        os.waitpid(self.pid, 0)  # noqa: ASYNC222 - it has ended: this does not wait
+        os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - this does not wait
+        self.pid = None
 
 
-def describe_end(status: int | None, log_tail: str) -> str:
+async def _happens(event: asyncio.Event, deadline: float) -> bool:
+    try:
+        async with asyncio.timeout(deadline):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def describe_end(end: End, log_tail: str) -> str:
     """A worker's end, for people."""
-    if status is None:
+    if end is None:
         how = "it went with the zygote that had forked it"
-    elif os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
+    elif isinstance(end, str):
+        how = end
+    elif os.WIFSIGNALED(end):
+        number = os.WTERMSIG(end)
         try:
             name = signal.Signals(number).name
         except ValueError:
             name = "a signal"
         how = f"killed by signal {name} ({number})"
     else:
-        how = f"exit code {os.waitstatus_to_exitcode(status)}"
+        how = f"exit code {os.waitstatus_to_exitcode(end)}"
     return f"{how}. The last lines of its log:\n{log_tail}" if log_tail else how

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError
 from asyncray.ids import PUT_INDEX
+from asyncray.io.channel import Channel
 from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNBLOCKED
-from asyncray.runtime.context import running_task
+from asyncray.runtime.context import TaskContext, running_task
 from asyncray.runtime.references import LocalObject, Pin, References
 from asyncray.runtime.refs import ObjectRef, wrap
 from asyncray.runtime.serialization import Serialized, serialize
 from asyncray.runtime.values import Values, inline
-from asyncray.runtime.waiting import CallWaiter, LoopWaiter, ThreadWaiter, Waiters
+from asyncray.runtime.waiting import CallWaiter, LoopWaiter, ThreadWaiter, Waiter, Waiters
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,8 +28,9 @@ class Access:
 
     Args:
         post: sends a message soon.
-        flush: sends what was posted, now.
+        channel: the stream to the daemon.
         next_task_id: makes an ID.
+        ping: asks the daemon for an answer; returns what is there when it comes.
     """
 
     def __init__(
@@ -38,17 +39,20 @@ class Access:
         waiters: Waiters,
         values: Values,
         post: Callable[[Any], None],
-        flush: Callable[[], None],
+        channel: Channel,
         next_task_id: Callable[[], bytes],
+        ping: Callable[[], LocalObject],
     ) -> None:
         self._references = references
         self._waiters = waiters
         self._values = values
         self._post = post
-        self._flush = flush
+        self._channel = channel
         self._next_task_id = next_task_id
-        self.before_blocking: Callable[[], None] | None = None
-        self.after_blocking: Callable[[], None] | None = None
+        self._ping = ping
+        self._ticking: set[asyncio.AbstractEventLoop] = set()
+        self.before_blocking: Callable[[TaskContext, Waiter], None] | None = None
+        self.after_blocking: Callable[[TaskContext], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Access {self._references} {self._waiters}>"
@@ -60,6 +64,7 @@ class Access:
 
     def put_serialized(self, serialized: Serialized) -> LocalObject:
         """The same for a value that is pickled already."""
+        self._check_alive()
         nested = [ref.binary() for ref in serialized.refs] or None
         object_id = self._next_task_id() + PUT_INDEX
         if self._values.is_large(serialized):
@@ -77,13 +82,21 @@ class Access:
     def load(self, local: LocalObject) -> Any:
         """The value of an object that is there; raises if it is an error."""
         if local.kind == UNRESOLVED:
-            if self._waiters.broken is not None:
-                raise LocalNodeDiedError(f"The node of this process is gone: {self._waiters.broken}.")
+            self._check_alive()
             raise AssertionError(f"{local} is read before it is there")
         return self._values.load(local.kind, local.payload, local.pin)
 
-    def subscribe(self, objects: Sequence[LocalObject]) -> None:
-        """Asks for values that would not come by themselves."""
+    def _check_alive(self) -> None:
+        if self._waiters.broken is not None:
+            raise LocalNodeDiedError(f"The node of this process is gone: {self._waiters.broken}.")
+
+    def check_enough(self, objects: Sequence[LocalObject], enough: int) -> None:
+        """Raises LocalNodeDiedError if not so many objects are there, and no more can come."""
+        if self._waiters.broken is not None and sum(local.kind != UNRESOLVED for local in objects) < enough:
+            self._check_alive()
+
+    def _subscribe(self, objects: Sequence[LocalObject]) -> bool:
+        """Asks for values that would not come by themselves. True if there are any."""
         wanted = []
         for local in objects:
             if local.kind == UNRESOLVED and not local.coming:
@@ -91,55 +104,102 @@ class Access:
                 wanted.append(local.id)
         if wanted:
             self._post((SUBSCRIBE, wanted))
+        return bool(wanted)
 
     def wait_in_thread(
         self, objects: Sequence[LocalObject], enough: int, fails_fast: bool, timeout: float | None
     ) -> bool:
         """Waits until ``enough`` of the objects are there (or one failed). False if the time is over first."""
-        self.subscribe(objects)
+        if self._subscribe(objects) and timeout == 0:  # what the daemon has comes ahead of its answer to this
+            self.wait_in_thread((self._ping(),), 1, False, None)
         waiter = ThreadWaiter(enough, fails_fast)
         if not self._waiters.register(waiter, objects):
             return True
+        if timeout == 0:
+            self._waiters.withdraw(waiter, objects)
+            return False
         task = running_task()
-        blocks = task is not None and task.blocks
         try:
-            if task is not None and blocks:
-                self._post((BLOCKED, task.id))
-                if self.before_blocking is not None:
-                    self.before_blocking()
-            self._flush()
+            self._blocks(task, waiter)
+            return self.await_in_thread(waiter, timeout)
+        finally:
+            self._goes_on(task)
+            self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
+
+    def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
+        """Writes what was posted, and waits for the waiter. False if the time is over first."""
+        self.flush()
+        task = running_task()
+        if task is not None and task.shield is not None:  # it may not be the one who reads, either
             return waiter.wait(timeout)
-        finally:
-            self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
-            if task is not None and blocks:
-                self._post((UNBLOCKED, task.id))
-                if self.after_blocking is not None:
-                    self.after_blocking()
+        return self._channel.read_until(lambda: waiter.fired, waiter.wait, timeout)
 
-    async def wait_in_loop(self, objects: Sequence[LocalObject], enough: int, fails_fast: bool) -> None:
-        """The same for coroutines. Cancelling it only stops the waiting."""
+    def flush(self) -> None:
+        """Sends what was posted, now; what the socket does not take at once is sent soon."""
+        task = running_task()
+        if task is None or task.shield is None:
+            self._channel.flush()
+        else:
+            with task.shield:
+                self._channel.flush()
+
+    def _blocks(self, task: TaskContext | None, waiter: Waiter) -> None:
+        """The daemon may lend the task's CPU to others."""
+        if task is not None and task.blocks:
+            self._post((BLOCKED, task.id))
+            if self.before_blocking is not None:
+                self.before_blocking(task, waiter)
+
+    def _goes_on(self, task: TaskContext | None) -> None:
+        if task is not None and task.blocks:
+            if self.after_blocking is not None:  # first: what the daemon sends from now on is wanted again
+                self.after_blocking(task)
+            self._post((UNBLOCKED, task.id))
+
+    async def wait_in_loop(
+        self,
+        objects: Sequence[LocalObject],
+        enough: int,
+        fails_fast: bool,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> bool:
+        """The same for coroutines. Cancelling it only stops the waiting.
+
+        A task that runs an event loop counts as waiting as long as one of its coroutines waits: its children may need
+        the CPU that it holds.
+        """
         import asyncio  # start-up cost: whoever awaits has it
 
-        self.subscribe(objects)
-        waiter = LoopWaiter(enough, fails_fast, asyncio.get_running_loop())
+        if self._subscribe(objects) and timeout == 0:
+            await self.wait_in_loop((self._ping(),), 1, False)
+        loop = asyncio.get_running_loop()
+        waiter = LoopWaiter(enough, fails_fast, loop)
         if not self._waiters.register(waiter, objects):
-            return
+            return True
+        if timeout == 0:
+            self._waiters.withdraw(waiter, objects)
+            return False
+        task = running_task()
         try:
-            await waiter.future
+            self._blocks(task, waiter)
+            self._flush_after_tick(loop)
+            if timeout is None:
+                await waiter.future
+                return True
+            return bool((await asyncio.wait((waiter.future,), timeout=timeout))[0])
         finally:
+            self._goes_on(task)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
 
-    def future_for(self, local: LocalObject) -> asyncio.Future[None] | None:
-        """A future of the running loop, done when the object is there; None if it is."""
-        import asyncio  # start-up cost: whoever awaits has it
+    def _flush_after_tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Sends what this turn of the loop submits, in one batch at its end. Waits for nothing."""
+        if loop not in self._ticking:
+            self._ticking.add(loop)
+            loop.call_soon(self._flush_tick, loop)
 
-        if local.kind != UNRESOLVED:
-            return None
-        self.subscribe((local,))
-        waiter = LoopWaiter(1, False, asyncio.get_running_loop())
-        if not self._waiters.register(waiter, (local,)):
-            return None
-        return waiter.future
+    def _flush_tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._ticking.discard(loop)
+        self.flush()
 
     def concurrent_future(self, local: LocalObject) -> concurrent.futures.Future[Any]:
         """A ``concurrent.futures.Future`` with the object's value."""
@@ -151,7 +211,7 @@ class Access:
         def resolve() -> None:
             threading.Thread(target=_resolve, args=(self, ref, future), name="asyncray-future", daemon=True).start()
 
-        self.subscribe((local,))
+        self._subscribe((local,))
         waiter = CallWaiter(1, resolve)
         if not self._waiters.register(waiter, (local,)):
             _resolve(self, ref, future)
@@ -160,18 +220,26 @@ class Access:
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
         if any(local.kind == UNRESOLVED for local in objects):
-            started = time.monotonic() if timeout is not None else 0.0
             if not self.wait_in_thread(objects, len(objects), True, timeout):
-                raise GetTimeoutError(
-                    f"Get timed out after {time.monotonic() - started:.3g} seconds: some objects are not ready."
-                )
+                raise _timed_out(objects, timeout)
         return self.load_all(objects)
 
-    async def get_async(self, objects: Sequence[LocalObject]) -> list[Any]:
-        """The same for coroutines."""
+    async def get_all_in_loop(
+        self,
+        objects: Sequence[LocalObject],
+        timeout: float | None,  # noqa: ASYNC109 - as above
+    ) -> list[Any]:
+        """The same in a coroutine."""
         if any(local.kind == UNRESOLVED for local in objects):
-            await self.wait_in_loop(objects, len(objects), True)
+            if not await self.wait_in_loop(objects, len(objects), True, timeout):
+                raise _timed_out(objects, timeout)
         return self.load_all(objects)
+
+    async def get_in_loop(self, local: LocalObject) -> Any:
+        """Waits for the object in a coroutine; its value."""
+        if local.kind == UNRESOLVED:
+            await self.wait_in_loop((local,), 1, False)
+        return self.load(local)
 
     def load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
         """The values of objects that are all there, or of which one is an error: that one is raised."""
@@ -182,6 +250,11 @@ class Access:
                         self.load(failed)
                 break
         return [self.load(local) for local in objects]
+
+
+def _timed_out(objects: Sequence[LocalObject], seconds: float | None) -> GetTimeoutError:
+    missing = sum(local.kind == UNRESOLVED for local in objects)
+    return GetTimeoutError(f"Get timed out after {seconds:g} seconds: {missing} of {len(objects)} objects are not ready.")
 
 
 def _resolve(access: Access, ref: ObjectRef[Any], future: concurrent.futures.Future[Any]) -> None:

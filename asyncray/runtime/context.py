@@ -7,7 +7,10 @@ apart. Threads that user code starts have no context of ours: they belong to the
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 
 class Workplace(Protocol):
@@ -16,6 +19,10 @@ class Workplace(Protocol):
     @property
     def actor_id(self) -> bytes | None:
         """The actor of the process."""
+
+    @property
+    def actor_name(self) -> str | None:
+        """Its name, empty if it has none."""
 
     @property
     def descriptor(self) -> bytes:
@@ -40,7 +47,7 @@ class Workplace(Protocol):
 class TaskContext:
     """The running task, as the code in it may ask."""
 
-    __slots__ = ("blocks", "cancelled", "function_name", "id", "name")
+    __slots__ = ("blocks", "cancelled", "function_name", "id", "name", "shield")
 
     def __init__(self, task_id: bytes, name: str, function_name: str, blocks: bool) -> None:
         self.id = task_id
@@ -48,6 +55,7 @@ class TaskContext:
         self.function_name = function_name
         self.blocks = blocks  # to wait in it holds resources that others may use meanwhile
         self.cancelled = False
+        self.shield: AbstractContextManager[None] | None = None  # inside it the thread is not interrupted
 
     def __repr__(self) -> str:
         return f"<TaskContext {self.id.hex()} {self.name}>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from asyncray.exceptions import AsyncraySystemError
@@ -15,8 +15,8 @@ class Reading(Protocol):
     def load(self, local: LocalObject) -> Any:
         """The value of an object that is there."""
 
-    def future_for(self, local: LocalObject) -> Any:
-        """A future of the running loop, done when the object is there; None if it is."""
+    def get_in_loop(self, local: LocalObject) -> Awaitable[Any]:
+        """Waits for the object in a coroutine; its value."""
 
     def concurrent_future(self, local: LocalObject) -> Any:
         """A ``concurrent.futures.Future`` with the object's value."""
@@ -50,3 +50,20 @@ def require() -> Session:
     if session is None:
         raise AsyncraySystemError("Ray has not been started yet. Call asyncray.init() (or asyncray.sync.init()).")
     return session
+
+
+def check_home(local: LocalObject) -> Session:
+    """The session that an object belongs to.
+
+    Raises:
+        ValueError: it is over.
+        AsyncraySystemError: there is no session at all, and none is started implicitly.
+    """
+    if session is not None and local.home is session.references:
+        return session
+    if start_implicitly is None:
+        require()
+    raise ValueError(
+        f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "
+        "the session in which they were made."
+    )

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import socket
-import sys
-import time
 from typing import Any
 
-from asyncray.config import STOP_DEADLINE
+from asyncray.config import START_DEADLINE, STOP_DEADLINE
+from asyncray.io import sessions
+from asyncray.io.processes import ends_within, kill, python, spawn
+from asyncray.io.sessions import base_directory
+
+__all__ = [
+    "ADDRESS_SCHEME",
+    "LocalNode",
+    "base_directory",
+    "configuration",
+    "connect",
+    "ends_within",
+    "point_latest",
+    "start_node",
+]
 
 LATEST = "latest"
 ADDRESS_SCHEME = "unix:"
@@ -22,14 +32,13 @@ class LocalNode:
 
     Args:
         pid: of the daemon.
-        garbage: prefix of its shared memory, to sweep should the daemon and its zygote be killed.
+        directory: the session's.
     """
 
-    def __init__(self, connection: socket.socket, pid: int, directory: str, garbage: str) -> None:
+    def __init__(self, connection: socket.socket, pid: int, directory: str) -> None:
         self.connection = connection
         self.pid = pid
         self.directory = directory
-        self._garbage = garbage
 
     def __repr__(self) -> str:
         return f"<LocalNode pid={self.pid} {self.directory}>"
@@ -46,75 +55,20 @@ class LocalNode:
         return "\n".join(lines)
 
     def wait(self) -> None:
-        """Waits for the daemon to end; kills what does not end in time and removes what it left."""
-        if not _ends_within(self.pid, STOP_DEADLINE + 1):
-            os.kill(self.pid, signal.SIGKILL)
+        """Waits for the daemon to end; kills what does not end in time, and removes what that leaves."""
+        if not ends_within(self.pid, STOP_DEADLINE):
+            kill(self.pid)
         try:
-            _, status = os.waitpid(self.pid, 0)
+            os.waitpid(self.pid, 0)
         except ChildProcessError:
-            status = 0  # somebody else (a child watcher of the program) has reaped it
-        if status:
-            from asyncray.io.segments import sweep  # only after a daemon's death
-
-            time.sleep(0.2)  # its zygote cleans up first; this is for the case that it was killed, too
-            sweep(self._garbage)
-
-
-def _ends_within(pid: int, seconds: float) -> bool:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return True  # it is gone
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)
-
-
-def base_directory() -> str:
-    """Where the sessions of this user are. Raises OSError with a way out when it cannot be used."""
-    path = os.environ.get("ASYNCRAY_TMPDIR") or os.path.join(
-        os.environ.get("TMPDIR", "/tmp"), f"asyncray-{os.getuid()}"
-    )
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.stat(path)
-        if status.st_uid != os.getuid() or not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError(13, "it belongs to somebody else or cannot be written", path)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The session directory {path} cannot be used ({error.strerror}). Set ASYNCRAY_TMPDIR to a directory that "
-            "you can write to",
-        ) from error
-    return path
-
-
-def new_session() -> tuple[str, str]:
-    """A name and a directory for a new session."""
-    base = base_directory()
-    name = f"asyncray-{os.urandom(6).hex()}"
-    directory = os.path.join(base, f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name[-12:]}")
-    try:
-        os.makedirs(os.path.join(directory, "logs"), mode=0o700)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The session directory {directory} cannot be made ({error.strerror}). Set ASYNCRAY_TMPDIR to a directory "
-            "that you can write to",
-        ) from error
-    return name, directory
+            pass  # somebody else (a child watcher of the program) has reaped it
+        sessions.clean_up(self.directory, STOP_DEADLINE)
 
 
 def configuration(amounts: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a new node's daemon."""
-    session, directory = new_session()
-    address = os.path.join(directory, "node.sock")
-    if len(address) > 100:
-        raise OSError(36, f"The session directory {directory} is too long for a socket's path; set ASYNCRAY_TMPDIR")
-    return {"session": session, "directory": directory, "address": address, "driver": None, **amounts}
+    """The configuration of a new node's daemon, whose session directory is made. Its "lock" is an open descriptor."""
+    directory, lock = sessions.new_session()
+    return {"directory": directory, "lock": lock, "driver": None, **amounts}
 
 
 def start_node(amounts: dict[str, Any]) -> LocalNode:
@@ -122,59 +76,69 @@ def start_node(amounts: dict[str, Any]) -> LocalNode:
 
     Args:
         amounts: "num_cpus", "num_gpus", "resources", "object_store_memory": numbers, or None for what is there.
+
+    Raises:
+        OSError: no directory, or no process, could be made.
     """
     config = configuration(amounts)
+    directory, lock = config["directory"], config["lock"]
     ours, its = socket.socketpair()
     config["driver"] = its.fileno()
-    directory = config["directory"]
-    its.set_inheritable(True)
-    errors = os.path.join(directory, "logs", "node.err")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, errors, flags, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
-    command = [sys.executable, "-m", "asyncray.node", json.dumps(config)]
-    pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=actions, setsid=True)
-    its.close()
-    _point_latest(directory)
-    return LocalNode(ours, pid, directory, f"{config['session']}-")
+    try:
+        command = python("asyncray.node.__main__", json.dumps(config))
+        output = os.path.join(directory, "logs", "node.err")
+        pid = spawn(command, [its.fileno(), lock], dict(os.environ), output)
+    except BaseException:
+        ours.close()
+        sessions.ended(directory)
+        raise
+    finally:
+        its.close()
+        os.close(lock)  # the daemon holds it now
+    point_latest(directory)
+    return LocalNode(ours, pid, directory)
 
 
-def _point_latest(directory: str) -> None:
+def point_latest(directory: str) -> None:
+    """Makes the link to the newest session, for people who look for its logs."""
     link = os.path.join(os.path.dirname(directory), LATEST)
     temporary = f"{link}.{os.getpid()}"
     try:
         os.symlink(directory, temporary)
         os.replace(temporary, link)
     except OSError:
-        pass  # only "auto" needs it, and says so
+        pass  # it is a convenience
 
 
 def connect(address: str) -> socket.socket:
     """Connects to a running node.
 
     Args:
-        address: "auto" for the newest session of this user, or ``unix:PATH``.
+        address: "auto" for the newest running session of this user, or ``unix:PATH``.
 
     Raises:
-        ConnectionError: there is none.
+        ConnectionError: there is none, or it does not answer.
         ValueError: not an address.
     """
     if address == "auto":
-        path = os.path.join(base_directory(), LATEST, "node.sock")
+        paths = [sessions.socket_of(directory) for directory in sessions.running(base_directory())]
     elif address.startswith(ADDRESS_SCHEME):
-        path = address.removeprefix(ADDRESS_SCHEME)
+        paths = [address.removeprefix(ADDRESS_SCHEME)]
     else:
         raise ValueError(f"The address {address!r} is none of 'local', 'auto' or 'unix:PATH'.")
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(path)
-    except OSError as error:
-        connection.close()
-        raise ConnectionError(
-            f"Could not find a running node at {address} ({error.strerror}). Start one with `asyncray node`, or call "
-            "init() without an address."
-        ) from error
-    return connection
+    reason = "no session runs"
+    for path in paths:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(START_DEADLINE)
+            connection.connect(path)
+            connection.settimeout(None)
+        except OSError as error:
+            connection.close()
+            reason = error.strerror or str(error)
+        else:
+            return connection
+    raise ConnectionError(
+        f"Could not find a running node at {address} ({reason}). Start one with `asyncray node`, or call init() "
+        "without an address."
+    )

@@ -8,27 +8,39 @@ from __future__ import annotations
 import sys
 import threading
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TextIO
 
 Batch = list[Any]
 """[stream, prefix, line]..."""
+
+
+_MOST_WAITING = 50_000
+"""Lines that wait for a slow terminal. What comes on top is counted and dropped: the workers' files have it."""
 
 
 class Printer:
     """Prints lines to this process's standard output and error."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()  # bounded by the daemon, which cuts floods
+        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._waiting = 0
+        self._dropped = 0
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return f"<Printer {self._queue.qsize()} batches>"
+        return f"<Printer {self._waiting} lines>"
 
     def show(self, lines: Batch) -> None:
         """Prints the lines soon."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="asyncray-output", daemon=True)
             self._thread.start()
+        with self._lock:
+            if self._waiting > _MOST_WAITING:
+                self._dropped += len(lines)
+                return
+            self._waiting += len(lines)
         self._queue.put(lines)
 
     def close(self, timeout: float) -> None:
@@ -40,12 +52,24 @@ class Printer:
 
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:
+            with self._lock:
+                self._waiting -= len(lines)
+                dropped, self._dropped = self._dropped, 0
             for stream in ("out", "err"):
                 text = "".join(f"{prefix} {line}\n" for where, prefix, line in lines if where == stream)
-                target = sys.stdout if stream == "out" else sys.stderr
-                if text and target is not None:
-                    try:
-                        target.write(text)
-                        target.flush()
-                    except (OSError, ValueError):
-                        pass  # closed, or nobody reads it
+                _print(text, sys.stdout if stream == "out" else sys.stderr)
+            if dropped:
+                _print(f"... {dropped} lines of workers were not printed: nobody read fast enough\n", sys.stderr)
+
+
+def _print(text: str, target: TextIO | None) -> None:
+    if not text or target is None:
+        return
+    try:
+        try:
+            target.write(text)
+        except UnicodeEncodeError as error:
+            target.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        target.flush()
+    except (OSError, ValueError):
+        pass  # closed, or nobody reads it

@@ -4,8 +4,10 @@ A process counts its own refs and reports only the first of a borrowed object (H
 finalizers, which may run in any thread in the middle of anything: they only append to a queue. Whoever writes to
 the daemon next drains that queue. The order in which things are told is what makes counting safe:
 
-1. drops are drained first, then holds and messages are taken, and they are sent as holds, messages, drops. So a
-   message that uses an object is never behind the drop of that object: it was posted before the ref ended.
+1. ended refs are drained first, then the posted messages are counted, then the holds are taken; they are sent as
+   holds, so many messages, drops. So a message that uses an object is never behind the drop of that object (it was
+   posted before the ref ended), and never before the hold of an object that this process learned of earlier: a
+   message that is posted meanwhile, by another thread that has just made a ref, waits for the next batch.
 2. a ref that is made again from a value while its drop is on the way takes the drop back; so a drop never overtakes
    the hold that came after it.
 
@@ -111,29 +113,35 @@ class References:
         with self._lock:
             pin.count += 1
 
-    def unpin_at_once(self, object_id: bytes, times: int) -> None:
-        """A place was told that nobody here asked for any more."""
-        with self._lock:
-            self._unpins.append((object_id, times))
+    def told_place(self, object_id: bytes) -> LocalObject | None:
+        """The daemon has told where an object is, and keeps it for us. None if nobody here wants it any more."""
+        with self._lock:  # else the last ref could end in between, and leave the pin behind
+            local = self.table.get(object_id)
+            if local is None:
+                self._unpins.append((object_id, 1))
+            elif local.pin is None:
+                local.pin = Pin(object_id, 1)
+            else:
+                local.pin.times += 1
+        if local is None:
+            self._poke()
+        return local
 
     def collect(self) -> list[Message]:
         """What is to be sent now, in the right order (see the module)."""
+        posted = self.posted
         with self._lock:
             self._drain()
-            holds, self._holds = self._holds, []
-        messages: list[Message] = []
-        if holds:
-            messages.append((HOLD, holds))
-        posted = self.posted
-        while posted:
-            messages.append(posted.popleft())
-        with self._lock:
-            if self._drops:
-                messages.append((DROP, list(self._drops)))
-                self._drops = {}
-            if self._unpins:
-                messages.append((UNPIN, self._unpins))
-                self._unpins = []
+            count = len(posted)
+            messages: list[Message] = [(HOLD, self._holds)] if self._holds else []
+            self._holds = []
+            drops, self._drops = self._drops, {}
+            unpins, self._unpins = self._unpins, []
+        messages += [posted.popleft() for _ in range(count)]
+        if drops:
+            messages.append((DROP, list(drops)))
+        if unpins:
+            messages.append((UNPIN, unpins))
         return messages
 
     def _drain(self) -> None:

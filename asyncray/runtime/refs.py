@@ -99,12 +99,7 @@ class ObjectRef(Generic[T_co]):
         return cls(os.urandom(OBJECT_SIZE))
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        access = current.require().access
-        future = access.future_for(self._local)
-        if future is not None:
-            yield from future.__await__()
-        value: T_co = access.load(self._local)
-        return value
+        return (yield from current.check_home(self._local).access.get_in_loop(self._local).__await__())
 
     def as_future(self) -> asyncio.Future[T_co]:
         """An ``asyncio.Future`` of the running loop. To cancel it does not touch the task."""
@@ -117,7 +112,8 @@ class ObjectRef(Generic[T_co]):
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future``."""
-        result: concurrent.futures.Future[T_co] = current.require().access.concurrent_future(self._local)
+        access = current.check_home(self._local).access
+        result: concurrent.futures.Future[T_co] = access.concurrent_future(self._local)
         return result
 
 

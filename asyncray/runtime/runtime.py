@@ -9,14 +9,16 @@ from __future__ import annotations
 import gc
 import itertools
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from asyncray.config import FRAME_LIMIT, START_DEADLINE
+from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
 from asyncray.io.channel import Channel
 from asyncray.messages import (
+    ABANDON,
     ALLOCATE,
     ALLOCATED,
     COLLECT,
@@ -37,7 +39,7 @@ from asyncray.messages import (
 from asyncray.runtime import current
 from asyncray.runtime.access import Access
 from asyncray.runtime.context import Workplace
-from asyncray.runtime.references import LocalObject, Pin, References
+from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.submission import Submitter
 from asyncray.runtime.values import Place, Values, load_fault
 from asyncray.runtime.waiting import ThreadWaiter, Waiters
@@ -65,17 +67,21 @@ class Runtime:
         self.references = References(self._poke)
         self.waiters = Waiters()
         self.values = Values(self.references, self._allocate, self.post)
-        self.channel = Channel(connection, FRAME_LIMIT, self.references.collect, self._received, self._closed)
+        self.channel = Channel(
+            connection, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.any
+        )
         self.handlers: dict[int, Handler] = {
             WELCOME: self._welcome,
             REFUSED: self._refused,
-            ALLOCATED: lambda m: self._answer(m[1], PLAIN, (m[2], m[3], m[4])),
+            ALLOCATED: self._allocated,
             REPLY: lambda m: self._answer(m[1], PLAIN, m[2]),
             REPLY_FAULT: lambda m: self._answer(m[1], FAULT, (m[2], m[3])),
             RETIRED: lambda m: self.values.forget_segment(m[1]),
             COLLECT: lambda m: self._collect(),
         }
-        self.access = Access(self.references, self.waiters, self.values, self.post, self.flush, self.next_task_id)
+        self.access = Access(
+            self.references, self.waiters, self.values, self.post, self.channel, self.next_task_id, self._ping
+        )
         self.submitter = Submitter(
             self.access, self.references, self.values, self.waiters, self.post, self.next_task_id
         )
@@ -85,6 +91,8 @@ class Runtime:
         self._counter = itertools.count(1)
         self._requests: dict[int, LocalObject] = {}
         self._request_numbers = itertools.count(1)
+        self._allocating = threading.Lock()
+        self._places: dict[int, Place] = {}  # given, and not yet taken by the thread that asked
         self._greeting = LocalObject(b"", self.references, True)
         self.references.posted.append((HELLO, VERSION, role, info))
 
@@ -147,41 +155,29 @@ class Runtime:
         self.channel.poke()
 
     def flush(self) -> None:
-        """Sends what was posted, now."""
-        self.channel.flush()
+        """Sends what was posted, now; what the socket does not take at once is sent soon."""
+        self.access.flush()
 
     def _received(self, messages: list[Message]) -> None:
         values: list[tuple[LocalObject, int, Any]] = []
-        table, handlers = self.references.table, self.handlers
+        references, handlers = self.references, self.handlers
+        table = references.table
         for message in messages:
             kind = message[0]
             if kind != VALUE:
                 handlers[kind](message)
                 continue
             _, object_id, value_kind, payload = message
-            local = table.get(object_id)
-            if value_kind == SHARED and not self._told_place(local, object_id):
-                continue
+            local = references.told_place(object_id) if value_kind == SHARED else table.get(object_id)
             if local is not None and local.kind == UNRESOLVED:
                 values.append((local, value_kind, payload))
         if values:
             self.waiters.resolved(values)
 
-    def _told_place(self, local: LocalObject | None, object_id: bytes) -> bool:
-        """Counts that the daemon keeps the place for us. False if nobody here wants it any more."""
-        if local is None:
-            self.references.unpin_at_once(object_id, 1)
-            self.channel.poke()
-            return False
-        if local.pin is None:
-            local.pin = Pin(object_id, 1)
-        else:
-            local.pin.times += 1
-        return True
-
     @staticmethod
     def _collect() -> None:
-        gc.collect()
+        # On a thread of its own: finalizers are user code, and may even wait for objects.
+        threading.Thread(target=gc.collect, name="asyncray-collect", daemon=True).start()
 
     def _answer(self, number: int, kind: int, payload: Any) -> None:
         reply = self._requests.pop(number, None)
@@ -200,10 +196,19 @@ class Runtime:
             raise load_fault(reply.payload)
         return reply.payload
 
-    def request(self, method: str, *arguments: Any) -> Any:
-        """Asks the daemon, and waits for the answer."""
+    def _ping(self) -> LocalObject:
+        return self._ask(lambda number: (REQUEST, number, "ping", ()))
+
+    def request(self, method: str, *arguments: Any, deadline: float = REQUEST_DEADLINE) -> Any:
+        """Asks the daemon, and waits for the answer.
+
+        Raises:
+            LocalNodeDiedError: it ended meanwhile.
+            TimeoutError: no answer within so many seconds.
+        """
         reply = self._ask(lambda number: (REQUEST, number, method, arguments))
-        self._wait_in_thread((reply,), None)
+        if not self._wait_in_thread((reply,), deadline):
+            raise TimeoutError(f"The node did not answer within {deadline:g} seconds.")
         return self._reply(reply)
 
     async def request_async(self, method: str, *arguments: Any) -> Any:
@@ -213,9 +218,32 @@ class Runtime:
         return self._reply(reply)
 
     def _allocate(self, size: int) -> Place:
-        reply = self._ask(lambda number: (ALLOCATE, number, size))
-        self._wait_in_thread((reply,), None)
-        return cast(Place, self._reply(reply))
+        number = next(self._request_numbers)
+        reply = self._requests[number] = LocalObject(b"", self.references, True)
+        self.post((ALLOCATE, number, size))
+        try:
+            self._wait_in_thread((reply,), None)
+            return cast(Place, self._reply(reply))
+        except BaseException:  # a signal handler that raised: the room must not be lost, be it given already or not
+            with self._allocating:
+                self._requests.pop(number, None)
+                place = self._places.pop(number, None)
+            if place is not None:
+                self.post((ABANDON, place[0], place[1]))
+            raise
+        finally:
+            self._places.pop(number, None)
+
+    def _allocated(self, message: Message) -> None:
+        _, number, segment, offset, warm = message
+        with self._allocating:
+            reply = self._requests.pop(number, None)
+            if reply is not None:
+                self._places[number] = place = segment, offset, warm
+        if reply is None:
+            self.post((ABANDON, segment, offset))
+        else:
+            self.waiters.resolved([(reply, PLAIN, place)])
 
     # Objects ----------------------------------------------------------------------------------------------------------
 
@@ -223,11 +251,9 @@ class Runtime:
         """A new ID. Safe in any thread."""
         return self.prefix + next(self._counter).to_bytes(6, "big")
 
-    def _wait_in_thread(self, replies: Sequence[LocalObject], timeout: float | None) -> None:
+    def _wait_in_thread(self, replies: Sequence[LocalObject], timeout: float | None) -> bool:
         waiter = ThreadWaiter(len(replies), False)
-        if self.waiters.register(waiter, replies):
-            self.flush()
-            waiter.wait(timeout)
+        return not self.waiters.register(waiter, replies) or self.access.await_in_thread(waiter, timeout)
 
 
 def require() -> Runtime:

@@ -5,6 +5,7 @@ Nothing here waits for an answer, except for room in shared memory when argument
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,7 @@ class Submitter:
         self._next_task_id = next_task_id
         self._exported: set[bytes] = set()
         self._templates: dict[bytes, int] = {}
+        self._lock = threading.Lock()  # no two threads may give the same number
 
     def __repr__(self) -> str:
         return f"<Submitter {len(self._exported)} functions, {len(self._templates)} templates>"
@@ -76,8 +78,8 @@ class Submitter:
             )
         digest = blake2b(pickled, digest_size=16).digest()
         if digest not in self._exported:
+            self._send((FUNCTION, digest, pickled))  # first: another thread that finds it here may be ahead else
             self._exported.add(digest)
-            self._send((FUNCTION, digest, pickled))
         return digest
 
     def template(self, spec: dict[str, Any]) -> int:
@@ -87,8 +89,12 @@ class Submitter:
         digest = blake2b(msgpack.packb(spec), digest_size=16).digest()
         number = self._templates.get(digest)
         if number is None:
-            number = self._templates[digest] = len(self._templates) + 1
-            self._send((TEMPLATE, number, digest, spec))
+            with self._lock:
+                number = self._templates.get(digest)
+                if number is None:
+                    number = len(self._templates) + 1
+                    self._send((TEMPLATE, number, digest, spec))
+                    self._templates[digest] = number
         return number
 
     def submit(self, template: int, returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
@@ -121,12 +127,16 @@ class Submitter:
 
     def prepare(
         self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
-    ) -> tuple[Message, ObjectRef[Any]]:
-        """The CREATE message of an actor that is made by a request, because its name may be taken."""
-        packed, _ = self._pack(args, kwargs, name)
+    ) -> tuple[Message, ObjectRef[Any], object]:
+        """An actor that is made by a request, because its name may be taken.
+
+        Returns:
+            The CREATE message, the ref that stands for the actor's life, and what must live until that was sent.
+        """
+        packed, keep = self._pack(args, kwargs, name)
         actor_id = self._next_task_id()
         life = wrap(self._references.own(actor_id + PUT_INDEX))
-        return (CREATE, actor_id, template, *packed), life
+        return (CREATE, actor_id, template, *packed), life, keep
 
     def _post(self, message: Message, keep: object) -> None:
         broken = self._waiters.broken

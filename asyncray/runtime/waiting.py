@@ -49,7 +49,7 @@ class ThreadWaiter(Waiter):
 
     def wait(self, timeout: float | None) -> bool:
         """False if the time is over first. A signal handler that raises ends it, too."""
-        return self._lock.acquire(True, -1 if timeout is None else max(0.0, timeout))
+        return self._lock.acquire(True, -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
 
 class CallWaiter(Waiter):
@@ -94,6 +94,10 @@ class Waiters:
     def __repr__(self) -> str:
         return f"<Waiters {len(self._all)} waiting>"
 
+    def any(self) -> bool:
+        """True while somebody waits."""
+        return bool(self._all)
+
     def register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
         """Registers the waiter with those objects that are not there. False if it need not wait at all.
 
@@ -132,6 +136,16 @@ class Waiters:
                         continue
                     if not local.waiters:
                         local.waiters = None
+
+    def interrupt(self, waiter: Waiter) -> None:
+        """Wakes somebody whose objects are not there: what he is to do instead he learns elsewhere."""
+        loops: dict[Any, list[Callable[[], None]]] = {}
+        with self._lock:
+            if not waiter.fired:
+                waiter.fired = True
+                self._all.discard(waiter)
+                waiter.wake(loops)
+        call(loops)
 
     def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
         """A batch of values came (in the io thread)."""

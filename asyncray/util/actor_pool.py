@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,23 @@ import asyncray.sync as ray
 from asyncray.api.actor import ActorHandle
 from asyncray.runtime.refs import ObjectRef
 
-Submit = Callable[[ActorHandle[Any], Any], ObjectRef[Any]]
+Submit = Callable[[ActorHandle[Any], Any], Any]
+"""Calls a method of the actor with the value; returns its ref, or a list of refs if it has several results."""
+
+
+class _Run:
+    """A value at work."""
+
+    __slots__ = ("actor", "number", "ref", "refs")
+
+    def __init__(self, number: int, actor: ActorHandle[Any], refs: Any) -> None:
+        self.number = number
+        self.actor = actor
+        self.refs: Any = refs
+        self.ref: ObjectRef[Any] = refs[0] if isinstance(refs, list) else refs
+
+    def __repr__(self) -> str:
+        return f"<_Run {self.number} {self.ref}>"
 
 
 class ActorPool:
@@ -26,14 +43,14 @@ class ActorPool:
 
     def __init__(self, actors: list[ActorHandle[Any]]) -> None:
         self._idle = list(actors)
-        self._actor_of: dict[ObjectRef[Any], tuple[int, ActorHandle[Any]]] = {}
-        self._ref_of: dict[int, ObjectRef[Any]] = {}
+        self._running: dict[ObjectRef[Any], _Run] = {}
+        self._run_of: dict[int, _Run] = {}
         self._next_submission = 0
         self._next_result = 0
-        self._waiting: list[tuple[Submit, Any]] = []
+        self._waiting: deque[tuple[Submit, Any]] = deque()
 
     def __repr__(self) -> str:
-        return f"<ActorPool {len(self._idle)} idle, {len(self._actor_of)} busy, {len(self._waiting)} values waiting>"
+        return f"<ActorPool {len(self._idle)} idle, {len(self._running)} busy, {len(self._waiting)} values waiting>"
 
     def map(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
         """Results of ``fn(actor, value)`` for all values, in the order of the values. Submits at once.
@@ -63,11 +80,8 @@ class ActorPool:
         return results()
 
     def _forget_results(self) -> None:
-        while self.has_next():
-            try:
-                self.get_next_unordered(timeout=0)
-            except TimeoutError:
-                break
+        while self._running:
+            self._take(next(iter(self._running.values())))
 
     def submit(self, fn: Submit, value: Any) -> None:
         """Runs ``fn(actor, value)`` on a free actor, now or when one is free."""
@@ -75,64 +89,63 @@ class ActorPool:
             self._waiting.append((fn, value))
             return
         actor = self._idle.pop()
-        ref = fn(actor, value)
-        self._actor_of[ref] = (self._next_submission, actor)
-        self._ref_of[self._next_submission] = ref
+        run = _Run(self._next_submission, actor, fn(actor, value))
+        self._running[run.ref] = self._run_of[run.number] = run
         self._next_submission += 1
 
     def has_next(self) -> bool:
         """True if there are results to fetch, or will be."""
-        return bool(self._actor_of)
+        return bool(self._running)
 
     def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
         """The next result in the order of submission.
+
+        Args:
+            timeout: seconds, or None for ever.
+            ignore_if_timedout: forget the result that did not come in time, instead of keeping it for the next call.
 
         Raises:
             StopIteration: there is none.
             TimeoutError: it is not ready in time.
             ValueError: ``get_next_unordered`` has taken the result whose turn it is.
         """
-        if not self.has_next():
+        if not self._running:
             raise StopIteration("No more results to get")
         if self._next_result >= self._next_submission:
             raise ValueError("It is not allowed to call get_next() after get_next_unordered().")
-        ref = self._ref_of[self._next_result]
-        if timeout is not None and not ray.wait([ref], timeout=timeout)[0]:
-            if not ignore_if_timedout:
-                raise TimeoutError("Timed out waiting for result")
-            self._take(ref)
-            return None
-        self._take(ref)
-        return ray.get(ref)
+        return self._result([self._run_of[self._next_result]], timeout, ignore_if_timedout)
 
     def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
-        """The next result that is ready, whichever it is.
+        """The next result that is ready, whichever it is. Arguments and errors are those of ``get_next``.
 
-        Raises:
-            StopIteration: there is none.
-            TimeoutError: none is ready in time.
+        With ``ignore_if_timedout`` the oldest is forgotten.
         """
-        if not self.has_next():
+        if not self._running:
             raise StopIteration("No more results to get")
-        ready, _ = ray.wait(list(self._actor_of), num_returns=1, timeout=timeout)
-        if not ready:
-            if ignore_if_timedout:
-                return None
-            raise TimeoutError("Timed out waiting for result")
-        self._take(ready[0])
-        return ray.get(ready[0])
+        return self._result(list(self._running.values()), timeout, ignore_if_timedout)
 
-    def _take(self, ref: ObjectRef[Any]) -> None:
+    def _result(self, runs: list[_Run], timeout: float | None, forget: bool) -> Any:
+        ready, _ = ray.wait([run.ref for run in runs], timeout=timeout)
+        if ready:
+            run = self._running[ready[0]]
+            self._take(run)
+            return ray.get(run.refs)
+        if forget:
+            self._take(runs[0])
+            raise TimeoutError(f"Timed out waiting for result. The task {runs[0].refs} has been ignored.")
+        raise TimeoutError("Timed out waiting for result")
+
+    def _take(self, run: _Run) -> None:
         """The result is taken: its actor is free for the next value."""
-        number, actor = self._actor_of.pop(ref)
-        del self._ref_of[number]
-        self._next_result = max(self._next_result, number + 1)
-        self._return(actor)
+        del self._running[run.ref]
+        del self._run_of[run.number]
+        self._next_result = max(self._next_result, run.number + 1)
+        self._return(run.actor)
 
     def _return(self, actor: ActorHandle[Any]) -> None:
         self._idle.append(actor)
         if self._waiting:
-            self.submit(*self._waiting.pop(0))
+            self.submit(*self._waiting.popleft())
 
     def has_free(self) -> bool:
         """True if an actor is idle and nothing waits for it."""
@@ -148,6 +161,6 @@ class ActorPool:
         Raises:
             ValueError: it is in the pool already.
         """
-        if actor in self._idle or any(actor == busy for _, busy in self._actor_of.values()):
+        if actor in self._idle or any(actor == run.actor for run in self._running.values()):
             raise ValueError("Actor already belongs to current ActorPool")
         self._return(actor)

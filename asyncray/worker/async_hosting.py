@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -23,7 +24,6 @@ class AsyncHost(ActorHost):
 
     def __init__(self, process: Process, invocation: Invocation) -> None:
         super().__init__(process, invocation)
-        self.blocks = False
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._arrived: deque[Message] = deque()
@@ -32,9 +32,6 @@ class AsyncHost(ActorHost):
         self._waiting: deque[Message] = deque()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._leaving: str | None = None
-
-    def exit_exception(self) -> BaseException:
-        return AsyncioActorExit()
 
     def construct(self) -> None:
         async def run() -> None:
@@ -64,6 +61,16 @@ class AsyncHost(ActorHost):
         self._loop.call_soon_threadsafe(self._leave, why)
         return True
 
+    def wake(self) -> None:
+        assert self.ending is not None
+        self.leave(self.ending)
+
+    def exit(self) -> NoReturn:
+        try:
+            super().exit()
+        except SystemExit:
+            raise AsyncioActorExit() from None  # a SystemExit in a task of the user's would end the loop
+
     # In the loop ------------------------------------------------------------------------------------------------------
 
     def _take_arrived(self) -> None:
@@ -75,41 +82,39 @@ class AsyncHost(ActorHost):
 
     def _start(self) -> None:
         waiting, tasks = self._waiting, self._tasks
-        while waiting and len(tasks) < self.concurrency and self.exiting is None:
+        while waiting and len(tasks) < self.concurrency and self.ending is None:
             message = waiting.popleft()
             tasks[message[1]] = self._loop.create_task(self._call(message))
 
     async def _call(self, message: Message) -> None:
-        process, runner = self.process, self.process.runner
-        invocation = Invocation(message, process.definitions[message[2]], False)
-        self.running[invocation.id] = invocation.context
+        invocation, runner = self.begin(message), self.process.runner
         enter(invocation.context)
-        reply: Message
+        reply: Message | None = None
         keep: object = None
         try:
             args, kwargs = runner.arguments(message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            if hasattr(result, "__await__") and asyncio.iscoroutine(result):
+            if asyncio.iscoroutine(result):
                 result = await result
             reply, keep = runner.succeeded(invocation, result)
         except asyncio.CancelledError:
             reply = runner.cancelled(invocation.id, invocation.microseconds())
         except SystemExit as error:
-            if self.exiting is None:
+            if self.ending is None:
                 self._die(error)
                 return
-            reply = ()
         except BaseException as error:  # user code may raise anything
-            reply = () if isinstance(error, AsyncioActorExit) else runner.failed(invocation, error)
+            reply = runner.failed(invocation, error)
         del self.running[invocation.id]
-        del self._tasks[invocation.id]
-        if self.exiting is not None:
-            self._leave(self.exiting)
-            return
-        self._post(reply, keep)
+        self._over(invocation.id, reply, keep)
+
+    def _over(self, task_id: bytes, reply: Message | None, keep: object) -> None:
+        del self._tasks[task_id]
+        if reply is not None and not self.silent:
+            self._post(reply, keep)
         if self._waiting:
             self._start()
-        elif self._leaving is not None:
+        if self._leaving is not None:
             self._leave(self._leaving)
 
     def _post(self, reply: Message, keep: object) -> None:
@@ -124,10 +129,13 @@ class AsyncHost(ActorHost):
         self.process.runtime.flush()
 
     def _cancel(self, task_id: bytes) -> None:
-        task = self._tasks.get(task_id)
+        task, context = self._tasks.get(task_id), self.running.get(task_id)
         if task is not None:
-            self.running[task_id].cancelled = True
             task.cancel()
+            if context is not None:
+                context.cancelled = True
+            else:  # a task that is cancelled before its first step makes none
+                self._over(task_id, self.process.runner.cancelled(task_id), None)
             return
         for message in self._waiting:
             if message[1] == task_id:
@@ -136,9 +144,10 @@ class AsyncHost(ActorHost):
                 return
 
     def _leave(self, why: str) -> None:
-        """Ends the loop: at once after ``exit_actor``, else when all calls are done."""
+        """Ends the loop: at once after ``exit_actor``, else when all calls are done that were to be done."""
         self._leaving = why
-        if self.exiting is not None or not (self._tasks or self._waiting or self._arrived):
+        ahead = self.ending is None and (self._waiting or self._arrived)
+        if self.silent or not (self._tasks or ahead):
             self.process.leaving = why
             self._loop.stop()
 
@@ -147,3 +156,11 @@ class AsyncHost(ActorHost):
             raise error
 
         self._loop.call_soon(leave)
+
+    def shut_down(self) -> Any:
+        result = super().shut_down()
+        if asyncio.iscoroutine(result):
+            try:
+                self._loop.run_until_complete(result)
+            except BaseException:  # the user's; promised to be swallowed
+                pass

@@ -32,16 +32,20 @@ class Definition:
     @property
     def function(self) -> Any:
         """The function or class. Raises what unpickling it raises."""
+        pickled = self._pickled  # first: a thread that loads it, too, may forget it in between
         if self._function is None:
-            self._function = deserialize(self._pickled)
+            self._function = deserialize(pickled)
             self._pickled = b""
         return self._function
 
     def retries(self, error: BaseException) -> bool:
         """True if this exception of the user's code is one to try again after."""
         retry_on = self.options.get("retry_on", False)
-        if isinstance(retry_on, bytes):
-            retry_on = self.options["retry_on"] = deserialize(retry_on)
         if isinstance(retry_on, bool):
             return retry_on and isinstance(error, Exception)
-        return isinstance(error, tuple(retry_on))
+        if isinstance(retry_on, bytes):
+            try:
+                retry_on = self.options["retry_on"] = tuple(deserialize(retry_on))
+            except Exception:  # unpickling runs user code; the error itself is what matters to whoever waits
+                return False
+        return isinstance(error, retry_on)

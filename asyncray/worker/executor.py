@@ -10,13 +10,14 @@ io thread writes them should the next task take longer.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
+import sys
 import threading
 from time import perf_counter_ns
+from types import FrameType
 from typing import Any, NoReturn
 
+from asyncray.io.channel import Channel
 from asyncray.messages import (
     CONSTRUCT,
     DEFINE,
@@ -32,15 +33,19 @@ from asyncray.messages import (
     TAKE_BACK,
     Message,
 )
-from asyncray.runtime.context import enter, enter_main
+from asyncray.runtime.context import TaskContext, enter, enter_main
 from asyncray.runtime.runtime import Runtime
+from asyncray.runtime.waiting import Waiter
 from asyncray.worker.definitions import Definition
 from asyncray.worker.hosting import ActorHost, ThreadedHost
 from asyncray.worker.inbox import Inbox
+from asyncray.worker.nesting import NestedTask
 from asyncray.worker.running import Invocation, Runner
 from asyncray.worker.surroundings import Surroundings
 
 _FLUSH_NANOSECONDS = 500_000
+_AGAIN_SECONDS = 0.01
+"""An interrupt that came at a bad moment is tried again after this."""
 
 
 class Executor:
@@ -59,8 +64,9 @@ class Executor:
         self.runner = Runner(runtime, self._describe_actor)
         self.leaving: str | None = None
         self._running: Invocation | None = None  # on the main thread, in user code
-        self._stop_running = b""  # the task that is to be interrupted
-        self._nested: dict[bytes, int] = {}  # task -> thread
+        self._stops: set[bytes] = set()  # tasks to interrupt that were in the inbox no more: of one that runs, or did
+        self._nested: dict[bytes, NestedTask] = {}
+        self._nesting = threading.Lock()
         self._main_thread = threading.main_thread()
         self._flushed = 0
         runtime.handlers |= {
@@ -109,35 +115,53 @@ class Executor:
         if self.inbox.remove(task_id):
             self.runtime.post(self.runner.cancelled(task_id))
             return
-        thread = self._nested.get(task_id)
-        if thread is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
-            return
-        self._stop_running = task_id
+        nested = self._nested.get(task_id)
+        if nested is not None:
+            nested.stop()
+        elif self.host is None:
+            self._stops.add(task_id)
+            self._interrupt(task_id)
+
+    def _interrupt(self, task_id: bytes) -> None:
         running = self._running
         if running is not None and running.id == task_id:
             running.context.cancelled = True
-            if self.host is None and self._main_thread.ident is not None:
-                # A real signal, so that a system call that the task waits in ends.
-                signal.pthread_kill(self._main_thread.ident, signal.SIGINT)
+            assert self._main_thread.ident is not None
+            # A real signal, so that a system call that the task waits in ends.
+            signal.pthread_kill(self._main_thread.ident, signal.SIGINT)
 
     def _run_nested(self, message: Message) -> None:
-        threading.Thread(target=self._nested_thread, args=(message,), name="asyncray-nested", daemon=True).start()
+        with self._nesting:
+            if self.leaving is not None:
+                return  # the daemon is told that this process ends, and gives the task to another
+            invocation = Invocation(message, self.definitions[message[2]], True)
+            nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
+            nested.start(self._nested_thread)
 
     # Around user code -------------------------------------------------------------------------------------------------
 
     def interrupted(self, signum: int, frame: Any) -> None:
         """SIGINT: the running task is cancelled, if it is still the one that was meant."""
         running = self._running
-        if running is not None and running.id == self._stop_running:
-            self._stop_running = b""
-            raise KeyboardInterrupt
+        if running is None or running.id not in self._stops:
+            return
+        if not _may_raise(sys._getframe(1)):
+            threading.Timer(_AGAIN_SECONDS, self._interrupt, (running.id,)).start()
+            return
+        self._stops.discard(running.id)
+        raise KeyboardInterrupt
 
-    def _before_blocking(self) -> None:
-        if self.host is None and threading.current_thread() is self._main_thread:
+    def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
+        if self.host is not None:
+            return
+        if isinstance(task.shield, NestedTask):
+            task.shield.waiter = waiter
+        elif threading.current_thread() is self._main_thread:
             self._return(self.inbox.close())
+        else:  # a thread that the task on the main thread waits for, or not: the inbox stays open
+            self._return(self.inbox.drain())
 
-    def _after_blocking(self) -> None:
+    def _after_blocking(self, task: TaskContext) -> None:
         if self.host is None and threading.current_thread() is self._main_thread:
             self.inbox.reopen()
 
@@ -153,6 +177,7 @@ class Executor:
         while True:
             if self.inbox.empty():
                 self.flush()
+                self.runtime.channel.read_until(self.inbox.filled, lambda timeout: True, None)
             message = self.inbox.take()
             kind = message[0]
             if kind == RUN:
@@ -192,7 +217,7 @@ class Executor:
             args, kwargs = self.runner.arguments(message)
             function = definition.function
             self._running = invocation
-            if self._stop_running == invocation.id:  # it came while the arguments were read
+            if invocation.id in self._stops:  # it came while the arguments were read
                 raise KeyboardInterrupt
             result = function(*args, **kwargs)
             self._running = None
@@ -208,28 +233,31 @@ class Executor:
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
         enter(None)
         enter_main(None)
+        if self._stops:  # of this task, or of one that was over when they came: what comes next is in the inbox yet
+            self._stops.clear()
+        self.inbox.reopen()  # an interrupt may have come before the task that waited could do so
         self.post(reply, keep)
         if definition.max_calls:
             definition.calls += 1
             if definition.calls >= definition.max_calls:
                 self.leaving = f"{definition.name} reached max_calls={definition.max_calls}"
 
-    def _nested_thread(self, message: Message) -> None:
-        invocation = Invocation(message, self.definitions[message[2]], True)
-        self._nested[invocation.id] = threading.get_ident()
+    def _nested_thread(self, nested: NestedTask) -> None:
+        invocation = nested.invocation
         enter(invocation.context)
+        keep: object = None
         try:
-            args, kwargs = self.runner.arguments(message)
-            result = invocation.definition.function(*args, **kwargs)
-        except SystemExit as error:
-            os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+            args, kwargs = self.runner.arguments(invocation.message)
+            result = nested.run(invocation.definition.function, args, kwargs)
+        except SystemExit as error:  # it would end the other tasks of this process, too
+            reply = self.runner.exited(invocation, error)
         except BaseException as error:  # user code may raise anything, and we KeyboardInterrupt
-            reply, keep = self.runner.failed(invocation, error), None
+            reply = self.runner.failed(invocation, error, skip_frames=2)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
-        del self._nested[invocation.id]
         self.runtime.references.posted.append(reply)
         del keep
+        del self._nested[invocation.id]
         self.runtime.flush()
 
     def _become_actor(self, message: Message) -> None:
@@ -249,15 +277,18 @@ class Executor:
             host.serve()
 
     def _run_call(self, message: Message) -> None:
-        if isinstance(self.host, ThreadedHost):
-            self.host.run_on_main(message)
-        elif self.host is not None:
+        if self.host is not None:
             self.host.run(message)
 
     @property
     def actor_id(self) -> bytes | None:
         """The actor of this process, if it is one."""
         return None if self.host is None else self.host.constructor.id
+
+    @property
+    def actor_name(self) -> str | None:
+        """Its name, empty if it has none."""
+        return None if self.host is None else self.host.name
 
     @property
     def descriptor(self) -> bytes:
@@ -287,8 +318,7 @@ class Executor:
         """
         if self.host is None:
             raise TypeError("exit_actor API is called on a non-actor worker")
-        self.host.exiting = "it called exit_actor()"
-        raise self.host.exit_exception()
+        self.host.exit()
 
     def _leave(self) -> None:
         self._return(self.inbox.close())
@@ -296,3 +326,22 @@ class Executor:
             self.host.shut_down()
         self.runtime.post((EXITING, self.leaving))
         self.flush()
+        with self._nesting:
+            running = list(self._nested.values())
+        for nested in running:
+            nested.join()
+
+
+def _may_raise(frame: FrameType) -> bool:
+    """Where an interrupt gets to the task: not in a finalizer, which would swallow it.
+
+    Nor in the few instructions between the taking of the channel's baton and the place that gives it back.
+    """
+    if frame.f_code is Channel.read_until.__code__:
+        return False
+    at: FrameType | None = frame
+    while at is not None:
+        if at.f_code.co_name == "__del__":
+            return False
+        at = at.f_back
+    return True

@@ -3,16 +3,16 @@
 A plain actor runs one call after the other on the main thread. With ``max_concurrency`` a pool of threads takes the
 calls. Actors with coroutine methods are hosted by ``asyncray.worker.async_hosting``.
 
-An actor that called ``exit_actor`` gives no more replies: whatever its method does after that, its calls fail with the
-actor's death.
+An actor that is *ending* begins no more calls. After ``exit_actor`` it is *silent*, too: whatever its methods still do,
+they give no replies, and their calls fail with the actor's death.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from asyncray.messages import INVOKE, Message
+from asyncray.messages import EXIT, INVOKE, Message
 from asyncray.runtime.context import TaskContext, enter, enter_main
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
@@ -21,7 +21,7 @@ from asyncray.worker.running import Invocation, Runner
 from asyncray.worker.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
 
 class Process(Protocol):
@@ -52,10 +52,12 @@ class ActorHost:
         self.class_name = invocation.definition.name
         self.description = self.class_name
         self.instance: Any = None
-        self.exiting: str | None = None
-        self.blocks = any(name == "CPU" for name, _ in process.surroundings.demand)
-        self.restarted = bool(invocation.message[6:7] and invocation.message[6])
+        self.ending: str | None = None
+        self.silent = False
+        self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.surroundings.demand)
+        self.restarted, self.name = bool(invocation.message[6]), invocation.message[7]
         self.running: dict[bytes, TaskContext] = {}
+        self._stopping = b""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.description} running={len(self.running)}>"
@@ -68,29 +70,32 @@ class ActorHost:
         enter_main(invocation.context)
         enter(invocation.context)
         process.surroundings.actor_name = self.class_name
+        failure: Message | None = None
         try:
             args, kwargs = process.runner.arguments(invocation.message)
             self.instance = invocation.definition.function(*args, **kwargs)
-            self._describe()
         except SystemExit:
-            if self.exiting is None:
+            if self.ending is None:
                 raise
-            process.leaving = self.exiting
-            return
         except BaseException as error:  # user code may raise anything
-            process.post(process.runner.failed(invocation, error), None)
-            return
-        finally:
-            enter(None)
-        if self.exiting is not None:
-            process.leaving = self.exiting
-            return
-        self.prepare()
-        process.post(*process.runner.succeeded(invocation, None))
+            failure = process.runner.failed(invocation, error)
+        enter(None)
+        invocation.message = None  # its arguments may be large, the actor's life long
+        if self.ending is not None:
+            process.leaving = self.ending
+        elif failure is not None:
+            process.post(failure, None)
+        else:
+            self._describe()
+            self.prepare()
+            process.post(*process.runner.succeeded(invocation, None))
 
     def _describe(self) -> None:
         if any("__repr__" in vars(base) for base in type(self.instance).__mro__[:-1]):
-            self.description = repr(self.instance)
+            try:
+                self.description = repr(self.instance)
+            except Exception:  # the user's; the name of the class will do
+                return
             self.process.surroundings.actor_name = self.description
 
     def prepare(self) -> None:
@@ -111,51 +116,51 @@ class ActorHost:
         if name == "__ray_ready__":
             return lambda: True
         if name == "__ray_call__":
-            return lambda function, *args, **kwargs: function(self.instance, *args, **kwargs)
+            return lambda function, /, *args, **kwargs: function(self.instance, *args, **kwargs)
         if name == "__ray_terminate__":
-            return self._terminate
+            return self.terminate
         method: Callable[..., Any] = getattr(self.instance, name)
         return method
 
-    def _terminate(self) -> None:
-        self.exiting = "it was terminated by __ray_terminate__()"
-
     def run(self, message: Message) -> None:
-        """Runs one call on this thread, and replies."""
-        process = self.process
-        invocation = Invocation(message, process.definitions[message[2]], self.blocks)
+        """Runs one call on the main thread, and replies."""
+        if self.ending is not None:
+            return
+        invocation = self.begin(message)
+        if invocation.id == self._stopping:  # the call was cancelled after it had left the inbox
+            invocation.context.cancelled = True
+        enter_main(invocation.context)
+        self.carry_out(invocation)
+
+    def begin(self, message: Message) -> Invocation:
+        """A call is taken up."""
+        invocation = Invocation(message, self.process.definitions[message[2]], self.blocks)
         self.running[invocation.id] = invocation.context
+        return invocation
+
+    def carry_out(self, invocation: Invocation) -> None:
+        """Runs a call on this thread, and replies."""
+        runner = self.process.runner
         enter(invocation.context)
         reply: Message | None = None
         keep: object = None
         try:
-            args, kwargs = process.runner.arguments(message)
+            args, kwargs = runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            if self.exiting is None:
-                reply, keep = process.runner.succeeded(invocation, result)
+            reply, keep = runner.succeeded(invocation, result)
         except SystemExit:
-            if self.exiting is None:
+            if self.ending is None:
                 raise
         except BaseException as error:  # user code may raise anything
-            if self.exiting is None:
-                reply = process.runner.failed(invocation, error)
+            reply = runner.failed(invocation, error)
         enter(None)
         del self.running[invocation.id]
-        if reply is not None:
-            process.post(reply, keep)
-        else:
-            self.exited()
-
-    def exit_exception(self) -> BaseException:
-        """What ends a method that called ``exit_actor``."""
-        return SystemExit(0)
-
-    def exited(self) -> None:
-        """The actor called ``exit_actor``: nothing more is run."""
-        self.process.leaving = self.exiting
+        if reply is not None and not self.silent:
+            self.process.post(reply, keep)
 
     def stop(self, task_id: bytes) -> bool:
         """A call is cancelled (in the io thread). True if that is settled; a running one can only ask."""
+        self._stopping = task_id
         context = self.running.get(task_id)
         if context is not None:
             context.cancelled = True
@@ -163,72 +168,83 @@ class ActorHost:
 
     # The end ----------------------------------------------------------------------------------------------------------
 
+    def exit(self) -> NoReturn:
+        """``exit_actor``, on any thread: the actor ends, whatever becomes of the exception that this raises."""
+        self.silent = True
+        self.ending = "it called exit_actor()"
+        self.wake()
+        raise SystemExit(0)
+
+    def terminate(self) -> NoReturn:
+        """``__ray_terminate__``: what was called before is done, and nothing after it."""
+        self.ending = "it was terminated by __ray_terminate__()"
+        self.wake()
+        raise SystemExit(0)
+
+    def wake(self) -> None:
+        """The main thread shall see to the end."""
+        self.process.inbox.put((EXIT, self.ending))
+
     def leave(self, why: str) -> bool:
         """The actor is to end when what came before is done (from any thread). False if the inbox should see to it."""
         return False
 
-    def shut_down(self) -> None:
-        """A graceful end, on the main thread."""
+    def shut_down(self) -> Any:
+        """A graceful end, on the main thread. Returns what ``__ray_shutdown__`` returns."""
         if hasattr(self.instance, "__ray_shutdown__"):
             try:
-                self.instance.__ray_shutdown__()
-            except Exception:  # the user's; promised to be swallowed
+                return self.instance.__ray_shutdown__()
+            except BaseException:  # the user's; promised to be swallowed
                 pass
+        return None
 
 
 class ThreadedHost(ActorHost):
     """An actor whose methods run on up to ``max_concurrency`` threads."""
 
-    _pool: ThreadPoolExecutor
+    _pool: ThreadPoolExecutor | None = None
 
     def prepare(self) -> None:
         from concurrent.futures import ThreadPoolExecutor  # start-up cost: few actors are threaded
 
+        self._queued: set[bytes] = set()
         self._pool = ThreadPoolExecutor(self.concurrency, "asyncray-method")
-        self._waiting: dict[bytes, Future[None]] = {}
 
     def invoke(self, message: Message) -> bool:
-        if message[0] != INVOKE:
+        if self._pool is None or message[0] != INVOKE:
             return False
-        self._waiting[message[1]] = self._pool.submit(self._run_one, message)
+        self._queued.add(message[1])
+        self._pool.submit(self._run_one, message)
         return True
 
     def _run_one(self, message: Message) -> None:
-        self._waiting.pop(message[1], None)
-        if self.exiting is not None:
+        invocation = self.begin(message)
+        try:
+            self._queued.remove(message[1])
+        except KeyError:  # cancelled
+            del self.running[message[1]]
+            return
+        if self.ending is not None:
             return
         try:
-            self.run(message)
+            self.carry_out(invocation)
         except SystemExit as error:  # as on a main thread: it ends the process
-            self.process.inbox.put((INVOKE, message[1], _Exit(error)))
+            self.process.inbox.put((INVOKE, message[1], error))
         self.process.runtime.flush()
 
-    def exited(self) -> None:
-        self.process.inbox.put((INVOKE, b"", None))  # the main thread sees ``exiting``
-
-    def run_on_main(self, message: Message) -> None:
-        """What a thread has for the main thread: the end."""
-        if message[2] is not None:
-            raise message[2].error
-        self.process.leaving = self.exiting
+    def run(self, message: Message) -> None:
+        """What a thread has for the main thread: that it wants to end the process."""
+        raise message[2]
 
     def stop(self, task_id: bytes) -> bool:
-        future = self._waiting.get(task_id)
-        if future is not None and future.cancel():
-            self._waiting.pop(task_id, None)
-            self.process.post(self.process.runner.cancelled(task_id), None)
-            return True
-        return super().stop(task_id)
+        try:
+            self._queued.remove(task_id)
+        except KeyError:
+            return super().stop(task_id)
+        self.process.post(self.process.runner.cancelled(task_id), None)
+        return True
 
-    def shut_down(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=self.exiting is not None)
-        super().shut_down()
-
-
-class _Exit:
-    """A ``SystemExit`` on its way to the main thread."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: SystemExit) -> None:
-        self.error = error
+    def shut_down(self) -> Any:
+        if self._pool is not None:
+            self._pool.shutdown(wait=not self.silent)
+        return super().shut_down()

@@ -2,7 +2,8 @@
 
 What is not started can be taken back at any moment, by whoever needs that (the daemon, a cancelled task, a task that
 blocks): every message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for
-an object, or the process is about to end) messages are not taken in at all, and go straight back to the daemon.
+an object, or the process is about to end) work is not taken in at all, and goes straight back to the daemon. That the
+process is to end is taken in at any time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import threading
 from queue import Empty, SimpleQueue
 
-from asyncray.messages import Message
+from asyncray.messages import EXIT, Message
 
 
 class Inbox:
@@ -19,7 +20,7 @@ class Inbox:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Message] = SimpleQueue()
         self._lock = threading.Lock()
-        self._closed = 0
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Inbox {self._queue.qsize()} messages{', closed' if self._closed else ''}>"
@@ -27,7 +28,7 @@ class Inbox:
     def put(self, message: Message) -> bool:
         """False if the inbox is closed: the message must go back."""
         with self._lock:
-            if self._closed:
+            if self._closed and message[0] != EXIT:
                 return False
             self._queue.put(message)
             return True
@@ -35,6 +36,10 @@ class Inbox:
     def take(self) -> Message:
         """The next message; waits for it."""
         return self._queue.get()
+
+    def filled(self) -> bool:
+        """True if ``take`` would not wait now."""
+        return not self._queue.empty()
 
     def empty(self) -> bool:
         """True if ``take`` would wait now."""
@@ -59,12 +64,11 @@ class Inbox:
         return any(message[1] == task_id for message in messages)
 
     def close(self) -> list[Message]:
-        """Takes nothing in any more; returns what is there. Closings are counted."""
+        """Takes no work in any more; returns what is there."""
         with self._lock:
-            self._closed += 1
+            self._closed = True
             return self.drain()
 
     def reopen(self) -> None:
-        """Takes back one ``close``."""
-        with self._lock:
-            self._closed -= 1
+        """Takes work in again."""
+        self._closed = False

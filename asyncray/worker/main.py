@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import functools
 import os
 import signal
 import socket
 import sys
 import traceback
 
+from asyncray.config import STOP_DEADLINE
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.executor import Executor
@@ -34,6 +36,8 @@ def work(number: int, address: str) -> int:
     surroundings.mark_output()
     faulthandler.enable(2)
     runtime.start()
+    worker = os.getpid()
+    os.register_at_fork(after_in_child=functools.partial(_forget_in_child, runtime))
     code = 0
     try:
         executor.run()
@@ -43,8 +47,16 @@ def work(number: int, address: str) -> int:
         traceback.print_exc()
         code = 1
     _run_exit_handlers()
-    runtime.flush()
+    if os.getpid() != worker:
+        return code  # a fork that user code has made, and that ends by an exception
+    runtime.channel.drain(STOP_DEADLINE)
     return code
+
+
+def _forget_in_child(runtime: Runtime) -> None:
+    """What user code forks has copies of the connection, but no io thread: it has no session."""
+    current.session = None
+    runtime.channel.abandon()
 
 
 def _daemon_gone(reason: str) -> None:

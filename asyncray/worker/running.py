@@ -133,6 +133,13 @@ class Runner:
         return (FAILED, invocation.id, invocation.microseconds(), ERROR, payload, retryable)
 
     @staticmethod
+    def exited(invocation: Invocation, error: SystemExit) -> Message:
+        """The reply for a task that ended its process, where that is not to be done."""
+        message = f"{invocation.definition.name} raised SystemExit({error.code!r})"
+        fault = ["WorkerCrashedError", {"message": message}]
+        return (FAILED, invocation.id, invocation.microseconds(), FAULT, fault, True)
+
+    @staticmethod
     def cancelled(task_id: bytes, microseconds: int = 0) -> Message:
         """The reply for a task that was stopped."""
         return (FAILED, task_id, microseconds, FAULT, ["TaskCancelledError", {"task_id": task_id.hex()}], False)

@@ -11,7 +11,7 @@ from asyncray.runtime.context import running_task
 from asyncray.runtime.runtime import Runtime
 
 MARK = "\x1e"
-"""A line of a worker's log that begins with this says whose output follows."""
+"""Before a name and a line feed in a worker's log: says whose output follows."""
 
 
 class MarkedOutput(io.TextIOWrapper):
@@ -25,7 +25,7 @@ class MarkedOutput(io.TextIOWrapper):
         name = self.whose()
         if name != self._marked:
             self._marked = name
-            super().write(f"\n{MARK}{name}\n")
+            super().write(f"{MARK}{name}\n")
         return super().write(text)
 
 

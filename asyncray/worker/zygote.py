@@ -10,25 +10,39 @@ zygote's child, and is killed. It must stay single-threaded: a fork copies one t
 
 from __future__ import annotations
 
-import ctypes
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
+import time
+import traceback
+from typing import NoReturn
 
 import asyncray.runtime.submission
 import asyncray.worker.main
 from asyncray.config import FRAME_LIMIT
+from asyncray.io import sessions
+from asyncray.io.processes import (
+    WORKER_VARIABLE,
+    become_subreaper,
+    children,
+    die_with_parent,
+    end_children,
+    environment,
+    kill,
+    kill_group,
+)
 from asyncray.messages import ENDED, FORK, FORKED, STRIKE, WARM, Message
 from asyncray.wire.frames import Decoder, encode
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-
 _WARM_AFTER_MILLISECONDS = 150
 """After so much quiet numpy and asyncio are loaded: the first workers must not wait for that."""
+
+_ROUND = 0.005
+"""Seconds between two looks at what has been killed and has not ended."""
 
 
 class Zygote:
@@ -36,33 +50,32 @@ class Zygote:
 
     Args:
         control: the stream to the daemon.
-        address: the path of the daemon's socket, for the workers.
-        logs: the directory of the workers' output.
-        garbage: prefixes of shared memory and paths of files to remove at the end.
+        directory: the session's. The socket for the workers and their output are there.
+        lock: the descriptor that holds the session's lock.
     """
 
-    def __init__(self, control: socket.socket, address: str, logs: str, garbage: list[str]) -> None:
+    def __init__(self, control: socket.socket, directory: str, lock: int) -> None:
         self._control = control
         self._decoder = Decoder(FRAME_LIMIT)
-        self._address = address
-        self._logs = logs
-        self._garbage = garbage
+        self._directory = directory
+        self._lock = lock
         self._workers: dict[int, int] = {}  # pid -> number
         self._warm = False
-        self._libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
     def __repr__(self) -> str:
         return f"<Zygote {len(self._workers)} workers>"
 
     def run(self) -> None:
         """Works until the daemon is gone."""
-        if self._libc is not None:
-            self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        become_subreaper()
         read, write = os.pipe()
         for end in (read, write):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's
+        # Ctrl-C in a terminal is the driver's. And whoever stops a whole machine or container signals everybody: the
+        # janitor has to be the last.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
@@ -99,7 +112,8 @@ class Zygote:
         elif message[0] == STRIKE:
             for pid, number in self._workers.items():
                 if number == message[1]:
-                    _kill_group(pid)
+                    kill_group(pid)
+                    kill(pid)  # it may have left its group
 
     def _tell(self, *messages: Message) -> None:
         try:
@@ -109,13 +123,10 @@ class Zygote:
 
     def _warm_up(self) -> None:
         self._warm = True
-        os.environ.setdefault(
-            "OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1")
-        )  # else threads, in a zygote
-        import asyncio  # noqa: F401 - loaded for the workers
-
-        import numpy.random  # noqa: F401 - loaded for the workers, like the next
-        import uvloop  # noqa: F401
+        # Else numpy starts threads, and a zygote must have none.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+        for name in ("asyncio", "numpy.random", "uvloop"):
+            importlib.import_module(name)
 
         self._tell((WARM,))
 
@@ -124,32 +135,48 @@ class Zygote:
     def _fork(self, number: int) -> None:
         gc.collect(0)
         gc.freeze()  # what is here now stays shared: the collector of a child does not touch it
-        pid = os.fork()
+        zygote = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes: those that are there work on
+            self._tell((ENDED, number, 0, f"it could not be forked: {error}"))
+            return
         if pid == 0:
-            code = 1
-            try:
-                self._become_worker(number)
-                code = asyncray.worker.main.work(number, self._address)
-            finally:
-                os._exit(code)
+            self._work(number, zygote)
+        self._lead(pid)
         self._workers[pid] = number
         self._tell((FORKED, number, pid))
 
-    def _become_worker(self, number: int) -> None:
+    @staticmethod
+    def _lead(pid: int) -> None:
+        """The worker leads a group. Said here and there, for either may be first to rely on it."""
+        try:
+            os.setpgid(pid, pid)
+        except OSError:
+            pass  # it has done so, and gone on
+
+    def _work(self, number: int, zygote: int) -> NoReturn:
+        code = 1
+        try:
+            self._become_worker(number, zygote)
+            code = asyncray.worker.main.work(number, sessions.socket_of(self._directory))
+        except BaseException:  # the process ends here, and must not run on as a second zygote
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _become_worker(self, number: int, zygote: int) -> None:
+        self._lead(0)
+        die_with_parent(zygote)
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        zygote = os.getppid()
-        os.setpgid(0, 0)
-        if self._libc is not None:
-            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != zygote:
-                os._exit(1)  # it died before that took effect
+        for signal_number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signal_number, signal.SIG_DFL)
         self._control.close()
-        for descriptor in self._inherited:
+        for descriptor in (*self._inherited, self._lock):
             os.close(descriptor)
+        os.environ[WORKER_VARIABLE] = str(number)
         for descriptor, kind in ((1, "out"), (2, "err")):
-            path = os.path.join(self._logs, f"worker-{number}.{kind}")
+            path = os.path.join(self._directory, "logs", f"worker-{number}.{kind}")
             log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(log, descriptor)
             os.close(log)
@@ -162,6 +189,7 @@ class Zygote:
 
     def _reap(self) -> None:
         ended: list[Message] = []
+        others = False
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -170,69 +198,50 @@ class Zygote:
             if not pid:
                 break
             number = self._workers.pop(pid, None)
-            if number is not None:
-                _kill_group(pid)  # what it started and left in its group
-                ended.append((ENDED, number, pid, status))
-        if ended:
+            if number is None:
+                others = True
+                continue
+            kill_group(pid)  # what it started and left in its group
+            ended.append((ENDED, number, pid, status))
+        if ended or others:
             self._kill_orphans()
+        if ended:
             self._tell(*ended)
 
     def _kill_orphans(self) -> None:
-        """What a worker started in a group of its own is a child of ours now, and no worker."""
-        for pid in _children():
-            if pid not in self._workers:
-                _kill_group(pid)
-                _kill(pid)
+        """What a dead worker started in a group of its own is a child of ours now, and no worker.
+
+        What a living worker has started and cut loose is, too, and is left alone: its group or its environment tell.
+        Should they not tell, it is left until the last worker or the node ends.
+        """
+        living = {str(number).encode() for number in self._workers.values()}
+        for pid in children():
+            if pid not in self._workers and not (living and self._may_belong(pid, living)):
+                kill_group(pid)
+                kill(pid)
+
+    def _may_belong(self, pid: int, living: set[bytes]) -> bool:
+        try:
+            if os.getpgid(pid) in self._workers:
+                return True
+        except ProcessLookupError:
+            return False
+        _, found, rest = environment(pid).partition(b"\0" + WORKER_VARIABLE.encode() + b"=")
+        return not found or rest.partition(b"\0")[0] in living
 
     def _clean_up(self) -> None:
-        for pid in self._workers:
-            _kill_group(pid)
-            _kill(pid)
-        while True:
-            self._kill_orphans()
-            try:
-                pid, _ = os.waitpid(-1, 0)
-            except ChildProcessError:
-                break
-            self._workers.pop(pid, None)
-        from asyncray.io.segments import sweep  # only now: workers that need it load it themselves
-
-        for item in self._garbage:
-            if item.startswith("unlink:"):
-                try:
-                    os.unlink(item.removeprefix("unlink:"))
-                except OSError:
-                    pass
-            else:
-                sweep(item)
-
-
-def _children() -> list[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:
-        return []
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+        while not end_children():
+            time.sleep(_ROUND)
+        sessions.remove(sessions.garbage_of(self._directory))
+        sessions.ended(self._directory)
 
 
 def main() -> None:
-    """``python -m asyncray.worker.zygote FD ADDRESS LOGS GARBAGE...``: started by the daemon."""
-    descriptor, address, logs, *garbage = sys.argv[1:]
-    Zygote(socket.socket(fileno=int(descriptor)), address, logs, garbage).run()
+    """``python -m asyncray.worker.zygote FD LOCK DIRECTORY``: started by the daemon."""
+    descriptor, lock, directory = sys.argv[1:]
+    for inherited in (descriptor, lock):
+        os.set_inheritable(int(inherited), False)
+    Zygote(socket.socket(fileno=int(descriptor)), directory, int(lock)).run()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from asyncray.messages import (
     EXIT,
     EXITING,
     FAILED,
-    FAULT,
     HOLD,
     INVOKE,
     LEASE,
@@ -61,6 +60,7 @@ class Process:
         self.client = client
         self.job_id = job_id
         self.alive = True
+        self.orphaned = False  # it ran a task that had been ended already
         self.inbox: deque[Message] = deque()
         self.wire: deque[tuple[Message, tuple[bytes, ...]]] = deque()  # with the objects that it makes
         self.counter = 0
@@ -174,7 +174,6 @@ class Process:
         if kind == VALUE:
             _, ref, value_kind, payload = message
             content = self.opened(ref, value_kind, payload)
-            assert value_kind != FAULT or payload[0] != "ObjectLostError", f"{self} has lost {ref.hex()}"
             self.world.agrees(ref, content)
             if self.counts[ref]:
                 self.values[ref] = content
@@ -202,12 +201,40 @@ class Driver(Process):
         assert client.job is not None
         super().__init__(world, client, client.job.id)
 
+    def submit(self, recipe: Recipe | None = None, **options: Any) -> bytes:
+        """Submits a function; returns its first result."""
+        self.state.spawn(recipe or Recipe(**options))
+        return self.state.refs[-1]
+
+    def create(self, **options: Any) -> bytes:
+        """Makes an actor; returns the handle."""
+        self.state.make(Recipe(**options))
+        return self.state.handles[-1]
+
+    def call(self, handle: bytes, **options: Any) -> bytes:
+        """Calls an actor; returns the first result."""
+        self.state.call(Recipe(target=self.state.handles.index(handle), **options))
+        return self.state.refs[-1]
+
+    def lose(self, handle: bytes) -> None:
+        """The last copy of a handle goes out of scope."""
+        self.state.release(self.state.handles.index(handle))
+
+    def error(self, ref: bytes) -> str:
+        """The name of the system error that is an object's value."""
+        value = self.values[ref]
+        assert isinstance(value, list), value
+        return str(value[0])
+
+    def message(self, ref: bytes) -> str:
+        return str(self.values[ref][1]["message"])
+
 
 class Order:
     """A task as a worker gets it."""
 
     def __init__(self, message: Message) -> None:
-        self.how, self.task, self.template, self.kind, self.payload, self.values = message
+        self.how, self.task, self.template, self.kind, self.payload, self.values = message[:6]
 
     @property
     def arguments(self) -> Arguments:
@@ -268,13 +295,14 @@ class Invocation(Scope):
             worker.exit("exit_actor() was called")
             return True
         if recipe.ending in ("raise", "retry"):
-            worker.send((FAILED, task, 5, ERROR, f"error {self.world.tag()}", recipe.ending == "retry"))
+            worker.send((FAILED, task, recipe.takes, ERROR, f"error {self.world.tag()}", recipe.ending == "retry"))
         else:
             if recipe.ending == "shared" and self.order.how != CONSTRUCT and not self.allocate(task[-1] * 7 + 1):
                 return True
             self._return(recipe, [] if self.order.how == CONSTRUCT else [self._value(i) for i in range(recipe.returns)])
         worker.over(self)
-        if recipe.ending == "exit":
+        if recipe.ending == "exit" and not worker.running:
+            worker.give_back()
             worker.exit("it has run often enough")
         return True
 
@@ -291,9 +319,9 @@ class Invocation(Scope):
         if self.allocation:
             self.worker.abandon(self.allocation)  # of a function that returns nothing
         if len(values) > 1:
-            self.worker.send((DONE_MANY, self.order.task, 5, values))
+            self.worker.send((DONE_MANY, self.order.task, recipe.takes, values))
         else:
-            self.worker.send((DONE, self.order.task, 5, *(values[0] if values else (PLAIN, None, None))))
+            self.worker.send((DONE, self.order.task, recipe.takes, *(values[0] if values else (PLAIN, None, None))))
 
 
 class Worker(Process):
@@ -333,7 +361,7 @@ class Worker(Process):
         elif kind == STOP_TASK:
             self._stop(message[1])
         elif kind == TAKE_BACK:
-            self._give_back()
+            self.give_back()
         elif kind == EXIT:
             self.leaving = True
         else:
@@ -351,13 +379,13 @@ class Worker(Process):
         assert not self.leaving, "work for a worker that was told to end"
         self.queue.append(order)
         if order.how == RUN and self.main is not None and self.main.blocked:
-            self._give_back()
+            self.give_back()
 
     def _tells(self, ref: bytes, kind: int, value: Any) -> bool:
         self.world.agrees(ref, self.opened(ref, kind, value))
         return kind == SHARED
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         """Actors keep what they have: nobody else could do it."""
         if self.queue and not self.is_actor:
             self.send((RETURNED, [order.task for order in self.queue]))
@@ -381,7 +409,7 @@ class Worker(Process):
     def blocks(self, invocation: Invocation) -> None:
         self.send((BLOCKED, invocation.order.task))
         if invocation is self.main:
-            self._give_back()
+            self.give_back()
 
     def over(self, invocation: Invocation) -> None:
         if isinstance(invocation.allocation, tuple) and invocation.allocation[0] is not None:

@@ -1,0 +1,34 @@
+"""The command line: ``asyncray node``, ``status``, ``stop`` and ``microbenchmark``.
+
+Every command has ``--json`` for scripts, an example and its exit codes in ``--help``. Start-up cost: a command imports
+what it needs when it runs, so that ``asyncray --help`` costs little more than Python itself.
+"""
+
+from __future__ import annotations
+
+import click
+
+from asyncray.cli.microbenchmark import microbenchmark
+from asyncray.cli.node import node
+from asyncray.cli.status import status
+from asyncray.cli.stop import stop
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="asyncray")
+def main() -> None:
+    """Runs, shows, stops and measures asyncray nodes.
+
+    \b
+    Example:
+        asyncray node --num-cpus 4
+        asyncray status
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage.
+    """
+
+
+for command in (node, status, stop, microbenchmark):
+    main.add_command(command)

@@ -1,0 +1,115 @@
+"""``asyncray node``: a node's daemon in the foreground."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+import click
+
+# KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB of 1024.
+_UNITS = {"": 1} | {
+    f"{letter}{ending}": base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for ending, base in (("B", 1000), ("iB", 1024))
+}
+
+
+def _read_size(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    units = {name.lower(): factor for name, factor in _UNITS.items()}
+    if found is None or found[2].lower() not in units:
+        units_shown = ", ".join(filter(None, _UNITS))
+        raise click.BadParameter(f"{text!r} is no size; write bytes, or a number with one of {units_shown}")
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+def _read_resources(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    from asyncray.api.session import check_resources  # start-up cost: only where resources are given
+
+    try:
+        amounts: dict[str, float] = json.loads(text)
+        check_resources(amounts)
+    except (ValueError, TypeError) as error:
+        raise click.BadParameter(f"""{error} (write it like '{{"disk": 2}}')""") from error
+    return amounts
+
+
+@click.command()
+@click.option(
+    "--head", is_flag=True, help="This node is the head. On one machine every node is, so it changes nothing."
+)
+@click.option("--num-cpus", type=click.FloatRange(min=0), help="CPUs that tasks may use.  [default: what is there]")
+@click.option("--num-gpus", type=click.FloatRange(min=0), help="GPUs that tasks may use.  [default: what is there]")
+@click.option("--resources", metavar="JSON", callback=_read_resources, help="""Custom resources, e.g. '{"disk": 2}'.""")
+@click.option(
+    "--object-store-memory",
+    metavar="SIZE",
+    callback=_read_size,
+    help="Bytes, or e.g. 2GB or 512MiB.  [default: 30 % of memory]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when the node is ready.")
+def node(
+    head: bool,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: dict[str, float] | None,
+    object_store_memory: int | None,
+    as_json: bool,
+) -> None:
+    """Runs a node here, until Ctrl-C, SIGTERM or `asyncray stop`.
+
+    Programs of the same user on this machine connect to it with init("auto"), or with the address that is printed.
+    --json prints {"address", "pid", "session_dir"} once programs can connect.
+
+    \b
+    Example:
+        asyncray node --num-cpus 4 --object-store-memory 2GB --resources '{"disk": 2}'
+
+    Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage.
+    """
+    from asyncray.node.start import start_zygote_early  # start-up cost: only this command is a daemon
+    from asyncray.runtime.launch import configuration
+
+    amounts = {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "resources": resources,
+        "object_store_memory": object_store_memory,
+    }
+    os.umask(0o077)
+    try:
+        config = configuration(amounts)
+        zygote = start_zygote_early(config)
+
+        from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
+
+        serve(config, zygote, lambda facts: _announce(facts, as_json))
+    except OSError as error:  # no directory, no memory, no processes: the message says which
+        raise click.ClickException(f"The node did not start: {error}") from error
+    if not as_json:
+        click.echo("The node has stopped.")
+
+
+def _announce(facts: dict[str, Any], as_json: bool) -> None:
+    from asyncray.runtime.launch import point_latest  # start-up cost, as above
+
+    point_latest(facts["session_dir"])
+    if as_json:
+        click.echo(json.dumps({name: facts[name] for name in ("address", "pid", "session_dir")}))
+        return
+    if facts["store_warning"]:
+        click.echo(f"Warning: {facts['store_warning']}", err=True)
+    click.echo(
+        f"The node is ready: pid {facts['pid']}, files in {facts['session_dir']}\n\n"
+        "Programs on this machine connect to it with\n\n"
+        '    asyncray.sync.init("auto")\n'
+        f'    asyncray.sync.init("{facts["address"]}")\n\n'
+        "Ctrl-C or `asyncray stop` ends it."
+    )

@@ -1,0 +1,122 @@
+"""Finding nodes from outside, and asking them.
+
+A small blocking connection with a deadline for every answer, unlike the runtime's: a tool must not hang because the
+node does. It never changes anything but by ``request("stop")``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from asyncray.config import FRAME_LIMIT
+from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message
+from asyncray.runtime.launch import ADDRESS_SCHEME, base_directory, connect
+from asyncray.wire.frames import Decoder, encode
+
+ANSWER_DEADLINE = 5.0
+"""Seconds for an answer. A busy daemon needs milliseconds."""
+
+ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
+
+
+class Observer:
+    """A connection to a node that only asks. Use it with ``with``.
+
+    Args:
+        address: "auto" or ``unix:PATH``.
+        deadline: seconds for each answer.
+
+    Raises:
+        ConnectionError: no node there, or it refused.
+        TimeoutError: it did not answer.
+        ValueError: not an address.
+
+    Example::
+
+        with Observer("auto") as observer:
+            print(observer.request("status")["objects"])
+    """
+
+    def __init__(self, address: str, deadline: float = ANSWER_DEADLINE) -> None:
+        self._deadline = deadline
+        self._decoder = Decoder(FRAME_LIMIT)
+        self._socket = connect(address)
+        self.facts: dict[str, Any] = {}
+        try:
+            self._send((HELLO, VERSION, "observer", {"pid": os.getpid()}))
+            answer = self._receive(WELCOME, REFUSED)
+            if answer[0] == REFUSED:
+                raise ConnectionError(f"The node at {address} refused the connection: {answer[1]}.")
+            self.facts = answer[1]
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Observer {self.facts.get('address', 'closed')}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._socket.close()
+
+    def request(self, method: str, *arguments: Any) -> Any:
+        """Asks, and waits for the answer. Raises ConnectionError or TimeoutError."""
+        self._send((REQUEST, 1, method, arguments))
+        return self._receive(REPLY)[2]
+
+    def _send(self, message: Message) -> None:
+        self._socket.settimeout(self._deadline)
+        self._socket.sendall(encode([message]))
+
+    def _receive(self, *kinds: int) -> Message:
+        """The next message of one of these kinds; others are not for tools."""
+        end = time.monotonic() + self._deadline
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise ConnectionError("The node has closed the connection.")
+            for message in self._decoder.feed(data):
+                if message[0] in kinds:
+                    return message
+        raise TimeoutError(f"The node did not answer within {self._deadline:g} seconds.")
+
+
+def running_nodes() -> list[str]:
+    """The addresses of this user's nodes on this machine, the newest first."""
+    paths = sorted(Path(base_directory()).glob("session_*/node.sock"), reverse=True)
+    return [f"{ADDRESS_SCHEME}{path}" for path in paths if daemon_pid(f"{ADDRESS_SCHEME}{path}") is not None]
+
+
+def daemon_pid(address: str) -> int | None:
+    """The process that listens at an address, even if it does not answer; None if nobody does, 0 if nobody can tell."""
+    try:
+        connection = connect(address)
+    except ConnectionError:
+        return None
+    with connection:
+        if not hasattr(socket, "SO_PEERCRED"):
+            return 0
+        size = struct.calcsize("3i")
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        return int(pid)
+
+
+def chosen_address(address: str | None) -> str:
+    """What a command talks to: the one given, the one in the environment, or the newest that runs."""
+    address = address or os.environ.get(ADDRESS_VARIABLE) or "auto"
+    if address == "auto" and daemon_pid(address) is None:
+        # The newest session may have ended while older ones run on.
+        return next(iter(running_nodes()), "auto")
+    return address

@@ -1,0 +1,103 @@
+"""``asyncray status``: what a node has and does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MOST_ROWS = 40
+"""Of a table for people. --json has them all."""
+
+
+@click.command()
+@click.option("--address", help="unix:PATH or auto.  [default: $ASYNCRAY_ADDRESS, else the newest node that runs]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+def status(address: str | None, as_json: bool) -> None:
+    """Shows a node: resources, object store, workers, actors, drivers, tasks.
+
+    \b
+    Example:
+        asyncray status
+        asyncray status --json | jq .available
+
+    Exit codes: 0 shown, 1 no node runs or it does not answer, 2 wrong usage.
+    """
+    from asyncray.cli.observer import Observer, chosen_address  # start-up cost: not for --help
+
+    try:
+        with Observer(chosen_address(address)) as observer:
+            found = observer.request("status")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--address") from error
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console  # start-up cost: not for --json
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a file or a pipe has no width; 80 would cut paths
+    console.print(f"Node {found['node_id']} at {found['address']}", highlight=False, soft_wrap=True)
+    console.print(f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n", soft_wrap=True)
+    _table(console, "Resources", ("name", "used", "total"), _resource_rows(found))
+    store = found["store"]
+    _table(
+        console,
+        "Object store",
+        ("objects", "used", "mapped", "capacity"),
+        [(found["objects"], *(_size(store[name]) for name in ("used", "reserved", "capacity")))],
+    )
+    tasks = found["tasks"]
+    _table(console, "Tasks", ("unfinished", "waiting for resources"), [(tasks["unfinished"], tasks["queued"])])
+    workers = [(row["number"], row["pid"], row["state"], row["inflight"]) for row in found["workers"]]
+    _table(console, "Workers", ("number", "pid", "state", "tasks"), workers)
+    actors = [
+        (row["actor_id"], row["class_name"], row["state"], row["name"], row["pid"], row["pending_calls"])
+        for row in found["actors"]
+    ]
+    _table(console, "Actors", ("id", "class", "state", "name", "pid", "pending calls"), actors)
+    _table(console, "Drivers", ("client", "pid"), [(row["client"], row["pid"]) for row in found["drivers"]])
+
+
+def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Iterable[Any]]) -> None:
+    from rich import box  # start-up cost, as above
+    from rich.table import Table
+
+    if not rows:
+        console.print(f"[bold]{title}[/bold]: none\n")
+        return
+    table = Table(*heads, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    console.print(table)
+    if len(rows) > _MOST_ROWS:
+        console.print(f"... and {len(rows) - _MOST_ROWS} more: --json shows all\n")
+
+
+def _resource_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, total in sorted(found["resources"].items()):
+        used = total - found["available"].get(name, 0.0)
+        show = _size if name in ("memory", "object_store_memory") else "{:g}".format
+        rows.append((name, show(used), show(total)))
+    return rows
+
+
+def _size(amount: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    return f"{amount:.4g} GiB"

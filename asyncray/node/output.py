@@ -1,0 +1,96 @@
+"""The workers' output on its way to the drivers: when it is read, and who gets it.
+
+While something runs the files are read ten times a second; when all is quiet, with the daemon's slow tick only. Each
+line goes to the driver whose job the worker serves. A driver that does not read is not sent more: its output waits in
+the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from asyncray.core.records import Client, Worker
+from asyncray.core.workers import Pool
+from asyncray.io.streams import MessageStream
+from asyncray.messages import OUTPUT
+from asyncray.node.logs import WorkerLogs
+
+_PAUSE = 0.1
+_MOST_UNREAD = 1 << 20
+"""Bytes that a driver has not read yet: beyond, output waits."""
+
+
+class Output:
+    """Sends the workers' lines to their drivers.
+
+    Args:
+        logs: the workers' files.
+        pool: the workers.
+        stream_of: the connection of a client, if it still has one.
+    """
+
+    def __init__(self, logs: WorkerLogs, pool: Pool, stream_of: Callable[[Client], MessageStream | None]) -> None:
+        self._logs = logs
+        self._pool = pool
+        self._stream_of = stream_of
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Output {'watching' if self._timer else 'quiet'}>"
+
+    def soon(self) -> None:
+        """Something happens: there may be output soon."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.read():
+            self.soon()
+
+    def read(self, last_of: Client | None = None) -> bool:
+        """Passes on what is new; of a driver that is about to end unfinished lines, too.
+
+        Returns: whether more may come soon.
+        """
+        more = False
+        for worker in list(self._pool.workers.values()):
+            last = last_of is not None and worker.job is not None and worker.job.driver is last_of
+            more |= self._pass_on(worker, last) or _is_busy(worker)
+        return more
+
+    def ended(self, worker: Worker) -> str:
+        """Passes on the last output of a worker that has ended; returns its end, for people."""
+        self._pass_on(worker, True)
+        tail = self._logs.tail(worker.number)
+        self._logs.remove(worker.number)
+        return tail
+
+    def _pass_on(self, worker: Worker, last: bool) -> bool:
+        driver = worker.job.driver if worker.job is not None else None
+        stream = self._stream_of(driver) if driver is not None else None
+        if stream is not None and stream.backlog > _MOST_UNREAD and not last:
+            return True
+        lines = self._logs.read(worker.number, _name(worker), worker.pid, last)
+        if lines and stream is not None and worker.job is not None and worker.job.setup.get("log_to_driver", True):
+            stream.send([(OUTPUT, lines)])
+        return bool(lines)
+
+    def close(self) -> None:
+        """Reads no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._logs.close()
+
+
+def _is_busy(worker: Worker) -> bool:
+    return bool(worker.inflight or worker.nested or (worker.actor is not None and worker.actor.inflight))
+
+
+def _name(worker: Worker) -> str:
+    """Whose output it must be if it does not tell: C code and subprocesses write no marks."""
+    if worker.actor is not None:
+        return worker.actor.task.template.name
+    task = next(iter(worker.inflight.values()), None)
+    return "" if task is None else task.template.name

@@ -1,0 +1,98 @@
+"""A nested task: one that runs on a thread of its own, beside the main thread, which waits in ``get``.
+
+Signals reach the main thread only, so a nested task is cancelled by an exception that the interpreter raises in its
+thread, between any two instructions. Two things make that safe:
+
+1. while the thread is inside the *shield* (it writes to the daemon) the exception is put off until it comes out;
+2. at the end of the user's function the thread and whoever cancels agree under a lock that it is over, so nothing is
+   raised in the code that replies.
+
+A thread that sleeps in a system call notices when it comes back; one that waits in ``get`` is woken.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asyncray.runtime.waiting import Waiter, Waiters
+from asyncray.worker.running import Invocation
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_EXCEPTION = ctypes.py_object(KeyboardInterrupt)
+
+
+class NestedTask:
+    """One nested task; as a context manager, its shield.
+
+    Args:
+        waiters: where its thread is registered while it waits.
+    """
+
+    def __init__(self, invocation: Invocation, waiters: Waiters) -> None:
+        self.invocation = invocation
+        self.waiter: Waiter | None = None  # what the thread waits on, or did last
+        invocation.context.shield = self
+        self._waiters = waiters
+        self._lock = threading.Lock()
+        self._working: int | None = None  # the thread, while it runs the user's function
+        self._stopped = False
+        self._shielded = False
+        self._put_off = False
+
+    def __repr__(self) -> str:
+        return f"<NestedTask {self.invocation} {'stopped' if self._stopped else 'running'}>"
+
+    def start(self, target: Callable[[NestedTask], None]) -> None:
+        """Starts its thread, which runs ``target`` with it."""
+        self._thread = threading.Thread(target=target, args=(self,), name="asyncray-nested", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Waits for its thread to end."""
+        self._thread.join()
+
+    def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Runs the user's function on this thread. Raises KeyboardInterrupt if the task was cancelled."""
+        try:
+            with self._lock:
+                if self._stopped:
+                    raise KeyboardInterrupt
+                self._working = threading.get_ident()
+            return function(*args, **kwargs)
+        finally:
+            with self._lock:
+                self._working = None
+                _raise_in_thread(ctypes.c_ulong(threading.get_ident()), None)  # takes it back
+
+    def stop(self) -> None:
+        """Cancels the task, from another thread."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = self.invocation.context.cancelled = True
+            if self._working is None:
+                return
+            thread = ctypes.c_ulong(self._working)
+            # Threads switch after calls and at jumps. There is none between the question and the call, so the thread
+            # is still where it was asked to be, and the exception is raised before its next instruction.
+            if self._shielded:
+                self._put_off = True
+            else:
+                _raise_in_thread(thread, _EXCEPTION)
+            waiter = self.waiter
+        if waiter is not None:
+            self._waiters.interrupt(waiter)
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == self._working:  # others may have this task's context: asyncio.to_thread copies it
+            self._shielded = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        if threading.get_ident() == self._working:
+            self._shielded = False
+            if self._put_off:
+                self._put_off = False
+                raise KeyboardInterrupt

@@ -1,0 +1,468 @@
+"""The lives of actors: order of calls, restarts, ends of every kind, names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asyncray.core.actors import MOST_CAUSES
+from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
+from asyncray.ids import TASK_SIZE
+from asyncray.messages import CALL, DONE, EXIT, KILL, PLAIN, REQUEST
+from tests.core.processes import Driver, Worker
+from tests.core.programs import Recipe
+from tests.core.world import World
+
+
+def host(world: World, handle: bytes) -> Worker:
+    """The process of an actor."""
+    record = world.machine.actors.table[handle[:TASK_SIZE]].worker
+    assert record is not None
+    return next(worker for worker in world.workers if worker.number == record.number)
+
+
+def state(world: World, handle: bytes) -> str:
+    actor = world.machine.actors.table.get(handle[:TASK_SIZE])
+    return "forgotten" if actor is None else actor.state
+
+
+def crash(world: World, handle: bytes) -> None:
+    world.die(host(world, handle))
+    world.deliver()
+
+
+def alive(world: World, driver: Driver, **options: Any) -> bytes:
+    """An actor that is constructed."""
+    handle = driver.create(**options)
+    world.settle()
+    assert state(world, handle) == ALIVE
+    return handle
+
+
+def run_calls(world: World, handle: bytes, count: int) -> None:
+    """The actor runs so many calls that have no steps."""
+    for _ in range(2 * count):
+        host(world, handle).step()
+    world.deliver()
+
+
+# Calls ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_waits_for_its_argument_holds_back_its_callers_later_calls_only() -> None:
+    world = World(CPU=2)
+    one, two = world.driver(), world.driver()
+    handle = alive(world, one, lives_on=1)
+    blocker = one.submit(cpus=2)  # never fits beside the actor
+    late = one.call(handle, arguments=(one.state.refs.index(blocker),))
+    behind = one.call(handle)
+    two.hold(handle)
+    two.state.handles.append(handle)
+    other = two.call(handle)
+    world.settle()
+    assert other in two.values
+    assert behind not in one.values
+    one.state.cancel(one.state.refs.index(blocker))
+    world.settle()
+    assert one.error(late) == "TaskCancelledError"
+    assert behind in one.values
+
+
+def test_an_unordered_actor_lets_ready_calls_pass() -> None:
+    world = World(CPU=2)
+    driver = world.driver()
+    handle = alive(world, driver, lives_on=1, ordered=False)
+    blocker = driver.submit(cpus=2)
+    late = driver.call(handle, arguments=(driver.state.refs.index(blocker),))
+    ready = driver.call(handle)
+    world.settle()
+    assert ready in driver.values
+    assert late not in driver.values
+
+
+def test_more_calls_than_the_window_are_all_done() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver)
+    refs = [driver.call(handle) for _ in range(600)]
+    world.deliver()
+    assert len(host(world, handle).queue) < 300
+    world.settle()
+    assert set(refs) <= driver.values.keys()
+
+
+@pytest.mark.parametrize("where", ["lane", "mailbox", "sent"])
+def test_a_call_can_be_cancelled_wherever_it_waits(where: str) -> None:
+    world = World(CPU=2)
+    driver = world.driver()
+    handle = alive(world, driver, lives_on=1)
+    if where == "lane":
+        blocker = driver.submit(cpus=2)
+        driver.call(handle, arguments=(driver.state.refs.index(blocker),))
+    elif where == "mailbox":
+        for _ in range(300):
+            driver.call(handle)
+    call, after = driver.call(handle), driver.call(handle)
+    world.deliver()
+    driver.state.cancel(driver.state.refs.index(call))
+    world.deliver()
+    assert driver.error(call) == "TaskCancelledError"
+    world.resolve_all()
+    assert after in driver.values
+    world.end()
+
+
+# Construction ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_whose_argument_has_failed_already_is_dead() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    bad = driver.submit(ending="raise")
+    world.settle()
+    handle = driver.create(arguments=(driver.state.refs.index(bad),))
+    call = driver.call(handle)
+    world.settle()
+    assert driver.error(call) == "ActorDiedError"
+    assert "creation task" in driver.message(call)
+
+
+def test_an_actor_whose_constructor_fails_ends_in_order_and_its_calls_say_why() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = driver.create(ending="raise")
+    call = driver.call(handle)
+    world.deliver()
+    worker = host(world, handle)
+    worker.step()
+    worker.step()
+    world.talk()
+    assert worker.leaving
+    assert driver.error(call) == "ActorDiedError"
+    assert driver.values[call][1]["cause"].startswith("error")
+    world.end()
+
+
+def test_arguments_of_a_constructor_are_kept_only_for_restarts() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    for restarts in (0, 1):
+        driver.state.put(0)
+        alive(world, driver, restarts=restarts, arguments=(0,))
+        driver.state.forget(0)
+        world.settle()
+        kept = [entry for entry in world.machine.objects.table.values() if entry.actor is None]
+        assert len(kept) == restarts
+
+
+def test_a_constructor_that_says_done_twice_is_heard_once() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1)
+    worker = host(world, handle)
+    world.machine.receive(worker.client, [(DONE, handle[:TASK_SIZE], 5, PLAIN, None, None)])
+    world.after()
+    assert state(world, handle) == ALIVE
+    world.end()
+
+
+# Out of scope ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_without_handles_that_was_never_placed_is_forgotten() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    hog = driver.create(lives_on=1)
+    handle = driver.create()
+    world.settle()
+    assert state(world, handle) == PENDING
+    driver.lose(handle)
+    world.settle()
+    assert state(world, handle) == "forgotten"
+    driver.lose(hog)
+    world.end()
+
+
+def test_an_actor_without_handles_is_first_constructed() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = driver.create()
+    world.deliver()
+    worker = host(world, handle)
+    driver.lose(handle)
+    world.deliver()
+    assert state(world, handle) == STARTING
+    worker.step()
+    worker.step()
+    world.talk()
+    assert worker.leaving, "it ends in order"
+    assert state(world, handle) == "forgotten"
+
+
+def test_an_actor_without_handles_does_what_was_submitted_and_then_ends_in_order() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver)
+    worker = host(world, handle)
+    refs = [driver.call(handle) for _ in range(2)]
+    driver.lose(handle)
+    world.talk()
+    assert state(world, handle) == ALIVE
+    run_calls(world, handle, 2)
+    assert set(refs) <= driver.values.keys()
+    assert worker.leaving
+    world.end()
+
+
+def test_a_handle_inside_a_value_or_a_pending_call_keeps_the_actor() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver)
+    driver.state.put(1)  # contains the handle
+    container = driver.state.refs[-1]
+    driver.lose(handle)
+    world.settle()
+    assert state(world, handle) == ALIVE
+    driver.state.forget(driver.state.refs.index(container))
+    world.settle()
+    assert state(world, handle) == "forgotten"
+
+
+# Restarts -------------------------------------------------------------------------------------------------------------
+
+
+def test_calls_in_flight_are_sent_again_in_order_if_they_may() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1)
+    calls = [driver.call(handle, retries=1) for _ in range(3)]
+    fragile = driver.call(handle)
+    world.deliver()
+    crash(world, handle)
+    assert driver.error(fragile) == "ActorUnavailableError"
+    host(world, handle).step()
+    host(world, handle).step()
+    world.deliver()
+    assert [order.task for order in host(world, handle).queue] == [call[:TASK_SIZE] for call in calls]
+    world.settle()
+    assert set(calls) <= driver.values.keys()
+    world.end()
+
+
+def test_calls_while_it_restarts_fail_unless_they_may_be_retried() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1)
+    world.die(host(world, handle))
+    world.chores()
+    world.machine.flush()
+    hasty, patient = driver.call(handle), driver.call(handle, retries=1)
+    world.talk()
+    assert driver.error(hasty) == "ActorUnavailableError"
+    assert "The actor is restarting" in driver.message(hasty)
+    world.settle()
+    assert patient in driver.values
+
+
+def test_a_call_that_waited_for_its_argument_survives_the_restart() -> None:
+    world = World(CPU=2)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1, lives_on=1)
+    slow = driver.submit()
+    first = driver.call(handle, arguments=(driver.state.refs.index(slow),))
+    second = driver.call(handle)
+    world.deliver()
+    crash(world, handle)
+    world.settle()
+    assert {first, second} <= driver.values.keys()
+
+
+def test_an_actor_that_loses_its_last_call_with_its_process_and_has_no_handle_is_not_restarted() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=-1)
+    call = driver.call(handle)
+    driver.lose(handle)
+    world.deliver()
+    crash(world, handle)
+    assert driver.error(call) in ("ActorUnavailableError", "ActorDiedError")
+    assert state(world, handle) == "forgotten"
+    world.end()
+
+
+def test_without_restarts_left_calls_fail_for_good() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver)
+    crash(world, handle)
+    call = driver.call(handle)
+    world.settle()
+    assert driver.error(call) == "ActorDiedError"
+    assert "its worker process has died" in driver.message(call)
+
+
+def test_a_worker_that_became_the_actor_that_a_task_on_it_had_made_is_restarted() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    made = driver.submit(steps=(("make", Recipe(restarts=1)),), ending="refs")
+    world.settle()
+    driver.state.get(driver.state.refs.index(made))
+    handle = driver.state.handles[-1]
+    assert world.machine.actors.table[handle[:TASK_SIZE]].owner is host(world, handle).client
+    crash(world, handle)
+    world.settle()
+    assert state(world, handle) == ALIVE
+
+
+# Ends of other kinds --------------------------------------------------------------------------------------------------
+
+
+def test_killing_an_actor_that_waits_for_resources_gives_its_request_up() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    alive(world, driver, lives_on=1)
+    handle = driver.create()
+    call = driver.call(handle)
+    world.settle()
+    world.order(KILL, handle[:TASK_SIZE], True)
+    world.settle()
+    assert driver.error(call) == "ActorDiedError"
+    assert "it was killed by `ray.kill`" in driver.message(call)
+    assert not world.machine.scheduler.ready
+
+
+def test_devices_of_a_killed_actor_are_free_when_its_process_is_gone() -> None:
+    world = World(CPU=1, GPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, extra=("GPU", 1))
+    world.order(KILL, handle[:TASK_SIZE], True)
+    assert world.machine.resources.available["GPU"] == 0
+    world.settle()
+    assert world.machine.resources.available["GPU"] > 0
+
+
+def test_a_kill_that_allows_restarts_is_a_crash() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1)
+    world.order(KILL, handle[:TASK_SIZE], False)
+    world.deliver()
+    assert state(world, handle) in (RESTARTING, STARTING)
+    world.settle()
+    assert state(world, handle) == ALIVE
+    world.order(KILL, handle[:TASK_SIZE], False)
+    world.settle()
+    assert state(world, handle) == DEAD
+
+
+def test_an_actor_that_exits_fails_that_call_and_all_later_ones() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1)
+    calls = [driver.call(handle, ending="exit", retries=1), driver.call(handle)]
+    world.settle()
+    calls.append(driver.call(handle))
+    world.settle()
+    assert {driver.error(call) for call in calls} == {"ActorDiedError"}
+    assert all("exit_actor()" in driver.message(call) for call in calls)
+    world.end()
+
+
+def test_actors_live_on_when_an_idle_creator_is_retired_and_die_when_it_crashes() -> None:
+    world = World(CPU=1, GPU=1)
+    world.machine.pool.spare = 0
+    driver = world.driver()
+    for crashes in (False, True):
+        creation = driver.submit(steps=(("make", Recipe(extra=("GPU", 0.5))),), ending="refs")
+        world.deliver()
+        (creator,) = (worker for worker in world.workers if worker.queue)
+        while creator.running or creator.queue:
+            creator.step()
+        if crashes:
+            world.talk()
+            world.die(creator)
+        world.settle()
+        driver.state.get(driver.state.refs.index(creation))
+        world.settle()
+        assert not creator.alive
+        assert state(world, driver.state.handles[-1]) == (DEAD if crashes else ALIVE)
+    world.end()
+
+
+def test_what_a_forgotten_actor_died_of_is_known_for_a_while() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver)
+    world.order(KILL, handle[:TASK_SIZE], True)
+    driver.lose(handle)
+    number = driver.template(Recipe().spec("call"))
+    task = driver.next_id()
+    driver.send((CALL, task, number, PLAIN, b"", None, None, None, handle[:TASK_SIZE]), [task + b"\0\0\0\1"])
+    world.settle()
+    assert "it was killed by `ray.kill`" in driver.message(task + b"\0\0\0\1")
+    for _ in range(MOST_CAUSES + 1):
+        driver.lose(driver.create())
+    world.settle()
+    assert "it was killed" not in world.machine.actors.absent(handle[:TASK_SIZE])[1]["message"]
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def taken(world: World, name: str = "ann") -> bool:
+    return ("ns", name) in world.machine.actors.names
+
+
+def named(world: World, driver: Driver, **options: Any) -> bytes | None:
+    before = len(driver.state.handles)
+    driver.state.make(Recipe(name="ann", **options))
+    world.settle()
+    return driver.state.handles[-1] if len(driver.state.handles) > before else None
+
+
+def test_a_name_is_taken_once_and_found() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = named(world, driver)
+    assert handle is not None
+    assert named(world, driver) is None
+    answers: list[Any] = []
+    driver.ask(REQUEST, "get_actor", ["ns", "ann"], answers.append)
+    driver.ask(REQUEST, "list_named_actors", [None], answers.append)
+    world.settle()
+    assert answers == [[handle[:TASK_SIZE], b""], [{"name": "ann", "namespace": "ns"}]]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_killed_actors_name_is_free_at_once(detached: bool) -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = named(world, driver, detached=detached)
+    assert handle is not None
+    world.order(KILL, handle[:TASK_SIZE], True)
+    assert not taken(world)
+    assert named(world, driver)
+
+
+def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = named(world, driver)
+    assert handle is not None
+    crash(world, handle)
+    assert taken(world)
+    driver.lose(handle)
+    world.settle()
+    assert not taken(world)
+
+
+def test_the_daemon_tells_a_retired_actor_to_exit_and_does_not_kill_it() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver)
+    worker = host(world, handle)
+    driver.lose(handle)
+    world.hear(driver, 1)
+    assert [message[0] for message in worker.inbox] == [EXIT]
+    assert not world.doomed

@@ -1,0 +1,287 @@
+"""Objects and shared memory: who keeps what alive, and when memory may be used again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asyncray.config import STORE_FULL_DEADLINE
+from asyncray.messages import ALLOCATE, COLLECT, PLAIN, PUT, REPLY_FAULT, SEAL, SUBSCRIBE, VALUE
+from tests.core.processes import Driver
+from tests.core.programs import Recipe
+from tests.core.world import CAPACITY, World
+
+
+def objects(world: World) -> set[bytes]:
+    return set(world.machine.objects.table)
+
+
+def put(driver: Driver, *inside: bytes) -> bytes:
+    """A value with refs inside."""
+    ref = driver.next_id() + b"\0\0\0\0"
+    driver.send((PUT, ref, PLAIN, b"", list(inside) or None), [ref])
+    return ref
+
+
+def share(world: World, driver: Driver, size: int) -> bytes:
+    """A value in shared memory. Not of a multiple of five bytes: ``Scope.share`` abandons the room of those."""
+    while not driver.state.share(size):
+        world.deliver()
+    world.deliver()
+    return driver.state.refs[-1]
+
+
+def test_an_object_goes_with_the_last_ref_of_any_process() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    ref = put(one)
+    world.talk()
+    two.hold(ref)
+    world.talk()
+    one.drop(ref)
+    world.talk()
+    assert ref in objects(world)
+    two.drop(ref)
+    world.talk()
+    assert ref not in objects(world)
+
+
+def test_refs_inside_a_value_live_as_long_as_it_to_any_depth() -> None:
+    world = World()
+    driver = world.driver()
+    refs = [put(driver)]
+    for _ in range(2000):
+        refs.append(put(driver, refs[-1]))
+        driver.drop(refs[-2])
+    world.hear(driver, len(driver.wire))
+    assert objects(world) == set(refs)
+    driver.drop(refs[-1])
+    world.talk()
+    assert not objects(world)
+
+
+def test_a_pending_task_keeps_its_arguments_and_the_refs_inside_them() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    driver.submit(takes=10_000)  # occupies the worker
+    driver.state.put(0)
+    driver.state.put(0)
+    ref = driver.submit(arguments=(1,), nested=(2,))
+    kept = driver.state.refs[1:3]
+    driver.state.forget(2)
+    driver.state.forget(1)
+    world.talk()
+    assert set(kept) <= objects(world)
+    world.settle()
+    assert ref in driver.values
+    assert objects(world).isdisjoint(kept)
+
+
+def test_a_result_that_nobody_wants_is_freed_when_it_comes() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    driver.submit(ending="shared")
+    driver.state.forget(0)
+    world.settle()
+    assert not objects(world)
+    assert world.machine.store.allocator.used == 0
+
+
+def test_a_process_that_ends_gives_its_refs_and_room_back() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    mine, theirs = put(one), put(two)
+    world.talk()
+    two.hold(mine)
+    one.hold(theirs)
+    share(world, two, 101)
+    world.machine.receive(two.client, [(ALLOCATE, 77, 100)])
+    world.talk()
+    world.die(two)
+    world.settle()
+    assert objects(world) == {mine, theirs}
+    assert world.machine.store.allocator.used == 0
+    one.drop(mine)
+    one.drop(theirs)
+    world.talk()
+    assert not objects(world)
+
+
+def test_an_object_of_a_worker_that_died_lives_on_with_those_who_have_it() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    outer = driver.submit(steps=(("put", 0),), ending="refs")
+    world.settle()
+    driver.state.get(driver.state.refs.index(outer))
+    world.talk()
+    for worker in world.workers:
+        world.die(worker)
+    world.settle()
+    assert driver.state.refs[-1] in objects(world)
+    world.end()
+
+
+def test_a_value_is_pushed_to_its_maker_and_to_those_who_asked() -> None:
+    world = World(CPU=1)
+    one, two = world.driver(), world.driver()
+    ref = one.submit()
+    world.talk()
+    two.hold(ref)
+    two.subscribe(ref)
+    world.settle()
+    assert one.values[ref] == two.values[ref]
+    late = world.driver()
+    late.hold(ref)
+    late.subscribe(ref)
+    world.talk()
+    assert late.values[ref] == one.values[ref]
+
+
+def test_who_asks_for_what_is_gone_is_told_so() -> None:
+    world = World()
+    driver = world.driver()
+    world.machine.receive(driver.client, [(SUBSCRIBE, [b"\1" * 26])])
+    assert driver.client.out[-1][:3] == (VALUE, b"\1" * 26, 4)
+    assert driver.client.out[-1][3][0] == "ObjectLostError"
+
+
+def test_a_dropped_ref_that_is_made_again_counts_again() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    inner = driver.submit()
+    outer = put(driver, inner)
+    driver.state.forget(0)
+    world.settle()
+    driver.hold(inner)
+    driver.drop(outer)
+    driver.subscribe(inner)
+    world.talk()
+    assert inner in driver.values
+    world.end()
+
+
+@pytest.mark.parametrize("kind", ["put", "seal"])
+def test_an_object_is_made_once(kind: str) -> None:
+    world = World()
+    driver = world.driver()
+    ref = put(driver)
+    world.talk()
+    message: tuple[Any, ...] = (PUT, ref, PLAIN, b"", None)
+    if kind == "seal":
+        message = (SEAL, ref, "seg-0", 0, None)  # room that is not its own
+    with pytest.raises(ValueError, match="again" if kind == "put" else "not its own"):
+        world.machine.receive(driver.client, [message])
+    world.check()
+
+
+# Shared memory --------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_used_again_when_the_object_and_all_views_are_gone() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    ref = share(world, one, 501)
+    two.hold(ref)
+    two.subscribe(ref)
+    world.talk()
+    one.drop(ref)
+    two.drop(ref)
+    world.talk()
+    assert ref not in objects(world)
+    assert world.machine.store.allocator.used > 0
+    one.collect()
+    world.talk()
+    assert world.machine.store.allocator.used > 0
+    two.collect()
+    world.talk()
+    assert world.machine.store.allocator.used == 0
+
+
+def test_a_full_store_asks_for_garbage_and_serves_who_waits_in_order() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    ref = share(world, one, CAPACITY - 2048)
+    one.drop(ref)
+    one.state.refs.clear()
+    world.talk()
+    places: list[Any] = []
+    for size in (4000, 3000):
+        two.allocate(size, places.append)
+    world.hear(two, 2)
+    assert [message[0] for message in one.inbox] == [COLLECT]
+    world.deliver()
+    assert [place[2] for place in places] == [4000, 3000]
+
+
+def test_a_full_store_is_an_error_in_time() -> None:
+    world = World()
+    driver = world.driver()
+    share(world, driver, CAPACITY - 2048)
+    answers: list[Any] = []
+    driver.allocate(4000, answers.append)
+    world.deliver()
+    assert world.machine.restless
+    world.wait(STORE_FULL_DEADLINE / 2)
+    world.deliver()
+    assert answers == []
+    world.wait(STORE_FULL_DEADLINE)
+    world.deliver()
+    assert answers == [None]
+    driver.allocate(CAPACITY + 1, answers.append)
+    world.deliver()
+    assert answers == [None, None], "what can never fit is refused at once"
+
+
+def test_a_segment_that_cannot_be_made_fails_the_first_who_waits() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    answers: list[Any] = []
+    one.allocate(100, lambda place: answers.append(("one", place)))
+    two.allocate(100, lambda place: answers.append(("two", place)))
+    world.talk()
+    world.segment(works=False)
+    world.deliver()
+    assert sorted((who, place is None) for who, place in answers) == [("one", True), ("two", False)]
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "much", None])
+def test_a_size_that_is_none_is_the_clients_fault(size: Any) -> None:
+    world = World()
+    driver = world.driver()
+    driver.allocate(100, lambda place: None)  # makes the next one wait
+    world.talk()
+    with pytest.raises(ValueError, match="wants"):
+        world.machine.receive(driver.client, [(ALLOCATE, 1, size)])
+
+
+def test_who_dies_while_waiting_for_room_is_forgotten() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    share(world, one, CAPACITY - 2048)
+    two.allocate(4000, lambda place: None)
+    world.talk()
+    world.die(two)
+    world.settle()
+    assert not world.machine.store.waiting
+    assert not any(message[0] == REPLY_FAULT for message in one.inbox)
+    world.end()
+
+
+def test_arguments_in_shared_memory_stay_while_a_worker_looks_at_them() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = share(world, driver, 501)
+    driver.submit(Recipe(arguments=(0,)))
+    world.deliver()
+    driver.drop(ref)
+    driver.state.refs.remove(ref)
+    driver.collect()
+    world.talk()
+    (worker,) = (worker for worker in world.workers if worker.queue)
+    assert worker.pins
+    world.check()
+    world.settle()
+    worker.collect()
+    world.settle()
+    assert world.machine.store.allocator.used == 0

@@ -1,0 +1,269 @@
+"""Which task runs where and when: pipelining, fairness, blocked workers, resources that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from asyncray.core.node import NodeMachine
+from asyncray.core.outbox import Note
+from asyncray.core.workers import FAILURE_PAUSE, MOST_FAILURES
+from asyncray.messages import DONE, LEASE, PLAIN, RUN, SUBMIT, TAKE_BACK, TEMPLATE, VALUE
+from tests.core.processes import Driver, Worker
+from tests.core.programs import Recipe
+from tests.core.world import World
+
+QUICK = Recipe(takes=5, retries=1)
+
+
+def queued(world: World) -> int:
+    return sum(len(worker.queue) for worker in world.workers)
+
+
+def finish(world: World, worker: Worker) -> None:
+    """The worker runs what it has, to its end."""
+    while worker.queue or worker.running:
+        worker.step()
+    world.deliver()
+
+
+def measured(world: World, driver: Driver, recipe: Recipe) -> None:
+    """The function has run once, so that its mean is known."""
+    driver.submit(recipe)
+    world.settle()
+
+
+def test_a_task_takes_one_message_each_way_per_hop() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = driver.submit()
+    world.deliver()
+    (worker,) = world.workers
+    finish(world, worker)
+    assert driver.values[ref] == world.truth[ref]
+    machine, sent = world.machine, []
+    machine.receive(driver.client, [(SUBMIT, driver.next_id(), 1, PLAIN, b"", None, None, None)])
+    machine.flush()
+    sent += [(client.role, message[0]) for client in machine.outbox.dirty for message in client.out]
+    worker.client.out.clear()
+    machine.outbox.dirty.clear()
+    (task_id,) = machine.work.tasks
+    machine.receive(worker.client, [(DONE, task_id, 5, PLAIN, b"", None)])
+    sent += [(client.role, message[0]) for client in machine.outbox.dirty for message in client.out]
+    assert sent == [("worker", RUN), ("driver", VALUE)]
+
+
+def test_short_tasks_are_sent_ahead_once_their_length_is_known() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    for _ in range(5):
+        driver.submit(QUICK)
+    world.deliver()
+    assert queued(world) == 1
+    world.settle()
+    assert not world.unresolved()
+    for _ in range(5):
+        driver.submit(QUICK)
+    world.deliver()
+    assert queued(world) == 5
+
+
+@pytest.mark.parametrize("recipe", [Recipe(takes=10_000, retries=1), Recipe(takes=5, retries=0)])
+def test_long_tasks_and_those_that_may_start_only_once_are_sent_singly(recipe: Recipe) -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    measured(world, driver, recipe)
+    for _ in range(3):
+        driver.submit(recipe)
+    world.deliver()
+    assert queued(world) == 1
+
+
+def test_what_does_not_fit_blocks_nobody_and_is_told() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    template = {"name": "f", "function": b"", "returns": 1, "retries": 0, "demand": [("moon", 1)]}
+    world.machine.receive(driver.client, [(TEMPLATE, 99, b"digest", template)])
+    assert any(isinstance(command, Note) and "moon" in command.text for command in world.machine.outbox.commands)
+    never = driver.submit(extra=("moon", 1))
+    soon = driver.submit()
+    world.settle()
+    assert soon in driver.values
+    assert never not in driver.values
+
+
+def test_what_waits_behind_a_long_task_is_taken_back_once_and_run_elsewhere() -> None:
+    world = World(CPU=2)
+    driver = world.driver()
+    measured(world, driver, QUICK)
+    refs = [driver.submit(QUICK) for _ in range(4)]
+    world.deliver()
+    busy = next(worker for worker in world.workers if worker.queue)
+    busy.step()  # and never again
+    world.wait(0.02)
+    world.deliver()
+    assert not busy.queue
+    other = next(worker for worker in world.workers if worker.queue)
+    finish(world, other)
+    assert set(refs[1:]) <= driver.values.keys()
+
+
+def test_nothing_is_sent_again_behind_a_task_that_is_stuck() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    measured(world, driver, QUICK)
+    for _ in range(4):
+        driver.submit(QUICK)
+    driver.submit(cpus=0.5)
+    world.deliver()
+    (worker,) = world.workers
+    worker.step()
+    orders = []
+    for _ in range(5):
+        world.wait(0.02)
+        orders += [message[0] for message in worker.inbox]
+        world.deliver()
+    assert orders.count(TAKE_BACK) == 1
+    assert not worker.queue
+    world.settle()
+    assert not world.unresolved()
+
+
+def recursion(depth: int, cpus: float = 1) -> Recipe:
+    recipe = Recipe(cpus=cpus)
+    for _ in range(depth):
+        recipe = Recipe(steps=(("spawn", recipe), ("get", 0)), cpus=cpus)
+    return recipe
+
+
+@pytest.mark.parametrize("cpus", [1, 0])
+def test_deep_recursion_needs_few_processes(cpus: float) -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    result = driver.submit(recursion(40, cpus=cpus))
+    most = 0
+    while world.talk() | world.chores() | world.run():
+        most = max(most, len(world.workers))
+    assert result in driver.values
+    assert most <= 14
+    world.end()
+
+
+def test_a_flood_of_free_tasks_gets_a_bounded_number_of_processes_and_threads() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    waiting = Recipe(steps=(("flood", Recipe(steps=(("spawn", Recipe()), ("get", 0)), cpus=0)), ("get", 0)), cpus=0)
+    for _ in range(30):
+        driver.submit(waiting)
+    world.deliver()
+    limit = world.machine.scheduler.most_free
+    while world.talk() | world.chores() | world.run():
+        active = [thread for worker in world.workers for thread in worker.running if not thread.blocked]
+        assert len(active) <= 2 * limit + 4  # those that run, and those that were nested; and CPU tasks
+    world.resolve_all()
+
+
+def test_a_shape_that_starves_gets_its_share() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    flood = Recipe(takes=900, retries=1)
+    for _ in range(40):
+        driver.submit(flood)
+    rare = driver.submit(cpus=0.5, takes=900)
+    done = 0
+    while rare not in driver.values:
+        world.deliver()
+        for worker in world.workers:
+            worker.step()
+        done += 1
+        assert done < 40, "the rare one comes last"
+
+
+def test_children_come_before_their_parents_siblings() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    parent = Recipe(steps=(("spawn", Recipe(cpus=0.5)), ("get", 0)))
+    refs = [driver.submit(parent) for _ in range(20)]
+    most = 0
+    while world.talk() | world.chores() | world.run():
+        most = max(most, len(world.workers))
+    assert set(refs) <= driver.values.keys()
+    assert most <= 6
+
+
+def test_children_of_calls_do_not_overtake_others() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    actor = driver.create()
+    driver.call(actor, steps=(("spawn", Recipe()),))
+    world.deliver()
+    hog = driver.submit(takes=10_000)
+    world.settle()
+    assert hog in driver.values
+    assert all(task.depth == 0 for task in world.machine.work.tasks.values())
+
+
+def test_a_blocked_shape_that_waits_for_its_own_kind_is_not_starved_by_a_flood() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = driver.submit(recursion(3))
+    flood = Recipe(cpus=0.5, takes=900, retries=1)
+    steps = 0
+    while ref not in driver.values:
+        driver.submit(flood)
+        world.deliver()
+        for worker in world.workers:
+            worker.step()
+        steps += 1
+        assert steps < 300, "the recursion never gets the CPU back"
+
+
+def test_devices_go_with_the_lease_and_gpu_workers_do_no_other_work() -> None:
+    world = World(CPU=2, GPU=2)
+    driver = world.driver()
+    for _ in range(2):
+        driver.submit(extra=("GPU", 1), takes=10_000)
+    world.deliver()
+    assert sorted(worker.devices for worker in world.workers if worker.queue) == [(0,), (1,)]
+    gpu_workers = {worker.number for worker in world.workers if worker.queue}
+    for worker in world.workers:
+        finish(world, worker)
+    driver.submit()
+    world.deliver()
+    assert {worker.number for worker in world.workers if worker.queue}.isdisjoint(gpu_workers)
+
+
+def test_a_lease_is_told_only_when_it_changes() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    measured(world, driver, QUICK)
+    driver.submit(QUICK)
+    world.talk()
+    assert [message[0] for message in world.workers[0].inbox if message[0] == LEASE] == []
+
+
+def test_forks_that_fail_again_and_again_are_tried_slowly_until_they_work() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = driver.submit()
+    failures = 0
+    while world.unborn:
+        world.fork(works=False)
+        world.miss_seen()
+        world.talk()
+        failures += 1
+    assert failures == MOST_FAILURES
+    world.wait(FAILURE_PAUSE / 2)
+    assert not world.unborn
+    world.wait(FAILURE_PAUSE)
+    assert world.unborn
+    world.settle()
+    assert ref in driver.values
+
+
+@pytest.mark.parametrize("spec", [{"demand": [("CPU", -1)]}, {"demand": [("CPU", 1)], "life": [("CPU", 2)]}])
+def test_demands_that_make_no_sense_are_the_clients_fault(spec: dict[str, object]) -> None:
+    machine = NodeMachine(b"thisnode", {"CPU": 1}, "seg", 8192, {})
+    client = machine.driver_connected(1, "ns", {})
+    whole = {"name": "f", "function": b"", "returns": 1, "retries": 0, **spec}
+    with pytest.raises(ValueError, match="to start, and for life"):
+        machine.receive(client, [(TEMPLATE, 1, b"digest", whole)])

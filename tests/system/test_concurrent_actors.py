@@ -1,0 +1,469 @@
+"""Async and threaded actors: what overlaps, what does not, on which threads; cancelling calls; the async face."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from contextvars import ContextVar
+from typing import Any
+
+import psutil
+import pytest
+
+import asyncray
+import asyncray.sync as ray
+from asyncray.exceptions import ActorDiedError, TaskCancelledError, TaskError
+from tests.system import actors
+from tests.system.actors import identity, until
+
+pytestmark = pytest.mark.usefixtures("node")
+
+Gate: Any = actors.Gate
+Log: Any = actors.Log
+
+
+class Loop:
+    """An async actor that tells where and how its methods run."""
+
+    def __init__(self) -> None:
+        self.loop_at_start = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.entries: list[Any] = []
+        self.event = asyncio.Event()
+
+    async def wait(self, gate: Any, entry: Any = None) -> Any:
+        self.entries.append(("begin", entry))
+        await gate.wait.remote()
+        self.entries.append(("end", entry))
+        return entry
+
+    async def switch(self, entry: Any) -> None:
+        self.entries.append(("begin", entry))
+        await asyncio.sleep(0)
+        self.entries.append(("end", entry))
+
+    def plain(self) -> Any:
+        return self.entries
+
+    async def until_set(self) -> str:
+        await self.event.wait()
+        return "set"
+
+    def set(self) -> None:
+        self.event.set()
+
+    async def where(self) -> tuple[str, bool, bool]:
+        loop = asyncio.get_running_loop()
+        return type(loop).__module__, loop is self.loop_at_start, threading.get_ident() == self.thread
+
+    def plain_where(self) -> tuple[str, bool, bool]:
+        loop = asyncio.get_running_loop()
+        return type(loop).__module__, loop is self.loop_at_start, threading.get_ident() == self.thread
+
+    async def stubborn(self) -> str:
+        self.entries.append("stubborn")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.entries.append(("cancelled", ray.get_runtime_context().is_canceled()))
+        return "anyway"
+
+    async def gentle(self) -> None:
+        self.entries.append("gentle")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.entries.append("cleaned up")
+
+
+# Async actors ---------------------------------------------------------------------------------------------------------
+
+
+def test_coroutines_interleave() -> None:
+    gate, loop = Gate.options(max_concurrency=2000).remote(), ray.remote(Loop).remote()
+    refs = [loop.wait.remote(gate, number) for number in range(1200)]
+    ray.get(gate.crowd.remote(1000))
+    assert ray.get(gate.size.remote()) == 1000  # that is the default concurrency
+    assert ray.wait(refs, timeout=0)[0] == []
+    gate.open.remote()
+    assert ray.get(refs) == list(range(1200))
+
+
+def test_a_thousand_sleeps_at_once() -> None:
+    class Sleeper:
+        async def sleep(self) -> int:
+            await asyncio.sleep(0.2)
+            return threading.active_count()
+
+    sleeper = ray.remote(Sleeper).remote()
+    ray.get(sleeper.__ray_ready__.remote())
+    counts = ray.get([sleeper.sleep.remote() for _ in range(1000)], timeout=20)  # 200 s one after another
+    assert max(counts) < 5
+
+
+def test_one_coroutine_after_another() -> None:
+    loop = ray.remote(max_concurrency=1)(Loop).remote()
+    ray.get([loop.switch.remote(number) for number in range(100)])
+    expected = [(what, number) for number in range(100) for what in ("begin", "end")]
+    assert ray.get(loop.plain.remote()) == expected
+
+
+def test_calls_start_in_order() -> None:
+    loop = ray.remote(Loop).remote()
+    ray.get([loop.switch.remote(number) for number in range(300)])
+    entries = ray.get(loop.plain.remote())
+    assert [number for what, number in entries if what == "begin"] == list(range(300))
+    assert entries != sorted(entries, key=lambda entry: entry[1])
+
+
+def test_a_slow_argument_holds_nobody_back() -> None:
+    gate, loop = Gate.remote(), ray.remote(Loop).remote()
+    slow = loop.switch.remote(gate.wait.remote("slow"))
+    ray.get([loop.switch.remote("quick"), loop.plain.remote()])
+    gate.open.remote()
+    ray.get(slow)
+    assert [entry for _, entry in ray.get(loop.plain.remote())] == ["quick", "quick", "slow", "slow"]
+
+
+def test_everything_runs_on_one_uvloop() -> None:
+    loop = ray.remote(Loop).remote()
+    assert ray.get(loop.where.remote()) == ("uvloop", True, True)
+    assert ray.get(loop.plain_where.remote()) == ("uvloop", True, True)
+    waiting = loop.until_set.remote()
+    loop.set.remote()
+    assert ray.get(waiting) == "set"
+
+
+def test_a_plain_method_blocks_the_loop() -> None:
+    class Mixed:
+        def __init__(self) -> None:
+            self.entries: list[str] = []
+
+        async def quick(self) -> None:
+            self.entries.append("quick")
+
+        def blocking(self, gate: Any) -> list[str]:
+            ray.get(gate.wait.remote())
+            return list(self.entries)
+
+    gate, mixed = Gate.remote(), ray.remote(Mixed).remote()
+    ref = mixed.blocking.remote(gate)
+    quick = mixed.quick.remote()
+    ray.get(gate.crowd.remote(1))
+    assert ray.wait([quick], timeout=0)[0] == []
+    gate.open.remote()
+    assert ray.get(ref) == []
+    ray.get(quick)
+
+
+def test_refs_in_coroutines() -> None:
+    class Uses:
+        async def gathers(self) -> Any:
+            refs = [identity.remote(number) for number in range(20)]
+            assert await asyncio.gather(*refs) == list(range(20))
+            assert ray.get(refs) == list(range(20))  # blocks the loop, and works
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.one(number)) for number in range(5)]
+            return [task.result() for task in tasks]
+
+        async def one(self, number: int) -> int:
+            value: int = await identity.remote(number)
+            return value
+
+        async def fails(self) -> None:
+            await Log.remote().fail.remote(KeyError("from below"))
+
+        async def nothing(self, ref: list[Any]) -> Any:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ref[0], 0)
+            return await asyncio.wait_for(ref[0], None)
+
+    gate, uses = Gate.remote(), ray.remote(Uses).remote()
+    assert ray.get(uses.gathers.remote()) == list(range(5))
+    with pytest.raises(KeyError, match="from below") as caught:
+        ray.get(uses.fails.remote())
+    assert isinstance(caught.value, TaskError)
+    waiting = gate.wait.remote("after all")
+    still = uses.nothing.remote([waiting])
+    gate.open.remote()
+    assert ray.get(still) == "after all"
+
+
+def test_inherited_coroutines_and_depth() -> None:
+    class Child(Loop):
+        async def recurse(self, me: Any, depth: int) -> int:
+            return 0 if not depth else 1 + await me.recurse.remote(me, depth - 1)
+
+        @staticmethod
+        async def static(x: int) -> int:
+            return x
+
+    child = ray.remote(Child).remote()
+    assert ray.get(child.where.remote()) == ("uvloop", True, True)
+    assert ray.get(child.recurse.remote(child, 900)) == 900
+    assert ray.get(child.static.remote(3)) == 3
+    assert ray.get(child.__ray_call__.remote(Loop.where))[1:] == (True, True)
+
+
+def test_the_context_of_each_coroutine() -> None:
+    variable: ContextVar[int] = ContextVar("variable", default=0)
+
+    class Asks:
+        async def ask(self, number: int) -> tuple[Any, Any, int]:
+            variable.set(variable.get() + number)
+            before = ray.get_runtime_context().get_task_id()
+            await asyncio.sleep(0)
+            inner = await asyncio.create_task(self.inner())
+            assert inner == before == await asyncio.to_thread(ray.get_runtime_context().get_task_id)
+            return before, ray.get_runtime_context().get_actor_id(), variable.get()
+
+        async def inner(self) -> str | None:
+            return ray.get_runtime_context().get_task_id()
+
+    asks = ray.remote(Asks).remote()
+    refs = [asks.ask.remote(number) for number in range(20)]
+    for number, (ref, told) in enumerate(zip(refs, ray.get(refs), strict=True)):
+        assert told == (ref.task_id().hex(), asks._actor_id.hex(), number)
+
+
+def test_what_is_raised_in_coroutines() -> None:
+    class Raises:
+        async def m(self, error: BaseException) -> None:
+            raise error
+
+        async def fine(self) -> int:
+            return 1
+
+        async def background(self) -> None:
+            self.task = asyncio.create_task(self.m(ValueError("nobody looks")))
+
+    raises: Any = ray.remote(Raises).remote()
+    with pytest.raises(ValueError, match="mine"):
+        ray.get(raises.m.remote(ValueError("mine")))
+    with pytest.raises(TaskCancelledError):
+        ray.get(raises.m.remote(asyncio.CancelledError()))
+    with pytest.raises(TaskError, match="AsyncioActorExit"):
+        ray.get(raises.m.remote(ray.exceptions.AsyncioActorExit()))
+    ray.get(raises.background.remote())
+    assert ray.get(raises.fine.remote()) == 1
+
+
+def test_exit_from_a_task_of_a_coroutine() -> None:
+    class Exits:
+        async def m(self, gate: Any) -> None:
+            self.task = asyncio.create_task(self.leave(gate))
+            await asyncio.Event().wait()
+
+        async def leave(self, gate: Any) -> None:
+            await gate.wait.remote()
+            ray.actor.exit_actor()
+
+        def late(self) -> None:
+            pass
+
+    gate, exits = Gate.remote(), ray.remote(max_restarts=3)(Exits).remote()
+    refs = [exits.m.remote(gate), exits.m.remote(gate)]
+    ray.get(gate.crowd.remote(2))
+    gate.open.remote()
+    for ref in (*refs, exits.late.remote()):
+        with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
+            ray.get(ref)
+
+
+def test_async_shutdown(tmp_path: Any) -> None:
+    class Ends:
+        async def pid(self) -> int:
+            return os.getpid()
+
+        async def __ray_shutdown__(self) -> None:
+            await asyncio.sleep(0)
+            (tmp_path / "shutdown").touch()
+
+    pid = ray.get(ray.remote(Ends).remote().pid.remote())
+    until(lambda: not psutil.pid_exists(pid))
+    assert (tmp_path / "shutdown").exists()
+
+
+# Cancelling -----------------------------------------------------------------------------------------------------------
+
+
+def test_cancelling_coroutines() -> None:
+    gate, loop = Gate.remote(), ray.remote(max_concurrency=3)(Loop).remote()
+    stubborn, gentle, waiting = loop.stubborn.remote(), loop.gentle.remote(), loop.wait.remote(gate)
+    queued = [loop.switch.remote(number) for number in range(4)]
+    ray.get(gate.crowd.remote(1))
+    for ref in (queued[1], stubborn, gentle, queued[2]):
+        with pytest.raises(ValueError, match=r"force=True is not supported for actor tasks\."):
+            ray.cancel(ref, force=True)
+        ray.cancel(ref)
+    assert ray.get(stubborn) == "anyway"
+    for ref in (gentle, queued[1], queued[2]):
+        with pytest.raises(TaskCancelledError, match=f"{ref.task_id().hex()} was cancelled"):
+            ray.get(ref)
+    ray.get([queued[0], queued[3]])
+    gate.open.remote()
+    ray.get(waiting)
+    ray.cancel(waiting)
+    entries = ray.get(loop.plain.remote())
+    assert ("cancelled", True) in entries
+    assert "cleaned up" in entries
+    assert [entry for entry in entries if entry[0] == "begin"] == [("begin", None), ("begin", 0), ("begin", 3)]
+
+
+def test_cancelling_at_once() -> None:
+    for kind in (Loop, actors.Quick):
+        for threads in (1, 3):
+            actor: Any = ray.remote(max_concurrency=threads)(kind).remote()
+            ray.get(actor.__ray_ready__.remote())
+            refs = [actor.switch.remote(number) for number in range(300)]
+            for ref in refs[::2]:
+                ray.cancel(ref)
+            ray.get(refs[1::2])
+            for ref in refs[::2]:
+                try:
+                    ray.get(ref)
+                except TaskCancelledError:
+                    pass
+            ray.get(actor.switch.remote(0))
+
+
+def test_cancelling_reaches_what_the_call_submitted() -> None:
+    class Parent:
+        async def m(self, gate: Any) -> Any:
+            return await child.wait.remote(gate)
+
+    gate, child = Gate.remote(), ray.remote(Loop).remote()
+    ref = ray.remote(Parent).remote().m.remote(gate)
+    ray.get(gate.crowd.remote(1))
+    ray.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        ray.get(ref)
+    gate.open.remote()
+    assert ray.get(child.plain.remote()) == [("begin", None)]
+    entries = ray.get(child.plain.remote())
+    assert ("end", None) not in entries
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cancelling_plain_calls(threads: int) -> None:
+    class Polls:
+        def poll(self, gate: Any) -> str:
+            ray.get(gate.wait.remote())
+            while not ray.get_runtime_context().is_canceled():
+                time.sleep(0.001)
+            return "stopped"
+
+        def quick(self, number: int) -> int:
+            return number
+
+    gate, polls = Gate.remote(), ray.remote(max_concurrency=threads)(Polls).remote()
+    gate.open.remote()
+    running = [polls.poll.remote(gate) for _ in range(threads)]
+    queued = [polls.quick.remote(number) for number in range(5)]
+    ray.get(gate.crowd.remote(threads))
+    ray.cancel(queued[1])
+    with pytest.raises(TaskCancelledError):
+        ray.get(queued[1])
+    for ref in running:
+        ray.cancel(ref)
+    assert ray.get(running) == ["stopped"] * threads
+    assert ray.get([queued[0], *queued[2:]]) == [0, 2, 3, 4]
+
+
+# Threaded actors ------------------------------------------------------------------------------------------------------
+
+
+class Threads:
+    """Tells how many of its calls overlap, and where they run."""
+
+    def __init__(self) -> None:
+        self.local = threading.local()
+        self.lock = threading.Lock()
+        self.inside = self.most = 0
+
+    def wait(self, gate: Any) -> int:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        ray.get(gate.wait.remote())
+        with self.lock:
+            self.inside -= 1
+        return threading.get_ident()
+
+    def peak(self) -> int:
+        return self.most
+
+    def keep(self, value: Any = None) -> tuple[int, Any, str | None]:
+        kept = getattr(self.local, "kept", None)
+        self.local.kept = value
+        return threading.get_ident(), kept, ray.get_runtime_context().get_task_id()
+
+    def count(self) -> int:
+        return threading.active_count()
+
+
+def test_at_most_so_many_threads() -> None:
+    gate, made = Gate.remote(), ray.remote(max_concurrency=4)(Threads).remote()
+    refs = [made.wait.remote(gate) for _ in range(10)]
+    ray.get(gate.crowd.remote(4))
+    gate.open.remote()
+    idents = ray.get(refs)
+    assert (ray.get(made.peak.remote()), len(set(idents))) == (4, 4)
+
+
+def test_one_thread_keeps_its_identity() -> None:
+    made = ray.remote(Threads).remote()
+    told = [ray.get(made.keep.remote(number)) for number in range(3)]
+    assert len({ident for ident, _, _ in told}) == 1
+    assert [kept for _, kept, _ in told] == [None, 0, 1]
+
+
+def test_threads_know_their_calls() -> None:
+    made = ray.remote(max_concurrency=8)(Threads).remote()
+    refs = [made.keep.remote() for _ in range(100)]
+    assert [task for _, _, task in ray.get(refs)] == [ref.task_id().hex() for ref in refs]
+
+
+def test_large_concurrency_costs_no_threads() -> None:
+    made = ray.remote(max_concurrency=1_000_000)(Threads).remote()
+    ray.get([made.keep.remote() for _ in range(5)])
+    assert ray.get(made.count.remote()) < 10
+    loop = ray.remote(max_concurrency=1_000_000)(Loop).remote()
+    assert ray.get(loop.__ray_call__.remote(lambda self: threading.active_count())) < 5
+    with pytest.raises(ValueError):
+        ray.remote(max_concurrency=0)(Threads)
+
+
+def test_order_is_not_promised_to_concurrent_actors() -> None:
+    for kind, options in ((Threads, {"max_concurrency": 2}), (Loop, {})):
+        with pytest.raises(ValueError, match="allow_out_of_order_execution=False"):
+            ray.remote(allow_out_of_order_execution=False, **options)(kind)
+    gate, log = Gate.remote(), Log.options(allow_out_of_order_execution=True).remote()
+    slow = log.add.remote(gate.wait.remote("slow"))
+    assert ray.get(log.add.remote("quick")) == 1
+    gate.open.remote()
+    assert ray.get(slow) == 2
+
+
+# The async face -------------------------------------------------------------------------------------------------------
+
+
+async def test_actors_in_the_async_face() -> None:
+    log = Log.options(name="log").remote("first")
+    assert await log.add.remote("second") == 2
+    found = await asyncray.get_actor("log")
+    assert await found.all.remote() == ["first", "second"]
+    with pytest.raises(ValueError, match="Failed to look up actor with name"):
+        await asyncray.get_actor("nobody")
+    refs = [log.add.remote(number) for number in range(200)]
+    assert await asyncio.gather(*refs) == list(range(3, 203))
+    gate = Gate.remote()
+    blocked = gate.wait.remote()
+    await asyncio.wait_for(gate.crowd.remote(1), 10)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(blocked, 0)
+    asyncray.kill(gate)
+    with pytest.raises(ActorDiedError):
+        await blocked

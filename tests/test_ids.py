@@ -1,0 +1,54 @@
+"""Identifiers: what is inside what, and how they print."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from asyncray.ids import (
+    ActorID,
+    BaseID,
+    ClientID,
+    JobID,
+    NodeID,
+    TaskID,
+    job_of,
+    return_id,
+    task_of,
+)
+
+NODE = bytes(range(8))
+CLIENT = NODE + b"\0\0\0\7"
+JOB = b"\0\0\0\3"
+TASK = CLIENT + JOB + b"\0\0\0\0\0\1"
+KINDS: list[type[BaseID]] = [NodeID, ClientID, JobID, TaskID, ActorID]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_id_is_its_bytes(kind: type[BaseID]) -> None:
+    one = kind(b"\1" * kind.SIZE)
+    assert one == b"\1" * kind.SIZE == one.binary()
+    assert hash(one) == hash(one.binary())
+    assert kind.from_hex(one.hex()) == one
+    assert repr(one) == str(one) == f"{kind.__name__}({'01' * kind.SIZE})"
+    copy = pickle.loads(pickle.dumps(one))
+    assert copy == one
+    assert type(copy) is kind
+    assert not one.is_nil()
+    assert kind.nil().is_nil()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [-1, 1])
+def test_a_wrong_length_is_told(kind: type[BaseID], length: int) -> None:
+    with pytest.raises(ValueError, match="needs to have length"):
+        kind(b"\1" * (kind.SIZE + length))
+
+
+def test_every_id_says_who_made_it() -> None:
+    first, second = return_id(TASK, 0), return_id(TASK, 1)
+    assert first != second
+    assert task_of(first) == task_of(second) == TASK
+    assert job_of(first) == job_of(TASK) == JOB == ActorID(TASK).job_id
+    assert first.startswith(NODE)

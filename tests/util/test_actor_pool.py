@@ -1,0 +1,141 @@
+"""``ActorPool`` on real actors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import asyncray.sync as ray
+from asyncray.util import ActorPool
+from tests.system import actors
+from tests.system.conftest import nothing_left, sessions  # the leak check, for real processes run here, too
+
+__all__ = ["nothing_left", "sessions"]
+
+Gate: Any = actors.Gate
+Log: Any = actors.Log
+
+
+@pytest.fixture
+def pool(nothing_left: None) -> Iterator[ActorPool]:
+    """Two actors."""
+    with ray.init(num_cpus=2):
+        yield ActorPool([Log.remote() for _ in range(2)])
+
+
+def give(actor: Any, value: Any) -> Any:
+    return actor.give.remote(value)
+
+
+def test_maps_keep_or_lose_the_order(pool: ActorPool) -> None:
+    gate = Gate.remote()
+    slow = gate.wait.remote("slow")
+    values = [slow, 1, 2, 3, 4]
+    results = pool.map_unordered(give, values)
+    assert sorted(next(results) for _ in range(4)) == [1, 2, 3, 4]
+    gate.open.remote()
+    assert list(results) == ["slow"]
+    assert list(pool.map(give, values)) == ["slow", 1, 2, 3, 4]
+    assert list(pool.map(give, [])) == []
+    assert (pool.has_next(), pool.has_free()) == (False, True)
+
+
+def test_maps_submit_at_once_and_forget_what_was_before(pool: ActorPool) -> None:
+    gate = Gate.remote()
+    waiting = gate.wait.remote("forgotten")
+    for _ in range(3):
+        pool.submit(give, waiting)
+    results = pool.map(give, range(4))
+    assert pool.has_next()
+    gate.open.remote()
+    assert list(results) == [0, 1, 2, 3]
+    pool.submit(give, "forgotten")
+    assert list(pool.map_unordered(give, [1])) == [1]
+
+
+def test_one_by_one(pool: ActorPool) -> None:
+    for value in range(5):
+        pool.submit(give, value)
+    assert [pool.get_next() for _ in range(2)] == [0, 1]
+    assert {pool.get_next_unordered(), pool.get_next_unordered()} <= {2, 3, 4}
+    assert pool.has_next()
+    pool.get_next_unordered()
+    for get in (pool.get_next, pool.get_next_unordered):
+        with pytest.raises(StopIteration):
+            get()
+
+
+def test_get_next_after_a_later_result_was_taken(pool: ActorPool) -> None:
+    gate = Gate.remote()
+    pool.submit(give, gate.wait.remote("first"))
+    pool.submit(give, "second")
+    assert pool.get_next_unordered() == "second"
+    with pytest.raises(ValueError, match=r"not allowed to call get_next\(\) after get_next_unordered\(\)"):
+        pool.get_next()
+    gate.open.remote()
+    assert pool.get_next_unordered() == "first"
+
+
+def test_timeouts(pool: ActorPool) -> None:
+    gate = Gate.remote()
+    waiting = gate.wait.remote("late")
+    for _ in range(2):
+        pool.submit(give, waiting)
+    for get in (pool.get_next, pool.get_next_unordered):
+        with pytest.raises(TimeoutError):
+            get(timeout=0)
+    with pytest.raises(TimeoutError, match="has been ignored"):
+        pool.get_next(timeout=0, ignore_if_timedout=True)
+    gate.open.remote()
+    assert pool.get_next(timeout=10) == "late"
+    assert not pool.has_next()
+    pool.submit(give, Gate.remote().wait.remote())
+    with pytest.raises(TimeoutError, match="has been ignored"):
+        pool.get_next_unordered(timeout=0, ignore_if_timedout=True)
+    assert not pool.has_next()
+
+
+def test_several_results_come_as_lists(pool: ActorPool) -> None:
+    def pair(actor: Any, value: Any) -> Any:
+        return actor.give.options(num_returns=2).remote((value, -value))
+
+    assert list(pool.map(pair, range(4))) == [[value, -value] for value in range(4)]
+    assert sorted(pool.map_unordered(pair, range(4))) == [[value, -value] for value in range(4)]
+
+
+def test_errors_free_the_actor(pool: ActorPool) -> None:
+    def fail(actor: Any, value: Any) -> Any:
+        return actor.fail.remote(KeyError(value))
+
+    for value in range(4):
+        pool.submit(fail if value % 2 else give, value)
+    for value in range(4):
+        if value % 2:
+            with pytest.raises(KeyError):
+                pool.get_next()
+        else:
+            assert pool.get_next() == value
+    assert pool.has_free()
+
+
+def test_actors_come_and_go(pool: ActorPool) -> None:
+    assert pool.has_free()
+    one, two = pool.pop_idle(), pool.pop_idle()
+    assert one is not None
+    assert two is not None
+    assert one != two
+    assert (pool.has_free(), pool.pop_idle()) == (False, None)
+    pool.submit(give, 1)
+    pool.submit(give, 2)
+    assert not pool.has_next()  # nobody is there to do it
+    pool.push(one)
+    with pytest.raises(ValueError, match="already belongs to current ActorPool"):
+        pool.push(one)
+    assert [pool.get_next(), pool.get_next()] == [1, 2]
+    with pytest.raises(ValueError, match="already belongs to current ActorPool"):
+        pool.push(one)
+    pool.push(two)
+    assert list(pool.map(give, range(10))) == list(range(10))
+    assert pool.pop_idle() in (one, two)
