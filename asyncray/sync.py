@@ -95,10 +95,10 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         Exception: what the task raised: an instance of its own class, and of ``TaskError``. Of a list, as soon as one
             is known to have failed.
     """
-    check_timeout(timeout)
+    timeout = check_timeout(timeout)
     if isinstance(object_refs, ObjectRef):
-        value = require().access.get(locals_of((object_refs,)), timeout)
-        return value[0]
+        found = locals_of((object_refs,))
+        return require().access.get(found, timeout)[0]
     found = locals_of(object_refs)
     return require().access.get(found, timeout) if found else []
 
@@ -140,10 +140,9 @@ def wait(
         return [], []
     parts = split(object_refs, found, num_returns)
     if parts is None:
-        if timeout != 0:
-            access = require().access
-            access.wait_in_thread(found, num_returns, False, timeout)
-            access.check_enough(found, num_returns)
+        access = require().access
+        access.wait_in_thread(found, num_returns, False, check_timeout(timeout))
+        access.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts
 

@@ -137,9 +137,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     _, alive = psutil.wait_procs(ours, timeout=LEAK_DEADLINE)
     for process in alive:
         process.kill()
-    names = {path.name.rpartition("_")[2] for path in directory.glob("session_*")}
-    memory = [segment for segment in shared_memory() if segment.split("-")[1] in names]
-    left = alive, memory, sockets(directory)
+    left = alive, sorted(shared_memory(directory)), sockets(directory)
     shutil.rmtree(directory)
     assert left == ([], [], []), f"processes, shared memory or sockets are left: {left}"
 

@@ -13,7 +13,6 @@ from asyncray.api import session
 from asyncray.api.actor import ActorHandle, check_name, named_handle
 from asyncray.api.session import Context
 from asyncray.api.waiting import check_timeout, check_wait, locals_of, split, split_anyway
-from asyncray.exceptions import GetTimeoutError
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
@@ -69,18 +68,10 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
 
     Cancelling it stops the waiting, not the tasks.
     """
-    check_timeout(timeout)
+    timeout = check_timeout(timeout)
     single = isinstance(object_refs, ObjectRef)
     found = locals_of((object_refs,) if single else object_refs)
-    if not found:
-        return []
-    try:
-        async with asyncio.timeout(timeout):
-            values = await require().access.get_async(found)
-    except TimeoutError as error:
-        if isinstance(error, GetTimeoutError) or timeout is None:
-            raise  # the task's own
-        raise GetTimeoutError(f"Get timed out after {timeout:g} seconds: some objects are not ready.") from None
+    values = await require().access.get_all_in_loop(found, timeout) if found else []
     return values[0] if single else values
 
 
@@ -106,14 +97,9 @@ async def wait(
         return [], []
     parts = split(object_refs, found, num_returns)
     if parts is None:
-        if timeout != 0:
-            access = require().access
-            try:
-                async with asyncio.timeout(timeout):
-                    await access.wait_in_loop(found, num_returns, False)
-            except TimeoutError:
-                pass
-            access.check_enough(found, num_returns)
+        access = require().access
+        await access.wait_in_loop(found, num_returns, False, check_timeout(timeout))
+        access.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts
 

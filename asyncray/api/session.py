@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Self
 
@@ -32,6 +32,8 @@ class _Driver:
 
 _lock = threading.RLock()
 _driver: _Driver | None = None
+_mask: Iterable[int] | None = None
+"""Signals that were blocked before a fork that is under way."""
 
 
 class Context:
@@ -251,6 +253,21 @@ def set_auto_init(enabled: bool) -> None:
     current.start_implicitly = _start_implicitly if enabled else None
 
 
+def _hold_sigterm() -> None:
+    """Before a fork. A SIGTERM that comes to the child before it has left our handler would be lost."""
+    global _mask
+    if signal.getsignal(signal.SIGTERM) is _exit_by_signal:
+        _mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _let_sigterm() -> None:
+    """After a fork, on both sides."""
+    global _mask
+    mask, _mask = _mask, None
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _forget_in_child() -> None:
     """A forked child has copies of the parent's connections, but not its io thread: it has no session.
 
@@ -264,9 +281,10 @@ def _forget_in_child() -> None:
         current.session = None
         driver.runtime.channel.abandon()
     _leave_sigterm()
+    _let_sigterm()
 
 
 if current.session is None:  # not in a worker
     current.start_implicitly = _start_implicitly
 atexit.register(shutdown)
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_let_sigterm, after_in_child=_forget_in_child)

@@ -62,7 +62,7 @@ def check_timeout(timeout: float | None) -> float | None:
     return None if timeout > _FOR_EVER else timeout
 
 
-def check_wait(refs: object, num_returns: object, timeout: object) -> list[LocalObject]:
+def check_wait(refs: object, num_returns: object, timeout: float | None) -> list[LocalObject]:
     """Checks the arguments of ``wait``.
 
     Raises:
@@ -128,8 +128,8 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
-    runtime = require()
     current.check_home(ref._local)
+    runtime = require()
     if force and ref._local.actor_call:
         raise ValueError("force=True is not supported for actor tasks.")
     runtime.post((CANCEL, ref.task_id(), force, recursive))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import click
 
-from asyncray.cli.microbenchmark import microbenchmark
-from asyncray.cli.node import node
-from asyncray.cli.status import status
-from asyncray.cli.stop import stop
+from asyncray.cli.microbenchmark import microbenchmark_command
+from asyncray.cli.node import node_command
+from asyncray.cli.status import status_command
+from asyncray.cli.stop import stop_command
 
 __all__ = ["main"]
 
@@ -30,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (node, status, stop, microbenchmark):
+for command in (node_command, status_command, stop_command, microbenchmark_command):
     main.add_command(command)

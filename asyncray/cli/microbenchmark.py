@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command("microbenchmark")
 @click.option("--only", multiple=True, metavar="ROW", help="Only rows with this text in their names. May be repeated.")
 @click.option("--all", "everything", is_flag=True, help="Also the slow rows, which take a minute or more.")
 @click.option("--list", "show_list", is_flag=True, help="List the rows instead of measuring them.")
 @click.option("--json", "file", type=click.File("w", lazy=True), metavar="FILE", help="Write the figures; - is stdout.")
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=1.0, hidden=True)
-def microbenchmark(only: tuple[str, ...], everything: bool, show_list: bool, file: Any, scale: float) -> None:
+def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: bool, file: Any, scale: float) -> None:
     """Measures asyncray on this machine: about two seconds a row.
 
     Rows carry the names of Ray's own microbenchmark where it has them. Beside each figure: the spread of its

@@ -41,7 +41,7 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
     return amounts
 
 
-@click.command()
+@click.command("node")
 @click.option(
     "--head", is_flag=True, help="This node is the head. On one machine every node is, so it changes nothing."
 )
@@ -55,7 +55,7 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
     help="Bytes, or e.g. 2GB or 512MiB.  [default: 30 % of memory]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when the node is ready.")
-def node(
+def node_command(
     head: bool,
     num_cpus: float | None,
     num_gpus: float | None,

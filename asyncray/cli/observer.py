@@ -10,18 +10,16 @@ import os
 import socket
 import struct
 import time
-from pathlib import Path
 from typing import Any, Self
 
 from asyncray.config import FRAME_LIMIT
+from asyncray.io.sessions import base_directory, running, socket_of
 from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message
-from asyncray.runtime.launch import ADDRESS_SCHEME, base_directory, connect
+from asyncray.runtime.launch import ADDRESS_SCHEME, connect
 from asyncray.wire.frames import Decoder, encode
 
 ANSWER_DEADLINE = 5.0
 """Seconds for an answer. A busy daemon needs milliseconds."""
-
-ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
 
 
 class Observer:
@@ -95,28 +93,23 @@ class Observer:
 
 def running_nodes() -> list[str]:
     """The addresses of this user's nodes on this machine, the newest first."""
-    paths = sorted(Path(base_directory()).glob("session_*/node.sock"), reverse=True)
-    return [f"{ADDRESS_SCHEME}{path}" for path in paths if daemon_pid(f"{ADDRESS_SCHEME}{path}") is not None]
+    found = [f"{ADDRESS_SCHEME}{socket_of(directory)}" for directory in running(base_directory())]
+    return [address for address in found if listener(address) is not None]
 
 
-def daemon_pid(address: str) -> int | None:
-    """The process that listens at an address, even if it does not answer; None if nobody does, 0 if nobody can tell."""
+def listener(address: str) -> tuple[int, str] | None:
+    """The process that listens at an address and its session directory, whether it answers or not; None if nobody does.
+
+    The pid is 0 where the system cannot tell.
+    """
     try:
         connection = connect(address)
     except ConnectionError:
         return None
     with connection:
+        directory = os.path.dirname(os.path.realpath(connection.getpeername()))
         if not hasattr(socket, "SO_PEERCRED"):
-            return 0
+            return 0, directory
         size = struct.calcsize("3i")
         pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-        return int(pid)
-
-
-def chosen_address(address: str | None) -> str:
-    """What a command talks to: the one given, the one in the environment, or the newest that runs."""
-    address = address or os.environ.get(ADDRESS_VARIABLE) or "auto"
-    if address == "auto" and daemon_pid(address) is None:
-        # The newest session may have ended while older ones run on.
-        return next(iter(running_nodes()), "auto")
-    return address
+        return pid, directory

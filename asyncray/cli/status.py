@@ -15,10 +15,15 @@ _MOST_ROWS = 40
 """Of a table for people. --json has them all."""
 
 
-@click.command()
-@click.option("--address", help="unix:PATH or auto.  [default: $ASYNCRAY_ADDRESS, else the newest node that runs]")
+@click.command("status")
+@click.option(
+    "--address",
+    envvar="ASYNCRAY_ADDRESS",
+    default="auto",
+    help="unix:PATH, or auto for the newest that runs.  [default: $ASYNCRAY_ADDRESS, else auto]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def status(address: str | None, as_json: bool) -> None:
+def status_command(address: str, as_json: bool) -> None:
     """Shows a node: resources, object store, workers, actors, drivers, tasks.
 
     \b
@@ -28,10 +33,10 @@ def status(address: str | None, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 no node runs or it does not answer, 2 wrong usage.
     """
-    from asyncray.cli.observer import Observer, chosen_address  # start-up cost: not for --help
+    from asyncray.cli.observer import Observer  # start-up cost: not for --help
 
     try:
-        with Observer(chosen_address(address)) as observer:
+        with Observer(address) as observer:
             found = observer.request("status")
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
@@ -49,8 +54,9 @@ def _show(found: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width; 80 would cut paths
-    console.print(f"Node {found['node_id']} at {found['address']}", highlight=False, soft_wrap=True)
-    console.print(f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n", soft_wrap=True)
+    console.print(f"Node {found['node_id']} at {found['address']}", markup=False, highlight=False, soft_wrap=True)
+    where = f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n"
+    console.print(where, markup=False, highlight=False, soft_wrap=True)
     _table(console, "Resources", ("name", "used", "total"), _resource_rows(found))
     store = found["store"]
     _table(
@@ -74,13 +80,14 @@ def _show(found: dict[str, Any]) -> None:
 def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Iterable[Any]]) -> None:
     from rich import box  # start-up cost, as above
     from rich.table import Table
+    from rich.text import Text
 
     if not rows:
         console.print(f"[bold]{title}[/bold]: none\n")
         return
     table = Table(*heads, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows[:_MOST_ROWS]:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))  # Text: [] in names is no markup
     console.print(table)
     if len(rows) > _MOST_ROWS:
         console.print(f"... and {len(rows) - _MOST_ROWS} more: --json shows all\n")

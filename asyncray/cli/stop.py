@@ -7,7 +7,6 @@ its zygote kills the workers and removes the session's memory; then whatever is 
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import click
@@ -18,11 +17,11 @@ _GRACE = 1.0
 """A daemon kills what does not end within STOP_DEADLINE; so much later it must be gone itself."""
 
 
-@click.command()
+@click.command("stop")
 @click.option("--address", help="Stop only this node: unix:PATH or auto.  [default: all of this user on this machine]")
 @click.option("--force", is_flag=True, help="Kill what does not stop by itself in time.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON list.")
-def stop(address: str | None, force: bool, as_json: bool) -> None:
+def stop_command(address: str | None, force: bool, as_json: bool) -> None:
     """Stops this user's nodes, also those that programs have started for themselves.
 
     --json prints [{"address", "pid", "result"}]; a result is "stopped", "killed" or "running".
@@ -34,18 +33,17 @@ def stop(address: str | None, force: bool, as_json: bool) -> None:
 
     Exit codes: 0 no such node runs any more, 1 one does, or none runs at --address, 2 wrong usage.
     """
-    from asyncray.cli.observer import daemon_pid, running_nodes  # start-up cost: not for --help
+    from asyncray.cli.observer import listener, running_nodes  # start-up cost: not for --help
 
     try:
-        addresses = [address] if address else running_nodes()
-        pids = [daemon_pid(address) for address in addresses]
+        listeners = {where: listener(where) for where in ([address] if address else running_nodes())}
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except OSError as error:
         raise click.ClickException(str(error)) from error
-    if address and pids == [None]:
+    if address and listeners[address] is None:
         raise click.ClickException(f"No node runs at {address}.")
-    rows = [_stop(where, pid, force) for where, pid in zip(addresses, pids, strict=True) if pid is not None]
+    rows = [_stop(*found, force) for found in listeners.values() if found is not None]
     click.echo(json.dumps(rows) if as_json else _report(rows))
     if any(row["result"] == "running" for row in rows):
         raise click.exceptions.Exit(1)
@@ -58,27 +56,21 @@ def _report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) or "No node runs."
 
 
-def _stop(address: str, pid: int, force: bool) -> dict[str, Any]:
+def _stop(pid: int, directory: str, force: bool) -> dict[str, Any]:
     from asyncray.cli.observer import Observer  # start-up cost: not for --help
-    from asyncray.runtime.launch import ends_within
+    from asyncray.io.processes import ends_within, kill
+    from asyncray.io.sessions import clean_up, socket_of
+    from asyncray.runtime.launch import ADDRESS_SCHEME
 
+    address = f"{ADDRESS_SCHEME}{socket_of(directory)}"  # "auto" may mean another one in a moment
     try:
         with Observer(address, STOP_DEADLINE) as observer:
-            pid = observer.facts["pid"]
-            directory = observer.facts["session_dir"]
             observer.request("stop")
-    except OSError:  # it hangs, or is ending already: its process shows which
-        directory = os.path.dirname(os.path.realpath(address.removeprefix("unix:")))
+    except OSError:
+        pass  # it hangs, or is ending already: its process shows which
     result = "stopped" if ends_within(pid, STOP_DEADLINE + _GRACE) else "running"
-    if result == "running" and force:
-        _kill_session(pid, directory)
+    if result == "running" and force and pid:
+        kill(pid)
+        clean_up(directory, STOP_DEADLINE)
         result = "killed"
     return {"address": address, "pid": pid, "result": result}
-
-
-def _kill_session(pid: int, directory: str) -> None:
-    from asyncray.io.processes import kill  # start-up cost: rarely needed
-    from asyncray.io.sessions import clean_up
-
-    kill(pid)
-    clean_up(directory, STOP_DEADLINE)

@@ -209,13 +209,15 @@ class NodeMachine:
         """The zygote forked it."""
         self.pool.started(number, pid)
 
-    def worker_exited(self, number: int, how: str) -> None:
-        """A worker process ended; ``how`` tells people (signal or exit code, last log lines)."""
+    def worker_exited(self, number: int, how: str, log: str = "") -> None:
+        """A worker process ended; ``how`` tells people (signal or exit code), and ``log`` (its last lines)."""
         worker = self.pool.exited(number, self.now)
         if worker is None:
             return
         if worker.why:
             how = f"{how} ({worker.why})"
+        if log:
+            how = f"{how}. The last lines of its log:\n{log}"
         if worker.client is not None:
             self.client_gone(worker.client)
         self.work.worker_exited(worker, how)
@@ -287,6 +289,8 @@ class NodeMachine:
 
     def _request(self, client: Client, message: Any) -> None:
         _, number, method, arguments = message
+        if self.objects.ended_lives:
+            self._settle_lives()  # the answer is about what was before: a name may be free
         ok, *rest = self.requests.answer(client, method, arguments)
         self.outbox.send(client, (REPLY if ok else REPLY_FAULT, number, *rest))
 
@@ -305,7 +309,8 @@ class NodeMachine:
     def _exiting(self, client: Client, message: Any) -> None:
         worker, why = _worker(client), message[1]
         actor = worker.actor
-        self.pool.leaving(worker, why, self.now)
+        self.pool.leaving(worker, why)
+        self.scheduler.settle(worker)
         if actor is not None:
             self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
 

@@ -86,7 +86,7 @@ class Template:
     """A function, constructor or method with its options, as a client described it once."""
 
     __slots__ = (
-        "demand", "digest", "function", "job", "life", "mean", "name", "number", "options", "retries",
+        "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options", "retries",
         "retry_exceptions", "returns", "shape",
     )  # fmt: skip
 
@@ -105,6 +105,7 @@ class Template:
         if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
             raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
         self.options: dict[str, Any] = spec.get("options", {})
+        self.max_calls: int = self.options.get("max_calls", 0)  # in one process; 0: any number
         self.shape: Shape | None = None
         self.mean: float | None = None  # microseconds, None until one has run
 
@@ -122,7 +123,7 @@ class Task:
 
     __slots__ = (
         "actor", "cancelled", "children", "dependencies", "depth", "estimate", "id", "kind", "lease", "missing",
-        "nested", "parent", "payload", "retries", "returns", "state", "submitter", "template", "worker",
+        "nested", "parent", "payload", "retries", "returns", "spoiled", "state", "submitter", "template", "worker",
     )  # fmt: skip
 
     def __init__(self, task_id: bytes, template: Template, submitter: Client, kind: int, payload: Any) -> None:
@@ -133,6 +134,7 @@ class Task:
         self.payload = payload
         self.state = WAITING
         self.cancelled = False
+        self.spoiled = False  # cancelled with all that it submits
         self.missing = 0  # dependencies that are not resolved yet
         self.depth = 0
         self.retries = template.retries
@@ -163,8 +165,8 @@ class Worker:
     """A forked process."""
 
     __slots__ = (
-        "actor", "backlog", "client", "deadline", "gpu", "idle_since", "inflight", "job", "known", "lease", "lent",
-        "nested", "number", "pid", "polite", "state", "why",
+        "actor", "backlog", "calls", "client", "deadline", "gpu", "idle_since", "inflight", "job", "known", "lease",
+        "lent", "nested", "number", "pid", "polite", "state", "why",
     )  # fmt: skip
 
     def __init__(self, number: int, deadline: float) -> None:
@@ -177,18 +179,24 @@ class Worker:
         self.gpu = False
         self.actor: Actor | None = None
         self.lease: Lease | None = None
-        self.lent: tuple[tuple[int, ...], int] = ((), -1)  # devices and CPUs that it was last told of
+        self.lent: tuple[tuple[int, ...], Demand] | None = None  # devices and amounts that it was last told of
         self.inflight: dict[bytes, Task] = {}  # in the order in which they were sent; the first one runs
         self.nested: dict[bytes, Task] = {}  # on threads beside blocked ones
         self.backlog = 0.0  # microseconds that inflight is thought to take
         self.known: set[int] = set()  # templates
+        self.calls: dict[int, int] = {}  # of templates that have a limit of them
         self.idle_since = 0.0
         self.why = ""  # it ends, as it said itself or was told
-        self.polite = False  # it ends between tasks, in order: what it made lives on
+        self.polite = False  # it ends in order: what it made lives on, and what it was sent has not started
 
     def __repr__(self) -> str:
         work = f"inflight={len(self.inflight)} nested={len(self.nested)}"
         return f"<Worker {self.number} pid={self.pid} {self.state} {work} {self.actor or ''}>"
+
+    @property
+    def hosted(self) -> bool:
+        """True once it is an actor's, and after that one's death."""
+        return self.lease is not None and self.lease.shape is None
 
 
 class Shape:

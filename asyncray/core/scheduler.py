@@ -255,8 +255,8 @@ class Scheduler:
     def _tell_lease(self, worker: Worker, grant: Grant) -> None:
         devices = tuple(index for index, _ in grant.devices)
         cpus = next((amount for name, amount in grant.demand if name == "CPU"), 0)
-        if worker.lent != (devices, cpus) and worker.client is not None:
-            worker.lent = (devices, cpus)
+        if worker.lent != (devices, grant.demand) and worker.client is not None:
+            worker.lent = (devices, grant.demand)
             lease = {"devices": devices, "cpus": cpus // UNIT, "demand": grant.demand}
             self._outbox.send(worker.client, (LEASE, lease))
 
@@ -291,8 +291,11 @@ class Scheduler:
         if worker is None or lease is None:
             return
         task.worker = task.lease = None
-        if microseconds:
-            task.template.ran(microseconds)
+        template = task.template
+        if microseconds or not task.cancelled:  # else it never started
+            template.ran(microseconds)
+            if template.max_calls:
+                self.pool.called(worker, template)
         if worker.nested.pop(task.id, None) is not None:
             if lease.grant.held:
                 self.resources.release(lease.grant)
@@ -304,13 +307,18 @@ class Scheduler:
         worker.backlog -= task.estimate
         lease.served += microseconds + SHORTEST_TASK
         lease.finished_at = self.now
-        if not worker.inflight and not (lease.shape and lease.shape.count):
-            self._end(lease)
+        if not worker.inflight:
+            self.settle(worker)
 
     def settle(self, worker: Worker) -> None:
-        """Ends the lease of a worker that has nothing left to do for it."""
+        """Ends the lease of a worker that has nothing left to do for it.
+
+        One that is leaving gets nothing more. It may have to wait for its threads, and those for what it holds.
+        """
         lease = worker.lease
-        if lease is not None and lease.shape is not None and not worker.inflight and not lease.shape.count:
+        if lease is None or lease.shape is None or worker.inflight:
+            return
+        if not lease.shape.count or worker.state != LEASED:
             self._end(lease)
 
     def _end(self, lease: Lease) -> None:
@@ -357,7 +365,7 @@ class Scheduler:
         """The process ended: (tasks that had started, tasks that had not). All its resources are free."""
         started = list(worker.nested.values())
         unstarted = list(worker.inflight.values())
-        if unstarted:
+        if unstarted and not worker.polite:
             started.append(unstarted.pop(0))
         for task in unstarted:
             task.estimate = UNKNOWN  # its start may be what nobody heard of: from now on it is sent alone
@@ -416,8 +424,7 @@ class Scheduler:
             for lease in shape.leases:
                 assert lease.grant.held, f"{lease} holds nothing"
                 assert lease.worker.lease is lease, f"{lease} is not its worker's"
-                idles = not lease.worker.inflight and not shape.count
-                assert not idles or lease.worker.state != LEASED, f"{lease} has nothing to do"
+                assert lease.worker.inflight or shape.count, f"{lease} has nothing to do"
         for worker in self.pool.workers.values():
             for task in (*worker.inflight.values(), *worker.nested.values()):
                 assert task.worker is worker, f"{task} is at {worker} and does not know"

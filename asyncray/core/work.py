@@ -58,7 +58,7 @@ class Work:
             return
         if not self._register(task, client, dependencies, nested, parent):
             self.finish(task, FAULT, self._lost_argument(task))
-        elif not task.missing:
+        elif not self._born_cancelled(task) and not task.missing:
             self._ready(task)
 
     def call(self, client: Client, message: Any) -> None:
@@ -71,7 +71,7 @@ class Work:
             self.finish(call, FAULT, self.actors.absent(actor_id))
         elif not whole:
             self.finish(call, FAULT, self._lost_argument(call))
-        elif not self._fail_by_dependency(call):
+        elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
             call.actor = actor
             self.actors.submit(call)
 
@@ -135,6 +135,13 @@ class Work:
     @staticmethod
     def _lost_argument(task: Task) -> list[Any]:
         return ["ObjectLostError", {"message": f"An argument of {task.template.name} is gone: its references ended."}]
+
+    def _born_cancelled(self, task: Task) -> bool:
+        """Ends a task whose parent is cancelled, and has submitted it before it learned of that."""
+        spoiled = task.parent is not None and task.parent.spoiled
+        if spoiled:
+            self.finish(task, FAULT, task.cancelled_fault())
+        return spoiled
 
     def _fail_by_dependency(self, task: Task) -> bool:
         """Ends a task whose dependency failed, with that error."""
@@ -317,6 +324,7 @@ class Work:
             for member in family:  # grows meanwhile
                 family += (member.children or {}).values()
         for member in reversed(family):
+            member.spoiled = recursive
             self._cancel_one(member, force)
 
     def _cancel_one(self, task: Task, force: bool) -> None:
@@ -363,8 +371,6 @@ class Work:
         actor = worker.actor
         if actor is not None:
             self.actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
-        if worker.polite:
-            started, unstarted = [], started + unstarted
         for task in reversed(unstarted):
             self._again(task)
         for task in started:

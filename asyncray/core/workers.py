@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
-from asyncray.core.records import Client, Job, Worker
-from asyncray.core.states import ACTOR, DEAD, IDLE, LEASED, LEAVING, STARTING
+from asyncray.core.records import Client, Job, Template, Worker
+from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
 from asyncray.messages import EXIT, SETUP
 
 IDLE_SECONDS = 1.0
@@ -140,15 +140,29 @@ class Pool:
         worker.deadline = now + STOP_DEADLINE
         self._outbox.send(worker.client, (EXIT, why))
 
-    def leaving(self, worker: Worker, why: str, now: float) -> None:
+    def leaving(self, worker: Worker, why: str) -> None:
         """The worker says that it ends by itself."""
+        worker.polite = not worker.hosted
+        self._retreat(worker, why)
+
+    def _retreat(self, worker: Worker, why: str) -> None:
         if worker.state in (LEAVING, DEAD):
             return  # as it was told: the deadline stands
         self._unrest(worker)
-        worker.polite = worker.state != ACTOR
         worker.state = LEAVING
         worker.why = why
         worker.deadline = None  # it may run exit handlers of the user for as long as those take
+
+    def called(self, worker: Worker, template: Template) -> None:
+        """The worker ran a function that is limited in calls. It counts as well, and ends by itself.
+
+        The daemon must know before the worker says so: else it would place an actor in the process that ends.
+        """
+        calls = worker.calls[template.number] = worker.calls.get(template.number, 0) + 1
+        if calls == template.max_calls:
+            self._retreat(worker, f"{template.name} reached max_calls={template.max_calls}")
+            if worker.client is not None:
+                self._outbox.send(worker.client, (EXIT, worker.why))  # in case it counts differently
 
     def disconnected(self, worker: Worker, now: float) -> None:
         """Its connection is closed: it ends, or must."""
@@ -165,6 +179,7 @@ class Pool:
             self.starting -= 1
         self._unrest(worker)
         worker.state = LEAVING
+        worker.polite = worker.polite and not (worker.inflight or worker.nested)
         worker.why = worker.why or why
         worker.deadline = now + STOP_DEADLINE
         self._outbox.do(KillWorker(worker.number))

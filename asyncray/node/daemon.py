@@ -45,6 +45,9 @@ from asyncray.node.zygotes import End, ZygoteLink, describe_end
 _TICK = 0.5
 _QUICK_TICK = 0.01
 _ROUND = 0.005
+_BACKLOG = 1024
+"""Connections that wait until they are accepted, in a burst."""
+
 _MOST_STRANGERS = 500
 """Connections that have not greeted yet. Who comes honestly greets at once, so the oldest gives way."""
 
@@ -120,7 +123,7 @@ class Daemon:
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
         try:
             await self._zygote.connect(*zygote)
-            server = await self._loop.create_unix_server(self._new_stream, self._address)
+            server = await self._loop.create_unix_server(self._new_stream, self._address, backlog=_BACKLOG)
             if driver is not None:
                 driver.setblocking(False)
                 owner = self._owner = self._new_stream()
@@ -285,9 +288,9 @@ class Daemon:
         if self._stopped.is_set():
             return  # they all go: drivers hear of the node's end, not of that
         worker = self._machine.pool.workers.get(number)
-        how = describe_end(end, "" if worker is None else self._output.ended(worker))
+        log_tail = "" if worker is None else self._output.ended(worker)
         self._machine.now = self._loop.time()
-        self._machine.worker_exited(number, how)
+        self._machine.worker_exited(number, describe_end(end), log_tail)
         self._flush_soon()
 
     def zygote_ended(self) -> None:

@@ -133,19 +133,17 @@ async def _happens(event: asyncio.Event, deadline: float) -> bool:
     return True
 
 
-def describe_end(end: End, log_tail: str) -> str:
+def describe_end(end: End) -> str:
     """A worker's end, for people."""
     if end is None:
-        how = "it went with the zygote that had forked it"
-    elif isinstance(end, str):
-        how = end
-    elif os.WIFSIGNALED(end):
-        number = os.WTERMSIG(end)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "a signal"
-        how = f"killed by signal {name} ({number})"
-    else:
-        how = f"exit code {os.waitstatus_to_exitcode(end)}"
-    return f"{how}. The last lines of its log:\n{log_tail}" if log_tail else how
+        return "it went with the zygote that had forked it"
+    if isinstance(end, str):
+        return end
+    if not os.WIFSIGNALED(end):
+        return f"exit code {os.waitstatus_to_exitcode(end)}"
+    number = os.WTERMSIG(end)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "of real time"
+    return f"killed by signal {name} ({number})"

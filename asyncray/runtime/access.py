@@ -59,25 +59,24 @@ class Access:
 
     def put(self, value: object) -> ObjectRef[Any]:
         """Stores a value; returns its ref."""
-        serialized = serialize(value)
-        return wrap(self.put_serialized(serialized))
+        return self.put_serialized(serialize(value))
 
-    def put_serialized(self, serialized: Serialized) -> LocalObject:
+    def put_serialized(self, serialized: Serialized) -> ObjectRef[Any]:
         """The same for a value that is pickled already."""
         self._check_alive()
         nested = [ref.binary() for ref in serialized.refs] or None
         object_id = self._next_task_id() + PUT_INDEX
+        ref = wrap(self._references.own(object_id))  # before the daemon hears of it: an interrupt then drops it
+        local = ref._local
         if self._values.is_large(serialized):
             place = self._values.store(serialized)
-            local = self._references.own(object_id)
             local.pin = Pin(object_id, 1)
             local.payload, local.kind = place, SHARED
             self._post((SEAL, object_id, place[0], place[1], nested))
         else:
-            local = self._references.own(object_id)
             local.kind, local.payload = kind, payload = inline(serialized)
             self._post((PUT, object_id, kind, payload, nested))
-        return local
+        return ref
 
     def load(self, local: LocalObject) -> Any:
         """The value of an object that is there; raises if it is an error."""
@@ -219,9 +218,8 @@ class Access:
 
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
-        if any(local.kind == UNRESOLVED for local in objects):
-            if not self.wait_in_thread(objects, len(objects), True, timeout):
-                raise _timed_out(objects, timeout)
+        if not self._there(objects) and not self.wait_in_thread(objects, len(objects), True, timeout):
+            raise _timed_out(objects, timeout)
         return self.load_all(objects)
 
     async def get_all_in_loop(
@@ -230,9 +228,8 @@ class Access:
         timeout: float | None,  # noqa: ASYNC109 - as above
     ) -> list[Any]:
         """The same in a coroutine."""
-        if any(local.kind == UNRESOLVED for local in objects):
-            if not await self.wait_in_loop(objects, len(objects), True, timeout):
-                raise _timed_out(objects, timeout)
+        if not self._there(objects) and not await self.wait_in_loop(objects, len(objects), True, timeout):
+            raise _timed_out(objects, timeout)
         return self.load_all(objects)
 
     async def get_in_loop(self, local: LocalObject) -> Any:
@@ -240,6 +237,10 @@ class Access:
         if local.kind == UNRESOLVED:
             await self.wait_in_loop((local,), 1, False)
         return self.load(local)
+
+    @staticmethod
+    def _there(objects: Sequence[LocalObject]) -> bool:
+        return all(local.kind != UNRESOLVED for local in objects)
 
     def load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
         """The values of objects that are all there, or of which one is an error: that one is raised."""
@@ -254,7 +255,9 @@ class Access:
 
 def _timed_out(objects: Sequence[LocalObject], seconds: float | None) -> GetTimeoutError:
     missing = sum(local.kind == UNRESOLVED for local in objects)
-    return GetTimeoutError(f"Get timed out after {seconds:g} seconds: {missing} of {len(objects)} objects are not ready.")
+    return GetTimeoutError(
+        f"Get timed out after {seconds:g} seconds: {missing} of {len(objects)} objects are not ready."
+    )
 
 
 def _resolve(access: Access, ref: ObjectRef[Any], future: concurrent.futures.Future[Any]) -> None:

@@ -53,7 +53,7 @@ def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
 
 
 def _explain(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: Exception) -> Exception:
-    for name, argument in (*((f"argument {i}", a) for i, a in enumerate(args)), *kwargs.items()):
+    for name, argument in (*((f"number {i}", a) for i, a in enumerate(args)), *kwargs.items()):
         if type(argument) is ObjectRef:
             continue
         try:

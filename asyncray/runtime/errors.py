@@ -45,6 +45,8 @@ _Node = tuple[bytes | None, bytes | None, str, int, int, bool]
 # Longer chains are code that loops over retries with `raise ... from`; the text has all of it anyway.
 _MAX_NODES = 32
 
+_PACKAGE = exceptions.__file__.removesuffix("exceptions.py")
+
 _SYSTEM_ERRORS: dict[str, type[AsyncrayError]] = {
     cls.__name__: cls
     for cls in vars(exceptions).values()
@@ -180,7 +182,12 @@ def _format(exc: BaseException, skip_frames: int) -> str:
     for _ in range(skip_frames):
         trace = trace.tb_next if trace is not None else None
     try:
-        return "".join(traceback.format_exception(type(exc), exc, trace, chain=not _chain_is_told(exc)))
+        told = traceback.TracebackException(type(exc), exc, trace)
+        if issubclass(type(exc), TaskError):  # a get has raised it: how, is no news, and may be told a thousand times
+            told.stack = traceback.StackSummary.from_list(
+                [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
+            )
+        return "".join(told.format(chain=not _chain_is_told(exc)))
     except Exception:  # __notes__, __getattr__ and the like of the user's class
         return _one_line(exc)
 

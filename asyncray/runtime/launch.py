@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from typing import Any
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
@@ -130,9 +131,9 @@ def connect(address: str) -> socket.socket:
     for path in paths:
         connection = socket.socket(socket.AF_UNIX)
         try:
-            connection.settimeout(START_DEADLINE)
+            _set_deadline(connection, START_DEADLINE)
             connection.connect(path)
-            connection.settimeout(None)
+            _set_deadline(connection, 0)
         except OSError as error:
             connection.close()
             reason = error.strerror or str(error)
@@ -142,3 +143,9 @@ def connect(address: str) -> socket.socket:
         f"Could not find a running node at {address} ({reason}). Start one with `asyncray node`, or call init() "
         "without an address."
     )
+
+
+def _set_deadline(connection: socket.socket, seconds: float) -> None:
+    """For connecting and writing. ``settimeout`` would make the socket non-blocking: then a full queue is an error."""
+    microseconds = int(seconds * 1e6)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(microseconds, 1_000_000)))

@@ -99,7 +99,9 @@ class ObjectRef(Generic[T_co]):
         return cls(os.urandom(OBJECT_SIZE))
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        return (yield from current.check_home(self._local).access.get_in_loop(self._local).__await__())
+        access = current.check_home(self._local).access
+        value: T_co = yield from access.get_in_loop(self._local).__await__()
+        return value
 
     def as_future(self) -> asyncio.Future[T_co]:
         """An ``asyncio.Future`` of the running loop. To cancel it does not touch the task."""

@@ -160,9 +160,8 @@ class Submitter:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
         value, dependencies = pack(args, kwargs, name)
         if self._values.is_large(value):
-            local = self._access.put_serialized(value)
-            ref = wrap(local)
-            return (OBJECT, None, [*(dependencies or ()), local.id], None, parent), (args, kwargs, ref)
+            ref = self._access.put_serialized(value)
+            return (OBJECT, None, [*(dependencies or ()), ref.binary()], None, parent), (args, kwargs, ref)
         kind, payload = inline(value)
         nested = [ref.binary() for ref in value.refs] if value.refs else None
         return (kind, payload, dependencies, nested, parent), (args, kwargs, value)

@@ -25,6 +25,7 @@ class AsyncHost(ActorHost):
     def __init__(self, process: Process, invocation: Invocation) -> None:
         super().__init__(process, invocation)
         self._loop = uvloop.new_event_loop()
+        self._loop.set_exception_handler(_tell)
         asyncio.set_event_loop(self._loop)
         self._arrived: deque[Message] = deque()
         self._armed = False
@@ -164,3 +165,9 @@ class AsyncHost(ActorHost):
                 self._loop.run_until_complete(result)
             except BaseException:  # the user's; promised to be swallowed
                 pass
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody awaited has failed. To leave by ``exit_actor`` in a task of one's own is no failure."""
+    if not isinstance(context.get("exception"), AsyncioActorExit):
+        loop.default_exception_handler(context)

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 from time import perf_counter_ns
-from types import FrameType
 from typing import Any, NoReturn
 
 from asyncray.io.channel import Channel
@@ -69,6 +68,7 @@ class Executor:
         self._nesting = threading.Lock()
         self._main_thread = threading.main_thread()
         self._flushed = 0
+        self._report_unraisable = sys.unraisablehook
         runtime.handlers |= {
             SETUP: lambda m: surroundings.set_up(runtime, m[1], m[2]),
             DEFINE: self._define,
@@ -118,13 +118,18 @@ class Executor:
         nested = self._nested.get(task_id)
         if nested is not None:
             nested.stop()
-        elif self.host is None:
+        elif self.host is None and not self._is_stopped(task_id):
             self._stops.add(task_id)
             self._interrupt(task_id)
 
+    def _is_stopped(self, task_id: bytes) -> bool:
+        """True if the running task was interrupted already: what it does now is its way to clean up."""
+        running = self._running
+        return running is not None and running.id == task_id and running.context.cancelled
+
     def _interrupt(self, task_id: bytes) -> None:
         running = self._running
-        if running is not None and running.id == task_id:
+        if running is not None and running.id == task_id and task_id in self._stops:
             running.context.cancelled = True
             assert self._main_thread.ident is not None
             # A real signal, so that a system call that the task waits in ends.
@@ -145,11 +150,26 @@ class Executor:
         running = self._running
         if running is None or running.id not in self._stops:
             return
-        if not _may_raise(sys._getframe(1)):
-            threading.Timer(_AGAIN_SECONDS, self._interrupt, (running.id,)).start()
+        if sys._getframe(1).f_code is Channel.read_until.__code__:  # in between two lines that belong together, maybe
+            self._interrupt_later(running.id)
             return
         self._stops.discard(running.id)
         raise KeyboardInterrupt
+
+    def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """An exception came up in a finalizer, which cannot raise. If it was our interrupt, it is for the task."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            self._report_unraisable(unraisable)
+        elif threading.current_thread() is self._main_thread and self._running is not None:
+            self._stops.add(self._running.id)
+            self._interrupt_later(self._running.id)
+        else:
+            for nested in list(self._nested.values()):
+                if nested.working == threading.get_ident():
+                    threading.Timer(_AGAIN_SECONDS, nested.interrupt).start()
+
+    def _interrupt_later(self, task_id: bytes) -> None:
+        threading.Timer(_AGAIN_SECONDS, self._interrupt, (task_id,)).start()
 
     def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
         if self.host is not None:
@@ -174,6 +194,7 @@ class Executor:
 
     def run(self) -> None:
         """Works until it is told to end. Raises SystemExit if user code does."""
+        self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
         while True:
             if self.inbox.empty():
                 self.flush()
@@ -330,18 +351,3 @@ class Executor:
             running = list(self._nested.values())
         for nested in running:
             nested.join()
-
-
-def _may_raise(frame: FrameType) -> bool:
-    """Where an interrupt gets to the task: not in a finalizer, which would swallow it.
-
-    Nor in the few instructions between the taking of the channel's baton and the place that gives it back.
-    """
-    if frame.f_code is Channel.read_until.__code__:
-        return False
-    at: FrameType | None = frame
-    while at is not None:
-        if at.f_code.co_name == "__del__":
-            return False
-        at = at.f_back
-    return True

@@ -69,10 +69,13 @@ class NestedTask:
 
     def stop(self) -> None:
         """Cancels the task, from another thread."""
-        with self._lock:
-            if self._stopped:
-                return
+        if not self._stopped:
             self._stopped = self.invocation.context.cancelled = True
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Raises KeyboardInterrupt in the task, if it still runs."""
+        with self._lock:
             if self._working is None:
                 return
             thread = ctypes.c_ulong(self._working)
@@ -85,6 +88,11 @@ class NestedTask:
             waiter = self.waiter
         if waiter is not None:
             self._waiters.interrupt(waiter)
+
+    @property
+    def working(self) -> int | None:
+        """The thread that runs the user's function, while it does."""
+        return self._working
 
     def __enter__(self) -> None:
         if threading.get_ident() == self._working:  # others may have this task's context: asyncio.to_thread copies it

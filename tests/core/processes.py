@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from tests.core.world import World
 
 
+OFTEN_ENOUGH = "it has run often enough"
+
+
 class Process:
     """A driver or worker. ``wire`` is what it said and the daemon has not heard; ``inbox`` the reverse."""
 
@@ -303,7 +306,7 @@ class Invocation(Scope):
         worker.over(self)
         if recipe.ending == "exit" and not worker.running:
             worker.give_back()
-            worker.exit("it has run often enough")
+            worker.exit(OFTEN_ENOUGH)
         return True
 
     def _value(self, index: int) -> tuple[int, Any, list[bytes] | None]:
@@ -339,6 +342,7 @@ class Worker(Process):
         self.ordered = True
         self.leaving = False
         self.last_call: dict[bytes, int] = {}
+        self.last_told: dict[int, Message] = {}  # by kind
 
     def orders(self) -> Iterable[Order]:
         return [*self.queue, *(invocation.order for invocation in self.running)]
@@ -349,6 +353,7 @@ class Worker(Process):
 
     def told(self, message: Message) -> None:
         kind = message[0]
+        self.last_told[kind] = message
         if kind in (RUN, RUN_NESTED, CONSTRUCT, INVOKE):
             self._ordered(Order(message))
         elif kind == SETUP:
@@ -437,5 +442,5 @@ class Worker(Process):
         if running:
             return running[thread % len(running)].advance()
         if self.leaving:
-            self.world.die(self)
+            self.exit("it was told to")
         return self.leaving

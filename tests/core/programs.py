@@ -71,6 +71,8 @@ class Recipe:
         )
         life = [(name, round(self.lives_on * UNIT) if name == "CPU" else amount) for name, amount in demand]
         options = {"restarts": self.restarts, "detached": self.detached, "ordered": self.ordered}
+        if what == "spawn":
+            options = {"max_calls": int(self.ending == "exit")}
         return {
             "name": what,
             "function": repr(self).encode(),
@@ -78,7 +80,7 @@ class Recipe:
             "retries": self.retries,
             "demand": demand,
             "life": [(name, amount) for name, amount in life if amount] if what == "make" else [],
-            "options": options if what == "make" else {},
+            "options": options,
         }
 
 

@@ -9,7 +9,7 @@ import pytest
 from asyncray.core.actors import MOST_CAUSES
 from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
 from asyncray.ids import TASK_SIZE
-from asyncray.messages import CALL, DONE, EXIT, KILL, PLAIN, REQUEST
+from asyncray.messages import CALL, CONSTRUCT, DONE, EXIT, KILL, LEASE, PLAIN, REQUEST
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -445,6 +445,43 @@ def test_a_killed_actors_name_is_free_at_once(detached: bool) -> None:
     assert named(world, driver)
 
 
+def test_kill_frees_the_name_of_an_actor_that_has_crashed() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = named(world, driver)
+    assert handle is not None
+    crash(world, handle)
+    world.order(KILL, handle[:TASK_SIZE], True)
+    assert not taken(world)
+    assert named(world, driver)
+
+
+def test_nobody_has_the_name() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    answers: list[Any] = []
+    driver.ask(REQUEST, "get_actor", ["ns", "ann"], answers.append)
+    world.settle()
+    assert answers == [None]
+
+
+def test_an_actor_is_told_its_name_what_it_holds_and_whether_it_lived_before() -> None:
+    world = World(CPU=1, R=1)
+    driver = world.driver()
+    driver.submit(cpus=0, extra=("R", 1))  # the worker that becomes the actor holds this first
+    world.settle()
+    for restarted in (0, 1):
+        handle = named(world, driver, restarts=restarted)
+        assert handle is not None
+        if restarted:
+            crash(world, handle)
+            world.settle()
+        worker = host(world, handle)
+        assert worker.last_told[LEASE][1]["demand"] == ()
+        assert worker.last_told[CONSTRUCT][6:] == (restarted, "ann")
+        world.order(KILL, handle[:TASK_SIZE], True)
+
+
 def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
     world = World(CPU=1)
     driver = world.driver()
@@ -453,8 +490,11 @@ def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
     crash(world, handle)
     assert taken(world)
     driver.lose(handle)
+    driver.state.make(Recipe(name="ann"))
+    world.hear(driver, 2)  # in one batch
     world.settle()
-    assert not taken(world)
+    actor = world.machine.actors.names["ns", "ann"]
+    assert actor.state == ALIVE
 
 
 def test_the_daemon_tells_a_retired_actor_to_exit_and_does_not_kill_it() -> None:

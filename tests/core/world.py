@@ -38,7 +38,7 @@ from asyncray.messages import (
     REQUEST,
     Message,
 )
-from tests.core.processes import Driver, Order, Process, Worker
+from tests.core.processes import OFTEN_ENOUGH, Driver, Order, Process, Worker
 from tests.core.programs import Content, Recipe
 
 NODE_ID = b"thisnode"
@@ -81,6 +81,7 @@ class World:
         if isinstance(content, list) and content[0] == "ObjectLostError":
             assert self.orphans, f"{ref.hex()} is lost"
             return
+        assert OFTEN_ENOUGH not in repr(content), "an actor was placed in a process that was about to end"
         assert repr(self.truth.setdefault(ref, content)) == repr(content), f"{ref.hex()} has two values"
 
     def _cells(self, place: list[Any]) -> Iterator[tuple[str, int]]:

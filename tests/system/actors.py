@@ -106,6 +106,89 @@ class _MortalLoop(_Mortal):
         super().end(how)
 
 
+class Loop:
+    """An async actor that tells where and how its methods run."""
+
+    def __init__(self) -> None:
+        self.loop_at_start = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.entries: list[Any] = []
+        self.event = asyncio.Event()
+
+    async def wait(self, gate: Any, entry: Any = None) -> Any:
+        self.entries.append(("begin", entry))
+        await gate.wait.remote()
+        self.entries.append(("end", entry))
+        return entry
+
+    async def switch(self, entry: Any) -> None:
+        self.entries.append(("begin", entry))
+        await asyncio.sleep(0)
+        self.entries.append(("end", entry))
+
+    def plain(self) -> Any:
+        return self.entries
+
+    async def until_set(self) -> str:
+        await self.event.wait()
+        return "set"
+
+    def set(self) -> None:
+        self.event.set()
+
+    async def where(self) -> tuple[str, bool, bool]:
+        loop = asyncio.get_running_loop()
+        return type(loop).__module__, loop is self.loop_at_start, threading.get_ident() == self.thread
+
+    def plain_where(self) -> tuple[str, bool, bool]:
+        loop = asyncio.get_running_loop()
+        return type(loop).__module__, loop is self.loop_at_start, threading.get_ident() == self.thread
+
+    async def stubborn(self) -> str:
+        self.entries.append("stubborn")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.entries.append(("cancelled", ray.get_runtime_context().is_canceled()))
+        return "anyway"
+
+    async def gentle(self) -> None:
+        self.entries.append("gentle")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.entries.append("cleaned up")
+
+
+class Threads:
+    """Tells how many of its calls overlap, and where they run."""
+
+    def __init__(self) -> None:
+        self.local = threading.local()
+        self.lock = threading.Lock()
+        self.inside = self.most = 0
+
+    def wait(self, gate: Any) -> int:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        ray.get(gate.wait.remote())
+        with self.lock:
+            self.inside -= 1
+        return threading.get_ident()
+
+    def peak(self) -> int:
+        return self.most
+
+    def keep(self, value: Any = None) -> tuple[int, Any, str | None]:
+        kept = getattr(self.local, "kept", None)
+        self.local.kept = value
+        return threading.get_ident(), kept, ray.get_runtime_context().get_task_id()
+
+    def count(self) -> int:
+        return threading.active_count()
+
+
 class Quick:
     """Does nothing, at once."""
 

@@ -48,7 +48,6 @@ def wait_for(directory: Path, refs: list[Any]) -> None:
     ray.get(refs)
 
 
-@ray.remote
 class Parent:
     """Has children and grandchildren, also one that shows in no way (``bare``) whom it belongs to."""
 
@@ -69,7 +68,7 @@ def occupy(directory: Path, bare: bool = True) -> dict[str, Any]:
     kept = ray.put(np.ones(4_000_000))
     lasting = [hold_the_lock.remote(directory), sleep.remote(directory)]
     lasting.append(wait_for.remote(directory, [lasting[1]]))
-    parent = Parent.remote(directory, bare)
+    parent = ray.remote(Parent).remote(directory, bare)
     ray.get(parent.pid.remote())
     started = b""
     while len(started) < len(lasting):

@@ -16,6 +16,7 @@ import pytest
 
 import asyncray.sync as ray
 from asyncray.api.session import Context
+from asyncray.io.sessions import name_of
 
 DEADLINE = 5.0
 """Seconds in which nothing may be left of a session, as promised."""
@@ -32,9 +33,10 @@ def descriptors() -> dict[str, str]:
     return found
 
 
-def shared_memory() -> set[str]:
-    """Our segments, of any session."""
-    return {name for name in os.listdir("/dev/shm") if name.startswith("asyncray-")}
+def shared_memory(directory: Path) -> set[str]:
+    """Segments of the sessions in a directory: those of other programs on this machine come and go."""
+    names = tuple(name_of(str(path)) for path in directory.glob("session_*"))
+    return {name for name in os.listdir("/dev/shm") if name.startswith(names)}
 
 
 def sockets(directory: Path) -> list[Path]:
@@ -56,7 +58,6 @@ def nothing_left(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """The leak check."""
     monkeypatch.setenv("ASYNCRAY_TMPDIR", str(sessions))
     monkeypatch.delenv("ASYNCRAY_ADDRESS", raising=False)
-    memory = shared_memory()
     gc.collect()
     before = descriptors()
     threads = set(threading.enumerate())
@@ -72,7 +73,7 @@ def nothing_left(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     for process in alive:
         process.kill()
     assert not left, f"processes are left: {left}"
-    assert shared_memory() == memory, "shared memory is left"
+    assert not (memory := shared_memory(sessions)), f"shared memory is left: {memory}"
     assert not sockets(sessions), "sockets are left"
     after = descriptors()
     assert not (new := {k: v for k, v in after.items() if before.get(k) != v}), f"descriptors are left: {new}"

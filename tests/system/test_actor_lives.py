@@ -132,7 +132,11 @@ def test_kill_frees_the_name_of_a_crashed_actor() -> None:
 
 
 def test_get_if_exists_makes_one_for_all() -> None:
-    Shared = Log.options(name="shared", get_if_exists=True)
+    class Decorated:
+        def pid(self) -> int:
+            return os.getpid()
+
+    Shared = ray.remote(name="shared", get_if_exists=True)(Decorated)
 
     @ray.remote
     def pid_in_task() -> int:
@@ -243,8 +247,8 @@ def test_actors_die_with_the_actor_that_made_them() -> None:
 # Kill -----------------------------------------------------------------------------------------------------------------
 
 
-def test_kill_fails_what_was_called_and_what_will_be(tmp_path: Path) -> None:
-    mortal = Mortal.remote(str(tmp_path))
+def test_kill_fails_what_was_called_and_what_will_be() -> None:
+    mortal = Mortal.remote()
     pid = ray.get(mortal.pid.remote())
     child = ray.get(mortal.start_child.remote())
     blocked = [mortal.block.remote(), mortal.add.remote(1)]
@@ -255,7 +259,16 @@ def test_kill_fails_what_was_called_and_what_will_be(tmp_path: Path) -> None:
             ray.get(ref)
         assert caught.value.actor_id == mortal._actor_id.hex()
     until(lambda: gone(pid) and gone(child))
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_actor_may_kill_itself() -> None:
+    def suicide(self: Any) -> None:
+        ray.kill(ray.get_runtime_context().current_actor)
+        threading.Event().wait()
+
+    log = Log.options(max_restarts=-1).remote()
+    with pytest.raises(ActorDiedError, match=KILLED):
+        ray.get(log.__ray_call__.remote(suicide))
 
 
 def test_children_of_actors_end_with_the_session(node: Context) -> None:
@@ -268,8 +281,8 @@ def test_children_of_actors_end_with_the_session(node: Context) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "threaded", "async"])
-@pytest.mark.parametrize("how", ["exit", "caught", "thread", "terminate", "scope"])
-def test_graceful_ends(kind: str, how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["exit", "caught", "thread", "terminate", "scope", "kill"])
+def test_handlers_run_at_graceful_ends(kind: str, how: str, tmp_path: Path) -> None:
     class Plain:
         def __init__(self) -> None:
             atexit.register((tmp_path / "atexit").touch)
@@ -314,13 +327,17 @@ def test_graceful_ends(kind: str, how: str, tmp_path: Path) -> None:
         made.thread.remote()
     elif how == "terminate":
         refs = [made.__ray_terminate__.remote()]
-    if how == "scope":
+    elif how == "scope":
         del made
+    elif how == "kill":
+        ray.kill(made)
     until(lambda: gone(pid))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["atexit", "shutdown"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if how == "kill" else ["atexit", "shutdown"])
     if how != "scope":
         for ref in (*refs, made.pid.remote()):
-            with pytest.raises(ActorDiedError, match="__ray_terminate__" if how == "terminate" else EXITED):
+            with pytest.raises(
+                ActorDiedError, match={"terminate": "__ray_terminate__", "kill": KILLED}.get(how, EXITED)
+            ):
                 ray.get(ref)
 
 
@@ -364,6 +381,22 @@ def test_exit_fails_what_is_queued_and_keeps_what_was_done() -> None:
     gate.open.remote()
     assert ray.get(first) == 1
     for ref in (leave, *queued):
+        with pytest.raises(ActorDiedError, match=EXITED):
+            ray.get(ref)
+
+
+def test_exit_does_not_wait_for_other_threads() -> None:
+    class Threads:
+        def wait(self, gate: Any) -> None:
+            gate.wait.remote()
+            threading.Event().wait()
+
+        def leave(self) -> None:
+            ray.actor.exit_actor()
+
+    gate, made = Gate.remote(), ray.remote(max_concurrency=2)(Threads).remote()
+    refs = [made.wait.remote(gate), made.leave.remote()]
+    for ref in refs:
         with pytest.raises(ActorDiedError, match=EXITED):
             ray.get(ref)
 
@@ -569,6 +602,22 @@ def test_a_restarting_actor_can_be_killed_and_is_listed() -> None:
     with pytest.raises(ActorDiedError, match=KILLED):
         ray.get(waiting)
     assert list_named_actors() == []
+
+
+def test_a_caller_that_died_may_call_again() -> None:
+    class Caller:
+        def __init__(self, log: Any) -> None:
+            self.log = log
+
+        def call(self, crash: bool) -> Any:
+            entries = ray.get(self.log.add.remote("called"))
+            if crash and not ray.get_runtime_context().was_current_actor_reconstructed:
+                os._exit(1)
+            return entries
+
+    log = Log.remote()
+    caller = ray.remote(max_restarts=1, max_task_retries=1)(Caller).remote(log)
+    assert ray.get([caller.call.remote(crash) for crash in (False, True, False)]) == [1, 3, 4]
 
 
 def test_a_dead_actor_fails_whoever_depends_on_it() -> None:

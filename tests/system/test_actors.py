@@ -77,7 +77,7 @@ def test_what_is_no_call_says_what_to_do() -> None:
         ActorClassInheritanceException, match="Inheriting from actor classes is not currently supported"
     ):
 
-        class Sub(Log):
+        class Sub(actors.Log):
             pass
 
     with pytest.raises(ValueError, match="only supported for actors"):
@@ -285,7 +285,7 @@ def test_handles_travel() -> None:
 def test_a_handle_inside_a_value_keeps_the_actor_alive() -> None:
     @ray.remote
     def make() -> list[Any]:
-        log = Log.options(lifetime="detached", name="made").remote("made in a task")
+        log = Log.remote("made in a task")
         return [log, ray.get(log.pid.remote())]
 
     boxes = ray.put([Log.remote("boxed")])
@@ -294,7 +294,6 @@ def test_a_handle_inside_a_value_keeps_the_actor_alive() -> None:
     assert ray.get(ray.get(held.all.remote())[0].all.remote()) == ["held by an actor"]
     made, pid = ray.get(make.remote())
     assert ray.get(made.pid.remote()) == pid
-    ray.kill(made)
 
 
 def test_handles_and_classes_of_an_earlier_session() -> None:
@@ -311,7 +310,8 @@ def test_handles_and_classes_of_an_earlier_session() -> None:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_failing_constructor() -> None:
+@pytest.mark.parametrize("kind", ["sync", "threaded", "async"])
+def test_a_failing_constructor(kind: str) -> None:
     class Broken:
         def __init__(self) -> None:
             self.fails_here()
@@ -322,7 +322,12 @@ def test_a_failing_constructor() -> None:
         def m(self) -> None:
             pass
 
-    broken: Any = ray.remote(Broken).remote()
+    class Looped(Broken):
+        async def n(self) -> None:
+            pass
+
+    threads = 3 if kind == "threaded" else None
+    broken: Any = ray.remote(max_concurrency=threads)(Looped if kind == "async" else Broken).remote()
     early, ready = broken.m.remote(), broken.__ray_ready__.remote()
     for ref in (early, ready):
         with pytest.raises(ActorDiedError, match="because of an error raised in its creation task"):

@@ -16,66 +16,12 @@ import asyncray
 import asyncray.sync as ray
 from asyncray.exceptions import ActorDiedError, TaskCancelledError, TaskError
 from tests.system import actors
-from tests.system.actors import identity, until
+from tests.system.actors import Loop, Threads, identity, until
 
 pytestmark = pytest.mark.usefixtures("node")
 
 Gate: Any = actors.Gate
 Log: Any = actors.Log
-
-
-class Loop:
-    """An async actor that tells where and how its methods run."""
-
-    def __init__(self) -> None:
-        self.loop_at_start = asyncio.get_running_loop()
-        self.thread = threading.get_ident()
-        self.entries: list[Any] = []
-        self.event = asyncio.Event()
-
-    async def wait(self, gate: Any, entry: Any = None) -> Any:
-        self.entries.append(("begin", entry))
-        await gate.wait.remote()
-        self.entries.append(("end", entry))
-        return entry
-
-    async def switch(self, entry: Any) -> None:
-        self.entries.append(("begin", entry))
-        await asyncio.sleep(0)
-        self.entries.append(("end", entry))
-
-    def plain(self) -> Any:
-        return self.entries
-
-    async def until_set(self) -> str:
-        await self.event.wait()
-        return "set"
-
-    def set(self) -> None:
-        self.event.set()
-
-    async def where(self) -> tuple[str, bool, bool]:
-        loop = asyncio.get_running_loop()
-        return type(loop).__module__, loop is self.loop_at_start, threading.get_ident() == self.thread
-
-    def plain_where(self) -> tuple[str, bool, bool]:
-        loop = asyncio.get_running_loop()
-        return type(loop).__module__, loop is self.loop_at_start, threading.get_ident() == self.thread
-
-    async def stubborn(self) -> str:
-        self.entries.append("stubborn")
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.entries.append(("cancelled", ray.get_runtime_context().is_canceled()))
-        return "anyway"
-
-    async def gentle(self) -> None:
-        self.entries.append("gentle")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.entries.append("cleaned up")
 
 
 # Async actors ---------------------------------------------------------------------------------------------------------
@@ -176,9 +122,10 @@ def test_refs_in_coroutines() -> None:
             await Log.remote().fail.remote(KeyError("from below"))
 
         async def nothing(self, ref: list[Any]) -> Any:
-            with pytest.raises(TimeoutError):
+            try:
                 await asyncio.wait_for(ref[0], 0)
-            return await asyncio.wait_for(ref[0], None)
+            except TimeoutError:
+                return await asyncio.wait_for(ref[0], None)
 
     gate, uses = Gate.remote(), ray.remote(Uses).remote()
     assert ray.get(uses.gathers.remote()) == list(range(5))
@@ -208,16 +155,17 @@ def test_inherited_coroutines_and_depth() -> None:
 
 
 def test_the_context_of_each_coroutine() -> None:
-    variable: ContextVar[int] = ContextVar("variable", default=0)
-
     class Asks:
+        def __init__(self) -> None:
+            self.variable: ContextVar[int] = ContextVar("variable", default=0)
+
         async def ask(self, number: int) -> tuple[Any, Any, int]:
-            variable.set(variable.get() + number)
+            self.variable.set(self.variable.get() + number)
             before = ray.get_runtime_context().get_task_id()
             await asyncio.sleep(0)
             inner = await asyncio.create_task(self.inner())
             assert inner == before == await asyncio.to_thread(ray.get_runtime_context().get_task_id)
-            return before, ray.get_runtime_context().get_actor_id(), variable.get()
+            return before, ray.get_runtime_context().get_actor_id(), self.variable.get()
 
         async def inner(self) -> str | None:
             return ray.get_runtime_context().get_task_id()
@@ -250,7 +198,7 @@ def test_what_is_raised_in_coroutines() -> None:
     assert ray.get(raises.fine.remote()) == 1
 
 
-def test_exit_from_a_task_of_a_coroutine() -> None:
+def test_exit_from_a_task_of_a_coroutine(capfd: pytest.CaptureFixture[str]) -> None:
     class Exits:
         async def m(self, gate: Any) -> None:
             self.task = asyncio.create_task(self.leave(gate))
@@ -267,9 +215,13 @@ def test_exit_from_a_task_of_a_coroutine() -> None:
     refs = [exits.m.remote(gate), exits.m.remote(gate)]
     ray.get(gate.crowd.remote(2))
     gate.open.remote()
-    for ref in (*refs, exits.late.remote()):
+    for ref in refs:
         with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
             ray.get(ref)
+    with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
+        ray.get(exits.late.remote())
+    ray.shutdown()
+    assert "never retrieved" not in capfd.readouterr().err
 
 
 def test_async_shutdown(tmp_path: Any) -> None:
@@ -373,35 +325,6 @@ def test_cancelling_plain_calls(threads: int) -> None:
 
 
 # Threaded actors ------------------------------------------------------------------------------------------------------
-
-
-class Threads:
-    """Tells how many of its calls overlap, and where they run."""
-
-    def __init__(self) -> None:
-        self.local = threading.local()
-        self.lock = threading.Lock()
-        self.inside = self.most = 0
-
-    def wait(self, gate: Any) -> int:
-        with self.lock:
-            self.inside += 1
-            self.most = max(self.most, self.inside)
-        ray.get(gate.wait.remote())
-        with self.lock:
-            self.inside -= 1
-        return threading.get_ident()
-
-    def peak(self) -> int:
-        return self.most
-
-    def keep(self, value: Any = None) -> tuple[int, Any, str | None]:
-        kept = getattr(self.local, "kept", None)
-        self.local.kept = value
-        return threading.get_ident(), kept, ray.get_runtime_context().get_task_id()
-
-    def count(self) -> int:
-        return threading.active_count()
 
 
 def test_at_most_so_many_threads() -> None:

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import psutil
 import pytest
 
 import asyncray.sync as ray
+from asyncray.api import session as api_session
 from asyncray.exceptions import LocalNodeDiedError, WorkerCrashedError
-from asyncray.io import sessions as session_files
+from asyncray.io.sessions import name_of
+from asyncray.runtime import launch
 from tests.system.busy_driver import Parent, occupy
-from tests.system.conftest import DEADLINE, shared_memory, sockets
+from tests.system.conftest import DEADLINE, sockets
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +43,7 @@ def assert_nothing_left(session: str, directory: Path) -> None:
     for process in left:
         process.kill()
     assert not left, f"processes are left: {left}"
-    assert not [name for name in shared_memory() if name.startswith(session_files.name_of(session))]
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith(name_of(session))]
     assert not sockets(Path(session))
     assert not (Path(session) / "lock").exists()
 
@@ -149,5 +152,172 @@ def test_the_end_of_a_zygote(sessions: Path, tmp_path: Path) -> None:
             ray.get(things["parent"].pid.remote())
         _, alive = psutil.wait_procs([*workers, *processes_of(str(tmp_path))], timeout=DEADLINE)
         assert not alive
-        assert ray.get(Parent.options(name="again").remote(tmp_path).pid.remote()) != actor
+        assert ray.get(ray.remote(Parent).remote(tmp_path).pid.remote()) != actor
         assert daemon.is_running()
+
+
+def test_a_daemon_that_hangs_at_shutdown(sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((api_session, "GOODBYE_DEADLINE"), (launch, "STOP_DEADLINE")):
+        monkeypatch.setattr(module, name, 0.1)
+    session = ray.init(num_cpus=4)["session_dir"]
+    occupy(tmp_path)
+    daemon, _ = daemon_and_zygote(session)
+    daemon.suspend()
+    ray.shutdown()
+    assert_nothing_left(session, tmp_path)
+
+
+def test_a_zygote_that_hangs_at_shutdown(sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCRAY_STOP_DEADLINE", "0.1")  # of the daemon
+    session = ray.init(num_cpus=4)["session_dir"]
+    occupy(tmp_path)
+    _, zygote = daemon_and_zygote(session)
+    zygote.suspend()
+    ray.shutdown()
+    assert_nothing_left(session, tmp_path)
+
+
+def test_a_zygote_that_does_not_fork_is_replaced(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCRAY_START_DEADLINE", "2")  # of the daemon, and of the start of its next zygote
+    with ray.init(num_cpus=1) as context:
+        pid = ray.remote(os.getpid)
+        first = ray.get(pid.remote())
+        _, zygote = daemon_and_zygote(context["session_dir"])
+        zygote.suspend()
+        psutil.Process(first).kill()  # its successor is what the zygote does not fork
+        assert ray.get(pid.remote()) != first
+        assert not zygote.is_running()
+
+
+def test_what_killed_sessions_leave_is_swept_at_the_next_start(driver: Any, tmp_path: Path) -> None:
+    process, session = driver("get")
+    daemon, zygote = daemon_and_zygote(session)
+    daemon.suspend()
+    for one in (process, zygote, daemon):
+        one.kill()
+    psutil.wait_procs([zygote, daemon], timeout=DEADLINE)
+    assert (Path(session) / "lock").exists()
+    assert sockets(Path(session))
+    bare = [p for p in processes_of(str(tmp_path)) if p.environ() == {}]  # that one shows in no way whose it is
+    assert len(bare) == 1
+    bare[0].kill()
+    with ray.init(num_cpus=0):
+        assert_nothing_left(session, tmp_path)
+
+
+def run(program: str, *arguments: str) -> str:
+    """Runs a driver to its end; what it printed."""
+    code = "import multiprocessing, os, signal, sys\nimport asyncray.sync as ray\n" + dedent(program)
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_forks_of_a_driver() -> None:
+    """Neither disturbs the other, and one that starts for itself has a node of its own."""
+    printed = run(
+        """
+        @ray.remote
+        def pid(): return os.getpid()
+
+        def child(queue):
+            queue.put(ray.is_initialized())
+            ray.init(num_cpus=1)
+            queue.put((ray.get(pid.remote()), ray.get_runtime_context().get_node_id()))
+            ray.shutdown()
+
+        ray.init(num_cpus=1)
+        ref = pid.remote()
+        fork = multiprocessing.get_context("fork")
+        queue = fork.SimpleQueue()
+        process = fork.Process(target=child, args=(queue,))
+        process.start()
+        assert queue.get() is False
+        theirs, node = queue.get()
+        process.join()
+        assert process.exitcode == 0
+        assert ray.get(ref) == ray.get(pid.remote()) != theirs
+        assert node != ray.get_runtime_context().get_node_id()
+
+        process = fork.Process(target=signal.pause)
+        process.start()
+        process.terminate()
+        process.join()
+        assert process.exitcode == -signal.SIGTERM, process.exitcode
+        print("well")
+        """
+    )
+    assert printed == "well\n"
+
+
+def test_a_fork_does_not_keep_the_node_alive(sessions: Path, tmp_path: Path) -> None:
+    """It has a copy of the driver's connection, and outlives the driver."""
+    printed = run(
+        """
+        context = ray.init(num_cpus=1)
+        print(context["session_dir"], flush=True)
+        if os.fork() == 0:
+            os.close(1)
+            signal.pause()
+        os._exit(0)
+        """
+    )
+    processes = [p for p in processes_of(str(sessions)) if p.cmdline()[1] != "-W"]
+    _, alive = psutil.wait_procs(processes, timeout=DEADLINE)
+    for process in psutil.process_iter(["cmdline"]):
+        if any("signal.pause" in part for part in process.info["cmdline"] or []):
+            process.kill()
+    assert not alive
+    assert_nothing_left(printed.strip(), tmp_path)
+
+
+def test_forks_of_a_worker(sessions: Path) -> None:
+    @ray.remote
+    def fork() -> tuple[bool, int]:
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.write(write, str(ray.is_initialized()).encode())
+            sys.exit(7)
+        _, status = os.waitpid(pid, 0)
+        return os.read(read, 10) == b"False", os.waitstatus_to_exitcode(status)
+
+    with ray.init(num_cpus=1):
+        assert ray.get([fork.remote() for _ in range(3)]) == [(True, 7)] * 3
+
+
+def crash_by_signal() -> None:
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def crash_by_code() -> None:
+    print("the last words", file=sys.stderr)
+    os._exit(5)
+
+
+def crash_by_exit() -> None:
+    sys.exit("enough is enough")
+
+
+def crash_in_c() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+@pytest.mark.parametrize(
+    ("crash", "told"),
+    [
+        (crash_by_signal, ["killed by signal SIGABRT (6)", "crash_by_signal"]),
+        (crash_by_code, ["exit code 5", "the last words"]),
+        (crash_by_exit, ["exit code 1", "enough is enough"]),
+        (crash_in_c, ["killed by signal SIGSEGV (11)", "Fatal Python error: Segmentation fault", "in crash_in_c"]),
+    ],
+)
+def test_the_end_of_a_worker_is_told(sessions: Path, crash: Callable[[], None], told: list[str]) -> None:
+    with ray.init(num_cpus=1, log_to_driver=False):
+        with pytest.raises(WorkerCrashedError) as raised:
+            ray.get(ray.remote(max_retries=0)(crash).remote())
+        for text in told:
+            assert text in str(raised.value)

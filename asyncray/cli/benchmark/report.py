@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncray.cli.benchmark.bench import Bench, Figures, Row
 from asyncray.cli.benchmark.budgets import BUDGETS, NO_BUDGET
-from asyncray.cli.benchmark.face import ray
+from asyncray.cli.benchmark.face import NAME, ray
 from asyncray.cli.benchmark.lifecycle import RELAY
 
 Entry = dict[str, Any]
@@ -18,17 +18,23 @@ HEADING = f"{'':46}{'figure':>10} {'':11}{'spread':>19}{'p50':>9}{'at least':>10
 
 
 def run_rows(rows: list[Row], new_bench: Callable[[], Bench]) -> Iterator[Entry]:
-    """Measures rows; gives the entry of each as soon as it is there. A row that fails does not stop the others."""
-    relay: Figures | None = None
+    """Measures rows; gives the entry of each as soon as it is there. A row that fails does not stop the others.
+
+    The relay comes first where rows are compared with it, whether it was asked for or not.
+    """
+    relay: float | None = None
+    if RELAY in rows or any(map(_compares, rows)):
+        ours = [RELAY] if NAME == "asyncray.sync" else []  # it is no measure of other systems
+        rows = ours + [row for row in rows if row is not RELAY]
     for row in rows:
         try:
-            if relay is None and (row is RELAY or _compares(row)):
-                relay = RELAY.measure(new_bench())
-            figures = relay if row is RELAY and relay is not None else _measure(row, new_bench())
+            figures = measure_row(row, new_bench())
         except Exception as error:  # the row's program may fail with anything; the other rows are still wanted
             yield _entry(row, None, None) | {"error": f"{type(error).__name__}: {error}"}
             continue
-        yield _entry(row, figures, relay.value if relay is not None and _compares(row) else None)
+        if row is RELAY:
+            relay = figures.value
+        yield _entry(row, figures, relay if _compares(row) else None)
 
 
 def describe(row: Row) -> Entry:
@@ -36,7 +42,8 @@ def describe(row: Row) -> Entry:
     return _entry(row, None, None)
 
 
-def _measure(row: Row, bench: Bench) -> Figures:
+def measure_row(row: Row, bench: Bench) -> Figures:
+    """The figures of a row, in a session of its own if it wants one."""
     with ray.init() if row.session else contextlib.nullcontext():
         return row.measure(bench)
 

@@ -2,7 +2,8 @@
 
 Msgpack in batches over Unix sockets under uvloop, two workers, pickled arguments and results; no scheduling, no
 references, no resources, no failures. A task rate that is a share of this one can be compared between machines.
-``python -m asyncray.cli.benchmark.relay daemon|worker PATH`` are its processes.
+``relay.py driver SCALE`` prints, as JSON, round trips a second in batches of 1,000 (for each repetition) and the median
+time of one alone; ``daemon PATH`` and ``worker PATH`` are the processes that it starts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import json
+import math
 import os
 import pickle
 import queue
@@ -25,14 +28,13 @@ from typing import Any, cast
 import msgpack
 import uvloop
 
-from asyncray.cli.benchmark.bench import REPETITIONS, Bench, Figures
-
 _TASK, _RESULT, _WORKER = 1, 2, 0
 _WORKERS = 2
 _AT_A_WORKER = 64
 _BATCH = 1_000
 _BATCHES = 20
 _ALONE = 2_000
+_REPETITIONS = 4
 
 Handler = Callable[["RelayStream", list[Any]], None]
 
@@ -156,7 +158,7 @@ def _worker(path: str) -> None:
 @contextlib.contextmanager
 def _relay_processes(path: str) -> Iterator[None]:
     def start(role: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", __name__, role, path]
+        command = [sys.executable, __file__, role, path]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     with contextlib.ExitStack() as stack:
@@ -176,7 +178,7 @@ def _relay_processes(path: str) -> Iterator[None]:
         yield
 
 
-async def _drive(path: str, bench: Bench) -> Figures:
+async def _drive(path: str, scale: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     futures: dict[bytes, asyncio.Future[bytes]] = {}
     count = 0
@@ -202,24 +204,24 @@ async def _drive(path: str, bench: Bench) -> Figures:
         began = perf_counter()
         for _ in range(batches):
             results = [await future for future in [submit() for _ in range(size)]]
-            bench.check(results.count(b"ok") == size)
+            if results.count(b"ok") != size:
+                raise RuntimeError("the relay gave wrong results")
         return (perf_counter() - began) / (size * batches)
 
-    batches = bench.sized(_BATCHES)
+    batches = math.ceil(_BATCHES * scale)
     await run(_BATCH, batches)
-    values = [1 / await run(_BATCH, batches) for _ in range(REPETITIONS)]
-    alone = [await run(1, 1) for _ in range(bench.sized(_ALONE))]
+    values = [1 / await run(_BATCH, batches) for _ in range(_REPETITIONS)]
+    alone = [await run(1, 1) for _ in range(math.ceil(_ALONE * scale))]
     transport.close()
-    return Figures(values, statistics.median(alone))
+    return {"values": values, "p50": statistics.median(alone)}
 
 
-def measure_relay(bench: Bench) -> Figures:
-    """Starts the relay, drives it, ends it: round trips a second in batches of 1,000, and the time of one alone."""
+def _driver(scale: str) -> None:
     with tempfile.TemporaryDirectory(prefix="relay-") as directory:
         path = os.path.join(directory, "socket")
         with _relay_processes(path):
-            return uvloop.run(_drive(path, bench))
+            print(json.dumps(uvloop.run(_drive(path, float(scale)))))
 
 
 if __name__ == "__main__":
-    {"daemon": _daemon, "worker": _worker}[sys.argv[1]](sys.argv[2])
+    {"driver": _driver, "daemon": _daemon, "worker": _worker}[sys.argv[1]](sys.argv[2])
