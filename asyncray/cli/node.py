@@ -88,9 +88,10 @@ def node_command(
         config = configuration(amounts)
         zygote = start_zygote_early(config)
 
-        from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
+        from asyncray.cli.registry import run_registry  # start-up cost: the zygote gets ready meanwhile, ...
+        from asyncray.node.main import serve  # ... as here
 
-        serve(config, zygote, lambda facts: _announce(facts, as_json))
+        serve(config, zygote, lambda facts: _announce(facts, as_json), run_registry)
     except OSError as error:  # no directory, no memory, no processes: the message says which
         raise click.ClickException(f"The node did not start: {error}") from error
     if not as_json:

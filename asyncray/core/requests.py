@@ -12,9 +12,10 @@ from asyncray.core.outbox import Outbox, ReadLogs
 from asyncray.core.records import Actor, Client
 from asyncray.core.resources import plain
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import DEAD
+from asyncray.core.states import DEAD, UNRESOLVED
 from asyncray.core.store import Store
 from asyncray.core.work import Work
+from asyncray.messages import ERROR, FAULT
 
 
 class Refusal(Exception):
@@ -130,8 +131,25 @@ class Requests:
                 {"number": w.number, "pid": w.pid, "state": w.state, "inflight": len(w.inflight) + len(w.nested)}
                 for w in self._scheduler.pool.workers.values()
             ],
-            "actors": [_actor_row(actor) for actor in self._actors.table.values()],
+            "actors": self._list_actors(client),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
+        }
+
+    def _list_actors(self, client: Client) -> Any:
+        return [_actor_row(actor) for actor in self._actors.table.values()]
+
+    def _object(self, client: Client, object_id: bytes) -> Any:
+        entry = self._work.objects.table.get(object_id)
+        if entry is None:
+            raise Refusal("ObjectLostError", f"There is no object {object_id.hex()} on this node (any more).")
+        ready = entry.kind != UNRESOLVED
+        return {
+            "object_id": object_id.hex(),
+            "state": "failed" if entry.kind in (ERROR, FAULT) else "ready" if ready else "pending",
+            "size": entry.block.allocation.size if entry.block is not None else None,
+            "node_ids": [self._node_id.hex()] if ready else [],
+            "processes": entry.held + len(entry.borrowers or ()),
+            "uses": entry.uses,
         }
 
     def _ping(self, client: Client) -> Any:
@@ -166,6 +184,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "cluster_resources": Requests._cluster_resources,
     "available_resources": Requests._available_resources,
     "nodes": Requests._nodes,
+    "actors": Requests._list_actors,
+    "object": Requests._object,
     "status": Requests._status,
     "ping": Requests._ping,
     "goodbye": Requests._goodbye,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
@@ -19,6 +20,10 @@ from asyncray.node.daemon import Daemon
 from asyncray.node.resources import detect
 
 _MOST_FILES = 65536
+_HARMLESS = {"status", "nodes", "actors", "object"}
+
+Ask = Callable[[str, list[Any]], tuple[Any, ...]]
+Beside = Callable[[Ask, dict[str, Any]], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("asyncray.node")
 
@@ -27,6 +32,7 @@ def serve(
     config: dict[str, Any],
     zygote: tuple[socket.socket, int],
     ready: Callable[[dict[str, Any]], None] = lambda facts: None,
+    beside: Beside | None = None,
 ) -> None:
     """Runs the daemon until it is told to stop.
 
@@ -36,6 +42,7 @@ def serve(
             ``asyncray.node.resources.detect``.
         zygote: the stream to the zygote and its pid.
         ready: told the facts that clients are told ("address", "pid", ...) as soon as clients may connect.
+        beside: runs in the daemon's loop from then on until it is cancelled: the head registry.
     """
     directory = config["directory"]
     session = sessions.name_of(directory)
@@ -71,9 +78,31 @@ def serve(
 
     async def run() -> None:
         daemon = Daemon(machine, directory, config["lock"])
-        await daemon.run(zygote, driver, lambda: ready(facts))
+        tasks: list[asyncio.Task[None]] = []
+
+        def started() -> None:
+            ready(facts)
+            if beside is not None:
+                tasks.append(asyncio.get_running_loop().create_task(beside(_asker(machine), facts)))
+
+        await daemon.run(zygote, driver, started)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     uvloop.run(run())
+
+
+def _asker(machine: NodeMachine) -> Ask:
+    """Puts questions that change nothing to the machine."""
+    tool = machine.observer_connected(os.getpid())
+
+    def ask(method: str, arguments: list[Any]) -> tuple[Any, ...]:
+        if method not in _HARMLESS:
+            return False, "AsyncraySystemError", {"message": f"{method!r} is no question."}
+        return machine.requests.answer(tool, method, arguments)
+
+    return ask
 
 
 def _raise_file_limit() -> None:

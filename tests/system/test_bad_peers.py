@@ -25,9 +25,7 @@ DRIVER = {"pid": 1, "namespace": "raw", "setup": {}}
 HELLO = (messages.HELLO, messages.VERSION, "driver", DRIVER)
 
 
-@ray.remote
-def pid() -> int:
-    return os.getpid()
+pid = ray.remote(os.getpid)
 
 
 def frame(body: bytes) -> bytes:

@@ -22,6 +22,7 @@ from asyncray.io.sessions import name_of
 from asyncray.runtime import launch
 from tests.system.busy_driver import Parent, occupy
 from tests.system.conftest import DEADLINE, sockets
+from tests.system.crashes import crash_by_code, crash_by_exit, crash_by_signal, crash_in_c
 
 ROOT = Path(__file__).parents[2]
 
@@ -285,25 +286,6 @@ def test_forks_of_a_worker(sessions: Path) -> None:
 
     with ray.init(num_cpus=1):
         assert ray.get([fork.remote() for _ in range(3)]) == [(True, 7)] * 3
-
-
-def crash_by_signal() -> None:
-    os.kill(os.getpid(), signal.SIGABRT)
-
-
-def crash_by_code() -> None:
-    print("the last words", file=sys.stderr)
-    os._exit(5)
-
-
-def crash_by_exit() -> None:
-    sys.exit("enough is enough")
-
-
-def crash_in_c() -> None:
-    import ctypes
-
-    ctypes.string_at(0)
 
 
 @pytest.mark.parametrize(
