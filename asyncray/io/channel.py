@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from asyncray.io.interrupts import DeferredInterrupt
 from asyncray.messages import Message
-from asyncray.wire.frames import Decoder, ProtocolViolation, encode
+from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 _READ_SIZE = 256 * 1024
 _HOT_MILLISECONDS = 1
@@ -122,8 +122,9 @@ class Channel:
                 return False
             self._send()
             for start in range(0, len(messages), _FRAME_MESSAGES):
-                self._unsent.append(memoryview(encode(messages[start : start + _FRAME_MESSAGES])))
-                if len(self._unsent) == 1:
+                idle = not self._unsent
+                self._unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
+                if idle:
                     self._send()
             if self._unsent:
                 self._wake()

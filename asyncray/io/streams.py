@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from asyncray.messages import Message
-from asyncray.wire.frames import Decoder, ProtocolViolation, encode
+from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 
 class MessageStream(asyncio.Protocol):
@@ -45,7 +45,8 @@ class MessageStream(asyncio.Protocol):
     def send(self, messages: list[Message]) -> None:
         """Writes a batch; drops it if the connection has ended."""
         if self.transport is not None and not self._over:
-            self.transport.write(encode(messages))
+            for frame in encode_all(messages):
+                self.transport.write(frame)
 
     @property
     def backlog(self) -> int:

@@ -13,7 +13,7 @@ from asyncray.messages import Message
 
 HEADER_SIZE = 4
 SOFT_FRAME_SIZE = 4 * 1024 * 1024
-"""A batch is cut into frames of about this size, so that a receiver works while the rest is under way."""
+"""A batch is cut into frames of about this size: below every limit, and a receiver works while the rest comes."""
 
 
 class ProtocolViolation(Exception):
@@ -29,6 +29,20 @@ def encode(messages: list[Message]) -> bytes:
     # A shared Packer would not be thread-safe; packb makes one of its own, which costs 0.6 us a batch, not a message.
     body: bytes = msgpack.packb(messages)
     return len(body).to_bytes(HEADER_SIZE, "little") + body
+
+
+def encode_all(messages: list[Message]) -> list[bytes]:
+    """Frames for a batch of any size, none much larger than the soft size unless a single message is.
+
+    What was packed to learn the size is packed again in parts: batches that large are rare.
+    """
+    frame = encode(messages)
+    parts = len(frame) // SOFT_FRAME_SIZE + 1
+    if parts == 1 or len(messages) == 1:
+        return [frame]
+    step = -(-len(messages) // parts)
+    slices = [messages[start : start + step] for start in range(0, len(messages), step)]
+    return [frame for part in slices for frame in encode_all(part)]
 
 
 class Decoder:
@@ -87,7 +101,7 @@ class Decoder:
 def _unpack(body: memoryview) -> list[Message]:
     try:
         batch = msgpack.unpackb(body, use_list=True, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise ProtocolViolation(f"bytes that are no message: {error!r}") from None
     if type(batch) is not list:
         raise ProtocolViolation(f"a frame that holds no batch but a {type(batch).__name__}")

@@ -1,0 +1,242 @@
+"""A process's stream, against a real socket whose other end the test holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from asyncray.io.channel import Channel
+from asyncray.wire.frames import Decoder, encode
+
+DEADLINE = 10.0
+LIMIT = 16 << 20
+
+
+class Daemon:
+    """The other end."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(DEADLINE)
+        self.decoder = Decoder(LIMIT)
+
+    def hear(self, count: int) -> list[Any]:
+        heard: list[Any] = []
+        while len(heard) < count:
+            heard += self.decoder.feed(self.socket.recv(1 << 16))
+        return heard
+
+
+class Client:
+    """A process that uses a channel: what it posted, what it received, and how it was closed."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.daemon = Daemon(theirs)
+        self.posted: deque[Any] = deque()
+        self.portion = 1 << 30  # that is collected at once
+        self.received: list[Any] = []
+        self.came = threading.Semaphore(0)
+        self.closed: list[str] = []
+        self.ended = threading.Event()
+        self.channel = Channel(ours, LIMIT, self.collect, self.receive, self.close, lambda: False)
+
+    def collect(self) -> list[Any]:
+        return [self.posted.popleft() for _ in range(min(self.portion, len(self.posted)))]
+
+    def receive(self, messages: list[Any]) -> None:
+        self.received += messages
+        self.came.release(len(messages))
+
+    def close(self, reason: str) -> None:
+        self.closed.append(reason)
+        self.ended.set()
+
+    def post(self, *message: Any) -> None:
+        self.posted.append(message)
+        self.channel.poke()
+
+    def wait(self, count: int, timeout: float = DEADLINE) -> bool:
+        """As a thread that waits for so many messages in all: it reads for itself if nobody else does."""
+
+        def done() -> bool:
+            return len(self.received) >= count
+
+        def otherwise(timeout: float | None) -> bool:
+            return self.came.acquire(timeout=timeout) and done()
+
+        return self.channel.read_until(done, otherwise, timeout)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    client.channel.start()
+    yield client
+    client.channel.stop(DEADLINE)
+    client.daemon.socket.close()
+    assert client.ended.is_set()
+    assert len(client.closed) == 1
+
+
+def test_what_is_posted_is_written_in_order(client: Client) -> None:
+    """By the io thread, and by those who flush; 2,000 messages are several frames."""
+    for number in range(2000):
+        client.post(number)
+        if number % 700 == 0:
+            client.channel.flush()
+    assert client.daemon.hear(2000) == [[number] for number in range(2000)]
+
+
+def test_a_poke_wakes_the_io_thread(client: Client) -> None:
+    for number in range(3):  # asleep, hot, asleep again
+        client.post(number)
+        assert client.daemon.hear(1) == [[number]]
+
+
+def test_threads_read_for_themselves_or_through_one_another(client: Client) -> None:
+    """Each sends and waits for its answer; whoever has the baton serves the others."""
+
+    def ask(who: int) -> None:
+        for number in range(50):
+            client.posted.append((who, number))
+            client.channel.flush()
+            client.channel.read_until(
+                lambda number=number: [who, number] in client.received,  # type: ignore[misc]  # mypy knows no default
+                lambda timeout, number=number: wait_until([who, number]),  # type: ignore[misc]
+                DEADLINE,
+            )
+
+    def wait_until(message: list[int]) -> bool:
+        while message not in client.received:
+            assert client.came.acquire(timeout=DEADLINE)
+            client.came.release()
+        return True
+
+    def answer() -> None:
+        answered = 0
+        while answered < 150:
+            asked = client.daemon.hear(1)
+            client.daemon.socket.sendall(encode(asked))
+            answered += len(asked)
+
+    threads = [threading.Thread(target=ask, args=(who,)) for who in range(3)]
+    threads.append(threading.Thread(target=answer))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert sorted(client.received) == [[who, number] for who in range(3) for number in range(50)]
+
+
+def test_a_daemon_that_does_not_read_holds_up_nobody(client: Client) -> None:
+    """More than any buffer holds: flushing returns, waiting has its timeout, reading goes on; nothing is lost."""
+    for number in range(40):
+        client.posted.append((number, b"x" * 100_000))
+    client.channel.flush()
+    assert not client.wait(1, timeout=0.05)
+    client.daemon.socket.sendall(encode([(1,)]))
+    assert client.wait(1)
+    client.post(40)
+    assert [message[0] for message in client.daemon.hear(41)] == list(range(41))
+
+
+def test_draining_writes_everything(client: Client) -> None:
+    for number in range(40):
+        client.posted.append((number, b"x" * 100_000))
+    heard: list[Any] = []
+    reader = threading.Thread(target=lambda: heard.extend(client.daemon.hear(40)))
+    reader.start()
+    client.channel.drain(DEADLINE)
+    client.channel.stop(DEADLINE)
+    reader.join()
+    assert len(heard) == 40
+
+
+def test_draining_has_a_deadline(client: Client) -> None:
+    client.posted.append((0, b"x" * 10_000_000))
+    client.channel.drain(0.01)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"", "the connection was closed"),
+        ((LIMIT + 1).to_bytes(4, "little"), "nonsense"),
+        (b"\x01\x00\x00\x00\xc1", "nonsense"),
+    ],
+)
+def test_the_end_of_the_stream_is_told_once(client: Client, sent: bytes, reason: str) -> None:
+    client.daemon.socket.sendall(sent)
+    client.daemon.socket.shutdown(socket.SHUT_WR)
+    assert client.ended.wait(DEADLINE)
+    assert reason in client.closed[0]
+    client.post(1)
+    client.channel.flush()  # nobody hears it, and nothing is raised
+
+
+def test_who_waits_at_the_end_is_let_go(client: Client) -> None:
+    waiting = threading.Thread(target=client.wait, args=(1, 0.1))
+    waiting.start()
+    client.daemon.socket.close()
+    waiting.join(DEADLINE)
+    assert not waiting.is_alive()
+    assert client.ended.wait(DEADLINE)
+
+
+def test_an_interrupt_leaves_no_half_message(client: Client) -> None:
+    """Ctrl-C again and again while the main thread writes: it raises, but only between messages."""
+    client.portion = 10
+    over = threading.Event()
+    writing = False
+    interrupted = written = 0
+
+    def handle(number: int, frame: object) -> None:
+        if writing:
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        while not over.wait(0.0002):
+            signal.raise_signal(signal.SIGINT)
+
+    old = signal.signal(signal.SIGINT, handle)
+    nuisance = threading.Thread(target=interrupt)
+    nuisance.start()
+    while interrupted < 20:
+        client.posted.extend((number, b"x" * 500) for number in range(written, written + 1000))
+        while client.posted:
+            try:
+                writing = True
+                while client.posted:
+                    client.channel.flush()
+                writing = False
+            except KeyboardInterrupt:
+                writing = False
+                interrupted += 1
+        assert [message[0] for message in client.daemon.hear(1000)] == list(range(written, written + 1000))
+        written += 1000
+    over.set()
+    nuisance.join()
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_leaves_the_stream_to_its_parent(client: Client) -> None:
+    pid = os.fork()
+    if not pid:
+        client.channel.abandon()
+        client.post(1)
+        client.channel.flush()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    client.post(2)
+    assert client.daemon.hear(1) == [[2]]
+    client.daemon.socket.sendall(encode([(3,)]))
+    assert client.wait(1)
