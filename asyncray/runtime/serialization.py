@@ -10,9 +10,13 @@ pickle bytes, and the buffers, each aligned to 64 bytes.
 
 from __future__ import annotations
 
+import functools
+import io
 import pickle
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 ALIGNMENT = 64
@@ -58,22 +62,42 @@ def serialize(value: object) -> Serialized:
         except Exception:  # user code pickles: any error may come, and cloudpickle may know better
             by_value = True
         if by_value:
-            import cloudpickle  # start-up cost: 40 ms, and many programs never need it
-
             refs.clear()
             buffers.clear()
-            pickled = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
+            pickled = _dump_by_value(value, buffers.append)
     finally:
         _local.refs = outer
     return Serialized(pickled, [buffer.raw() for buffer in buffers], refs)
 
 
+def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
+    file = io.BytesIO()
+    _cloud_pickler()(file, 5, buffer_callback=buffer_callback).dump(value)
+    return file.getvalue()
+
+
+@functools.cache
+def _cloud_pickler() -> type[pickle.Pickler]:
+    """cloudpickle's pickler, but code keeps the name of its file.
+
+    cloudpickle 3.1.3 writes "<dynamic-code>" there, so that equal cells of notebooks pickle equally. Then tracebacks do
+    not tell which line of which file failed.
+    """
+    import cloudpickle  # start-up cost: 40 ms, and many programs never need it
+
+    reduce_code = cloudpickle.CloudPickler.dispatch_table[CodeType]
+
+    def reduce_with_file(code: CodeType) -> tuple[Any, ...]:
+        make, fields = reduce_code(code)
+        return make, tuple(code.co_filename if field == "<dynamic-code>" else field for field in fields)
+
+    table = ChainMap({CodeType: reduce_with_file}, cloudpickle.CloudPickler.dispatch_table)
+    return type("FilePickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
+
+
 def serialize_function(function: object) -> bytes:
     """Pickles a function or class by value where it must."""
-    import cloudpickle  # start-up cost: only programs that call remote functions need it
-
-    pickled: bytes = cloudpickle.dumps(function, 5)
-    return pickled
+    return _dump_by_value(function)
 
 
 def deserialize(pickled: bytes | memoryview, buffers: Sequence[bytes | memoryview] = ()) -> Any:
