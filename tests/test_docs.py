@@ -131,6 +131,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="asyncray-docs-", dir="/tmp"))
     monkeypatch.setenv("ASYNCRAY_TMPDIR", str(directory))
     monkeypatch.delenv("ASYNCRAY_ADDRESS", raising=False)
+    monkeypatch.setenv("ASYNCRAY_STORE_FULL_DEADLINE", "0.1")  # two seconds would be a tenth of all these tests
     yield directory
     processes = psutil.process_iter(["cmdline"])
     ours = [process for process in processes if any(str(directory) in part for part in process.info["cmdline"] or [])]

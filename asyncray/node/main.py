@@ -45,7 +45,6 @@ def serve(
         beside: runs in the daemon's loop from then on until it is cancelled: the head registry.
     """
     directory = config["directory"]
-    session = sessions.name_of(directory)
     logging.basicConfig(
         filename=os.path.join(directory, "logs", "node.log"),
         format="%(asctime)s %(levelname)s %(message)s",
@@ -53,6 +52,41 @@ def serve(
     )
     for stale in sessions.sweep_stale(os.path.dirname(directory)):
         log.info("removed what was left of %s, whose processes were killed", stale)
+    machine = _make_machine(config)
+    facts = machine.facts
+    driver = None if config.get("driver") is None else socket.socket(fileno=config["driver"])
+
+    become_subreaper()
+    _raise_file_limit()
+
+    async def run() -> None:
+        daemon = Daemon(machine, directory, config["lock"])
+        tasks: list[asyncio.Task[None]] = []
+
+        def started() -> None:
+            ready(facts)
+            if beside is not None:
+                tasks.append(asyncio.get_running_loop().create_task(beside(_asker(machine), facts)))
+                tasks[0].add_done_callback(_report)
+
+        await daemon.run(zygote, driver, started)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    uvloop.run(run())
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """The registry has ended: tools miss it, programs do not."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.error("the registry could not be served", exc_info=error)
+
+
+def _make_machine(config: dict[str, Any]) -> NodeMachine:
+    directory = config["directory"]
+    session = sessions.name_of(directory)
     resources, wanted = detect(config)
     backend = pick_backend(wanted, os.path.join(directory, "store"))
     if backend.warning:
@@ -70,27 +104,7 @@ def serve(
         "pid": os.getpid(),
         "store_warning": backend.warning or "",
     }
-    machine = NodeMachine(os.urandom(8), resources, backend.prefix(session), backend.capacity, facts)
-    driver = None if config.get("driver") is None else socket.socket(fileno=config["driver"])
-
-    become_subreaper()
-    _raise_file_limit()
-
-    async def run() -> None:
-        daemon = Daemon(machine, directory, config["lock"])
-        tasks: list[asyncio.Task[None]] = []
-
-        def started() -> None:
-            ready(facts)
-            if beside is not None:
-                tasks.append(asyncio.get_running_loop().create_task(beside(_asker(machine), facts)))
-
-        await daemon.run(zygote, driver, started)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    uvloop.run(run())
+    return NodeMachine(os.urandom(8), resources, backend.prefix(session), backend.capacity, facts)
 
 
 def _asker(machine: NodeMachine) -> Ask:

@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncray.sync as ray
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 @ray.remote

@@ -1,0 +1,76 @@
+"""How a test learns that a task runs, and lets it go on: datagrams instead of sleeping and looking."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+
+DEADLINE = 20.0
+"""Seconds after which a bell that should have rung never will."""
+
+_numbers = itertools.count()
+
+
+class Bell:
+    """Pickles into tasks. The side that made it hears what they ring.
+
+    Example::
+
+        with Bell() as bell:
+            ref = work.remote(bell)  # which calls bell.ring("begun") and bell.wait()
+            assert bell.heard() == "begun"
+            bell.let_go()
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name or f"\0asyncray-bell-{os.getpid()}-{next(_numbers)}"
+        self._socket: socket.socket | None = None
+        self._waiting: list[bytes] = []
+        if not name:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.bind(self._name)
+            self._socket.settimeout(DEADLINE)
+
+    def __enter__(self) -> Bell:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def __reduce__(self) -> tuple[type[Bell], tuple[str]]:
+        return Bell, (self._name,)
+
+    # In tasks ---------------------------------------------------------------------------------------------------------
+
+    def ring(self, text: object = "") -> None:
+        """Tells the test something."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mine:
+            mine.sendto(str(text).encode(), self._name)
+
+    def wait(self, text: object = "") -> None:
+        """The same, and waits until the test lets it go. Holds the CPU meanwhile."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mine:
+            mine.bind("")
+            mine.sendto(str(text).encode(), self._name)
+            mine.recv(1)
+
+    # In the test ------------------------------------------------------------------------------------------------------
+
+    def heard(self) -> str:
+        """The next thing that was told. Raises TimeoutError."""
+        assert self._socket is not None
+        text, address = self._socket.recvfrom(4096)
+        if address:
+            self._waiting.append(address)
+        return text.decode()
+
+    def let_go(self) -> None:
+        """Lets all tasks go that were heard and wait."""
+        assert self._socket is not None
+        while self._waiting:
+            try:
+                self._socket.sendto(b".", self._waiting.pop())
+            except ConnectionRefusedError:
+                pass  # it was interrupted while it waited
