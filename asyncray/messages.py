@@ -69,7 +69,6 @@ FORK = 80  # number: fork a worker
 FORKED = 81  # number, pid
 ENDED = 82  # number, pid, wait status: a worker is gone; or number, 0, why it could not be forked
 STRIKE = 83  # number: kill a worker and what it started
-WARM = 84  # workers forked from now on have numpy loaded
 
 # Kinds of values ----------------------------------------------------------------------------------------------------
 PLAIN = 0  # pickle bytes

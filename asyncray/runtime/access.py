@@ -131,7 +131,7 @@ class Access:
         task = running_task()
         if task is not None and task.shield is not None:  # it may not be the one who reads, either
             return waiter.wait(timeout)
-        return self._channel.read_until(lambda: waiter.fired, waiter.wait, timeout)
+        return self._channel.read_until(lambda: waiter.fired, waiter.wait, timeout, waiter.remaining == 1)
 
     def flush(self) -> None:
         """Sends what was posted, now; what the socket does not take at once is sent soon."""

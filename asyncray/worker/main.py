@@ -31,6 +31,7 @@ def work(number: int, address: str) -> int:
     runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
     executor = Executor(runtime, surroundings)
     current.session = runtime
+    current.start_implicitly = None  # set by the faces, where the zygote has loaded them: a worker starts no node
     runtime.workplace = executor
     signal.signal(signal.SIGINT, executor.interrupted)
     surroundings.mark_output()

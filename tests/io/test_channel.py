@@ -63,7 +63,7 @@ class Client:
         self.posted.append(message)
         self.channel.poke()
 
-    def wait(self, count: int, timeout: float = DEADLINE) -> bool:
+    def wait(self, count: int, timeout: float = DEADLINE, soon: bool = False) -> bool:
         """As a thread that waits for so many messages in all: it reads for itself if nobody else does."""
 
         def done() -> bool:
@@ -72,7 +72,7 @@ class Client:
         def otherwise(timeout: float | None) -> bool:
             return self.came.acquire(timeout=timeout) and done()
 
-        return self.channel.read_until(done, otherwise, timeout)
+        return self.channel.read_until(done, otherwise, timeout, soon)
 
 
 @pytest.fixture
@@ -134,6 +134,26 @@ def test_threads_read_for_themselves_or_through_one_another(client: Client) -> N
     for thread in threads:
         thread.join(DEADLINE)
     assert sorted(client.received) == [[who, number] for who in range(3) for number in range(50)]
+
+
+def test_a_vigil_in_vain_is_not_repeated_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()  # no io thread reads: whoever waits does
+    channel = client.channel
+    monkeypatch.setattr(channel, "_vigil", 1_000)
+    pauses = []
+    for _ in range(100):
+        assert not client.wait(1, timeout=0, soon=True)
+        pauses.append(channel._pausing)
+    # One, and none; one, and none three times; ...: one in 33 at last.
+    assert pauses[:6] == [1, 0, 3, 2, 1, 0]
+    assert max(pauses) == 32
+    monkeypatch.setattr(channel, "_vigil", 10**9 * DEADLINE)
+    channel._pausing = 0
+    client.daemon.socket.sendall(encode([(1,)]))
+    assert client.wait(1, soon=True)
+    assert channel._pausing == channel._pause == 0
+    channel.abandon()
+    client.daemon.socket.close()
 
 
 def test_a_daemon_that_does_not_read_holds_up_nobody(client: Client) -> None:
