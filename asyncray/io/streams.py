@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import cast
 
 from asyncray.messages import Message
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
+
+_READ_SIZE = 256 * 1024
 
 
 class MessageStream(asyncio.Protocol):
@@ -19,7 +22,8 @@ class MessageStream(asyncio.Protocol):
     Args:
         limit: the largest frame to accept, in bytes.
         received: takes a batch of messages.
-        closed: called once when the connection has ended, with a reason, or None for a plain end.
+        closed: called once when the connection has ended, with a reason, or None for a plain end. What the peer said
+            before may not have been read: see ``hear_out``.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class MessageStream(asyncio.Protocol):
         self._why: str | None = None
         self._over = False  # closed by us: nothing of the peer matters any more
         self.transport: asyncio.Transport | None = None
+        self._descriptor: int | None = None  # of our own: the loop closes its one when writing fails, read or not
 
     def __repr__(self) -> str:
         return f"<MessageStream {'open' if self.transport else 'closed'}>"
@@ -66,8 +71,20 @@ class MessageStream(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def hear_out(self) -> None:
+        """Takes in, now, what the peer has sent and nobody has read yet. For a peer that has ended."""
+        while self._descriptor is not None and not self._over:
+            try:
+                data = os.read(self._descriptor, _READ_SIZE)
+            except OSError:
+                return  # there is no more
+            if not data:
+                return
+            self.data_received(data)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
         if self._over:
             self.transport.abort()
 
@@ -85,3 +102,6 @@ class MessageStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._closed(self, self._why or (None if exc is None else str(exc)))
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

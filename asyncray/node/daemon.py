@@ -265,6 +265,8 @@ class Daemon:
         timer = self._greeting.pop(stream, None)
         if timer is not None:
             timer.cancel()
+        if stream in self._clients:
+            stream.hear_out()
         client = self._clients.pop(stream, None)
         if why is not None:
             log.warning("the connection of %s was closed: %s", client or "a stranger", why)
@@ -288,6 +290,9 @@ class Daemon:
         if self._stopped.is_set():
             return  # they all go: drivers hear of the node's end, not of that
         worker = self._machine.pool.workers.get(number)
+        stream = None if worker is None or worker.client is None else self._streams.get(worker.client.number)
+        if stream is not None:
+            stream.hear_out()  # results that it gave before its end count
         log_tail = "" if worker is None else self._output.ended(worker)
         self._machine.now = self._loop.time()
         self._machine.worker_exited(number, describe_end(end), log_tail)

@@ -70,7 +70,7 @@ class ActorHost:
         enter_main(invocation.context)
         enter(invocation.context)
         process.surroundings.actor_name = self.class_name
-        failure: Message | None = None
+        failure: tuple[Message, object] | None = None
         try:
             args, kwargs = process.runner.arguments(invocation.message)
             self.instance = invocation.definition.function(*args, **kwargs)
@@ -84,7 +84,7 @@ class ActorHost:
         if self.ending is not None:
             process.leaving = self.ending
         elif failure is not None:
-            process.post(failure, None)
+            process.post(*failure)
         else:
             self._describe()
             self.prepare()
@@ -152,7 +152,7 @@ class ActorHost:
             if self.ending is None:
                 raise
         except BaseException as error:  # user code may raise anything
-            reply = runner.failed(invocation, error)
+            reply, keep = runner.failed(invocation, error)
         enter(None)
         del self.running[invocation.id]
         if reply is not None and not self.silent:
@@ -214,7 +214,10 @@ class ThreadedHost(ActorHost):
         if self._pool is None or message[0] != INVOKE:
             return False
         self._queued.add(message[1])
-        self._pool.submit(self._run_one, message)
+        try:
+            self._pool.submit(self._run_one, message)
+        except RuntimeError:  # it is shut down: what ends the actor ends its calls, too
+            self._queued.discard(message[1])
         return True
 
     def _run_one(self, message: Message) -> None:
