@@ -43,7 +43,7 @@ Does not: format tracebacks, pickle or choose which error is raised.
 from __future__ import annotations
 
 from functools import lru_cache
-from types import GetSetDescriptorType, MemberDescriptorType, new_class
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, new_class
 from typing import ClassVar, SupportsIndex, cast
 
 
@@ -333,7 +333,8 @@ class TaskError(AsyncrayError):
         dual = type(self) is not TaskError
         copied = object.__getattribute__(self.cause, "__dict__") if dual else {}
         own = {k: v for k, v in self.__dict__.items() if k != self._FIELDS and copied.get(k, self) is not v}
-        return _restore_task_error, (dual, *self._fields, own)
+        name, text, cause, *where = self._fields
+        return _restore_task_error, (dual, name, text, _portable(cause), *where, own)
 
     def as_instanceof_cause(self) -> TaskError:
         """This error as an instance of the cause's class too.
@@ -357,16 +358,36 @@ class TaskError(AsyncrayError):
         return cast(TaskError, dual) if usable else self
 
 
+class _Portable:
+    """Pickles into an exception without calling its constructor when it is loaded."""
+
+    def __init__(self, exc: BaseException) -> None:
+        self.exc = exc
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return revive, (type(self.exc), *exception_state(self.exc))
+
+
+def _portable(cause: BaseException) -> BaseException | _Portable:
+    """What pickles into the cause: pickle would call its constructor with `args` alone, which fits few of users'."""
+    cls = type(cause)
+    constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
+    reduces = cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
+    return _Portable(cause) if constructs and not reduces and not issubclass(cls, TaskError) else cause
+
+
 def _restore_task_error(
     dual: bool,
     function_name: str,
     traceback_str: str,
-    cause: BaseException,
+    cause: BaseException | _Portable,
     pid: int,
     ip: str,
     actor_repr: str | None,
     own: dict[str, object],
 ) -> TaskError:
+    if isinstance(cause, _Portable):  # copy.copy takes the parts as they are
+        cause = cause.exc
     error = TaskError(function_name, traceback_str, cause, pid=pid, ip=ip, actor_repr=actor_repr)
     if dual:
         error = error.as_instanceof_cause()

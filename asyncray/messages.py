@@ -17,7 +17,7 @@ Message = Any
 
 # From a driver or worker to its daemon ------------------------------------------------------------------------------
 HELLO = 1  # version, role, info {..}
-FUNCTION = 2  # digest, pickled function or class
+FUNCTION = 2  # digest, pickled function or class, nested refs | nil
 TEMPLATE = 3  # number (the client's), digest of the spec, spec {..}
 SUBMIT = 4  # task, template, kind, payload, dependencies | nil, nested refs | nil, parent task | nil
 CREATE = 5  # actor, template, kind, payload, dependencies | nil, nested refs | nil, parent task | nil
@@ -33,7 +33,7 @@ BLOCKED = 14  # task: it waits for an object
 UNBLOCKED = 15  # task
 DONE = 16  # task, microseconds, kind, payload, nested refs | nil
 DONE_MANY = 17  # task, microseconds, [[kind, payload, nested refs | nil]..]
-FAILED = 18  # task, microseconds, kind, payload, retryable
+FAILED = 18  # task, microseconds, kind, payload, retryable, nested refs | nil
 RETURNED = 19  # tasks that the worker gives back unstarted
 CANCEL = 20  # task, force, recursive
 KILL = 21  # actor, no_restart

@@ -68,6 +68,7 @@ class Jobs:
                 self._pool.kill(worker, "its job is over", now)
         if not workers and not job.lasts:
             self._work.scheduler.forget_job(job)
+            self._work.objects.unuse_all(job.captured)
             del self.table[job.id]
 
     def _lasting(self) -> set[Client]:

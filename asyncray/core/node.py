@@ -271,8 +271,13 @@ class NodeMachine:
             self.store.unpin(client, object_id, times)
 
     def _function(self, client: Client, message: Any) -> None:
-        assert client.job is not None
-        client.job.functions[message[1]] = message[2]
+        _, digest, pickled, nested = message
+        job = client.job
+        assert job is not None
+        if digest not in job.functions:
+            job.functions[digest] = pickled
+            if nested:
+                job.captured += self.objects.use_all(nested)
 
     def _template(self, client: Client, message: Any) -> None:
         _, number, digest, spec = message

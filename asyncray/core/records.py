@@ -39,7 +39,7 @@ class Job:
     ``over`` is set once the driver is gone; detached actors may outlive that (``lasts``).
     """
 
-    __slots__ = ("driver", "functions", "id", "lasts", "namespace", "over", "setup", "templates")
+    __slots__ = ("captured", "driver", "functions", "id", "lasts", "namespace", "over", "setup", "templates")
 
     def __init__(self, job_id: bytes, namespace: str, setup: dict[str, Any]) -> None:
         self.id = job_id
@@ -49,6 +49,7 @@ class Job:
         self.over = False
         self.lasts = False
         self.functions: dict[bytes, bytes] = {}
+        self.captured: tuple[ObjectEntry, ...] = ()  # what functions have refs to in their closures and globals
         self.templates: dict[bytes, Template] = {}
 
     def __repr__(self) -> str:

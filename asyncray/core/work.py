@@ -112,6 +112,8 @@ class Work:
             task.returns = self._expect_returns(task, client)
         if parent_id is not None:
             parent = self.tasks.get(parent_id)
+            if parent is None and client.worker is not None:
+                parent = client.worker.nested.get(parent_id)  # cancelled, and its thread has not heard of it yet
             if parent is not None:
                 # Deeper is what a task may wait for, as it occupies a worker. Actors occupy theirs anyhow.
                 task.depth = parent.depth + (parent.actor is None)
@@ -149,7 +151,7 @@ class Work:
             return False
         for entry in task.dependencies:
             if entry.kind in (ERROR, FAULT):
-                self._end_task(task, entry.kind, entry.payload)
+                self._end_with(task, entry)
                 return True
         return False
 
@@ -167,7 +169,7 @@ class Work:
         if task.state != WAITING:
             return
         if entry.kind in (ERROR, FAULT):
-            self._end_task(task, entry.kind, entry.payload)
+            self._end_with(task, entry)
         elif not task.missing:
             self._ready(task)
 
@@ -212,7 +214,7 @@ class Work:
 
     def failed(self, worker: Worker, message: Any) -> None:
         """FAILED: a task has raised."""
-        _, task_id, microseconds, kind, payload, retryable = message
+        _, task_id, microseconds, kind, payload, retryable, contained = message
         task = self._came_back(worker, task_id, microseconds)
         if task is None:
             return
@@ -228,7 +230,7 @@ class Work:
         elif task.cancelled and kind == ERROR and payload == b"":
             self.finish(task, FAULT, task.cancelled_fault())
         else:
-            self.finish(task, kind, payload)
+            self.finish(task, kind, payload, contained)
 
     def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
         lease = worker.lease
@@ -254,20 +256,16 @@ class Work:
             fields["message"] = f"{message}: {payload[0]}: {payload[1].get('message', '')}"
         self.actors.retire(actor, ["ActorDiedError", fields], "its constructor failed")
 
-    @staticmethod
-    def _same_for_all(task: Task, kind: int, payload: Any) -> Sequence[Value]:
-        return ((kind, payload, None),) * len(task.returns)
-
-    def _end_task(self, task: Task, kind: int, payload: Any) -> None:
-        """The task is over with an error: its actor's end if it is a constructor."""
+    def _end_with(self, task: Task, failed: ObjectEntry) -> None:
+        """The task is over with the error of a dependency: its actor's end if it is a constructor."""
         if task.actor is not None and task.constructs:
-            self._constructor_failed(task.actor, kind, payload)
+            self._constructor_failed(task.actor, failed.kind, failed.payload)
         else:
-            self.finish(task, kind, payload)
+            self.finish(task, failed.kind, failed.payload, [entry.id for entry in failed.contained] or None)
 
-    def finish(self, task: Task, kind: int, payload: Any) -> None:
+    def finish(self, task: Task, kind: int, payload: Any, contained: Sequence[bytes] | None = None) -> None:
         """Every return value of the task is this."""
-        self._finish_all(task, self._same_for_all(task, kind, payload))
+        self._finish_all(task, ((kind, payload, contained),) * len(task.returns))
 
     def _finish_all(self, task: Task, values: Sequence[Value]) -> None:
         self._ending.append((task, values))
@@ -342,6 +340,10 @@ class Work:
             self.scheduler.pool.kill(worker, "a task was cancelled by force", self.scheduler.now)
         elif worker.client is not None:
             self.outbox.send(worker.client, (STOP_TASK, task.id))
+        if task.id in worker.nested:
+            # Its thread learns of it when it comes back from what it waits in, a sleep maybe, and nobody waits for
+            # that. It keeps its CPU until then.
+            self.finish(task, FAULT, task.cancelled_fault())
 
     # Workers ----------------------------------------------------------------------------------------------------------
 

@@ -95,9 +95,15 @@ def _cloud_pickler() -> type[pickle.Pickler]:
     return type("FilePickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 
 
-def serialize_function(function: object) -> bytes:
-    """Pickles a function or class by value where it must."""
-    return _dump_by_value(function)
+def serialize_function(function: object) -> Serialized:
+    """Pickles a function or class by value where it must. No buffers: workers keep it, and share nothing."""
+    outer = getattr(_local, "refs", None)
+    refs: list[Any] = []
+    _local.refs = refs
+    try:
+        return Serialized(_dump_by_value(function), [], refs)
+    finally:
+        _local.refs = outer
 
 
 def deserialize(pickled: bytes | memoryview, buffers: Sequence[bytes | memoryview] = ()) -> Any:

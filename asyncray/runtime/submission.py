@@ -66,19 +66,21 @@ class Submitter:
         from hashlib import blake2b  # start-up cost: only programs that submit need it
 
         try:
-            pickled = serialize_function(function)
+            value = serialize_function(function)
         except Exception as error:  # pickling runs user code: anything may come
             raise TypeError(
                 f"The {what} cannot be pickled: {error}. Look at the global names and closure variables it uses."
             ) from error
-        if len(pickled) > FUNCTION_LIMIT:
+        if value.size > FUNCTION_LIMIT:
             raise ValueError(
-                f"The {what} is too large ({len(pickled) >> 20} MiB > {FUNCTION_LIMIT >> 20} MiB). Check that it does "
+                f"The {what} is too large ({value.size >> 20} MiB > {FUNCTION_LIMIT >> 20} MiB). Check that it does "
                 "not capture a large array or other object; put() such data and pass the ref."
             )
-        digest = blake2b(pickled, digest_size=16).digest()
+        digest = blake2b(value.pickled, digest_size=16).digest()
         if digest not in self._exported:
-            self._send((FUNCTION, digest, pickled))  # first: another thread that finds it here may be ahead else
+            nested = [ref.binary() for ref in value.refs] or None
+            # First: another thread that finds the digest here may be ahead else.
+            self._send((FUNCTION, digest, value.pickled, nested))
             self._exported.add(digest)
         return digest
 

@@ -105,7 +105,7 @@ class AsyncHost(ActorHost):
                 self._die(error)
                 return
         except BaseException as error:  # user code may raise anything
-            reply = runner.failed(invocation, error)
+            reply, keep = runner.failed(invocation, error)
         del self.running[invocation.id]
         self._over(invocation.id, reply, keep)
 

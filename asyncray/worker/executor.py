@@ -247,7 +247,7 @@ class Executor:
             raise
         except BaseException as error:  # user code may raise anything
             self._running = None
-            reply, keep = self.runner.failed(invocation, error), None
+            reply, keep = self.runner.failed(invocation, error)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
             del result
@@ -273,7 +273,7 @@ class Executor:
         except SystemExit as error:  # it would end the other tasks of this process, too
             reply = self.runner.exited(invocation, error)
         except BaseException as error:  # user code may raise anything, and we KeyboardInterrupt
-            reply = self.runner.failed(invocation, error, skip_frames=2)
+            reply, keep = self.runner.failed(invocation, error, skip_frames=2)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
         self.runtime.references.posted.append(reply)

@@ -6,6 +6,7 @@ message; only ``SystemExit`` goes through, for it ends the process.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -16,6 +17,7 @@ from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.references import Pin
+from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import Serialized, find_culprit, serialize
 from asyncray.runtime.values import inline
@@ -87,7 +89,7 @@ class Runner:
             many = [(*self._encode(value), [ref.binary() for ref in value.refs] or None) for value in values]
             return (DONE_MANY, invocation.id, invocation.microseconds(), many), values
         except Exception as error:  # a wrong number of values, a full store, or whatever the user's pickling raises
-            return self.failed(invocation, error), None
+            return self.failed(invocation, error)
 
     def _several(self, invocation: Invocation, result: Any) -> list[Serialized]:
         name, returns = invocation.definition.name, invocation.definition.returns
@@ -115,11 +117,12 @@ class Runner:
             text = f"{place} of {invocation.definition.name} ({type(part).__name__}) cannot be pickled: {reason}"
             raise TypeError(f"Could not serialize {text}") from error
 
-    def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> Message:
-        """The reply for an exception."""
+    def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
+        """The reply for an exception, and what must live until it was posted."""
         definition = invocation.definition
         if isinstance(error, KeyboardInterrupt):
-            return self.cancelled(invocation.id, invocation.microseconds())
+            return self.cancelled(invocation.id, invocation.microseconds()), None
+        refs: list[ObjectRef[Any]] = []
         payload = dump_task_error(
             error,
             function_name=definition.name,
@@ -127,23 +130,26 @@ class Runner:
             ip=self._runtime.facts.get("ip", "127.0.0.1"),
             actor_repr=self._describe(),
             skip_frames=skip_frames,
-            dumps=_dump,
+            dumps=functools.partial(_dump, refs),
         )
         retryable = definition.retries(error)
-        return (FAILED, invocation.id, invocation.microseconds(), ERROR, payload, retryable)
+        nested = [ref.binary() for ref in refs] or None
+        return (FAILED, invocation.id, invocation.microseconds(), ERROR, payload, retryable, nested), refs
 
     @staticmethod
     def exited(invocation: Invocation, error: SystemExit) -> Message:
         """The reply for a task that ended its process, where that is not to be done."""
         message = f"{invocation.definition.name} raised SystemExit({error.code!r})"
         fault = ["WorkerCrashedError", {"message": message}]
-        return (FAILED, invocation.id, invocation.microseconds(), FAULT, fault, True)
+        return (FAILED, invocation.id, invocation.microseconds(), FAULT, fault, True, None)
 
     @staticmethod
     def cancelled(task_id: bytes, microseconds: int = 0) -> Message:
         """The reply for a task that was stopped."""
-        return (FAILED, task_id, microseconds, FAULT, ["TaskCancelledError", {"task_id": task_id.hex()}], False)
+        return (FAILED, task_id, microseconds, FAULT, ["TaskCancelledError", {"task_id": task_id.hex()}], False, None)
 
 
-def _dump(value: object) -> bytes:
-    return serialize(value).pickled
+def _dump(refs: list[ObjectRef[Any]], value: object) -> bytes:
+    serialized = serialize(value)
+    refs += serialized.refs
+    return serialized.pickled

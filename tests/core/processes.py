@@ -298,7 +298,8 @@ class Invocation(Scope):
             worker.exit("exit_actor() was called")
             return True
         if recipe.ending in ("raise", "retry"):
-            worker.send((FAILED, task, recipe.takes, ERROR, f"error {self.world.tag()}", recipe.ending == "retry"))
+            error, (_, nested) = f"error {self.world.tag()}", self._content(1)
+            worker.send((FAILED, task, recipe.takes, ERROR, error, recipe.ending == "retry", nested))
         else:
             if recipe.ending == "shared" and self.order.how != CONSTRUCT and not self.allocate(task[-1] * 7 + 1):
                 return True
@@ -404,11 +405,11 @@ class Worker(Process):
         for order in self.queue:
             if order.task == task:
                 self.queue.remove(order)
-                self.send((FAILED, task, 0, ERROR, b"", False))
+                self.send((FAILED, task, 0, ERROR, b"", False, None))
                 return
         for invocation in self.running:
             if invocation.order.task == task and not self.is_actor:
-                self.send((FAILED, task, 1, ERROR, b"", False))
+                self.send((FAILED, task, 1, ERROR, b"", False, None))
                 self.over(invocation)
 
     def blocks(self, invocation: Invocation) -> None:

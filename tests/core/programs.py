@@ -300,4 +300,4 @@ class Scope:
 
 def template_messages(number: int, digest: bytes, spec: dict[str, Any]) -> list[Message]:
     """What introduces a function to the daemon."""
-    return [(FUNCTION, spec["function"], b"code"), (TEMPLATE, number, digest, spec)]
+    return [(FUNCTION, spec["function"], b"code", None), (TEMPLATE, number, digest, spec)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.config import STORE_FULL_DEADLINE
-from asyncray.messages import ALLOCATE, COLLECT, PLAIN, PUT, REPLY_FAULT, SEAL, SUBSCRIBE, VALUE
+from asyncray.messages import ALLOCATE, COLLECT, FUNCTION, PLAIN, PUT, REPLY_FAULT, SEAL, SUBSCRIBE, VALUE
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.core.world import CAPACITY, World
@@ -57,6 +57,44 @@ def test_refs_inside_a_value_live_as_long_as_it_to_any_depth() -> None:
     world.hear(driver, len(driver.wire))
     assert objects(world) == set(refs)
     driver.drop(refs[-1])
+    world.talk()
+    assert not objects(world)
+
+
+def test_what_a_function_captures_lives_as_long_as_its_job() -> None:
+    world = World(CPU=1)
+    one, two = world.driver(), world.driver()
+    ref, other = put(one), put(one)
+    for nested in ([ref, other], [ref]):  # exported twice: the second time says nothing new
+        one.send((FUNCTION, b"digest", b"code", nested))
+    one.drop(ref)
+    one.drop(other)
+    world.talk()
+    assert objects(world) == {ref, other}
+    one.submit()
+    world.settle()
+    world.die(two)
+    world.settle()
+    assert {ref, other} <= objects(world)
+    world.die(one)
+    world.settle()
+    assert not objects(world)
+
+
+def test_refs_inside_an_error_live_as_long_as_it_and_as_what_depends_on_it() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    driver.state.put(0)
+    inner = driver.state.refs[0]
+    first = driver.submit(nested=(0,), ending="raise")  # with a ref that it got
+    dependent = driver.submit(arguments=(1,))
+    driver.drop(inner)
+    world.settle()
+    assert objects(world) == {inner, first, dependent}
+    driver.drop(first)
+    world.talk()
+    assert objects(world) == {inner, dependent}
+    driver.drop(dependent)
     world.talk()
     assert not objects(world)
 

@@ -194,7 +194,7 @@ def test_an_answer_that_comes_twice_counts_once() -> None:
     worker.step()
     worker.step()
     (answer,) = (message for message, _ in worker.wire if message[0] == DONE)
-    world.machine.receive(worker.client, [answer, answer, (FAILED, answer[1], 5, PLAIN, b"", True)])
+    world.machine.receive(worker.client, [answer, answer, (FAILED, answer[1], 5, PLAIN, b"", True, None)])
     world.settle()
     assert driver.values[ref] == answer[4]
     world.end()

@@ -415,6 +415,8 @@ class World:
             uses.update(inner.id for inner in entry.contained)
         for task in self.machine.work.tasks.values():
             uses.update(entry.id for entry in (*task.dependencies, *task.nested))
+        for job in self.machine.jobs.table.values():
+            uses.update(entry.id for entry in job.captured)
         for entry in self.machine.objects.table.values():
             assert entry.uses == uses[entry.id], f"{entry} should be used {uses[entry.id]} times"
 

@@ -163,9 +163,13 @@ def in_uvloop(bell: Bell) -> None:
 
 @ray.remote
 def in_a_thread_that_is_joined(bell: Bell) -> None:
-    thread = threading.Thread(target=lambda: ray.get(never.remote()), daemon=True)
+    def wait() -> None:
+        ref = never.remote()
+        bell.ring("runs")
+        ray.get(ref)
+
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    bell.ring("runs")
     thread.join()
 
 
@@ -187,13 +191,19 @@ def test_on_a_thread_beside_others(bell: Bell) -> None:
     def below(depth: int, way: Any, bell: Bell) -> Any:
         return ray.get(below.remote(depth - 1, way, bell) if depth else way.remote(bell))
 
-    # Further down than workers may block: the last tasks are nested. One in a system call learns of it only when that
-    # is over, so the calls are left away.
+    # Further down than workers may block: the last tasks are nested.
     for way in (in_a_loop, in_get, in_asyncio):
         ref = below.remote(16, way, bell)
         assert bell.heard() == "runs"
         ray.cancel(ref)
         assert_cancelled(ref)
+    assert_works()
+    # One in a system call learns of it only when that is over. Nobody waits for that.
+    ref = below.remote(16, in_a_call, bell)
+    assert bell.heard() == "runs"
+    ray.cancel(ref)
+    assert_cancelled(ref)
+    bell.let_go()
     assert_works()
 
 

@@ -236,6 +236,29 @@ def test_closures_and_redefinition() -> None:
     assert get(outer.remote()) == [3, "größer", (5,)]
 
 
+def test_what_a_function_captures_stays_there() -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.value = 0
+
+        def add(self) -> int:
+            self.value += 1
+            return self.value
+
+    def make() -> Any:
+        ref, counter = ray.put("captured"), ray.remote(Counter).remote()
+
+        @ray.remote
+        def use() -> Any:
+            return ray.get(ref), ray.get(counter.add.remote())
+
+        return use
+
+    use = make()
+    assert get(use.remote()) == ("captured", 1)
+    assert get([use.remote() for _ in range(3)]) == [("captured", 2), ("captured", 3), ("captured", 4)]
+
+
 @ray.remote
 def is_even(n: int) -> bool:
     return True if n == 0 else ray.get(is_odd.remote(n - 1))
@@ -612,6 +635,40 @@ def test_errors_are_caught_by_their_own_class_with_the_remote_traceback() -> Non
 @ray.remote
 def raises_picky() -> None:
     raise Picky(5, reason="so")
+
+
+class Carrier(Exception):
+    def __init__(self, ref: Any) -> None:
+        super().__init__(ref)
+        self.ref = ref
+
+
+def test_an_error_may_carry_refs_and_be_a_value() -> None:
+    @ray.remote
+    def carry() -> None:
+        raise Carrier(ray.put("inside"))
+
+    first = carry.remote()
+    dependent = add.remote(first, 1)
+    with pytest.raises(Carrier):
+        get(first)
+    del first
+    with pytest.raises(Carrier) as carrier:
+        get(dependent)
+    del dependent
+    assert get(carrier.value.ref) == "inside"
+
+    @ray.remote
+    def hand_on() -> Any:
+        try:
+            return ray.get(raises_picky.remote())
+        except Picky as error:
+            return error
+
+    picky = get(hand_on.remote())
+    assert isinstance(picky, Picky)
+    assert isinstance(picky, TaskError)
+    assert picky.code == 5
 
 
 def test_an_error_goes_to_all_that_depend_on_it() -> None:
