@@ -2,6 +2,8 @@
 # make test       the checks below and all tests
 # make check      ruff, ruff format, mypy
 # make test-all   the same under every Python that we promise
+# make chaos      programs at work while processes are killed; ASYNCRAY_CHAOS_SECONDS (60), ASYNCRAY_CHAOS_SEED
+# make soak       the same work for minutes, and nothing may grow; ASYNCRAY_SOAK_SECONDS (120)
 # make bench      asyncray's microbenchmark
 # make clean      take away what the others made
 #
@@ -17,7 +19,7 @@ BIN := $(VENV)/bin
 # -qq drops what pip only wants to mention and keeps what failed.
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: demo test check pytest test-all bench clean
+.PHONY: demo test check pytest test-all chaos soak bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/quickstart.py </dev/null
@@ -44,6 +46,9 @@ test-all:
 		fi; \
 	done; \
 	if [ -n "$$failed" ]; then echo "test-all failed for Python$$failed" >&2; exit 1; fi
+
+chaos soak: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -s -m $@ tests/system/test_$@.py $(PYTEST_ARGS) </dev/null
 
 bench: $(VENV)/.installed
 	@$(BIN)/asyncray microbenchmark </dev/null
