@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Self
 
+from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
 from asyncray.exceptions import AsyncrayError
 from asyncray.messages import OUTPUT
@@ -81,62 +82,49 @@ class Context:
         shutdown()
 
 
-def start(
-    address: str | None = None,
-    *,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-    resources: dict[str, float] | None = None,
-    object_store_memory: int | None = None,
-    ignore_reinit_error: bool = False,
-    log_to_driver: bool = True,
-    namespace: str | None = None,
-    **unknown: Any,
-) -> Context:
+def start(address: str | None = None, **options: Any) -> Context:
     """Starts a node for this process, or connects to one. See ``asyncray.sync.init``."""
     global _driver
-    if unknown:
-        raise RuntimeError(f"Unknown keyword argument(s) of init: {', '.join(sorted(unknown))}")
-    amounts = {
-        "num_cpus": num_cpus,
-        "num_gpus": num_gpus,
-        "resources": resources,
-        "object_store_memory": object_store_memory,
-    }
+    arguments = Arguments.read(options)
     with _lock:
         if _driver is not None and _driver.runtime.waiters.broken is not None:
             shutdown()  # its node has died: whoever starts again need not tidy up first
         if current.session is not None:
-            if not ignore_reinit_error:
+            if not arguments.ignore_reinit_error:
                 raise RuntimeError(
                     "Maybe you called init twice by accident? This process is connected to a node already. Call "
                     "shutdown() first, or pass ignore_reinit_error=True."
                 )
             return Context(_connected().facts)
         address = address or os.environ.get(ADDRESS_VARIABLE) or "local"
-        _check(address, amounts, namespace)
-        node = launch.start_node(amounts) if address == "local" else None
-        connection = launch.connect(address) if node is None else node.connection
-        printer = Printer()
-        namespace = namespace or os.urandom(8).hex()
-        setup = {"sys_path": _code_paths(), "directory": os.getcwd(), "log_to_driver": log_to_driver}
-        info = {"pid": os.getpid(), "namespace": namespace, "setup": {**setup, "namespace": namespace}}
-        runtime = Runtime(connection, "driver", info, lambda reason: None)
-        runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
-        try:
-            runtime.start()
-        except BaseException as error:
-            runtime.stop(STOP_DEADLINE)
-            if node is not None:
-                node.wait()
-                if isinstance(error, (AsyncrayError, TimeoutError)):
-                    raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
-            raise
-        _driver = _Driver(runtime, node, printer)
-        current.session = runtime
+        arguments.check(address)
+        arguments.configure()
+        _driver = _connect(address, arguments)
+        runtime = current.session = _driver.runtime
     _warn(runtime)
     handle_sigterm()
     return Context(runtime.facts)
+
+
+def _connect(address: str, arguments: Arguments) -> _Driver:
+    node = launch.start_node(arguments.amounts) if address == "local" else None
+    connection = launch.connect(address) if node is None else node.connection
+    printer = Printer()
+    namespace = arguments.namespace or os.urandom(8).hex()
+    setup = {"sys_path": _code_paths(), "directory": os.getcwd(), "log_to_driver": arguments.log_to_driver}
+    info = {"pid": os.getpid(), "namespace": namespace, "setup": {**setup, "namespace": namespace}}
+    runtime = Runtime(connection, "driver", info, lambda reason: None)
+    runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
+    try:
+        runtime.start()
+    except BaseException as error:
+        runtime.stop(STOP_DEADLINE)
+        if node is not None:
+            node.wait()
+            if isinstance(error, (AsyncrayError, TimeoutError)):
+                raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
+        raise
+    return _Driver(runtime, node, printer)
 
 
 def _warn(runtime: Runtime) -> None:
@@ -145,40 +133,6 @@ def _warn(runtime: Runtime) -> None:
         import warnings  # start-up cost: only here
 
         warnings.warn(warning, RuntimeWarning, stacklevel=4)
-
-
-def _check(address: object, amounts: dict[str, Any], namespace: object) -> None:
-    if not isinstance(address, str):
-        raise TypeError(f"The address must be a string, not {type(address).__name__}.")
-    if namespace is not None and not isinstance(namespace, str):
-        raise TypeError(f"The namespace must be a string, not {type(namespace).__name__}.")
-    if namespace == "":
-        raise ValueError('"" is not a valid namespace. Pass None for an anonymous one.')
-    given = [name for name, amount in amounts.items() if amount is not None]
-    if address != "local" and given:
-        raise ValueError(f"When connecting to an existing node, {', '.join(given)} must not be provided.")
-    for name in ("num_cpus", "num_gpus", "object_store_memory"):
-        amount = amounts[name]
-        if amount is not None and not _is_amount(amount):
-            raise ValueError(f"{name} must be a number that is not negative, not {amount!r}.")
-    custom = amounts["resources"]
-    if custom is not None:
-        check_resources(custom)
-
-
-def check_resources(custom: object) -> None:
-    """Raises TypeError or ValueError where custom resources are no dict of names and amounts."""
-    if not isinstance(custom, dict):
-        raise TypeError(f"resources must be a dict of names and numbers, not {type(custom).__name__}.")
-    for name, amount in custom.items():
-        if name in ("CPU", "GPU", "memory", "object_store_memory"):
-            raise ValueError(f"Use num_cpus, num_gpus or object_store_memory instead of {name!r} in resources.")
-        if not isinstance(name, str) or not _is_amount(amount):
-            raise ValueError(f"resources must map names to numbers that are not negative, not {name!r} to {amount!r}.")
-
-
-def _is_amount(amount: object) -> bool:
-    return isinstance(amount, (int, float)) and 0 <= amount < float("inf")  # nan is neither
 
 
 def _code_paths() -> list[str]:

@@ -31,7 +31,7 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str | N
 def _read_resources(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
-    from asyncray.api.session import check_resources  # start-up cost: only where resources are given
+    from asyncray.api.arguments import check_resources  # start-up cost: only where resources are given
 
     try:
         amounts: dict[str, float] = json.loads(text)

@@ -1,0 +1,136 @@
+"""The arguments of ``init``: their names, defaults and checks, the same in both faces.
+
+Promises: every argument of Ray's ``init`` is known by name. What only tunes something that asyncray does not have
+passes; what asks for something that this release does not have is refused, for to ignore it silently would be a lie.
+
+Does not: start anything. The address is checked here for its type, and read by ``asyncray.runtime.launch.connect``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+_MISSING: dict[str, tuple[object, str]] = {
+    "labels": ({}, "labels of nodes"),
+    "local_mode": (False, "local mode"),
+    "include_dashboard": (False, "dashboard; `asyncray status` shows what a node does"),
+    "job_config": ({}, "job configurations"),
+    "logging_config": ({}, "logging configurations; logging_level is for this program"),
+    "runtime_env": ({}, "runtime environments; set variables and paths before the node starts"),
+}
+"""Arguments for what this release does not have: the value that passes besides None, and what it is."""
+
+
+class Arguments(NamedTuple):
+    """What ``init`` takes besides the address. The names and defaults are Ray's, unless a comment says otherwise."""
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    resources: dict[str, float] | None = None
+    labels: dict[str, str] | None = None
+    object_store_memory: int | None = None
+    local_mode: bool | None = False
+    ignore_reinit_error: bool = False
+    include_dashboard: bool | None = None
+    dashboard_host: object = "127.0.0.1"
+    dashboard_port: object = None
+    job_config: object = None
+    configure_logging: bool = True
+    logging_level: str | int | None = None  # Ray's is "info"; here to import logging is for those who ask (4 ms)
+    logging_format: object = None
+    logging_config: object = None
+    log_to_driver: bool = True
+    namespace: str | None = None
+    runtime_env: dict[str, object] | None = None
+
+    @classmethod
+    def read(cls, options: dict[str, Any]) -> Arguments:
+        """The arguments from keywords.
+
+        Raises:
+            RuntimeError: an unknown one.
+        """
+        unknown = sorted(options.keys() - set(cls._fields))
+        if unknown:
+            raise RuntimeError(f"Unknown keyword argument(s) of init: {', '.join(unknown)}")
+        return cls(**options)
+
+    @property
+    def amounts(self) -> dict[str, Any]:
+        """What a node is started with."""
+        return {
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus,
+            "resources": self.resources,
+            "object_store_memory": self.object_store_memory,
+        }
+
+    def check(self, address: object) -> None:
+        """Raises TypeError or ValueError where something is not possible, or not at this address."""
+        if not isinstance(address, str):
+            raise TypeError(f"The address must be a string, not {type(address).__name__}.")
+        if address != "local":
+            self._check_connecting()
+        for name, (nothing, what) in _MISSING.items():
+            value = getattr(self, name)
+            if value is not None and not (type(value) is type(nothing) and value == nothing):
+                raise ValueError(f"init({name}=...): leave it out. This release of asyncray has no {what}.")
+        if self.namespace is not None:
+            check_namespace(self.namespace)
+        if self.logging_level is not None:
+            _read_level(self.logging_level)
+        for name in ("num_cpus", "num_gpus", "object_store_memory"):
+            amount = getattr(self, name)
+            if amount is not None and not _is_amount(amount):
+                raise ValueError(f"{name} must be a number that is not negative, not {amount!r}.")
+        if self.resources is not None:
+            check_resources(self.resources)
+
+    def _check_connecting(self) -> None:
+        of_a_new_node = {**self.amounts, "labels": self.labels}
+        given = [name for name, value in of_a_new_node.items() if value is not None]
+        if given:
+            raise ValueError(f"When connecting to an existing node, {', '.join(given)} must not be provided.")
+
+    def configure(self) -> None:
+        """Sets the level of this program's logger ``asyncray``, if that was asked for."""
+        if self.configure_logging and self.logging_level is not None:
+            import logging  # start-up cost: only those who ask
+
+            logging.getLogger("asyncray").setLevel(_read_level(self.logging_level))
+
+
+def check_namespace(namespace: object) -> None:
+    """Raises TypeError or ValueError where this is no name of a namespace."""
+    if not isinstance(namespace, str):
+        raise TypeError(f"The namespace must be a string, not {type(namespace).__name__}.")
+    if not namespace:
+        raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+
+
+def check_resources(custom: object) -> None:
+    """Raises TypeError or ValueError where custom resources are no dict of names and amounts."""
+    if not isinstance(custom, dict):
+        raise TypeError(f"resources must be a dict of names and numbers, not {type(custom).__name__}.")
+    for name, amount in custom.items():
+        if name in ("CPU", "GPU", "memory", "object_store_memory"):
+            raise ValueError(f"Use num_cpus, num_gpus or object_store_memory instead of {name!r} in resources.")
+        if not isinstance(name, str) or not _is_amount(amount):
+            raise ValueError(f"resources must map names to numbers that are not negative, not {name!r} to {amount!r}.")
+
+
+def _is_amount(amount: object) -> bool:
+    return isinstance(amount, (int, float)) and 0 <= amount < float("inf")  # nan is neither
+
+
+def _read_level(level: object) -> int:
+    import logging  # start-up cost, as above
+
+    if isinstance(level, str):
+        levels = logging.getLevelNamesMapping()
+        if level.upper() not in levels:
+            raise ValueError(f"logging_level must be one of {', '.join(levels)}, not {level!r}.")
+        return levels[level.upper()]
+    if not isinstance(level, int):
+        raise TypeError(f"logging_level must be a name or a number, not {type(level).__name__}.")
+    return level

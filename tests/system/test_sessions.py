@@ -1,0 +1,63 @@
+"""Starting and stopping as users meet it, in both faces: arguments, contexts, addresses."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import asyncray
+import asyncray.sync as ray
+
+
+@ray.remote
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def test_contexts_of_the_blocking_face() -> None:
+    with ray.init(num_cpus=1, include_dashboard=False, dashboard_port=8265) as context:
+        assert ray.get(add.remote(1, 2)) == 3
+        assert context["address"].startswith("unix:")
+        assert context.get("nonsense", 5) == 5
+        assert "nonsense" not in context
+        with pytest.raises(KeyError):
+            context["nonsense"]
+        assert set(context) == set(context.address_info)
+    assert not ray.is_initialized()
+    ray.init(num_cpus=1).disconnect()
+    assert not ray.is_initialized()
+    ray.shutdown()  # once more than needed
+
+
+async def test_contexts_of_the_async_face() -> None:
+    async with asyncray.init(num_cpus=1, dashboard_host="0.0.0.0", configure_logging=False) as context:
+        assert await add.remote(1, 2) == 3
+        assert context["node_id"]
+    assert not asyncray.is_initialized()
+    await asyncray.init(num_cpus=1)
+    assert asyncray.is_initialized()
+    await asyncray.shutdown()
+    assert not asyncray.is_initialized()
+
+
+async def test_arguments_are_refused_in_both_faces_before_anything_starts() -> None:
+    for options, error in (({"runtime_env": {"pip": ["x"]}}, ValueError), ({"numcpus": 2}, RuntimeError)):
+        name = next(iter(options))
+        with pytest.raises(error, match=name):
+            ray.init(**options)
+        with pytest.raises(error, match=name):
+            await asyncray.init(**options)
+    assert not ray.is_initialized()
+
+
+def test_a_second_init_changes_nothing() -> None:
+    logger = logging.getLogger("asyncray")
+    level = logger.level
+    context = ray.init(num_cpus=1)
+    with pytest.raises(RuntimeError, match="init twice"):
+        ray.init()
+    again = ray.init(num_cpus=3, ignore_reinit_error=True, logging_level=level + 1)
+    assert again.address_info == context.address_info
+    assert ray.cluster_resources()["CPU"] == 1
+    assert logger.level == level
