@@ -58,7 +58,7 @@ def init(address: str | None = None, **options: Any) -> Context:
         address: None or "local" starts a node, unless ASYNCRAY_ADDRESS names one; "auto" connects to the newest node
             of this user on this machine, "unix:PATH" to that one.
         options: ``num_cpus``, ``num_gpus``, ``resources`` (name -> amount), ``object_store_memory`` (bytes), for a
-            node that is started; ``namespace``, ``log_to_driver`` (True), ``ignore_reinit_error`` (False),
+            node that is started; ``namespace``, ``log_to_driver`` (None is True), ``ignore_reinit_error`` (False),
             ``logging_level`` (of the logger "asyncray" here). Ray's other arguments pass where they ask for nothing.
 
     Returns:

@@ -39,7 +39,7 @@ class Arguments(NamedTuple):
     logging_level: str | int | None = None  # Ray's is "info"; here to import logging is for those who ask (4 ms)
     logging_format: object = None
     logging_config: object = None
-    log_to_driver: bool = True
+    log_to_driver: bool | None = None  # None is True
     namespace: str | None = None
     runtime_env: dict[str, object] | None = None
 

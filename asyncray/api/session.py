@@ -111,8 +111,13 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     connection = launch.connect(address) if node is None else node.connection
     printer = Printer()
     namespace = arguments.namespace or os.urandom(8).hex()
-    setup = {"sys_path": _code_paths(), "directory": os.getcwd(), "log_to_driver": arguments.log_to_driver}
-    info = {"pid": os.getpid(), "namespace": namespace, "setup": {**setup, "namespace": namespace}}
+    setup = {
+        "sys_path": _code_paths(),
+        "directory": os.getcwd(),
+        "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),
+        "namespace": namespace,
+    }
+    info = {"pid": os.getpid(), "namespace": namespace, "setup": setup}
     runtime = Runtime(connection, "driver", info, lambda reason: None)
     runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
     try:

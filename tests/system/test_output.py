@@ -119,14 +119,16 @@ def test_what_is_no_plain_text() -> None:
     assert max(map(len, out)) < 21_000
 
 
-def test_output_is_not_wanted() -> None:
+@pytest.mark.parametrize(("wanted", "lines"), [("False", 0), ("True", 1), ("None", 1)])
+def test_only_false_switches_output_off(wanted: str, lines: int) -> None:
     program = """
         @ray.remote
         def speak(): print("hello")
-        ray.init(num_cpus=1, log_to_driver=False)
+        ray.init(num_cpus=1, log_to_driver={"False": False, "True": True, "None": None}[sys.argv[1]])
         ray.get(speak.remote())
         """
-    assert run(program) == ([], [])
+    out, err = run(program, wanted)
+    assert (without_pid(out), err) == (["(speak pid=N) hello"] * lines, [])
 
 
 def test_a_flood_is_cut_and_says_so() -> None:
