@@ -88,7 +88,7 @@ def test_nothing_is_lost_at_the_end() -> None:
         try:
             ray.get(crash.remote())
         except ray.exceptions.WorkerCrashedError as error:
-            print(error)
+            sys.stdout.write(f"{error}\\n")  # in one piece: what workers print comes in between two
         """
     )
     lines = {line.partition(") ")[2] for line in out}
