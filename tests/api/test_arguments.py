@@ -97,6 +97,9 @@ def test_a_node_that_runs_has_its_amounts() -> None:
     check("auto", namespace="shop", log_to_driver=False)
     with pytest.raises(ValueError, match=r"num_cpus, object_store_memory must not be provided\."):
         check("auto", num_cpus=1, object_store_memory=10**9)
+    for labels in ({"zone": "a"}, {}):
+        with pytest.raises(ValueError, match=r"labels must not be provided\."):
+            check("auto", labels=labels, resources={})
 
 
 @pytest.mark.parametrize("level", ["warning", "WARNING", logging.WARNING])

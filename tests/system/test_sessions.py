@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,14 @@ async def test_arguments_are_refused_in_both_faces_before_anything_starts() -> N
         with pytest.raises(error, match=name):
             await asyncray.init(**options)
     assert not ray.is_initialized()
+
+
+async def test_an_empty_dict_is_no_address() -> None:
+    nowhere: Any = {}
+    with ray.init(nowhere, num_cpus=1):
+        assert ray.cluster_resources()["CPU"] == 1
+    async with asyncray.init(nowhere, num_cpus=1):
+        assert (await asyncray.cluster_resources())["CPU"] == 1
 
 
 def test_a_second_init_changes_nothing() -> None:
