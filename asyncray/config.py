@@ -52,7 +52,7 @@ SLAB_SIZE = 64 * 1024 * 1024
 """Segments that small objects share. Larger objects get a segment of their own."""
 
 STORE_MINIMUM = 75 * 1024 * 1024
-"""The smallest object store that makes sense (Ray's own minimum)."""
+"""The smallest object store that makes sense: Ray's own minimum, and just above docker's 64 MB of /dev/shm."""
 
 STORE_FRACTION = 0.3
 """The share of memory that the store may use unless the user says otherwise (Ray's own default)."""

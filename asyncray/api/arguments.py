@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from asyncray.config import STORE_MINIMUM
+
 _MISSING: dict[str, tuple[object, str]] = {
     "labels": ({}, "labels of nodes"),
     "local_mode": (False, "local mode"),
@@ -83,6 +85,8 @@ class Arguments(NamedTuple):
             amount = getattr(self, name)
             if amount is not None and not _is_amount(amount):
                 raise ValueError(f"{name} must be a number that is not negative, not {amount!r}.")
+        if self.object_store_memory is not None:
+            check_store(self.object_store_memory)
         if self.resources is not None:
             check_resources(self.resources)
 
@@ -106,6 +110,15 @@ def check_namespace(namespace: object) -> None:
         raise TypeError(f"The namespace must be a string, not {type(namespace).__name__}.")
     if not namespace:
         raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+
+
+def check_store(size: float) -> None:
+    """Raises ValueError where an object store of so many bytes is too small."""
+    if size < STORE_MINIMUM:
+        raise ValueError(
+            f"object_store_memory is {size:.15g} bytes, but the minimum allowed is {STORE_MINIMUM} bytes "
+            f"({STORE_MINIMUM >> 20} MiB)."
+        )
 
 
 def check_resources(custom: object) -> None:

@@ -25,13 +25,20 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str | N
     if found is None or found[2].lower() not in units:
         units_shown = ", ".join(filter(None, _UNITS))
         raise click.BadParameter(f"{text!r} is no size; write bytes, or a number with one of {units_shown}")
-    return int(float(found[1]) * units[found[2].lower()])
+    from asyncray.api.arguments import check_store  # start-up cost: only where a size is given
+
+    size = int(float(found[1]) * units[found[2].lower()])
+    try:
+        check_store(size)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return size
 
 
 def _read_resources(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
-    from asyncray.api.arguments import check_resources  # start-up cost: only where resources are given
+    from asyncray.api.arguments import check_resources  # start-up cost, as above
 
     try:
         amounts: dict[str, float] = json.loads(text)

@@ -30,8 +30,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import shared_memory
 
+from asyncray.config import STORE_MINIMUM
+
 SHARED_MEMORY = "/dev/shm"
-SMALLEST_STORE = 75 << 20  # Ray's floor for object_store_memory, and just above docker's 64 MB
 
 # Measured on 2 cores, into warm pages: one thread 13.9 GB/s, two 21 GB/s from 32 MiB on; below, starting the second
 # costs what it saves. (A process's first write to a page still faults its own mapping: 2.5 to 3.8 GB/s, once.)
@@ -369,7 +370,7 @@ def pick_backend(capacity: int, fallback_directory: str) -> Backend:
     Raises OSError when the directory is needed and cannot be made.
     """
     free = _free_bytes(SHARED_MEMORY) if os.path.isdir(SHARED_MEMORY) else 0
-    if free >= min(capacity, SMALLEST_STORE):
+    if free >= min(capacity, STORE_MINIMUM):
         return in_shared_memory(capacity, free)
     os.makedirs(fallback_directory, mode=0o700, exist_ok=True)
     return in_files(capacity, free, fallback_directory, _free_bytes(fallback_directory))

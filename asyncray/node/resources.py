@@ -17,7 +17,7 @@ def detect(config: dict[str, Any]) -> tuple[dict[str, float], int]:
     cpus = config.get("num_cpus")
     gpus = config.get("num_gpus")
     memory = _memory()
-    capacity = config.get("object_store_memory") or max(STORE_MINIMUM, int(memory * STORE_FRACTION))
+    capacity = int(config.get("object_store_memory") or max(STORE_MINIMUM, memory * STORE_FRACTION))
     resources: dict[str, float] = {
         "CPU": _cpus() if cpus is None else cpus,
         "memory": config.get("memory") or max(0, memory - capacity),

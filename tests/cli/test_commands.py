@@ -177,6 +177,7 @@ def test_where_no_node_runs() -> None:
         (("node", "--resources", '{"CPU": 1}'), "num_cpus"),
         (("node", "--resources", '{"disk": -1}'), "disk"),
         (("node", "--object-store-memory", "2 gallons"), "GiB"),
+        (("node", "--object-store-memory", "74MiB"), "minimum allowed is 78643200 bytes (75 MiB)"),
         (("microbenchmark", "--only", "nonsense"), "--list"),
     ],
 )
