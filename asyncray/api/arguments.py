@@ -85,6 +85,8 @@ class Arguments(NamedTuple):
             amount = getattr(self, name)
             if amount is not None and not _is_amount(amount):
                 raise ValueError(f"{name} must be a number that is not negative, not {amount!r}.")
+        if self.num_gpus is not None and self.num_gpus != int(self.num_gpus):
+            raise ValueError(f"num_gpus must be a whole number, not {self.num_gpus!r}: tasks may ask for parts of one.")
         if self.object_store_memory is not None:
             check_store(self.object_store_memory)
         if self.resources is not None:

@@ -53,7 +53,7 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
     "--head", is_flag=True, help="This node is the head. On one machine every node is, so it changes nothing."
 )
 @click.option("--num-cpus", type=click.FloatRange(min=0), help="CPUs that tasks may use.  [default: what is there]")
-@click.option("--num-gpus", type=click.FloatRange(min=0), help="GPUs that tasks may use.  [default: what is there]")
+@click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs that tasks may use.  [default: what is there]")
 @click.option("--resources", metavar="JSON", callback=_read_resources, help="""Custom resources, e.g. '{"disk": 2}'.""")
 @click.option(
     "--object-store-memory",
@@ -65,7 +65,7 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
 def node_command(
     head: bool,
     num_cpus: float | None,
-    num_gpus: float | None,
+    num_gpus: int | None,
     resources: dict[str, float] | None,
     object_store_memory: int | None,
     as_json: bool,

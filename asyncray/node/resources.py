@@ -15,7 +15,6 @@ def detect(config: dict[str, Any]) -> tuple[dict[str, float], int]:
         config: "num_cpus", "num_gpus", "memory", "object_store_memory", "resources": as given to ``init``, or None.
     """
     cpus = config.get("num_cpus")
-    gpus = config.get("num_gpus")
     memory = _memory()
     capacity = int(config.get("object_store_memory") or max(STORE_MINIMUM, memory * STORE_FRACTION))
     resources: dict[str, float] = {
@@ -24,7 +23,7 @@ def detect(config: dict[str, Any]) -> tuple[dict[str, float], int]:
         "object_store_memory": capacity,
         **(config.get("resources") or {}),
     }
-    gpus = _gpus() if gpus is None else gpus
+    gpus = _gpus(config.get("num_gpus"))
     if gpus:
         resources["GPU"] = gpus
     return {name: amount for name, amount in resources.items() if amount or name == "CPU"}, capacity
@@ -45,10 +44,15 @@ def _memory() -> int:
         return total
 
 
-def _gpus() -> int:
+def _gpus(given: float | None) -> float:
+    """GPUs that were given, or are there; never more than CUDA_VISIBLE_DEVICES names, for no others can be used."""
+    gpus = _present_gpus() if given is None else given
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return gpus if visible is None else min(gpus, len([name for name in visible.split(",") if name.strip()]))
+
+
+def _present_gpus() -> int:
     try:
-        present = len(os.listdir("/proc/driver/nvidia/gpus"))
+        return len(os.listdir("/proc/driver/nvidia/gpus"))
     except OSError:
-        present = 0
-    return present if visible is None else min(present, len([name for name in visible.split(",") if name.strip()]))
+        return 0

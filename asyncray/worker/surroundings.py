@@ -90,8 +90,8 @@ class Surroundings:
             os.environ["OMP_NUM_THREADS"] = str(max(1, lease["cpus"]))
 
     def _set_devices(self, numbers: list[int]) -> None:
-        preset = [name.strip() for name in self._visible.split(",")] if self._visible else None
-        names = [preset[n] if preset and n < len(preset) else str(n) for n in numbers]
+        preset = [name.strip() for name in (self._visible or "").split(",") if name.strip()]  # as many as are counted
+        names = [preset[n] if n < len(preset) else str(n) for n in numbers]
         self.devices = [int(name) if name.isdigit() else name for name in names]
         if os.environ.get("ASYNCRAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES") == "1":
             return

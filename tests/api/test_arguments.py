@@ -43,6 +43,7 @@ def test_the_defaults_of_ray_pass() -> None:
         {"logging_level": logging.DEBUG},
         {"object_store_memory": 78643200},
         {"object_store_memory": 1e8},
+        {"num_gpus": 2.0},
         {"num_cpus": 0, "num_gpus": 0, "resources": {"disk": 0.5}},
     ],
 )
@@ -83,6 +84,7 @@ def test_unknown_keywords_are_named() -> None:
         ({"num_cpus": "two"}, ValueError, "num_cpus must be a number that is not negative"),
         ({"num_cpus": float("nan")}, ValueError, "num_cpus"),
         ({"object_store_memory": float("inf")}, ValueError, "object_store_memory"),
+        ({"num_gpus": 0.5}, ValueError, "num_gpus must be a whole number, not 0.5"),
         ({"object_store_memory": 0}, ValueError, "0 bytes, but the minimum allowed is 78643200 bytes"),
         ({"object_store_memory": 78643199}, ValueError, "78643199 bytes, but the minimum allowed is 78643200 bytes"),
         ({"resources": [1]}, TypeError, "resources must be a dict"),

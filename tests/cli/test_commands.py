@@ -173,6 +173,7 @@ def test_where_no_node_runs() -> None:
         (("status", "--address", "nonsense"), "'nonsense'"),
         (("stop", "--address", "nonsense"), "'nonsense'"),
         (("node", "--num-cpus", "-1"), "--num-cpus"),
+        (("node", "--num-gpus", "0.5"), "--num-gpus"),
         (("node", "--resources", "disk"), "--resources"),
         (("node", "--resources", '{"CPU": 1}'), "num_cpus"),
         (("node", "--resources", '{"disk": -1}'), "disk"),

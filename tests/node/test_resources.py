@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from asyncray.config import STORE_MINIMUM
 from asyncray.node.resources import detect
 
@@ -25,3 +27,16 @@ def test_the_machine_says_the_rest() -> None:
     assert resources["CPU"] >= 1
     assert capacity >= STORE_MINIMUM
     assert resources["object_store_memory"] == capacity
+
+
+@pytest.mark.parametrize(
+    ("visible", "given", "gpus"),
+    [(None, 3, 3), ("0,1", 3, 2), ("0,1", 1, 1), (" 5, ,GPU-ab,", 3, 2), ("", 3, 0), ("0", 0, 0), ("", None, 0)],
+)
+def test_no_more_gpus_than_are_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, given: int | None, gpus: int
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert detect({"num_gpus": given})[0].get("GPU", 0) == gpus

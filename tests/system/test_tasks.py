@@ -414,6 +414,7 @@ def test_options_keep_what_they_do_not_name() -> None:
 
 def test_resources_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     ray.shutdown()
     ray.init(num_cpus=4, num_gpus=2, resources={"oven": 2})
 
@@ -442,7 +443,21 @@ def test_resources_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert get(blocked)[0] in ([0], [1])
 
 
-def test_a_gpu_task_ends_its_process() -> None:
+def test_gpus_are_those_that_the_node_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, ,GPU-ab")
+    ray.shutdown()
+    ray.init(num_cpus=1, num_gpus=8)
+
+    @ray.remote(num_gpus=2)
+    def facts() -> Any:
+        return ray.get_gpu_ids(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+    assert ray.cluster_resources()["GPU"] == 2
+    assert get(facts.remote()) == ([5, "GPU-ab"], "5,GPU-ab")
+
+
+def test_a_gpu_task_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     ray.shutdown()
     ray.init(num_cpus=1, num_gpus=1)
     assert len({get(pid.options(num_gpus=1).remote()) for _ in range(3)}) == 3
