@@ -17,6 +17,7 @@ from asyncray.api.decorator import remote
 from asyncray.api.information import get_gpu_ids, get_runtime_context
 from asyncray.api.session import Context, is_initialized, set_auto_init, shutdown
 from asyncray.api.waiting import cancel, check_timeout, check_wait, locals_of, split, split_anyway
+from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
@@ -96,6 +97,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         Exception: what the task raised: an instance of its own class, and of ``TaskError``. Of a list, as soon as one
             is known to have failed.
     """
+    current.check_started()
     timeout = check_timeout(timeout)
     if isinstance(object_refs, ObjectRef):
         found = locals_of((object_refs,))
@@ -111,6 +113,7 @@ def put(value: T) -> ObjectRef[T]:
         TypeError: the value is a ref itself, or cannot be pickled.
         ObjectStoreFullError: no room.
     """
+    current.check_started()
     if isinstance(value, ObjectRef):
         raise TypeError(
             "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, wrap it in a list."

@@ -20,6 +20,7 @@ from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import ActorClassInheritanceException, PendingCallsLimitExceeded
 from asyncray.ids import PUT_INDEX, ActorID
 from asyncray.messages import KILL
+from asyncray.runtime import current
 from asyncray.runtime.context import running_task
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime, require
@@ -421,6 +422,7 @@ def check_name(name: object, namespace: object) -> str:
     Raises:
         ValueError: it cannot be one.
     """
+    current.check_started()
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"Please supply a non-empty name to get_actor, not {name!r}.")
     if namespace is not None and not isinstance(namespace, str):

@@ -13,6 +13,7 @@ from asyncray.api import session
 from asyncray.api.actor import ActorHandle, check_name, named_handle
 from asyncray.api.session import Context
 from asyncray.api.waiting import check_timeout, check_wait, locals_of, split, split_anyway
+from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
@@ -68,6 +69,7 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
 
     Cancelling it stops the waiting, not the tasks.
     """
+    current.check_started()
     timeout = check_timeout(timeout)
     single = isinstance(object_refs, ObjectRef)
     found = locals_of((object_refs,) if single else object_refs)
@@ -77,6 +79,7 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
 
 def put(value: T) -> ObjectRef[T]:
     """Stores a value; returns its ref. As ``asyncray.sync.put``: it copies, so there is nothing to await."""
+    current.check_started()
     if isinstance(value, ObjectRef):
         raise TypeError(
             "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, wrap it in a list."

@@ -69,6 +69,7 @@ def check_wait(refs: object, num_returns: object, timeout: float | None) -> list
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
     """
+    current.check_started()
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() expected a list of ObjectRefs, got a single ObjectRef.")
     if not isinstance(refs, list):
@@ -126,6 +127,7 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     Raises:
         TypeError: not a ref.
     """
+    current.check_started()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
     current.check_home(ref._local)

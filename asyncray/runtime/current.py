@@ -52,6 +52,12 @@ def require() -> Session:
     return session
 
 
+def check_started() -> None:
+    """Raises AsyncraySystemError if there is no session and none is started implicitly. Starts none."""
+    if session is None and start_implicitly is None:
+        require()
+
+
 def check_home(local: LocalObject) -> Session:
     """The session that an object belongs to.
 
@@ -61,8 +67,7 @@ def check_home(local: LocalObject) -> Session:
     """
     if session is not None and local.home is session.references:
         return session
-    if start_implicitly is None:
-        require()
+    check_started()
     raise ValueError(
         f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "
         "the session in which they were made."

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import asyncray
 import asyncray.sync as ray
 from asyncray.api.function import RemoteFunction
 from asyncray.exceptions import (
@@ -857,7 +858,8 @@ def test_ten_sessions_with_functions_from_before() -> None:
             use(old)
 
 
-def test_the_first_use_starts_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_use_starts_a_node() -> None:
+    nonsense: Any = 1
     ref = add.remote(1, 1)
     ray.shutdown()
     with pytest.raises(ValueError, match="belongs to another session"):
@@ -867,13 +869,20 @@ def test_the_first_use_starts_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         uses: list[Callable[[], object]] = [
             lambda: add.remote(1, 1), lambda: ray.put(1), lambda: ray.get(ref), lambda: ray.wait([ref]),
-            lambda: ray.cancel(ref), ray.get_gpu_ids, ray.nodes, lambda: ray.get_actor("x"),
+            lambda: ray.cancel(ref), ray.get_gpu_ids, ray.nodes, lambda: ray.get_actor("x"), lambda: ray.get([]),
+            lambda: ray.get(nonsense, timeout=-1), lambda: ray.put(ref), lambda: ray.wait([]),
+            lambda: ray.wait(nonsense), lambda: ray.cancel(nonsense), lambda: ray.kill(nonsense),
+            lambda: ray.get_actor(""), ref.future, lambda: asyncio.run(asyncray.get([])),
+            lambda: asyncio.run(asyncray.wait([])), lambda: asyncio.run(asyncray.get_actor("")),
+            lambda: asyncray.put(ref), ray.get_runtime_context,
         ]  # fmt: skip
         for use in uses:
             with pytest.raises(AsyncraySystemError, match=r"Ray has not been started yet\."):
                 use()
     finally:
         ray.set_auto_init(True)
+    assert (ray.get([]), ray.wait([])) == ([], ([], []))  # nothing is used, so nothing starts
+    assert not ray.is_initialized()
     assert get(add.remote(1, 1)) == 2
     assert ray.is_initialized()
 
