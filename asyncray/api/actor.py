@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, TypeVar
 
+from asyncray.api.arguments import check_namespace
 from asyncray.api.function import retry_on
 from asyncray.api.options import (
     actor_demand,
@@ -420,13 +421,14 @@ def check_name(name: object, namespace: object) -> str:
     """The name of an actor that is looked for.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: it cannot be one, or the namespace cannot.
+        TypeError: the namespace is no string.
     """
     current.check_started()
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"Please supply a non-empty name to get_actor, not {name!r}.")
-    if namespace is not None and not isinstance(namespace, str):
-        raise TypeError(f"The namespace must be a string, not {type(namespace).__name__}.")
+    if namespace is not None:
+        check_namespace(namespace)
     return name
 
 

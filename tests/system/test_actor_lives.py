@@ -95,9 +95,12 @@ def test_namespaces() -> None:
         return ray.get_runtime_context().namespace, ray.get_actor("ann")
 
     assert ray.get(there.__ray_call__.remote(inside)) == (namespace, here)
-    for bad, error in ((3, TypeError), ("", ValueError)):
+    wrong: list[tuple[Any, type[Exception]]] = [(3, TypeError), ("", ValueError)]
+    for bad, error in wrong:
         with pytest.raises(error):
             Log.options(name="x", namespace=bad)
+        with pytest.raises(error):
+            ray.get_actor("ann", namespace=bad)
 
 
 def test_a_name_is_free_again_after_kill() -> None:
