@@ -45,6 +45,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ObjectRef",
+    "__version__",
     "available_resources",
     "cancel",
     "cluster_resources",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, TypeVar, overload
 
-from asyncray import exceptions
+from asyncray import __version__, exceptions
 from asyncray.api import actor, session
 from asyncray.api.actor import ActorClass, ActorHandle, check_name, kill, method, named_handle
 from asyncray.api.decorator import remote
@@ -26,6 +26,7 @@ __all__ = [
     "ActorHandle",
     "ObjectID",
     "ObjectRef",
+    "__version__",
     "actor",
     "available_resources",
     "cancel",
