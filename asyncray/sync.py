@@ -95,6 +95,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     Raises:
         GetTimeoutError: not all were there in time.
         ValueError: something else than refs.
+        OwnerDiedError: a ref of a session that is over.
         Exception: what the task raised: an instance of its own class, and of ``TaskError``. Of a list, as soon as one
             is known to have failed.
     """
@@ -139,6 +140,7 @@ def wait(
     Raises:
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
+        OwnerDiedError: a ref of a session that is over.
     """
     found = check_wait(object_refs, num_returns, timeout)
     if not found:

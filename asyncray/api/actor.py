@@ -140,6 +140,7 @@ class ActorMethod:
 
         Raises:
             TypeError: the arguments do not fit the method, or cannot be pickled.
+            OwnerDiedError: a ref among them is of a session that is over.
             PendingCallsLimitExceeded: ``max_pending_calls`` of this handle are unfinished.
         """
         handle, info = self._handle, self._info
@@ -287,6 +288,7 @@ class ActorClass(Generic[C]):
 
         Raises:
             TypeError: the arguments do not fit the constructor, or cannot be pickled.
+            OwnerDiedError: a ref among them is of a session that is over.
             ActorAlreadyExistsError: its name is taken (a ValueError, too).
         """
         self._signature.check(args, kwargs)

@@ -68,6 +68,7 @@ class RemoteFunction(Generic[P, Out_co]):
 
         Raises:
             TypeError: the arguments do not fit the function, as a local call would say, or cannot be pickled.
+            OwnerDiedError: a ref among them is of a session that is over.
         """
         self._signature.check(args, kwargs)
         exported = self._exported

@@ -21,6 +21,7 @@ def locals_of(refs: object) -> list[LocalObject]:
 
     Raises:
         ValueError: something else.
+        OwnerDiedError: one is of a session that is over.
     """
     if not isinstance(refs, (list, tuple)):
         raise ValueError(
@@ -39,7 +40,7 @@ def locals_of(refs: object) -> list[LocalObject]:
 
 
 def check_homes(found: Sequence[LocalObject]) -> None:
-    """Raises ValueError if one is of a session that is over."""
+    """Raises OwnerDiedError if one is of a session that is over."""
     if found:
         references = current.check_home(found[0]).references
         for local in found:
@@ -68,6 +69,7 @@ def check_wait(refs: object, num_returns: object, timeout: float | None) -> list
     Raises:
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
+        OwnerDiedError: one is of a session that is over.
     """
     current.check_started()
     if isinstance(refs, ObjectRef):
@@ -126,6 +128,7 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
 
     Raises:
         TypeError: not a ref.
+        OwnerDiedError: it is of a session that is over.
     """
     current.check_started()
     if not isinstance(ref, ObjectRef):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from asyncray.runtime.current import over
+from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.serialization import Serialized, find_culprit, serialize
 
@@ -18,17 +20,23 @@ NO_ARGUMENTS = serialize(((), {})).pickled
 Place = tuple[int | str, int]
 
 
-def pack(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str) -> tuple[Serialized, list[bytes] | None]:
+def pack(
+    args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, home: References
+) -> tuple[Serialized, list[bytes] | None]:
     """The pickled arguments, and the IDs of the objects among them.
+
+    Args:
+        home: the session's references.
 
     Raises:
         TypeError: an argument cannot be pickled; tells which part of which argument.
+        OwnerDiedError: a ref that is an argument itself is of a session that is over.
     """
     dependencies: list[bytes] | None = None
     content: tuple[Any, ...] = (args, kwargs)
     for argument in (*args, *kwargs.values()) if kwargs else args:
         if type(argument) is ObjectRef:
-            content, dependencies = _take_out(args, kwargs)
+            content, dependencies = _take_out(args, kwargs, home)
             break
     try:
         return serialize(content), dependencies
@@ -36,7 +44,7 @@ def pack(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str) -> tuple[Se
         raise _explain(args, kwargs, callee, error) from error
 
 
-def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], list[bytes]]:
+def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any], home: References) -> tuple[tuple[Any, ...], list[bytes]]:
     numbers: dict[bytes, int] = {}
     places: list[Place] = []
     plain_args = list(args)
@@ -44,12 +52,19 @@ def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
     for index, argument in enumerate(args):
         if type(argument) is ObjectRef:
             plain_args[index] = None
-            places.append((index, numbers.setdefault(argument.binary(), len(numbers))))
+            places.append((index, numbers.setdefault(_id_of(argument, home), len(numbers))))
     for name, argument in kwargs.items():
         if type(argument) is ObjectRef:
             plain_kwargs[name] = None
-            places.append((name, numbers.setdefault(argument.binary(), len(numbers))))
+            places.append((name, numbers.setdefault(_id_of(argument, home), len(numbers))))
     return (tuple(plain_args), plain_kwargs, places), list(numbers)
+
+
+def _id_of(ref: ObjectRef[Any], home: References) -> bytes:
+    local = ref._local
+    if local.home is not home:
+        raise over(local)
+    return local.id
 
 
 def _explain(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: Exception) -> Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from asyncray.exceptions import AsyncraySystemError
+from asyncray.exceptions import AsyncraySystemError, OwnerDiedError
 from asyncray.runtime.references import LocalObject, References
 
 
@@ -62,13 +62,19 @@ def check_home(local: LocalObject) -> Session:
     """The session that an object belongs to.
 
     Raises:
-        ValueError: it is over.
+        OwnerDiedError: it is over.
         AsyncraySystemError: there is no session at all, and none is started implicitly.
     """
     if session is not None and local.home is session.references:
         return session
     check_started()
-    raise ValueError(
+    raise over(local)
+
+
+def over(local: LocalObject) -> OwnerDiedError:
+    """What to raise for an object whose session is over."""
+    return OwnerDiedError(
         f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "
-        "the session in which they were made."
+        "the session in which they were made.",
+        object_id=local.id.hex(),
     )

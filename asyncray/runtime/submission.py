@@ -160,7 +160,7 @@ class Submitter:
         parent = None if task is None else task.id
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
-        value, dependencies = pack(args, kwargs, name)
+        value, dependencies = pack(args, kwargs, name, self._references)
         if self._values.is_large(value):
             ref = self._access.put_serialized(value)
             return (OBJECT, None, [*(dependencies or ()), ref.binary()], None, parent), (args, kwargs, ref)

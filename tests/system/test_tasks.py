@@ -21,15 +21,19 @@ from asyncray.api.function import RemoteFunction
 from asyncray.exceptions import (
     AsyncraySystemError,
     GetTimeoutError,
+    OwnerDiedError,
     TaskCancelledError,
     TaskError,
     WorkerCrashedError,
 )
 from asyncray.runtime.runtime import require
+from tests.system import actors
 from tests.system.bell import Bell
 
 pytestmark = pytest.mark.usefixtures("node")
 DEADLINE = 20.0
+
+Log: Any = actors.Log
 
 
 def get(refs: Any, timeout: float = DEADLINE) -> Any:
@@ -852,17 +856,38 @@ def test_ten_sessions_with_functions_from_before() -> None:
         assert not ray.is_initialized()
         ray.init(num_cpus=1)
         assert get(add.remote(i, 1)) == i + 1
-    uses: list[Callable[[Any], object]] = [ray.get, lambda ref: ray.wait([ref]), ray.cancel, lambda ref: ref.future()]
+
+
+def test_refs_of_an_earlier_session() -> None:
+    old = add.remote(1, 1)
+    get(old)
+    ray.shutdown()
+    ray.init(num_cpus=1)
+    new = ray.put(1)
+
+    async def wait_for(ref: Any) -> Any:
+        return await ref
+
+    log = Log.remote()
+    uses: list[Callable[[Any], object]] = [
+        ray.get, lambda ref: ray.get([new, ref]), lambda ref: ray.wait([ref]), lambda ref: ray.wait([new, ref]),
+        ray.cancel, lambda ref: ref.future(), lambda ref: asyncio.run(wait_for(ref)),
+        lambda ref: asyncio.run(asyncray.get([ref])), lambda ref: asyncio.run(asyncray.wait([ref])),
+        lambda ref: add.remote(ref, 1), lambda ref: add.remote(new, b=ref), Log.remote,
+        Log.options(name="named").remote, log.add.remote,
+    ]  # fmt: skip
     for use in uses:
-        with pytest.raises(ValueError, match="belongs to another session"):
+        with pytest.raises(OwnerDiedError, match="belongs to another session") as caught:
             use(old)
+        assert caught.value.object_id == old.hex()
+    assert get([add.remote(new, b=1), log.add.remote(new)]) == [2, 1]
 
 
 def test_the_first_use_starts_a_node() -> None:
     nonsense: Any = 1
     ref = add.remote(1, 1)
     ray.shutdown()
-    with pytest.raises(ValueError, match="belongs to another session"):
+    with pytest.raises(OwnerDiedError, match="belongs to another session"):
         ray.get(ref)
     assert not ray.is_initialized()
     ray.set_auto_init(False)
