@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,20 @@ async def test_arguments_are_refused_in_both_faces_before_anything_starts() -> N
     assert not ray.is_initialized()
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "long" * 30])
+async def test_a_directory_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setenv("ASYNCRAY_TMPDIR", str(tmp_path / name))
+        with pytest.raises(OSError, match=rf"The session directory {tmp_path / name}.*Set ASYNCRAY_TMPDIR"):
+            ray.init()
+        with pytest.raises(OSError, match="Set ASYNCRAY_TMPDIR"):
+            await asyncray.init()
+    assert not ray.is_initialized()
+    with ray.init(num_cpus=1):
+        assert ray.get(add.remote(1, 2)) == 3
+
+
 async def test_an_empty_dict_is_no_address() -> None:
     nowhere: Any = {}
     with ray.init(nowhere, num_cpus=1):
@@ -60,12 +75,14 @@ async def test_an_empty_dict_is_no_address() -> None:
         assert (await asyncray.cluster_resources())["CPU"] == 1
 
 
-def test_a_second_init_changes_nothing() -> None:
+async def test_a_second_init_changes_nothing() -> None:
     logger = logging.getLogger("asyncray")
     level = logger.level
     context = ray.init(num_cpus=1)
     with pytest.raises(RuntimeError, match="init twice"):
         ray.init()
+    with pytest.raises(RuntimeError, match="init twice"):
+        await asyncray.init()
     again = ray.init(num_cpus=3, ignore_reinit_error=True, logging_level=level + 1)
     assert again.address_info == context.address_info
     assert ray.cluster_resources()["CPU"] == 1
