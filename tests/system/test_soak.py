@@ -16,7 +16,7 @@ import pytest
 import asyncray
 import asyncray.sync as ray
 from asyncray.runtime.runtime import require
-from tests.system.test_chaos import Register, add, settled, tree
+from tests.system.test_chaos import Register, add, settled, total, tree
 
 pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("nothing_left")]
 
@@ -35,7 +35,7 @@ def round_of_work() -> None:
     assert ray.get(tree.remote(6)) == 64
     big = [ray.put(np.zeros(300_000)) for _ in range(4)]
     assert len(ray.get(big)) == 4
-    assert ray.wait([add.remote(ref, 1) for ref in big], num_returns=4)[1] == []
+    assert ray.wait([total.remote(ref) for ref in big], num_returns=4)[1] == []
     actor = ray.remote(Register).remote()
     assert ray.get([actor.add.remote(i) for i in range(500)])[-1] == 500
     named = ray.remote(Register).options(name="soak", get_if_exists=True).remote()
