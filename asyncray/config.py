@@ -21,8 +21,11 @@ def _number(name: str, default: float) -> float:
 INLINE_LIMIT = int(_number("INLINE_LIMIT", 100 * 1024))
 """Values up to this size travel inside messages: below it a copy is cheaper than a round trip for an allocation."""
 
-FRAME_LIMIT = 128 * 1024 * 1024
-"""The largest frame that a peer may send: a pickled function may have 95 MB."""
+FRAME_LIMIT = 512 * 1024 * 1024
+"""The largest frame that a peer may send: a pickled function has up to 95 MB, 4,000 small arguments up to 400 MB."""
+
+ARGUMENTS_LIMIT = 400 * 1024 * 1024
+"""What all small values among the arguments of one call may add up to."""
 
 GREETING_LIMIT = 1024 * 1024
 """The largest frame before the greeting is accepted: it holds paths and names, nothing of the user's."""

@@ -336,7 +336,10 @@ class Scheduler:
     def returned(self, worker: Worker, tasks: Iterable[Task]) -> None:
         """A worker gives back what it has not started. In front again, in the old order."""
         for task in reversed(list(tasks)):
-            if worker.inflight.pop(task.id, None) is None:
+            if worker.nested.pop(task.id, None) is not None:
+                if task.lease is not None and task.lease.grant.held:
+                    self.resources.release(task.lease.grant)
+            elif worker.inflight.pop(task.id, None) is None:
                 continue
             worker.backlog -= task.estimate
             task.estimate = 0.0
@@ -359,7 +362,8 @@ class Scheduler:
             lease.blocked[task_id] = times - 1
         elif times and not lease.blocked:
             self.resources.reclaim(lease.grant)
-            self.blocked_workers.pop(lease.worker, None)
+            if lease.worker.lease is lease:  # else it is a nested task's, and the worker still waits
+                self.blocked_workers.pop(lease.worker, None)
 
     def worker_gone(self, worker: Worker) -> tuple[list[Task], list[Task]]:
         """The process ended: (tasks that had started, tasks that had not). All its resources are free."""
@@ -425,6 +429,8 @@ class Scheduler:
                 assert lease.grant.held, f"{lease} holds nothing"
                 assert lease.worker.lease is lease, f"{lease} is not its worker's"
                 assert lease.worker.inflight or shape.count, f"{lease} has nothing to do"
+        waiting = {w for w in self.pool.workers.values() if w.lease and w.lease.shape and w.lease.blocked}
+        assert waiting == set(self.blocked_workers), f"{waiting} wait, not {set(self.blocked_workers)}"
         for worker in self.pool.workers.values():
             for task in (*worker.inflight.values(), *worker.nested.values()):
                 assert task.worker is worker, f"{task} is at {worker} and does not know"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
@@ -23,7 +24,10 @@ from asyncray.core.states import OVER, QUEUED, SENT, UNRESOLVED, WAITING
 from asyncray.core.store import Store
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
-from asyncray.messages import ERROR, FAULT, SHARED, STOP_TASK
+from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, STOP_TASK
+
+_MANY = 1000
+"""Fewer small arguments than this are no large message, whatever they are."""
 
 Value = tuple[int, Any, Sequence[bytes] | None]
 """kind, payload, IDs of the refs inside."""
@@ -156,12 +160,29 @@ class Work:
         return False
 
     def _ready(self, task: Task) -> None:
-        if self._fail_by_dependency(task):
+        if self._fail_by_dependency(task) or (len(task.dependencies) > _MANY and self._fail_by_size(task)):
             return
         if task.actor is None or task.constructs:
             self.scheduler.enqueue(task)
         else:
             self.actors.dependencies_ready(task)
+
+    def _fail_by_size(self, task: Task) -> bool:
+        """Ends a task whose arguments would not fit in one message."""
+        small = [entry.payload for entry in task.dependencies if entry.kind in (PLAIN, BUFFERS)]
+        size = sum(len(payload) if type(payload) is bytes else sum(map(len, payload)) for payload in small)
+        if size <= ARGUMENTS_LIMIT:
+            return False
+        message = (
+            f"The arguments of {task.template.name} are {len(small)} small objects of {size >> 20} MiB in all; "
+            f"{ARGUMENTS_LIMIT >> 20} MiB are possible. Pass them as one list of refs, and get them inside."
+        )
+        fault = ["AsyncraySystemError", {"message": message}]
+        if task.actor is not None and task.constructs:
+            self._constructor_failed(task.actor, FAULT, fault)
+        else:
+            self.finish(task, FAULT, fault)
+        return True
 
     def _resolved(self, task: Task, entry: ObjectEntry) -> None:
         """One of its dependencies is there."""
@@ -317,17 +338,15 @@ class Work:
         task = self.tasks.get(task_id)
         if task is None:
             return
-        family = [task]
+        family = [] if task.constructs else [task]  # actors are killed, not cancelled, with what they have submitted
         if recursive:
             for member in family:  # grows meanwhile
-                family += (member.children or {}).values()
+                family += (child for child in (member.children or {}).values() if not child.constructs)
         for member in reversed(family):
             member.spoiled = recursive
             self._cancel_one(member, force)
 
     def _cancel_one(self, task: Task, force: bool) -> None:
-        if task.constructs:
-            return  # actors are killed, not cancelled
         task.cancelled = True
         if task.state in (WAITING, QUEUED):
             self.finish(task, FAULT, task.cancelled_fault())
@@ -335,7 +354,7 @@ class Work:
             self._stop(task, task.worker, force)
 
     def _stop(self, task: Task, worker: Worker, force: bool) -> None:
-        running = task.id in worker.nested or next(iter(worker.inflight), None) == task.id
+        running = next(iter(worker.inflight), None) == task.id  # a nested one would take those with it that wait
         if force and task.actor is None and running:
             self.scheduler.pool.kill(worker, "a task was cancelled by force", self.scheduler.now)
         elif worker.client is not None:
@@ -349,7 +368,8 @@ class Work:
 
     def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
         """RETURNED: the worker has not started these and will not."""
-        found = [task for task_id in task_ids if (task := worker.inflight.get(task_id)) is not None]
+        sent = [worker.inflight.get(task_id) or worker.nested.get(task_id) for task_id in task_ids]
+        found = [task for task in sent if task is not None]
         self.scheduler.returned(worker, found)
         for task in found:
             if task.cancelled and task.state == QUEUED:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asyncray.core.outbox import KillWorker
-from asyncray.ids import TASK_SIZE
-from asyncray.messages import CANCEL, DONE, DONE_MANY, FAILED, PLAIN, RETURNED, SHARED, SUBMIT
+from asyncray.ids import FIRST_RETURN, PUT_INDEX, TASK_SIZE
+from asyncray.messages import BUFFERS, CANCEL, DONE, DONE_MANY, FAILED, PLAIN, PUT, RETURNED, SHARED, SUBMIT
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -281,6 +281,42 @@ def test_children_are_cancelled_with_their_parent_if_wanted(recursive: bool) -> 
     assert driver.error(ref) == "TaskCancelledError"
     assert len(world.machine.work.tasks) == (0 if recursive else 1)
     world.end()
+
+
+def test_an_actor_is_not_cancelled_with_the_task_that_made_it() -> None:
+    """Nor what its constructor has submitted: it would fail by that."""
+    world = World(CPU=3)
+    driver = world.driver()
+    moon = Recipe(extra=("moon", 1))
+    actor = Recipe(steps=(("spawn", moon),), detached=True, restarts=1)
+    ref = driver.submit(steps=(("make", actor), ("spawn", moon), ("get", 0)))
+    world.settle()
+    assert len(world.machine.work.tasks) == 4
+    world.order(CANCEL, ref[:TASK_SIZE], False, True)
+    world.settle()
+    assert driver.error(ref) == "TaskCancelledError"
+    (made,) = world.machine.actors.table.values()
+    assert made.state == "alive"
+    assert len(world.machine.work.tasks) == 2  # the constructor, for it may run again, and what it has submitted
+
+
+def test_arguments_that_fit_in_no_message_fail_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncray.core.work._MANY", 2)
+    monkeypatch.setattr("asyncray.core.work.ARGUMENTS_LIMIT", 250)
+    world = World(CPU=1)
+    driver = world.driver()
+    refs = []
+    for kind, payload in ((PLAIN, b"x" * 100), (BUFFERS, [b"x" * 50, b"x" * 50]), (PLAIN, b"x" * 100)):
+        refs.append(driver.next_id() + PUT_INDEX)
+        driver.send((PUT, refs[-1], kind, payload, None), [refs[-1]])
+    number = driver.template(Recipe().spec("call"))
+    task = driver.next_id()
+    driver.send((SUBMIT, task, number, PLAIN, b"", refs, None, None), [task + FIRST_RETURN])
+    world.talk()
+    fault = world.machine.objects.table[task + FIRST_RETURN].payload
+    assert fault[0] == "AsyncraySystemError"
+    assert "3 small objects" in fault[1]["message"]
+    assert not world.machine.work.tasks
 
 
 def test_a_cancelled_task_that_comes_back_unstarted_is_over() -> None:
