@@ -14,6 +14,7 @@ from typing import Any, Self
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
 from asyncray.exceptions import AsyncrayError
+from asyncray.io.interrupts import Deferrable, uninterrupted
 from asyncray.messages import OUTPUT
 from asyncray.runtime import current, launch
 from asyncray.runtime.printing import Printer
@@ -166,20 +167,22 @@ def shutdown() -> None:
     """
     global _driver
     with _lock:
-        driver, _driver = _driver, None
+        driver = _driver
         if driver is None:
             return
         current.session = None
-        runtime = driver.runtime
-        if runtime.waiters.broken is None:
-            try:
-                runtime.request("goodbye", deadline=GOODBYE_DEADLINE)
-            except (AsyncrayError, TimeoutError):
-                pass  # the node is gone already, or stuck
-        runtime.stop(STOP_DEADLINE)
-        driver.printer.close(STOP_DEADLINE)
-        if driver.node is not None:
-            driver.node.wait()
+        try:
+            if driver.runtime.waiters.broken is None:
+                driver.runtime.request("goodbye", deadline=GOODBYE_DEADLINE)
+        except (AsyncrayError, TimeoutError):
+            pass  # the node is gone already, or stuck
+        finally:
+            with uninterrupted():  # an impatient Ctrl-C must not leave the node behind
+                driver.runtime.stop(STOP_DEADLINE)
+                driver.printer.close(STOP_DEADLINE)
+                if driver.node is not None:
+                    driver.node.wait()
+                _driver = None
     _leave_sigterm()
 
 
@@ -189,16 +192,19 @@ def handle_sigterm() -> None:
     Only the main thread may say so, and a program that has its own handler is not disturbed.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _exit_by_signal)
+        signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def _leave_sigterm() -> None:
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _exit_by_signal:
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_by_signal(number: int, frame: FrameType | None) -> None:
     sys.exit(number)
+
+
+_on_sigterm = Deferrable(_exit_by_signal)
 
 
 def _start_implicitly() -> None:
@@ -215,7 +221,7 @@ def set_auto_init(enabled: bool) -> None:
 def _hold_sigterm() -> None:
     """Before a fork. A SIGTERM that comes to the child before it has left our handler would be lost."""
     global _mask
-    if signal.getsignal(signal.SIGTERM) is _exit_by_signal:
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
         _mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 

@@ -76,6 +76,9 @@ class Channel:
         os.set_blocking(self._wake_write, False)
         self._anyone_waiting = anyone_waiting
         self._baton = threading.Lock()  # held by the thread that reads
+        self._reader: int | None = None  # that thread
+        self._writer: int | None = None  # the thread that has the send lock
+        self._again = False  # and that is to look once more what there is
         self._wanted = False  # another thread would like to read
         self._take_over = False  # the io thread is to read, and not to wait for others to do so
         self._readings = 0
@@ -130,19 +133,34 @@ class Channel:
         return self._write()
 
     def _write(self) -> bool:
-        with self._send_lock:
-            messages = self._collect()
-            if not messages and not self._unsent:
-                return False
-            self._send()
-            for start in range(0, len(messages), _FRAME_MESSAGES):
-                idle = not self._unsent
-                self._unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
-                if idle:
-                    self._send()
-            if self._unsent:
-                self._wake()
+        me = threading.get_ident()
+        if self._writer == me:  # a finalizer that the garbage collector runs in the middle of this
+            self._again = True
             return True
+        with self._send_lock:
+            self._writer = me
+            try:
+                written = self._write_posted()
+                while self._again:
+                    self._again = False
+                    written |= self._write_posted()
+                return written
+            finally:
+                self._writer = None
+
+    def _write_posted(self) -> bool:
+        messages = self._collect()
+        if not messages and not self._unsent:
+            return False
+        self._send()
+        for start in range(0, len(messages), _FRAME_MESSAGES):
+            idle = not self._unsent
+            self._unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
+            if idle:
+                self._send()
+        if self._unsent:
+            self._wake()
+        return True
 
     def _send(self) -> None:
         unsent = self._unsent
@@ -188,6 +206,7 @@ class Channel:
         self._hot = True  # no pokes any more: the pipe is gone
         self._ended = True
         self._send_lock = threading.Lock()  # a thread that was left behind may have held it
+        self._writer = None
         self._socket.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -212,24 +231,41 @@ class Channel:
         Returns:
             False if the time was over first.
         """
-        if not self._baton.acquire(False):
-            self._wanted = True
-            return otherwise(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._readings += 1
+        taken: list[bool] = []
         try:
-            if soon and not done():
-                self._keep_vigil(done)
-            while not done() and not self._ended and not self._stopping:
-                if deadline is not None and time.monotonic() >= deadline:
+            # In one call: should a signal handler raise, then before it or after it, and the baton is not lost.
+            taken.extend(map(self._baton.acquire, (False,)))
+            if taken[0]:
+                self._reader = threading.get_ident()
+                self._readings += 1
+                if not self._read_on(done, timeout, soon):
                     return done()
-                self._turn(deadline)
+            else:
+                self._wanted = True
         finally:
-            self._baton.release()
-            if self._ended or self._stopping or self._anyone_waiting():
-                self._take_over = True  # others wait: the io thread should not wait for us to come back
-                self._wake()
+            if taken and taken[0]:
+                self._reader = None
+                self._baton.release()
+                if self._ended or self._stopping or self._anyone_waiting():
+                    self._take_over = True  # others wait: the io thread should not wait for us to come back
+                    self._wake()
         return done() or otherwise(timeout)
+
+    def _read_on(self, done: Callable[[], bool], timeout: float | None, soon: bool) -> bool:
+        """False if the time is over."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if soon and not done():
+            self._keep_vigil(done)
+        while not done() and not self._ended and not self._stopping:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            self._turn(deadline)
+        return True
+
+    @property
+    def is_reading(self) -> bool:
+        """True in the thread that reads, in what it calls: in a finalizer, say. It cannot wait for what it reads."""
+        return self._reader == threading.get_ident()
 
     def _keep_vigil(self, done: Callable[[], bool]) -> None:
         """Looks awake for what may come soon, unless that was in vain lately."""
@@ -252,8 +288,9 @@ class Channel:
             left = int((deadline - time.monotonic()) * 1000) + 1
             wait = left if wait is None else min(wait, left)
         if bool(self._unsent) != self._writing:
-            self._writing = not self._writing
-            self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._writing else 0))
+            writing = not self._writing
+            self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if writing else 0))
+            self._writing = writing  # last, for an interrupt may come in between
         events = self._poll.poll(wait)
         self._hot = True
         for descriptor, event in events:
@@ -318,12 +355,16 @@ class Channel:
     def _keep_reading(self) -> bool:
         """Reads until another thread would like to. False at the end of the stream."""
         with self._baton:
-            self._wanted = False
-            while not self._wanted:
-                if self._stopping or self._ended:
-                    return False
-                self._turn()
-            return True
+            self._reader = threading.get_ident()
+            try:
+                self._wanted = False
+                while not self._wanted:
+                    if self._stopping or self._ended:
+                        return False
+                    self._turn()
+                return True
+            finally:
+                self._reader = None
 
     def _step_aside(self) -> None:
         """Lets threads that wait read for themselves, as long as one of them comes back within a millisecond."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.core.states import UNRESOLVED
-from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError
+from asyncray.exceptions import AsyncraySystemError, GetTimeoutError, LocalNodeDiedError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.channel import Channel
 from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNBLOCKED
@@ -96,13 +96,11 @@ class Access:
 
     def _subscribe(self, objects: Sequence[LocalObject]) -> bool:
         """Asks for values that would not come by themselves. True if there are any."""
-        wanted = []
-        for local in objects:
-            if local.kind == UNRESOLVED and not local.coming:
-                local.coming = True
-                wanted.append(local.id)
+        wanted = [local for local in objects if local.kind == UNRESOLVED and not local.coming]
         if wanted:
-            self._post((SUBSCRIBE, wanted))
+            self._post((SUBSCRIBE, [local.id for local in wanted]))
+            for local in wanted:  # after it: should an interrupt come in between, they are asked for again
+                local.coming = True
         return bool(wanted)
 
     def wait_in_thread(
@@ -127,6 +125,10 @@ class Access:
 
     def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
+        if self._channel.is_reading:
+            raise AsyncraySystemError(
+                "A finalizer (__del__) cannot wait for an object while its thread reads messages."
+            )
         self.flush()
         task = running_task()
         if task is not None and task.shield is not None:  # it may not be the one who reads, either

@@ -70,7 +70,7 @@ class References:
 
     def __init__(self, poke: Callable[[], None]) -> None:
         self._poke = poke
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
         self._ended: deque[LocalObject | Pin] = deque()
         self._holds: list[bytes] = []
         self._drops: dict[bytes, None] = {}
@@ -89,12 +89,12 @@ class References:
 
     def borrow(self, object_id: bytes) -> LocalObject:
         """A ref was made from a value: one more for an object that is known, or the first of a borrowed one."""
+        fresh = LocalObject(object_id, self, False)  # here, for memory that is asked for may start finalizers
         with self._lock:
-            local = self.table.get(object_id)
-            if local is not None:
+            local = self.table.setdefault(object_id, fresh)
+            if local is not fresh:
                 local.count += 1
                 return local
-            local = self.table[object_id] = LocalObject(object_id, self, False)
             if object_id in self._drops:
                 del self._drops[object_id]
             else:
@@ -133,10 +133,10 @@ class References:
         with self._lock:
             self._drain()
             count = len(posted)
-            messages: list[Message] = [(HOLD, self._holds)] if self._holds else []
-            self._holds = []
+            holds, self._holds = self._holds, []
             drops, self._drops = self._drops, {}
             unpins, self._unpins = self._unpins, []
+        messages: list[Message] = [(HOLD, holds)] if holds else []
         messages += [posted.popleft() for _ in range(count)]
         if drops:
             messages.append((DROP, list(drops)))

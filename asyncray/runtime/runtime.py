@@ -165,6 +165,9 @@ class Runtime:
         for message in messages:
             kind = message[0]
             if kind != VALUE:
+                if values:  # an answer that comes after a value finds it there
+                    self.waiters.resolved(values)
+                    values = []
                 handlers[kind](message)
                 continue
             _, object_id, value_kind, payload = message
@@ -253,7 +256,13 @@ class Runtime:
 
     def _wait_in_thread(self, replies: Sequence[LocalObject], timeout: float | None) -> bool:
         waiter = ThreadWaiter(len(replies), False)
-        return not self.waiters.register(waiter, replies) or self.access.await_in_thread(waiter, timeout)
+        if not self.waiters.register(waiter, replies):
+            return True
+        try:
+            return self.access.await_in_thread(waiter, timeout)
+        finally:
+            if not waiter.fired:
+                self.waiters.withdraw(waiter, replies)
 
 
 def require() -> Runtime:

@@ -87,7 +87,7 @@ class Waiters:
     """Registers waiters and fires them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
         self._all: set[Waiter] = set()
         self.broken: str | None = None
 

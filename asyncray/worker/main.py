@@ -12,6 +12,7 @@ import sys
 import traceback
 
 from asyncray.config import STOP_DEADLINE
+from asyncray.io.interrupts import Deferrable
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.executor import Executor
@@ -33,7 +34,7 @@ def work(number: int, address: str) -> int:
     current.session = runtime
     current.start_implicitly = None  # set by the faces, where the zygote has loaded them: a worker starts no node
     runtime.workplace = executor
-    signal.signal(signal.SIGINT, executor.interrupted)
+    signal.signal(signal.SIGINT, Deferrable(executor.interrupted))
     surroundings.mark_output()
     faulthandler.enable(2)
     runtime.start()

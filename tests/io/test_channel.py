@@ -247,6 +247,79 @@ def test_an_interrupt_leaves_no_half_message(client: Client) -> None:
     signal.signal(signal.SIGINT, old)
 
 
+def test_a_handler_that_raises_while_somebody_reads_loses_nothing(client: Client) -> None:
+    """A time limit goes off at any moment of request and answer: the next one is served all the same."""
+
+    class TimeIsOver(Exception):
+        pass
+
+    def handle(number: int, frame: object) -> None:
+        if waiting:
+            raise TimeIsOver
+
+    def answer() -> None:
+        answered = 0
+        while answered < 3000:
+            asked = client.daemon.hear(1)
+            client.daemon.socket.sendall(encode(asked))
+            answered += len(asked)
+
+    waiting = False
+    old = signal.signal(signal.SIGALRM, handle)
+    answers = threading.Thread(target=answer)
+    answers.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for number in range(1, 3001):
+            client.posted.append((number,))
+            while len(client.received) < number:
+                try:
+                    waiting = True
+                    client.channel.flush()
+                    client.wait(number, soon=bool(number % 2))
+                    waiting = False
+                except TimeIsOver:
+                    waiting = False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    answers.join(DEADLINE)
+    assert [message[0] for message in client.received] == list(range(1, 3001))
+
+
+def test_a_finalizer_may_post_and_flush_in_the_middle_of_a_flush(client: Client) -> None:
+    collect = client.channel._collect
+    once = [True]
+
+    def collect_and_finalize() -> list[Any]:
+        messages = collect()
+        if once:
+            once.clear()
+            client.posted.append((2,))
+            client.channel.flush()
+        return messages
+
+    client.channel._collect = collect_and_finalize
+    client.posted.append((1,))
+    client.channel.flush()
+    assert client.daemon.hear(2) == [[1], [2]]
+
+
+def test_who_reads_cannot_wait_for_what_it_reads(client: Client) -> None:
+    inside: list[bool] = []
+    receive = client.channel._received
+
+    def look(messages: list[Any]) -> None:
+        inside.append(client.channel.is_reading)
+        receive(messages)
+
+    client.channel._received = look
+    client.daemon.socket.sendall(encode([(1,)]))
+    assert client.wait(1)
+    assert inside == [True]
+    assert not client.channel.is_reading
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_leaves_the_stream_to_its_parent(client: Client) -> None:
     pid = os.fork()
