@@ -45,6 +45,11 @@ _Node = tuple[bytes | None, bytes | None, str, int, int, bool]
 # Longer chains are code that loops over retries with `raise ... from`; the text has all of it anyway.
 _MAX_NODES = 32
 
+# An error that is larger than this is data, and its way is no way for data: it would break the stream it travels on.
+_LONGEST_TEXT = 1_000_000
+_LONGEST_LINE = 10_000
+_LARGEST_EXCEPTION = 32 * 1024 * 1024
+
 _PACKAGE = exceptions.__file__.removesuffix("exceptions.py")
 
 _SYSTEM_ERRORS: dict[str, type[AsyncrayError]] = {
@@ -79,7 +84,7 @@ def dump_task_error(
     chain = _chain(cause)
     index = {id(linked): i for i, linked in enumerate(chain)}
     nodes = [_dump_node(linked, index, dumps) for linked in chain]
-    payload = [_format(exc, skip_frames), function_name, pid, ip, actor_repr, nodes]
+    payload = [_cut(_format(exc, skip_frames), _LONGEST_TEXT), function_name, pid, ip, actor_repr, nodes]
     # Messages with file names may hold lone surrogates, which UTF-8 refuses.
     return cast(bytes, msgpack.packb(payload, unicode_errors="surrogatepass"))
 
@@ -143,13 +148,16 @@ def _links(exc: BaseException) -> tuple[BaseException | None, BaseException | No
 
 def _dump_node(exc: BaseException, index: dict[int, int], dumps: Callable[[object], bytes]) -> _Node:
     pickled = state = None
-    about = _one_line(exc)
+    about = _cut(_one_line(exc), _LONGEST_LINE)
     try:
         pickled = dumps(exc)
         cls = type(exc)
         constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
         if constructs and not issubclass(cls, TaskError):
             state = dumps((cls, *exception_state(exc)))
+        if len(pickled) + len(state or b"") > _LARGEST_EXCEPTION:
+            about = f"{about} (it takes {len(pickled) >> 20} MiB pickled: too much for an error)"
+            pickled = state = None
     except Exception as error:  # user code pickles itself
         about = f"{about} ({_one_line(error)})"
     cause, context = (index.get(id(linked), -1) for linked in _links(exc))
@@ -199,6 +207,13 @@ def _chain_is_told(exc: BaseException) -> bool:
     cause, context = _links(exc)
     remote_cause, remote_context = _links(exc.cause)
     return (cause is exc.cause or cause is remote_cause) and (context is None or context is remote_context)
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning and the end of a text that is too long."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n... {len(text) - most} characters are left out ...\n{text[-(most // 2) :]}"
 
 
 def _one_line(exc: BaseException) -> str:

@@ -88,7 +88,7 @@ class Submitter:
         """Describes a function with its options, once; returns the number to submit with."""
         from hashlib import blake2b  # start-up cost, as above
 
-        digest = blake2b(msgpack.packb(spec), digest_size=16).digest()
+        digest = blake2b(msgpack.packb(spec, unicode_errors="surrogatepass"), digest_size=16).digest()
         number = self._templates.get(digest)
         if number is None:
             with self._lock:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import AsyncraySystemError, ObjectStoreFullError
+from asyncray.io.interrupts import uninterrupted
 from asyncray.messages import ABANDON, BUFFERS, ERROR, FAULT, PLAIN, SHARED, Message
+from asyncray.runtime.context import running_task
 from asyncray.runtime.errors import load_task_error, system_error, task_error_text
 from asyncray.runtime.references import Pin, References
 from asyncray.runtime.serialization import Serialized, deserialize, layout, parse
@@ -74,7 +77,8 @@ class Values:
         size, parts = layout(value)
         segment, offset, warm = self._allocate(size)
         try:
-            copy_parts(self.segments.writable(segment), offset, parts, warm)
+            with _unbroken():  # room is given up only when nobody writes there: copying takes two threads
+                copy_parts(self.segments.writable(segment), offset, parts, warm)
         except OSError as error:
             self._post((ABANDON, segment, offset))
             raise ObjectStoreFullError(f"Writing {size} bytes to shared memory failed: {error}") from error
@@ -125,6 +129,12 @@ class Values:
         """Unmaps what is not viewed any more."""
         if self._segments is not None:
             self._segments.close()
+
+
+def _unbroken() -> AbstractContextManager[None]:
+    """Neither signals nor cancelling interrupt this thread."""
+    task = running_task()
+    return uninterrupted() if task is None or task.shield is None else task.shield
 
 
 def load_fault(payload: Any) -> Exception:

@@ -32,6 +32,7 @@ class AsyncHost(ActorHost):
         self._flushing = False
         self._waiting: deque[Message] = deque()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._unstarted: dict[bytes, Message] = {}  # calls whose asyncio task has not made its first step
         self._leaving: str | None = None
 
     def construct(self) -> None:
@@ -85,9 +86,11 @@ class AsyncHost(ActorHost):
         waiting, tasks = self._waiting, self._tasks
         while waiting and len(tasks) < self.concurrency and self.ending is None:
             message = waiting.popleft()
+            self._unstarted[message[1]] = message
             tasks[message[1]] = self._loop.create_task(self._call(message))
 
     async def _call(self, message: Message) -> None:
+        del self._unstarted[message[1]]
         invocation, runner = self.begin(message), self.process.runner
         enter(invocation.context)
         reply: Message | None = None
@@ -136,11 +139,13 @@ class AsyncHost(ActorHost):
             if context is not None:
                 context.cancelled = True
             else:  # a task that is cancelled before its first step makes none
+                self.process.runner.discard(self._unstarted.pop(task_id))
                 self._over(task_id, self.process.runner.cancelled(task_id), None)
             return
         for message in self._waiting:
             if message[1] == task_id:
                 self._waiting.remove(message)
+                self.process.runner.discard(message)
                 self._post(self.process.runner.cancelled(task_id), None)
                 return
 

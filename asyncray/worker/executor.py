@@ -16,7 +16,6 @@ import threading
 from time import perf_counter_ns
 from typing import Any, NoReturn
 
-from asyncray.io.channel import Channel
 from asyncray.messages import (
     CONSTRUCT,
     DEFINE,
@@ -42,6 +41,7 @@ from asyncray.worker.nesting import NestedTask
 from asyncray.worker.running import Invocation, Runner
 from asyncray.worker.surroundings import Surroundings
 
+_WORK = (RUN, RUN_NESTED, CONSTRUCT, INVOKE)
 _FLUSH_NANOSECONDS = 500_000
 _AGAIN_SECONDS = 0.01
 """An interrupt that came at a bad moment is tried again after this."""
@@ -102,17 +102,22 @@ class Executor:
             self._return([message])
 
     def _return(self, messages: list[Message]) -> None:
-        tasks = [message[1] for message in messages if message[0] in (RUN, CONSTRUCT, INVOKE)]
+        tasks = []
+        for message in messages:
+            if message[0] in _WORK:
+                tasks.append(message[1])
+                self.runner.discard(message)
+            elif message[0] == EXIT:
+                self.inbox.put(message)
         if tasks:
             self.runtime.post((RETURNED, tasks))
-        for message in messages:
-            if message[0] == EXIT:
-                self.inbox.put(message)
 
     def _stop(self, task_id: bytes) -> None:
         if self.host is not None and self.host.stop(task_id):
             return
-        if self.inbox.remove(task_id):
+        message = self.inbox.remove(task_id)
+        if message is not None:
+            self.runner.discard(message)
             self.runtime.post(self.runner.cancelled(task_id))
             return
         nested = self._nested.get(task_id)
@@ -138,7 +143,8 @@ class Executor:
     def _run_nested(self, message: Message) -> None:
         with self._nesting:
             if self.leaving is not None:
-                return  # the daemon is told that this process ends, and gives the task to another
+                self._return([message])  # the process is about to end
+                return
             invocation = Invocation(message, self.definitions[message[2]], True)
             nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
             nested.start(self._nested_thread)
@@ -149,9 +155,6 @@ class Executor:
         """SIGINT: the running task is cancelled, if it is still the one that was meant."""
         running = self._running
         if running is None or running.id not in self._stops:
-            return
-        if sys._getframe(1).f_code is Channel.read_until.__code__:  # in between two lines that belong together, maybe
-            self._interrupt_later(running.id)
             return
         self._stops.discard(running.id)
         raise KeyboardInterrupt
@@ -276,9 +279,9 @@ class Executor:
             reply, keep = self.runner.failed(invocation, error, skip_frames=2)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
+        del self._nested[invocation.id]  # first: the daemon may send it here again as soon as it knows
         self.runtime.references.posted.append(reply)
         del keep
-        del self._nested[invocation.id]
         self.runtime.flush()
 
     def _become_actor(self, message: Message) -> None:

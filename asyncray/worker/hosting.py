@@ -218,6 +218,7 @@ class ThreadedHost(ActorHost):
             self._pool.submit(self._run_one, message)
         except RuntimeError:  # it is shut down: what ends the actor ends its calls, too
             self._queued.discard(message[1])
+            self.process.runner.discard(message)
         return True
 
     def _run_one(self, message: Message) -> None:
@@ -226,6 +227,7 @@ class ThreadedHost(ActorHost):
             self._queued.remove(message[1])
         except KeyError:  # cancelled
             del self.running[message[1]]
+            self.process.runner.discard(message)
             return
         if self.ending is not None:
             return

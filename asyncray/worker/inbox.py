@@ -54,14 +54,16 @@ class Inbox:
         except Empty:
             return messages
 
-    def remove(self, task_id: bytes) -> bool:
-        """Takes out one task. False if it was started, or never came."""
+    def remove(self, task_id: bytes) -> Message | None:
+        """Takes out one task. None if it was started, or never came."""
+        found = None
         with self._lock:
-            messages = self.drain()
-            for message in messages:
-                if message[1] != task_id:
+            for message in self.drain():
+                if message[1] == task_id:
+                    found = message
+                else:
                     self._queue.put(message)
-        return any(message[1] == task_id for message in messages)
+        return found
 
     def close(self) -> list[Message]:
         """Takes no work in any more; returns what is there."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from asyncray.messages import DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
+from asyncray.messages import ABANDON, DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
 from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.errors import dump_task_error
@@ -24,6 +24,9 @@ from asyncray.runtime.values import inline
 from asyncray.worker.definitions import Definition
 
 NONE = serialize(None).pickled
+
+_MOST_INLINE = 16 * 1024 * 1024
+"""Bytes of values in one reply; what is more goes through shared memory."""
 
 
 class Invocation:
@@ -64,16 +67,25 @@ class Runner:
         if not values:
             content = load(kind, payload, None)
             return content[0], content[1]
-        loaded = []
-        for object_id, value_kind, value in values:
-            pin = Pin(object_id, 1) if value_kind == SHARED else None
-            try:
-                loaded.append(load(value_kind, value, pin))
-            finally:
-                if pin is not None:
-                    self._runtime.references.ended(pin)  # from here on only the views hold it
+        pins = self._pins(message)
+        try:
+            loaded = [load(value_kind, value, pins.get(object_id)) for object_id, value_kind, value in values]
+        finally:
+            self._give_back(pins)  # from here on only the views hold them
         content = loaded.pop() if kind == OBJECT else load(kind, payload, None)
         return unpack(content, loaded)
+
+    @staticmethod
+    def _pins(message: Message) -> dict[bytes, Pin]:
+        return {object_id: Pin(object_id, 1) for object_id, kind, _ in message[5] or () if kind == SHARED}
+
+    def _give_back(self, pins: dict[bytes, Pin]) -> None:
+        for pin in pins.values():
+            self._runtime.references.ended(pin)
+
+    def discard(self, message: Message) -> None:
+        """A call that was sent here will not run here: gives back the memory that is kept for its arguments."""
+        self._give_back(self._pins(message))
 
     def succeeded(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
         """The reply for a result, and what must live until it was posted."""
@@ -86,8 +98,7 @@ class Runner:
                 reply = (*self._encode(value), [ref.binary() for ref in value.refs] or None)
                 return (DONE, invocation.id, invocation.microseconds(), *reply), value
             values = self._several(invocation, result) if returns else []
-            many = [(*self._encode(value), [ref.binary() for ref in value.refs] or None) for value in values]
-            return (DONE_MANY, invocation.id, invocation.microseconds(), many), values
+            return (DONE_MANY, invocation.id, invocation.microseconds(), self._encode_all(values)), values
         except Exception as error:  # a wrong number of values, a full store, or whatever the user's pickling raises
             return self.failed(invocation, error)
 
@@ -103,8 +114,25 @@ class Runner:
             raise ValueError(f"{name} has num_returns={returns} but returned {len(values)} values")
         return [self._serialize(invocation, value) for value in values]
 
-    def _encode(self, value: Serialized) -> tuple[int, Any]:
-        if self._runtime.values.is_large(value):
+    def _encode_all(self, values: Sequence[Serialized]) -> list[Any]:
+        """All of them, or none: room that was taken is given back where the next value finds none."""
+        encoded: list[Any] = []
+        inlined = 0
+        try:
+            for value in values:
+                # Many small ones are one large message, which no peer would take.
+                inlined += value.size
+                kind_and_payload = self._encode(value, inlined > _MOST_INLINE)
+                encoded.append((*kind_and_payload, [ref.binary() for ref in value.refs] or None))
+        except BaseException:
+            for kind, payload, _ in encoded:
+                if kind == SHARED:
+                    self._runtime.post((ABANDON, payload[0], payload[1]))
+            raise
+        return encoded
+
+    def _encode(self, value: Serialized, large: bool = False) -> tuple[int, Any]:
+        if large or self._runtime.values.is_large(value):
             return SHARED, self._runtime.values.store(value)
         return inline(value)
 
