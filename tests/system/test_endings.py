@@ -264,7 +264,7 @@ def test_a_fork_does_not_keep_the_node_alive(sessions: Path, tmp_path: Path) -> 
         os._exit(0)
         """
     )
-    processes = [p for p in processes_of(str(sessions)) if p.cmdline()[1] != "-W"]
+    processes = [p for p in processes_of(str(sessions)) if p.info["cmdline"][1] != "-W"]
     _, alive = psutil.wait_procs(processes, timeout=DEADLINE)
     for process in psutil.process_iter(["cmdline"]):
         if any("signal.pause" in part for part in process.info["cmdline"] or []):
