@@ -1,0 +1,241 @@
+"""Handles of actors and their methods.
+
+What all handles of an actor share is its ``Descriptor``. It travels with them, so that a process that does not know the
+class can check a call and knows its options.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NoReturn, TypeVar
+
+from asyncray.api.function import retry_on
+from asyncray.api.options import complete_method_options, override_method_options
+from asyncray.api.signature import Signature
+from asyncray.core.states import UNRESOLVED
+from asyncray.exceptions import PendingCallsLimitExceeded
+from asyncray.ids import ActorID
+from asyncray.runtime.refs import ObjectRef
+from asyncray.runtime.runtime import Runtime, require
+from asyncray.runtime.serialization import deserialize, serialize
+
+C = TypeVar("C")
+
+
+class MethodInfo:
+    """What handles know of a method."""
+
+    __slots__ = ("name", "options", "signature", "template")
+
+    def __init__(self, name: str, signature: Signature | None, options: dict[str, object]) -> None:
+        self.name = name
+        self.signature = signature  # None: anything passes
+        self.options = options
+        self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
+
+    def __repr__(self) -> str:
+        return f"<MethodInfo {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MethodInfo, (self.name, self.signature, self.options)
+
+
+class Descriptor:
+    """What all handles of an actor share; travels with them.
+
+    Args:
+        methods: by name.
+        retries: ``max_task_retries`` of the actor.
+        limit: ``max_pending_calls``.
+    """
+
+    def __init__(self, class_name: str, methods: dict[str, MethodInfo], retries: int, limit: int) -> None:
+        self.class_name = class_name
+        self.methods = methods
+        self.retries = retries
+        self.limit = limit
+        self._pickled: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self.class_name} {sorted(self.methods)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Descriptor, (self.class_name, self.methods, self.retries, self.limit)
+
+    def pickled(self) -> bytes:
+        """The descriptor as bytes; made once."""
+        if self._pickled is None:
+            self._pickled = serialize(self).pickled
+        return self._pickled
+
+    def template(self, runtime: Runtime, info: MethodInfo) -> tuple[Runtime, int, int]:
+        """The template of one of the methods in this session: (session, its number there, number of returns)."""
+        template = info.template
+        if template is None or template[0] is not runtime:
+            template = info.template = (runtime, *self._make_template(runtime, info))
+        return template
+
+    def _make_template(self, runtime: Runtime, info: MethodInfo) -> tuple[int, int]:
+        options = complete_method_options(info.options)
+        returns = options["num_returns"]
+        returns = 1 if returns is None else returns
+        if not isinstance(returns, int):
+            raise ValueError(f"num_returns={returns!r} needs a generator method; {info.name} is none.")
+        retries = options["max_task_retries"]
+        spec = {
+            "name": options["name"] or f"{self.class_name}.{info.name}",
+            "function": b"",
+            "returns": returns,
+            "retries": self.retries if retries is None else retries,
+            "demand": (),
+            "options": {"method": info.name, "retry_on": retry_on(options["retry_exceptions"] or False)},
+        }
+        return runtime.submitter.template(spec), returns
+
+
+class ActorMethod:
+    """A method of an actor, seen from outside.
+
+    Example::
+
+        ref = counter.add.remote(2)
+    """
+
+    __slots__ = ("_handle", "_info")
+
+    def __init__(self, handle: ActorHandle[Any], info: MethodInfo) -> None:
+        self._handle = handle
+        self._info = info
+
+    def __repr__(self) -> str:
+        return f"<ActorMethod {self._handle._descriptor.class_name}.{self._info.name}>"
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        name = self._info.name
+        raise TypeError(
+            f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try "
+            f"'object.{name}.remote()'."
+        )
+
+    def options(self, **options: object) -> ActorMethod:
+        """The same method with other options for its calls."""
+        info = self._info
+        return ActorMethod(
+            self._handle, MethodInfo(info.name, info.signature, override_method_options(info.options, options))
+        )
+
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method in the actor's process; returns at once, as ``f.remote`` does.
+
+        Raises:
+            TypeError: the arguments do not fit the method, or cannot be pickled.
+            PendingCallsLimitExceeded: ``max_pending_calls`` of this handle are unfinished.
+        """
+        handle, info = self._handle, self._info
+        if info.signature is not None:
+            info.signature.check(args, kwargs)
+        runtime = require()
+        descriptor = handle._descriptor
+        _, template, returns = descriptor.template(runtime, info)
+        if descriptor.limit > 0:
+            handle._check_pending(descriptor.limit)
+        result = runtime.submitter.call(handle._id, template, returns, args, kwargs, info.name)
+        if descriptor.limit > 0 and result is not None:
+            handle._pending.append(result[0] if isinstance(result, list) else result)
+        return result
+
+
+class ActorHandle(Generic[C]):
+    """A reference to an actor. It may be passed to tasks and actors, and pickled.
+
+    The actor lives as long as any handle anywhere (and what was submitted to it); handles that were got by name or from
+    ``current_actor`` do not keep it alive.
+    """
+
+    def __init__(self, actor_id: bytes, descriptor: Descriptor, life: ObjectRef[Any] | None) -> None:
+        self._id = actor_id
+        self._descriptor = descriptor
+        self._life = life
+        self._pending: list[ObjectRef[Any]] = []  # refs, for what nobody refers to does not come
+
+    def __repr__(self) -> str:
+        return f"Actor({self._descriptor.class_name}, {self._id.hex()})"
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._id == other._id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_handle, (self._id, self._descriptor.pickled(), self._life)
+
+    def __dir__(self) -> list[str]:
+        return [*self._descriptor.methods, *object.__dir__(self)]
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        info = self.__dict__["_descriptor"].methods.get(name) if "_descriptor" in self.__dict__ else None
+        if info is None:
+            raise AttributeError(f"'{self._descriptor.class_name}' has no method '{name}'")
+        return ActorMethod(self, info)
+
+    @property
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._id)
+
+    _ray_actor_id = _actor_id
+
+    def _check_pending(self, limit: int) -> None:
+        self._pending = [ref for ref in self._pending if ref._local.kind == UNRESOLVED]
+        if len(self._pending) >= limit:
+            raise PendingCallsLimitExceeded(
+                f"The actor {self!r} has {len(self._pending)} pending calls; max_pending_calls is {limit}."
+            )
+
+
+_descriptors: dict[bytes, Descriptor] = {}
+"""Descriptors that came from elsewhere, by their bytes: one per actor class, so that templates are sent once."""
+
+
+def _restore_handle(actor_id: bytes, pickled: bytes, life: ObjectRef[Any] | None) -> ActorHandle[Any]:
+    return ActorHandle(actor_id, known_descriptor(pickled), life)
+
+
+def known_descriptor(pickled: bytes) -> Descriptor:
+    """The one descriptor of this process for these bytes."""
+    descriptor = _descriptors.get(pickled)
+    if descriptor is None:
+        descriptor = _descriptors[pickled] = deserialize(pickled)
+    return descriptor
+
+
+def check_name(name: object, namespace: object) -> str:
+    """The name of an actor that is looked for.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"Please supply a non-empty name to get_actor, not {name!r}.")
+    if namespace is not None and not isinstance(namespace, str):
+        raise TypeError(f"The namespace must be a string, not {type(namespace).__name__}.")
+    return name
+
+
+def named_handle(found: list[Any] | None, name: str, namespace: str) -> ActorHandle[Any]:
+    """The handle from what the daemon answered about a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if found is None:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}'. This could be because 1. You are trying to look up a named "
+            "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the namespace "
+            f"of the actor (looked in {namespace!r})."
+        )
+    return weak_handle(found[0], found[1])
+
+
+def weak_handle(actor_id: bytes, descriptor: bytes) -> ActorHandle[Any]:
+    """A handle that does not keep the actor alive."""
+    return ActorHandle(actor_id, known_descriptor(descriptor), None)
