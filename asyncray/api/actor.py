@@ -8,6 +8,7 @@ from typing import Any, Generic, Never, NoReturn, TypeVar
 from asyncray.api.handle import ActorHandle, Descriptor, MethodInfo, known_descriptor
 from asyncray.api.options import actor_demand, complete_actor_options, override_actor_options, validate_method_options
 from asyncray.api.signature import Signature
+from asyncray.api.source import Options, Source
 from asyncray.core.resources import fixed
 from asyncray.exceptions import ActorClassInheritanceException
 from asyncray.ids import PUT_INDEX
@@ -21,6 +22,58 @@ METHOD_OPTIONS_ATTRIBUTE = "__asyncray_method_options__"
 ASYNC_CONCURRENCY = 1000
 
 
+class Blueprint:
+    """What all ``.options()`` copies of an actor class share."""
+
+    def __init__(self, cls: type) -> None:
+        self.source = Source(cls, f"actor {cls.__name__}", Signature.of_class(cls))
+        self.asynchronous = _has_coroutines(cls)
+        self._descriptors: dict[tuple[int, int], Descriptor] = {}
+
+    def __repr__(self) -> str:
+        return f"<Blueprint {self.source}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptors": {}}
+
+    def descriptor(self, named: Options) -> Descriptor:
+        """What handles share of actors with these options."""
+        options: dict[str, Any] = complete_actor_options(named)
+        key = options["max_task_retries"], options["max_pending_calls"]
+        descriptor = self._descriptors.get(key)
+        if descriptor is None:
+            known = next(iter(self._descriptors.values()), None)
+            methods = _methods(self.source.target) if known is None else known.copy_methods()
+            descriptor = self._descriptors[key] = Descriptor(self.source.name, methods, *key)
+        return descriptor
+
+    def template(self, runtime: Runtime, named: Options) -> tuple[int, Descriptor]:
+        """The number of the template of actors with these options, and what their handles share."""
+        return self.source.templates.find(runtime, "", named, self._make_template)
+
+    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, Descriptor]:
+        options: dict[str, Any] = complete_actor_options(named)
+        demand, descriptor = actor_demand(named), self.descriptor(named)
+        concurrency = options["max_concurrency"] or (ASYNC_CONCURRENCY if self.asynchronous else 1)
+        spec = {
+            "name": self.source.name,
+            "function": self.source.export(runtime),
+            "returns": 1,
+            "retries": 0,
+            "demand": fixed(demand.placement),
+            "life": fixed(demand.lifetime),
+            "options": {
+                "asynchronous": self.asynchronous,
+                "concurrency": concurrency,
+                "ordered": concurrency == 1 and not self.asynchronous and not options["allow_out_of_order_execution"],
+                "restarts": options["max_restarts"],
+                "detached": options["lifetime"] == "detached",
+                "descriptor": descriptor.pickled(),
+            },
+        }
+        return runtime.submitter.template(spec), descriptor
+
+
 class ActorClass(Generic[C]):
     """A class whose instances live in processes of their own. Made by ``@remote``.
 
@@ -32,48 +85,41 @@ class ActorClass(Generic[C]):
         counter = Counter.remote()
     """
 
-    def __init__(self, cls: type[C], options: dict[str, object]) -> None:
-        self._class = cls
-        self._options = options
-        self._signature = Signature.of_class(cls)
-        self._asynchronous = _has_coroutines(cls)
-        self._check_order()
-        self._descriptor_cache: Descriptor | None = None
-        self._exported: tuple[Runtime, int] | None = None
+    # The names of its own attributes are such as users' classes do not have: theirs are found through it.
+
+    def __init__(self, blueprint: Blueprint, options: dict[str, object]) -> None:
+        self._asyncray_blueprint = blueprint
+        self._asyncray_options = options
+        self._asyncray_exported: tuple[Runtime, int, Descriptor] | None = None
+        _check_order(blueprint.asynchronous, options)
+        cls = blueprint.source.target
         self.__doc__ = cls.__doc__
         self.__name__ = cls.__name__
         self.__module__ = cls.__module__
 
-    def _check_order(self) -> None:
-        concurrent = self._asynchronous or (self._options.get("max_concurrency") or 1) != 1
-        if concurrent and self._options.get("allow_out_of_order_execution") is False:
-            raise ValueError(
-                "allow_out_of_order_execution=False is not possible for async or threaded actors: their calls overlap."
-            )
-
     def __repr__(self) -> str:
-        return f"ActorClass({self._class.__name__})"
+        return f"ActorClass({self.__name__})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_exported": None, "_descriptor_cache": None}
+        return {**self.__dict__, "_asyncray_exported": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
     def __call__(self, *args: Never, **kwargs: Never) -> NoReturn:
-        name = self._class.__name__
+        name = self.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
         raise ActorClassInheritanceException(
             "Inheriting from actor classes is not currently supported. Inherit from the plain class "
-            f"{self._class.__name__} and make the subclass an actor class."
+            f"{self.__name__} and make the subclass an actor class."
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and "_class" not in self.__dict__:
+        if "_asyncray_blueprint" not in self.__dict__:
             raise AttributeError(name)  # while it is being unpickled
-        return getattr(self._class, name)
+        return getattr(self._asyncray_blueprint.source.target, name)
 
     def options(self, **options: object) -> ActorClass[C]:
         """The same class with other options for its actors; what is not named is kept.
@@ -82,7 +128,7 @@ class ActorClass(Generic[C]):
             ValueError: an unknown option, or one that is not possible here.
             TypeError: a value of a wrong type.
         """
-        return ActorClass(self._class, override_actor_options(self._options, options))
+        return ActorClass(self._asyncray_blueprint, override_actor_options(self._asyncray_options, options))
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
         """Makes an actor; returns its handle at once. The constructor runs in the actor's process.
@@ -91,19 +137,20 @@ class ActorClass(Generic[C]):
             TypeError: the arguments do not fit the constructor, or cannot be pickled.
             ActorAlreadyExistsError: its name is taken (a ValueError, too).
         """
-        self._signature.check(args, kwargs)
+        source, options = self._asyncray_blueprint.source, self._asyncray_options
+        source.signature.check(args, kwargs)
         runtime = require()
-        if self._exported is None or self._exported[0] is not runtime:
-            self._exported = (runtime, self._export(runtime))
-        template, name = self._exported[1], self._class.__name__
-        descriptor = self._descriptor()
-        actor_name = self._options.get("name")
+        exported = self._asyncray_exported
+        if exported is None or exported[0] is not runtime:
+            exported = self._asyncray_exported = (runtime, *self._asyncray_blueprint.template(runtime, options))
+        _, template, descriptor = exported
+        actor_name = options.get("name")
         if actor_name is None:
-            life = runtime.submitter.create(template, args, kwargs, name)
+            life = runtime.submitter.create(template, args, kwargs, source.name)
             return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
-        message, life, keep = runtime.submitter.prepare(template, args, kwargs, name)
-        namespace = self._options.get("namespace") or runtime.facts["namespace"]
-        reuse = bool(self._options.get("get_if_exists"))
+        message, life, keep = runtime.submitter.prepare(template, args, kwargs, source.name)
+        namespace = options.get("namespace") or runtime.facts["namespace"]
+        reuse = bool(options.get("get_if_exists"))
         runtime.flush()  # the end of a handle, which goes last in a batch, may free the name
         found = runtime.request("create_named", namespace, actor_name, reuse, descriptor.pickled(), message)
         del keep  # the refs among the arguments had to live until here
@@ -111,35 +158,13 @@ class ActorClass(Generic[C]):
             return ActorHandle(found[0], known_descriptor(found[1]), None)
         return ActorHandle(message[1], descriptor, life)
 
-    def _export(self, runtime: Runtime) -> int:
-        options: dict[str, Any] = complete_actor_options(self._options)
-        demand = actor_demand(self._options)
-        concurrency = options["max_concurrency"] or (ASYNC_CONCURRENCY if self._asynchronous else 1)
-        spec = {
-            "name": self._class.__name__,
-            "function": runtime.submitter.export(self._class, f"actor {self._class.__name__}"),
-            "returns": 1,
-            "retries": 0,
-            "demand": fixed(demand.placement),
-            "life": fixed(demand.lifetime),
-            "options": {
-                "asynchronous": self._asynchronous,
-                "concurrency": concurrency,
-                "ordered": concurrency == 1 and not self._asynchronous and not options["allow_out_of_order_execution"],
-                "restarts": options["max_restarts"],
-                "detached": options["lifetime"] == "detached",
-                "descriptor": self._descriptor().pickled(),
-            },
-        }
-        return runtime.submitter.template(spec)
 
-    def _descriptor(self) -> Descriptor:
-        if self._descriptor_cache is None:
-            options: dict[str, Any] = complete_actor_options(self._options)
-            self._descriptor_cache = Descriptor(
-                self._class.__name__, _methods(self._class), options["max_task_retries"], options["max_pending_calls"]
-            )
-        return self._descriptor_cache
+def _check_order(asynchronous: bool, options: Options) -> None:
+    concurrent = asynchronous or (options.get("max_concurrency") or 1) != 1
+    if concurrent and options.get("allow_out_of_order_execution") is False:
+        raise ValueError(
+            "allow_out_of_order_execution=False is not possible for async or threaded actors: their calls overlap."
+        )
 
 
 def _has_coroutines(cls: type) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
 
-from asyncray.api.actor import ActorClass
+from asyncray.api.actor import ActorClass, Blueprint
 from asyncray.api.function import RemoteFunction
 from asyncray.api.options import validate_actor_options, validate_task_options
+from asyncray.api.signature import Signature
+from asyncray.api.source import Source
 from asyncray.api.typing import P
 from asyncray.runtime.refs import ObjectRef
 
@@ -70,7 +72,7 @@ def remote(*targets: Any, **options: object) -> Any:
 
 def _make(target: Any, options: dict[str, object]) -> Any:
     if isinstance(target, type):
-        return ActorClass(target, validate_actor_options(options, in_options=False))
+        return ActorClass(Blueprint(target), validate_actor_options(options, in_options=False))
     if isinstance(target, (RemoteFunction, ActorClass)) or not callable(target):
         raise ValueError(
             f"The @remote decorator must be applied to either a function or a class, not to {target!r:.80}."
@@ -81,4 +83,6 @@ def _make(target: Any, options: dict[str, object]) -> Any:
             "'async def' should not be used for remote tasks. Wrap the body in asyncio.run() in a plain function, or "
             "make it a method of an actor."
         )
-    return RemoteFunction(target, validate_task_options(options, in_options=False))
+    checked = validate_task_options(options, in_options=False)
+    name = getattr(target, "__name__", type(target).__name__)
+    return RemoteFunction(Source(target, f"remote function {name}", Signature(target)), checked)

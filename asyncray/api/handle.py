@@ -6,11 +6,13 @@ class can check a call and knows its options.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
 from asyncray.api.function import retry_on
 from asyncray.api.options import complete_method_options, override_method_options
 from asyncray.api.signature import Signature
+from asyncray.api.source import Options, Templates
 from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import PendingCallsLimitExceeded
 from asyncray.ids import ActorID
@@ -53,6 +55,7 @@ class Descriptor:
         self.methods = methods
         self.retries = retries
         self.limit = limit
+        self._templates = Templates()
         self._pickled: bytes | None = None
 
     def __repr__(self) -> str:
@@ -60,6 +63,10 @@ class Descriptor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Descriptor, (self.class_name, self.methods, self.retries, self.limit)
+
+    def copy_methods(self) -> dict[str, MethodInfo]:
+        """The methods, for a descriptor with other options."""
+        return {name: MethodInfo(name, info.signature, info.options) for name, info in self.methods.items()}
 
     def pickled(self) -> bytes:
         """The descriptor as bytes; made once."""
@@ -71,23 +78,24 @@ class Descriptor:
         """The template of one of the methods in this session: (session, its number there, number of returns)."""
         template = info.template
         if template is None or template[0] is not runtime:
-            template = info.template = (runtime, *self._make_template(runtime, info))
+            make = partial(self._make_template, info.name)
+            template = info.template = (runtime, *self._templates.find(runtime, info.name, info.options, make))
         return template
 
-    def _make_template(self, runtime: Runtime, info: MethodInfo) -> tuple[int, int]:
-        options = complete_method_options(info.options)
+    def _make_template(self, name: str, runtime: Runtime, named: Options) -> tuple[int, int]:
+        options = complete_method_options(named)
         returns = options["num_returns"]
         returns = 1 if returns is None else returns
         if not isinstance(returns, int):
-            raise ValueError(f"num_returns={returns!r} needs a generator method; {info.name} is none.")
+            raise ValueError(f"num_returns={returns!r} needs a generator method; {name} is none.")
         retries = options["max_task_retries"]
         spec = {
-            "name": options["name"] or f"{self.class_name}.{info.name}",
+            "name": options["name"] or f"{self.class_name}.{name}",
             "function": b"",
             "returns": returns,
             "retries": self.retries if retries is None else retries,
             "demand": (),
-            "options": {"method": info.name, "retry_on": retry_on(options["retry_exceptions"] or False)},
+            "options": {"method": name, "retry_on": retry_on(options["retry_exceptions"] or False)},
         }
         return runtime.submitter.template(spec), returns
 

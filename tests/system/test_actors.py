@@ -19,6 +19,7 @@ from asyncray.exceptions import (
     PendingCallsLimitExceeded,
     TaskError,
 )
+from asyncray.runtime.runtime import require
 from tests.system import actors
 from tests.system.actors import add_to, identity, until
 
@@ -119,6 +120,24 @@ def test_a_class_may_be_defined_again_and_inherit() -> None:
     actors = [version(number) for number in range(3)]
     assert ray.get([actor.who.remote() for actor in actors]) == ["base0", "base1", "base2"]
     assert ray.get(ray.get(actors[1].again.remote()).who.remote()) == "base1"
+
+
+def test_copies_with_options_make_what_the_first_call_has_sent() -> None:
+    value = "first"
+
+    class LocalClass:
+        def told(self) -> str:
+            return value
+
+    Local: Any = ray.remote(LocalClass)
+    early = Local.options(max_pending_calls=5)
+    made = [Local.remote()]
+    value = "later"
+    made += [early.remote(), Local.options(num_cpus=0, max_task_retries=1).remote(), early.options(name="x").remote()]
+    assert ray.get([actor.told.remote() for actor in made]) == ["first"] * 4
+    assert repr(require().submitter).startswith("<Submitter 1 functions")
+    limits = [actor._descriptor.limit for actor in made]
+    assert limits == [-1, 5, -1, 5]
 
 
 def test_calls_of_one_caller_keep_their_order_behind_slow_arguments() -> None:

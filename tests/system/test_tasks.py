@@ -236,6 +236,37 @@ def test_closures_and_redefinition() -> None:
     assert get(outer.remote()) == [3, "größer", (5,)]
 
 
+class Counted:
+    """Knows how often it was pickled."""
+
+    times = 0
+
+    def __reduce__(self) -> Any:
+        Counted.times += 1
+        return int, ("7",)
+
+
+def test_copies_with_options_run_what_the_first_call_has_sent() -> None:
+    value, counted = "first", Counted()
+
+    @ray.remote
+    def f() -> Any:
+        return value, counted
+
+    early = f.options(num_cpus=0.5)
+    before = Counted.times
+    assert get(early.remote()) == ("first", 7)
+    value = "later"
+    copies = [f, early, f.options(num_cpus=0.5), early.options(name="f"), *(f.options(num_cpus=1) for _ in range(10))]
+    assert get([copy.remote() for copy in copies]) == [("first", 7)] * 14
+    assert Counted.times == before + 1
+    assert repr(require().submitter) == "<Submitter 1 functions, 2 templates>"  # half a CPU, and one
+    ray.shutdown()
+    ray.init(num_cpus=1)
+    assert get([copy.remote() for copy in copies]) == [("later", 7)] * 14
+    assert Counted.times == before + 2
+
+
 @ray.remote
 def is_even(n: int) -> bool:
     return True if n == 0 else ray.get(is_odd.remote(n - 1))
