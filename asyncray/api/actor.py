@@ -106,7 +106,7 @@ class ActorClass(Generic[C]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def __call__(self, *args: Never, **kwargs: Never) -> NoReturn:
+    def __call__(self, /, *args: Never, **kwargs: Never) -> NoReturn:
         name = self.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 

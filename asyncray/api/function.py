@@ -39,7 +39,7 @@ class RemoteFunction(Generic[P, Out_co]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_exported": None}
 
-    def __call__(self, *args: Never, **kwargs: Never) -> NoReturn:
+    def __call__(self, /, *args: Never, **kwargs: Never) -> NoReturn:
         raise TypeError(
             f"Remote functions cannot be called directly. Instead of running '{self.__name__}()', try "
             f"'{self.__name__}.remote()'."
@@ -58,7 +58,7 @@ class RemoteFunction(Generic[P, Out_co]):
         """
         return RemoteFunction(self._source, override_task_options(self._options, options))
 
-    def _submit(self, *args: object, **kwargs: object) -> object:
+    def _submit(self, /, *args: object, **kwargs: object) -> object:
         """Runs the function elsewhere; returns at once.
 
         Returns:

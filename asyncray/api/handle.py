@@ -117,7 +117,7 @@ class ActorMethod:
     def __repr__(self) -> str:
         return f"<ActorMethod {self._handle._descriptor.class_name}.{self._info.name}>"
 
-    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+    def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
         name = self._info.name
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try "

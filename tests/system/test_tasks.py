@@ -139,6 +139,25 @@ def test_calls_that_do_not_fit_are_told_at_once() -> None:
         untyped(1)
 
 
+def test_parameters_may_have_any_names() -> None:
+    names = {"self": 1, "args": 2, "kwargs": 3, "name": 4, "message": 5, "function": 6, "template": 7, "source": 8}
+    assert get(echo.remote(**names)) == ((), names)
+
+    class Takes:
+        def __init__(self, /, **named: int) -> None:
+            self.named = named
+
+        def told(self) -> dict[str, int]:
+            return self.named
+
+    takes: Any = ray.remote(Takes).remote(**names)
+    assert get(takes.told.remote()) == names
+    uncallable: Any
+    for uncallable in (echo, ray.remote(Takes), takes.told):
+        with pytest.raises(TypeError, match="Instead of"):
+            uncallable(**names)
+
+
 class Sticky:
     """Cannot be pickled, by a part that is some way down."""
 
