@@ -7,7 +7,7 @@ from typing import Any, Generic, Never, NoReturn, TypeVar
 
 from asyncray.api.handle import ActorHandle, Descriptor, MethodInfo, known_descriptor
 from asyncray.api.options import actor_demand, complete_actor_options, override_actor_options, validate_method_options
-from asyncray.api.signature import Signature
+from asyncray.api.signature import Signature, is_asynchronous
 from asyncray.api.source import Options, Source
 from asyncray.core.resources import fixed
 from asyncray.exceptions import ActorClassInheritanceException
@@ -168,14 +168,8 @@ def _check_order(asynchronous: bool, options: Options) -> None:
 
 
 def _has_coroutines(cls: type) -> bool:
-    # What inspect.iscoroutinefunction looks at, without the cost of importing inspect. 0x80: a coroutine function,
-    # 0x200: an asynchronous generator function.
-    for base in cls.__mro__:
-        for value in vars(base).values():
-            code = getattr(getattr(value, "__func__", value), "__code__", None)
-            if code is not None and code.co_flags & (0x80 | 0x200):
-                return True
-    return False
+    members = (value for base in cls.__mro__ for value in vars(base).values())
+    return any(is_asynchronous(getattr(value, "__func__", value)) for value in members)
 
 
 def _methods(cls: type) -> dict[str, MethodInfo]:

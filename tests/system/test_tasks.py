@@ -313,6 +313,12 @@ def test_values_of_many_kinds_are_callable_remotely() -> None:
         @ray.remote
         async def wrong() -> None: ...
 
+    with pytest.raises(ValueError, match="async def"):
+
+        @ray.remote(num_cpus=2)
+        async def wrong_too() -> Any:
+            yield 1
+
 
 # Nesting --------------------------------------------------------------------------------------------------------------
 
