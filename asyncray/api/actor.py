@@ -222,7 +222,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     runtime = require()
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"kill() only supported for actors. Got: {type(actor)}.")
-    runtime.post((KILL, actor._id, no_restart))
+    runtime.post((KILL, actor._asyncray_id, no_restart))
     runtime.flush()
 
 

@@ -115,7 +115,7 @@ class ActorMethod:
         self._info = info
 
     def __repr__(self) -> str:
-        return f"<ActorMethod {self._handle._descriptor.class_name}.{self._info.name}>"
+        return f"<ActorMethod {self._handle._asyncray_descriptor.class_name}.{self._info.name}>"
 
     def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
         name = self._info.name
@@ -142,13 +142,13 @@ class ActorMethod:
         if info.signature is not None:
             info.signature.check(args, kwargs)
         runtime = require()
-        descriptor = handle._descriptor
+        descriptor = handle._asyncray_descriptor
         _, template, returns = descriptor.template(runtime, info)
         if descriptor.limit > 0:
-            handle._check_pending(descriptor.limit)
-        result = runtime.submitter.call(handle._id, template, returns, args, kwargs, info.name)
+            _check_pending(handle, descriptor.limit)
+        result = runtime.submitter.call(handle._asyncray_id, template, returns, args, kwargs, info.name)
         if descriptor.limit > 0 and result is not None:
-            handle._pending.append(result[0] if isinstance(result, list) else result)
+            handle._asyncray_pending.append(result[0] if isinstance(result, list) else result)
         return result
 
 
@@ -159,45 +159,52 @@ class ActorHandle(Generic[C]):
     ``current_actor`` do not keep it alive.
     """
 
+    # An attribute hides the user's method of that name: only the two that Ray has, too, are not of our own kind.
+
     def __init__(self, actor_id: bytes, descriptor: Descriptor, life: ObjectRef[Any] | None) -> None:
-        self._id = actor_id
-        self._descriptor = descriptor
-        self._life = life
-        self._pending: list[ObjectRef[Any]] = []  # refs, for what nobody refers to does not come
+        self._asyncray_id = actor_id
+        self._asyncray_descriptor = descriptor
+        self._asyncray_life = life
+        self._asyncray_pending: list[ObjectRef[Any]] = []  # refs, for what nobody refers to does not come
 
     def __repr__(self) -> str:
-        return f"Actor({self._descriptor.class_name}, {self._id.hex()})"
+        return f"Actor({self._asyncray_descriptor.class_name}, {self._asyncray_id.hex()})"
 
     def __hash__(self) -> int:
-        return hash(self._id)
+        return hash(self._asyncray_id)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActorHandle) and self._id == other._id
+        return isinstance(other, ActorHandle) and self._asyncray_id == other._asyncray_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_handle, (self._id, self._descriptor.pickled(), self._life)
+        return _restore_handle, (self._asyncray_id, self._asyncray_descriptor.pickled(), self._asyncray_life)
 
     def __dir__(self) -> list[str]:
-        return [*self._descriptor.methods, *object.__dir__(self)]
+        return [*self._asyncray_descriptor.methods, *object.__dir__(self)]
 
     def __getattr__(self, name: str) -> ActorMethod:
-        info = self.__dict__["_descriptor"].methods.get(name) if "_descriptor" in self.__dict__ else None
+        descriptor: Descriptor | None = self.__dict__.get("_asyncray_descriptor")
+        if descriptor is None:
+            raise AttributeError(name)  # while it is being made
+        info = descriptor.methods.get(name)
         if info is None:
-            raise AttributeError(f"'{self._descriptor.class_name}' has no method '{name}'")
+            raise AttributeError(f"'{descriptor.class_name}' has no method '{name}'")
         return ActorMethod(self, info)
 
     @property
     def _actor_id(self) -> ActorID:
-        return ActorID(self._id)
+        return ActorID(self._asyncray_id)
 
     _ray_actor_id = _actor_id
 
-    def _check_pending(self, limit: int) -> None:
-        self._pending = [ref for ref in self._pending if ref._local.kind == UNRESOLVED]
-        if len(self._pending) >= limit:
-            raise PendingCallsLimitExceeded(
-                f"The actor {self!r} has {len(self._pending)} pending calls; max_pending_calls is {limit}."
-            )
+
+def _check_pending(handle: ActorHandle[Any], limit: int) -> None:
+    pending = [ref for ref in handle._asyncray_pending if ref._local.kind == UNRESOLVED]
+    handle._asyncray_pending = pending
+    if len(pending) >= limit:
+        raise PendingCallsLimitExceeded(
+            f"The actor {handle!r} has {len(pending)} pending calls; max_pending_calls is {limit}."
+        )
 
 
 _descriptors: dict[bytes, Descriptor] = {}

@@ -95,6 +95,14 @@ def test_the_class_stays_usable_through_its_name() -> None:
     assert ray.get(log.plain.remote(7)).all() == [7]
 
 
+def test_methods_may_have_any_names() -> None:
+    names = ["_id", "_life", "_pending", "_descriptor", "_check_pending", "_info", "_handle", "_class", "_options"]
+    Named: Any = ray.remote(type("Named", (), {name: staticmethod(lambda name=name: name) for name in names}))
+    handle = ray.get(identity.remote(Named.remote()))
+    assert ray.get([getattr(handle, name).remote() for name in names]) == names
+    assert [getattr(Named, name)() for name in names] == names
+
+
 def test_a_class_may_be_defined_again_and_inherit() -> None:
     class Base:
         def __init__(self) -> None:
@@ -136,7 +144,7 @@ def test_copies_with_options_make_what_the_first_call_has_sent() -> None:
     made += [early.remote(), Local.options(num_cpus=0, max_task_retries=1).remote(), early.options(name="x").remote()]
     assert ray.get([actor.told.remote() for actor in made]) == ["first"] * 4
     assert repr(require().submitter).startswith("<Submitter 1 functions")
-    limits = [actor._descriptor.limit for actor in made]
+    limits = [actor._asyncray_descriptor.limit for actor in made]
     assert limits == [-1, 5, -1, 5]
 
 
