@@ -44,7 +44,7 @@ class Blueprint:
         if descriptor is None:
             known = next(iter(self._descriptors.values()), None)
             methods = _methods(self.source.target) if known is None else known.copy_methods()
-            descriptor = self._descriptors[key] = Descriptor(self.source.name, methods, *key)
+            descriptor = self._descriptors[key] = Descriptor(self.source.name, self.source.path, methods, *key)
         return descriptor
 
     def template(self, runtime: Runtime, named: Options) -> tuple[int, Descriptor]:
@@ -63,6 +63,7 @@ class Blueprint:
             "demand": fixed(demand.placement),
             "life": fixed(demand.lifetime),
             "options": {
+                "shown": f"{self.source.path}.__init__",
                 "asynchronous": self.asynchronous,
                 "concurrency": concurrency,
                 "ordered": concurrency == 1 and not self.asynchronous and not options["allow_out_of_order_execution"],

@@ -45,13 +45,16 @@ class Descriptor:
     """What all handles of an actor share; travels with them.
 
     Args:
+        class_name: as in ``Class.method``, the name of a call.
+        path: the same with module and outer classes.
         methods: by name.
         retries: ``max_task_retries`` of the actor.
         limit: ``max_pending_calls``.
     """
 
-    def __init__(self, class_name: str, methods: dict[str, MethodInfo], retries: int, limit: int) -> None:
+    def __init__(self, class_name: str, path: str, methods: dict[str, MethodInfo], retries: int, limit: int) -> None:
         self.class_name = class_name
+        self.path = path
         self.methods = methods
         self.retries = retries
         self.limit = limit
@@ -62,7 +65,7 @@ class Descriptor:
         return f"<Descriptor {self.class_name} {sorted(self.methods)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Descriptor, (self.class_name, self.methods, self.retries, self.limit)
+        return Descriptor, (self.class_name, self.path, self.methods, self.retries, self.limit)
 
     def copy_methods(self) -> dict[str, MethodInfo]:
         """The methods, for a descriptor with other options."""
@@ -95,7 +98,11 @@ class Descriptor:
             "returns": returns,
             "retries": self.retries if retries is None else retries,
             "demand": (),
-            "options": {"method": name, "retry_on": retry_on(options["retry_exceptions"] or False)},
+            "options": {
+                "method": name,
+                "shown": f"{self.path}.{name}",
+                "retry_on": retry_on(options["retry_exceptions"] or False),
+            },
         }
         return runtime.submitter.template(spec), returns
 

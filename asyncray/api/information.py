@@ -51,7 +51,7 @@ class RuntimeContext:
         return None if task is None else task.name
 
     def get_task_function_name(self) -> str | None:
-        """The module-qualified name of the running function."""
+        """The module-qualified name of the running function: ``module.f``, or ``module.Class.method``."""
         task = running_task()
         return None if task is None else task.function_name
 

@@ -443,6 +443,7 @@ def test_the_runtime_context_of_an_actor() -> None:
     class AsksClass:
         def __init__(self) -> None:
             self.at_start = ray.get_runtime_context().get()
+            self.constructor = ray.get_runtime_context().get_task_function_name()
 
         def ask(self) -> dict[str, Any]:
             here = ray.get_runtime_context()
@@ -455,6 +456,7 @@ def test_the_runtime_context_of_an_actor() -> None:
                 **here.get(),
                 "name": here.get_actor_name(),
                 "task": here.get_task_name(),
+                "functions": (here.get_task_function_name(), self.constructor),
                 "me": here.current_actor,
                 "again": here.was_current_actor_reconstructed,
                 "resources": here.get_assigned_resources(),
@@ -471,6 +473,8 @@ def test_the_runtime_context_of_an_actor() -> None:
     assert (told["job_id"], told["node_id"]) == (here.get_job_id(), here.get_node_id())
     assert asks._actor_id.job_id.hex() == here.get_job_id()
     assert (told["name"], told["task"], told["me"]) == ("asker", "AsksClass.ask", asks)
+    path = f"{__name__}.{AsksClass.__qualname__}"
+    assert told["functions"] == (f"{path}.ask", f"{path}.__init__")
     assert (told["again"], told["resources"]) == (False, {})
     assert ray.get(asks.ask.options(name="my task").remote())["task"] == "my task"
     plain = Asks.options(num_cpus=0.5).remote()
