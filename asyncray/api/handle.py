@@ -92,15 +92,18 @@ class Descriptor:
         if not isinstance(returns, int):
             raise ValueError(f"num_returns={returns!r} needs a generator method; {name} is none.")
         retries = options["max_task_retries"]
+        # Where calls are counted, one without a result has a None, which tells when it is over.
+        counted = self.limit > 0 and not returns
         spec = {
             "name": options["name"] or f"{self.class_name}.{name}",
             "function": b"",
-            "returns": returns,
+            "returns": 1 if counted else returns,
             "retries": self.retries if retries is None else retries,
             "demand": (),
             "options": {
                 "method": name,
                 "shown": f"{self.path}.{name}",
+                "discards": counted,
                 "retry_on": retry_on(options["retry_exceptions"] or False),
             },
         }
@@ -151,12 +154,13 @@ class ActorMethod:
         runtime = require()
         descriptor = handle._asyncray_descriptor
         _, template, returns = descriptor.template(runtime, info)
-        if descriptor.limit > 0:
-            _check_pending(handle, descriptor.limit)
-        result = runtime.submitter.call(handle._asyncray_id, template, returns, args, kwargs, info.name)
-        if descriptor.limit > 0 and result is not None:
-            handle._asyncray_pending.append(result[0] if isinstance(result, list) else result)
-        return result
+        call = runtime.submitter.call
+        if descriptor.limit <= 0:
+            return call(handle._asyncray_id, template, returns, args, kwargs, info.name)
+        _check_pending(handle, descriptor.limit)
+        result = call(handle._asyncray_id, template, returns or 1, args, kwargs, info.name)
+        handle._asyncray_pending.append(result[0] if returns > 1 else result)
+        return result if returns else None
 
 
 class ActorHandle(Generic[C]):

@@ -76,7 +76,7 @@ class Runner:
     def succeeded(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
         """The reply for a result, and what must live until it was posted."""
         returns = invocation.definition.returns
-        if returns == 1 and result is None:
+        if returns == 1 and (result is None or invocation.definition.discards):
             return (DONE, invocation.id, invocation.microseconds(), PLAIN, NONE, None), None
         try:
             if returns == 1:

@@ -271,6 +271,24 @@ def test_max_pending_calls() -> None:
         assert ray.get(log.add.remote(number)) == number
 
 
+def test_max_pending_calls_without_results() -> None:
+    gate = Gate.remote()
+    log = Log.options(max_pending_calls=2).remote()
+    wait, lock = log.give.options(num_returns=0), log.__ray_call__.options(num_returns=0)
+    assert wait.remote(gate.wait.remote()) is None
+    assert lock.remote(lambda self: threading.Lock()) is None  # no result, so no matter what it is
+    for method in (log.all, log.pair, log.all.options(num_returns=0)):
+        with pytest.raises(PendingCallsLimitExceeded, match="has 2 pending calls; max_pending_calls is 2"):
+            method.remote()
+    another = ray.get(identity.remote(log))
+    behind = another.all.remote()  # the limit is of a handle
+    gate.open.remote()
+    assert ray.get(behind) == []
+    for _ in range(5):
+        assert wait.remote(1) is None
+        ray.get(log.pair.remote())
+
+
 def test_built_in_methods() -> None:
     log = Log.remote(1)
     assert ray.get(log.__ray_ready__.remote()) is True
