@@ -364,6 +364,37 @@ def test_from_other_tasks_and_before_a_retry(bell: Bell) -> None:
     assert_works()
 
 
+def test_no_force_for_calls_of_actors_whoever_has_the_ref() -> None:
+    @ray.remote
+    class Calls:
+        def make(self) -> list[Any]:
+            me: Any = ray.get_runtime_context().current_actor
+            calls = [me.echo.remote(1), *me.echo.options(num_returns=2).remote((1, 2))]
+            return [*calls, one.remote(), ray.put(1)]
+
+        def echo(self, value: Any) -> Any:
+            return value
+
+    @ray.remote
+    def forces(refs: list[Any]) -> list[str]:
+        told = []
+        for ref in refs:
+            try:
+                ray.cancel(ref, force=True)
+                told.append("")
+            except ValueError as error:
+                told.append(str(error))
+        return told
+
+    calls: Any = Calls
+    refs = ray.get(calls.remote().make.remote(), timeout=DEADLINE)
+    with pytest.raises(ValueError, match=r"force=True is not supported for actor tasks\."):
+        ray.cancel(refs[0], force=True)
+    expected = ["force=True is not supported for actor tasks."] * 3 + [""] * 2
+    assert ray.get(forces.remote(refs), timeout=DEADLINE) == expected
+    assert ray.get(refs[:3], timeout=DEADLINE) == [1, 1, 2]
+
+
 def test_what_is_no_task() -> None:
     bad: Any
     for bad in (1, None, [one.remote()]):
