@@ -254,6 +254,7 @@ class Executor:
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
         enter(None)
         enter_main(None)
+        self.surroundings.restore()
         if self._stops:  # of this task, or of one that was over when they came: what comes next is in the inbox yet
             self._stops.clear()
         self.inbox.reopen()  # an interrupt may have come before the task that waited could do so

@@ -475,6 +475,33 @@ def test_resources_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert get(blocked)[0] in ([0], [1])
 
 
+@pytest.mark.parametrize("preset", ["", "3"])
+def test_a_task_may_set_its_number_of_threads_for_itself(monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if preset:
+        monkeypatch.setenv("OMP_NUM_THREADS", preset)
+    ray.shutdown()
+    ray.init(num_cpus=1)
+
+    @ray.remote(num_cpus=1)
+    def change(value: str | None, error: str = "") -> tuple[int, str]:
+        before = os.environ["OMP_NUM_THREADS"]
+        if value is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = value
+        if error:
+            raise ValueError(error)
+        return os.getpid(), before
+
+    told = []
+    for value in ("7", None, "8"):
+        told.append(get(change.remote(value)))
+        with pytest.raises(ValueError, match="after"):
+            get(change.remote(value, "after the change"))
+    assert set(told) == {(told[0][0], preset or "1")}
+
+
 def test_a_gpu_task_ends_its_process() -> None:
     ray.shutdown()
     ray.init(num_cpus=1, num_gpus=1)
