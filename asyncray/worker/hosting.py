@@ -78,7 +78,7 @@ class ActorHost:
             if self.ending is None:
                 raise
         except BaseException as error:  # user code may raise anything
-            failure = process.runner.failed(invocation, error)
+            failure = process.runner.raised(invocation, error)  # constructors are not cancelled
         enter(None)
         invocation.message = None  # its arguments may be large, the actor's life long
         if self.ending is not None:

@@ -116,10 +116,14 @@ class Runner:
             raise TypeError(f"Could not serialize {text}") from error
 
     def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> Message:
-        """The reply for an exception."""
-        definition = invocation.definition
+        """The reply for an exception. An interrupt is a way to be cancelled."""
         if isinstance(error, KeyboardInterrupt):
             return self.cancelled(invocation.id, invocation.microseconds())
+        return self.raised(invocation, error, skip_frames)
+
+    def raised(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> Message:
+        """The reply for an exception, whatever it is, with its traceback."""
+        definition = invocation.definition
         payload = dump_task_error(
             error,
             function_name=definition.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import threading
@@ -383,6 +384,28 @@ def test_a_failing_constructor(kind: str) -> None:
         assert "in fails_here" in str(again.value)
         assert "hosting.py" not in str(again.value)
         assert again.value.actor_id == broken._actor_id.hex()
+
+
+@pytest.mark.parametrize("kind", ["sync", "threaded", "async"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_what_else_a_constructor_may_raise(kind: str, error: type[BaseException]) -> None:
+    class Interrupted:
+        def __init__(self) -> None:
+            raise error("this late")
+
+        def m(self) -> None:
+            pass
+
+    class Looped(Interrupted):
+        async def n(self) -> None:
+            pass
+
+    threads = 3 if kind == "threaded" else None
+    broken: Any = ray.remote(max_concurrency=threads)(Looped if kind == "async" else Interrupted).remote()
+    with pytest.raises(ActorDiedError, match="because of an error raised in its creation task") as caught:
+        ray.get(broken.m.remote())
+    assert "in __init__" in str(caught.value)
+    assert f"{error.__name__}: this late" in str(caught.value)
 
 
 def test_a_constructor_whose_argument_fails_or_cannot_be_unpickled() -> None:
