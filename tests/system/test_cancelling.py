@@ -163,13 +163,42 @@ def in_uvloop(bell: Bell) -> None:
 
 @ray.remote
 def in_a_thread_that_is_joined(bell: Bell) -> None:
-    thread = threading.Thread(target=lambda: ray.get(never.remote()), daemon=True)
+    def wait() -> None:
+        ref = never.remote()  # before the test cancels: what the task has submitted then goes with it
+        bell.ring("runs")
+        ray.get(ref)
+
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    bell.ring("runs")
     thread.join()
 
 
-WAYS = [in_a_call, in_a_sleep, in_a_loop, in_get, in_wait, in_asyncio, in_uvloop, in_a_thread_that_is_joined]
+@ray.remote
+def in_get_beside_a_thread(bell: Bell) -> None:
+    ref = never.remote()
+
+    def wait_again_and_again() -> None:
+        for _ in range(20):
+            ray.wait([ref], timeout=0.001)
+        bell.ring("runs")
+        while not ray.get_runtime_context().is_canceled():
+            ray.wait([ref], timeout=0.001)
+
+    threading.Thread(target=wait_again_and_again, daemon=True).start()
+    ray.get(ref)
+
+
+WAYS = [
+    in_a_call,
+    in_a_sleep,
+    in_a_loop,
+    in_get,
+    in_wait,
+    in_asyncio,
+    in_uvloop,
+    in_a_thread_that_is_joined,
+    in_get_beside_a_thread,
+]
 
 
 def test_while_it_runs(bell: Bell) -> None:
@@ -189,7 +218,7 @@ def test_on_a_thread_beside_others(bell: Bell) -> None:
 
     # Further down than workers may block: the last tasks are nested. One in a system call learns of it only when that
     # is over, so the calls are left away.
-    for way in (in_a_loop, in_get, in_asyncio):
+    for way in (in_a_loop, in_get, in_asyncio, in_get_beside_a_thread):
         ref = below.remote(16, way, bell)
         assert bell.heard() == "runs"
         ray.cancel(ref)

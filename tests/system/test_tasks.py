@@ -569,6 +569,36 @@ def test_the_runtime_context_of_a_task_and_its_threads() -> None:
     assert here.get_assigned_resources() == {}
 
 
+@pytest.mark.usefixtures("one_cpu")
+def test_threads_of_a_task_beside_a_waiting_one_are_its_own() -> None:
+    def told() -> tuple[str | None, str | None]:
+        context = ray.get_runtime_context()
+        return context.get_task_id(), context.get_task_name()
+
+    @ray.remote
+    def in_thread() -> Any:
+        found: list[Any] = [told(), threading.current_thread() is threading.main_thread()]
+
+        def look() -> None:
+            found.append(ray.get(add.remote(1, 1)))
+            found.append(told())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        return found
+
+    @ray.remote
+    def below(depth: int) -> Any:
+        return ray.get(below.remote(depth - 1) if depth else in_thread.remote())
+
+    here, on_main_thread, value, there = get(below.remote(16))  # further down than workers may block
+    assert not on_main_thread
+    assert value == 2
+    assert here[1] == "in_thread"
+    assert there == here
+
+
 # Retries --------------------------------------------------------------------------------------------------------------
 
 
