@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from asyncray.api.actor import ActorClass, ActorHandle, kill, method
+    from asyncray.api.actor import ActorClass, kill, method
     from asyncray.api.asynchronous import (
         available_resources,
         cluster_resources,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         wait,
     )
     from asyncray.api.decorator import remote
+    from asyncray.api.handle import ActorHandle
     from asyncray.api.information import get_gpu_ids, get_runtime_context
     from asyncray.api.session import is_initialized
     from asyncray.api.waiting import cancel
@@ -66,7 +67,7 @@ __all__ = [
 
 _HOMES = {
     "ActorClass": "api.actor",
-    "ActorHandle": "api.actor",
+    "ActorHandle": "api.handle",
     "ObjectRef": "runtime.refs",
     "cancel": "api.waiting",
     "get_gpu_ids": "api.information",

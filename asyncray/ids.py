@@ -5,7 +5,8 @@ An ID is bytes, and each kind extends another::
     NodeID    8   random, never reused
     ClientID 12   NodeID + number of the driver or worker on that node
     JobID     4   number of the driver's job
-    TaskID   22   ClientID + JobID + counter (6)     an ActorID is the TaskID of its constructor
+    TaskID   22   ClientID + JobID + counter (6)     an ActorID is the TaskID of its constructor; the counter's
+                                                     first bit is set for calls of actors
     ObjectID 26   TaskID + index (4)                 index 0: a put, or an actor's life; 1..n: the returns
 
 So every ID carries the node that owns it. Inside the project IDs travel as plain ``bytes``; the classes here are what
@@ -22,6 +23,9 @@ JOB_SIZE = 4
 TASK_PREFIX_SIZE = CLIENT_SIZE + JOB_SIZE
 TASK_SIZE = TASK_PREFIX_SIZE + 6
 OBJECT_SIZE = TASK_SIZE + 4
+
+CALL_MARK = 1 << 47
+"""Added to the counter in the IDs of actor calls: whoever has a ref may have to know, and not only who made it."""
 
 PUT_INDEX = (0).to_bytes(4, "big")
 FIRST_RETURN = (1).to_bytes(4, "big")
@@ -106,6 +110,11 @@ def return_id(task_id: bytes, number: int) -> bytes:
 def task_of(object_id: bytes) -> bytes:
     """The task that returns (or put) the object."""
     return object_id[:TASK_SIZE]
+
+
+def is_call(identifier: bytes) -> bool:
+    """True for a call of an actor, and for what it returns."""
+    return identifier[TASK_PREFIX_SIZE] >= 0x80
 
 
 def job_of(identifier: bytes) -> bytes:

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, overload
 
 from asyncray import __version__, exceptions
 from asyncray.api import actor, session
-from asyncray.api.actor import ActorClass, ActorHandle, check_name, kill, method, named_handle
+from asyncray.api.actor import ActorClass, kill, method
 from asyncray.api.decorator import remote
+from asyncray.api.handle import ActorHandle, check_name, named_handle
 from asyncray.api.information import get_gpu_ids, get_runtime_context
 from asyncray.api.session import Context, is_initialized, set_auto_init, shutdown
 from asyncray.api.waiting import cancel, check_timeout, check_wait, locals_of, split, split_anyway

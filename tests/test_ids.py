@@ -7,12 +7,14 @@ import pickle
 import pytest
 
 from asyncray.ids import (
+    CALL_MARK,
     ActorID,
     BaseID,
     ClientID,
     JobID,
     NodeID,
     TaskID,
+    is_call,
     job_of,
     return_id,
     task_of,
@@ -52,3 +54,13 @@ def test_every_id_says_who_made_it() -> None:
     assert task_of(first) == task_of(second) == TASK
     assert job_of(first) == job_of(TASK) == JOB == ActorID(TASK).job_id
     assert first.startswith(NODE)
+
+
+def test_an_id_says_whether_it_is_of_a_call() -> None:
+    for counter in (1, CALL_MARK - 1):
+        task, call = (CLIENT + JOB + (mark | counter).to_bytes(6, "big") for mark in (0, CALL_MARK))
+        assert task != call
+        assert not is_call(task)
+        assert not is_call(return_id(task, 3))
+        assert is_call(call)
+        assert is_call(return_id(call, 3))

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar, overload
 
 from asyncray.api import session
-from asyncray.api.actor import ActorHandle, check_name, named_handle
+from asyncray.api.handle import ActorHandle, check_name, named_handle
 from asyncray.api.session import Context
 from asyncray.api.waiting import check_timeout, check_wait, locals_of, split, split_anyway
 from asyncray.runtime import current

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
 
-from asyncray.api.actor import ActorClass
+from asyncray.api.actor import ActorClass, Blueprint
 from asyncray.api.function import RemoteFunction
 from asyncray.api.options import validate_actor_options, validate_task_options
+from asyncray.api.signature import Signature, is_asynchronous
+from asyncray.api.source import Source
 from asyncray.api.typing import P
 from asyncray.runtime.refs import ObjectRef
 
 C = TypeVar("C")
 R = TypeVar("R")
-
-_COROUTINE_FUNCTION = 0x80
 
 
 class Decorator(Protocol):
@@ -48,7 +48,7 @@ def remote(*targets: Any, **options: object) -> Any:
         options: for ``@remote(num_cpus=2, max_retries=0, ...)``.
 
     Raises:
-        ValueError: an unknown option, neither function nor class, or an ``async def`` function.
+        ValueError: an unknown option, neither function nor class, or ``async def``, with ``yield`` or without.
         TypeError: an option of a wrong type.
 
     Example::
@@ -70,15 +70,16 @@ def remote(*targets: Any, **options: object) -> Any:
 
 def _make(target: Any, options: dict[str, object]) -> Any:
     if isinstance(target, type):
-        return ActorClass(target, validate_actor_options(options, in_options=False))
+        return ActorClass(Blueprint(target), validate_actor_options(options, in_options=False))
     if isinstance(target, (RemoteFunction, ActorClass)) or not callable(target):
         raise ValueError(
             f"The @remote decorator must be applied to either a function or a class, not to {target!r:.80}."
         )
-    code = getattr(target, "__code__", None)
-    if code is not None and code.co_flags & _COROUTINE_FUNCTION:
+    if is_asynchronous(target):
         raise ValueError(
-            "'async def' should not be used for remote tasks. Wrap the body in asyncio.run() in a plain function, or "
-            "make it a method of an actor."
+            "'async def' should not be used for remote tasks, be it with 'yield' or without. Wrap the body in "
+            "asyncio.run() in a plain function, or make it a method of an actor."
         )
-    return RemoteFunction(target, validate_task_options(options, in_options=False))
+    checked = validate_task_options(options, in_options=False)
+    name = getattr(target, "__name__", type(target).__name__)
+    return RemoteFunction(Source(target, f"remote function {name}", Signature(target)), checked)

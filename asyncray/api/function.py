@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, cast, overload
 
 from asyncray.api.options import complete_task_options, override_task_options, task_demand
-from asyncray.api.signature import Signature
+from asyncray.api.source import Options, Source
 from asyncray.api.typing import Out_co, P, Submit
 from asyncray.core.resources import fixed
 from asyncray.runtime.runtime import Runtime, require
@@ -24,27 +24,25 @@ class RemoteFunction(Generic[P, Out_co]):
         assert await square.remote(3) == 9
     """
 
-    def __init__(self, function: Callable[P, object], options: dict[str, object]) -> None:
-        self._function = function
+    def __init__(self, source: Source, options: dict[str, object]) -> None:
+        self._source = source
         self._options = options
-        self._name = getattr(function, "__name__", type(function).__name__)
-        self._signature = Signature(function)
         self._exported: tuple[Runtime, int, int] | None = None
-        self.__doc__ = getattr(function, "__doc__", None)
-        self.__name__ = self._name
-        self.__module__ = getattr(function, "__module__", __name__)
-        self.__wrapped__ = function
+        self.__doc__ = getattr(source.target, "__doc__", None)
+        self.__name__ = source.name
+        self.__module__ = source.module
+        self.__wrapped__ = source.target
 
     def __repr__(self) -> str:
-        return f"<RemoteFunction {self.__module__}.{self._name}>"
+        return f"<RemoteFunction {self.__module__}.{self.__name__}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_exported": None}
 
-    def __call__(self, *args: Never, **kwargs: Never) -> NoReturn:
+    def __call__(self, /, *args: Never, **kwargs: Never) -> NoReturn:
         raise TypeError(
-            f"Remote functions cannot be called directly. Instead of running '{self._name}()', try "
-            f"'{self._name}.remote()'."
+            f"Remote functions cannot be called directly. Instead of running '{self.__name__}()', try "
+            f"'{self.__name__}.remote()'."
         )
 
     @overload
@@ -58,9 +56,9 @@ class RemoteFunction(Generic[P, Out_co]):
             ValueError: an unknown option, or one that calls cannot have.
             TypeError: a value of a wrong type.
         """
-        return RemoteFunction(self._function, override_task_options(self._options, options))
+        return RemoteFunction(self._source, override_task_options(self._options, options))
 
-    def _submit(self, *args: object, **kwargs: object) -> object:
+    def _submit(self, /, *args: object, **kwargs: object) -> object:
         """Runs the function elsewhere; returns at once.
 
         Returns:
@@ -70,35 +68,38 @@ class RemoteFunction(Generic[P, Out_co]):
             TypeError: the arguments do not fit the function, as a local call would say, or cannot be pickled.
             OwnerDiedError: a ref among them is of a session that is over.
         """
-        self._signature.check(args, kwargs)
+        source = self._source
+        source.signature.check(args, kwargs)
         exported = self._exported
         runtime = require()
         if exported is None or exported[0] is not runtime:
-            exported = self._exported = self._export(runtime)
-        return runtime.submitter.submit(exported[1], exported[2], args, kwargs, self._name)
+            template = source.templates.find(runtime, source.name, self._options, self._make_template)
+            exported = self._exported = (runtime, *template)
+        return runtime.submitter.submit(exported[1], exported[2], args, kwargs, source.name)
 
     remote: Submit[P, Out_co, Callable[P, Out_co]] = cast("Submit[P, Out_co, Callable[P, Out_co]]", _submit)
 
-    def _export(self, runtime: Runtime) -> tuple[Runtime, int, int]:
-        options = complete_task_options(self._options)
+    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, int]:
+        source = self._source
+        options = complete_task_options(named)
         returns = options["num_returns"]
         if returns is None:
             returns = 1
         if not isinstance(returns, int):
-            raise ValueError(f"num_returns={returns!r} needs a generator function; {self._name} is none.")
+            raise ValueError(f"num_returns={returns!r} needs a generator function; {source.name} is none.")
         spec = {
-            "name": options["name"] or self._name,
-            "function": runtime.submitter.export(self._function, f"remote function {self._name}"),
+            "name": options["name"] or source.name,
+            "function": source.export(runtime),
             "returns": returns,
             "retries": options["max_retries"],
-            "demand": fixed(task_demand(self._options)),
+            "demand": fixed(task_demand(named)),
             "options": {
-                "shown": f"{self.__module__}.{getattr(self._function, '__qualname__', self._name)}",
+                "shown": source.path,
                 "max_calls": options["max_calls"],
                 "retry_on": retry_on(options["retry_exceptions"]),
             },
         }
-        return runtime, runtime.submitter.template(spec), returns
+        return runtime.submitter.template(spec), returns
 
 
 def retry_on(exceptions: object) -> bool | bytes:

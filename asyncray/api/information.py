@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.api.actor import ActorHandle, weak_handle
+from asyncray.api.handle import ActorHandle, weak_handle
 from asyncray.core.resources import plain
 from asyncray.ids import CLIENT_SIZE, TASK_PREFIX_SIZE, JobID, NodeID, TaskID
 from asyncray.runtime.context import running_task
@@ -51,7 +51,7 @@ class RuntimeContext:
         return None if task is None else task.name
 
     def get_task_function_name(self) -> str | None:
-        """The module-qualified name of the running function."""
+        """The module-qualified name of the running function: ``module.f``, or ``module.Class.method``."""
         task = running_task()
         return None if task is None else task.function_name
 

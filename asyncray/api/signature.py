@@ -20,6 +20,9 @@ from typing import Any
 
 Stub = Callable[..., None]
 
+# What inspect.iscoroutinefunction and isasyncgenfunction look at, without the cost of importing inspect.
+_COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200
+
 _ANYTHING = "(*args, **kwargs)"
 _NOTHING = ""
 
@@ -94,6 +97,12 @@ class Signature:
             assert self._callee is not None, f"{self} was restored without its text"
             self._text = _parameters_of(self._callee)
         return self._text
+
+
+def is_asynchronous(function: object) -> bool:
+    """True for what ``async def`` makes: a coroutine function or an asynchronous generator function."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
 
 
 def _restored(name: str, text: str, method: bool) -> Signature:

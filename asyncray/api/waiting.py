@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncray.core.states import UNRESOLVED
+from asyncray.ids import is_call
 from asyncray.messages import CANCEL
 from asyncray.runtime import current
 from asyncray.runtime.references import LocalObject
@@ -129,13 +130,14 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     Raises:
         TypeError: not a ref.
         OwnerDiedError: it is of a session that is over.
+        ValueError: ``force`` for a call of an actor.
     """
     current.check_started()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
     current.check_home(ref._local)
     runtime = require()
-    if force and ref._local.actor_call:
+    if force and is_call(ref._local.id):
         raise ValueError("force=True is not supported for actor tasks.")
     runtime.post((CANCEL, ref.task_id(), force, recursive))
     runtime.flush()

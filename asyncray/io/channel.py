@@ -275,7 +275,8 @@ class Channel:
         until = time.perf_counter_ns() + self._vigil
         while time.perf_counter_ns() < until:
             if self._poll.poll(0):
-                self._turn()
+                # 1. The pipe was written to. 2. The io thread, stepping aside, reads it. 3. There is nothing any more.
+                self._turn(time.monotonic())
                 if done() or self._ended:
                     self._pause = 0
                     return
@@ -285,7 +286,7 @@ class Channel:
         """Waits for events once, and handles them."""
         wait = self._quiet
         if deadline is not None:
-            left = int((deadline - time.monotonic()) * 1000) + 1
+            left = max(0, int((deadline - time.monotonic()) * 1000) + 1)  # below 0 is for ever
             wait = left if wait is None else min(wait, left)
         if bool(self._unsent) != self._writing:
             writing = not self._writing

@@ -1,7 +1,9 @@
 """Which task this code runs in.
 
 Tasks run on several threads and, in async actors, as several coroutines of one thread: a context variable tells them
-apart. Threads that user code starts have no context of ours: they belong to the task on the main thread.
+apart. What user code starts (asyncio tasks, and threads, see ``asyncray.worker.threads``) has the variable of its
+starter. When that task is over, what it has left running belongs to the task on the main thread if there is one: a pool
+of threads serves one task after the other, and when one of them waits, the CPU of the running task is free.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Workplace(Protocol):
 class TaskContext:
     """The running task, as the code in it may ask."""
 
-    __slots__ = ("blocks", "cancelled", "function_name", "id", "name", "shield")
+    __slots__ = ("blocks", "cancelled", "function_name", "id", "name", "over", "shield")
 
     def __init__(self, task_id: bytes, name: str, function_name: str, blocks: bool) -> None:
         self.id = task_id
@@ -55,6 +57,7 @@ class TaskContext:
         self.function_name = function_name
         self.blocks = blocks  # to wait in it holds resources that others may use meanwhile
         self.cancelled = False
+        self.over = False
         self.shield: AbstractContextManager[None] | None = None  # inside it the thread is not interrupted
 
     def __repr__(self) -> str:
@@ -67,14 +70,26 @@ _main: list[TaskContext | None] = [None]
 
 def running_task() -> TaskContext | None:
     """The task that the caller belongs to; None in a driver."""
-    return _variable.get() or _main[0]
+    task = _variable.get()
+    if task is None:
+        return _main[0]
+    return (_main[0] or task) if task.over else task
 
 
-def enter(context: TaskContext | None) -> None:
+def enter(context: TaskContext) -> None:
     """This thread or coroutine runs that task from now on."""
     _variable.set(context)
 
 
-def enter_main(context: TaskContext | None) -> None:
-    """The main thread runs that task from now on, and threads without a context belong to it."""
+def enter_main(context: TaskContext) -> None:
+    """The main thread runs that task from now on, and threads of none, or of one that is over, belong to it."""
     _main[0] = context
+    _variable.set(context)
+
+
+def leave(context: TaskContext) -> None:
+    """The task that this thread or coroutine runs is over."""
+    context.over = True
+    _variable.set(None)
+    if _main[0] is context:
+        _main[0] = None

@@ -43,7 +43,7 @@ class Pin:
 class LocalObject:
     """What this process knows of an object. ``kind`` is UNRESOLVED until its value came."""
 
-    __slots__ = ("actor_call", "coming", "count", "home", "id", "kind", "payload", "pin", "waiters")
+    __slots__ = ("coming", "count", "home", "id", "kind", "payload", "pin", "waiters")
 
     def __init__(self, object_id: bytes, home: References, coming: bool) -> None:
         self.id = object_id
@@ -51,7 +51,6 @@ class LocalObject:
         self.kind = UNRESOLVED
         self.payload: Any = None
         self.count = 1
-        self.actor_call = False  # the result of one, as far as this process knows
         self.coming = coming  # the daemon will send the value without being asked
         self.pin: Pin | None = None
         self.waiters: list[Any] | None = None  # asyncray.runtime.waiting.Waiter, which builds on this module

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
+from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
 from asyncray.messages import (
     ABANDON,
@@ -83,7 +84,7 @@ class Runtime:
             self.references, self.waiters, self.values, self.post, self.channel, self.next_task_id, self._ping
         )
         self.submitter = Submitter(
-            self.access, self.references, self.values, self.waiters, self.post, self.next_task_id
+            self.access, self.references, self.values, self.waiters, self.post, self.next_task_id, self.next_call_id
         )
         self.workplace: Workplace | None = None
         self.facts: dict[str, Any] = {}
@@ -253,6 +254,10 @@ class Runtime:
     def next_task_id(self) -> bytes:
         """A new ID. Safe in any thread."""
         return self.prefix + next(self._counter).to_bytes(6, "big")
+
+    def next_call_id(self) -> bytes:
+        """The same for a call of an actor."""
+        return self.prefix + (CALL_MARK | next(self._counter)).to_bytes(6, "big")
 
     def _wait_in_thread(self, replies: Sequence[LocalObject], timeout: float | None) -> bool:
         waiter = ThreadWaiter(len(replies), False)

@@ -39,6 +39,7 @@ class Submitter:
         waiters: Waiters,
         post: Callable[[Message], None],
         next_task_id: Callable[[], bytes],
+        next_call_id: Callable[[], bytes],
     ) -> None:
         self._access = access
         self._references = references
@@ -46,6 +47,7 @@ class Submitter:
         self._waiters = waiters
         self._send = post
         self._next_task_id = next_task_id
+        self._next_call_id = next_call_id
         self._exported: set[bytes] = set()
         self._templates: dict[bytes, int] = {}
         self._lock = threading.Lock()  # no two threads may give the same number
@@ -112,10 +114,8 @@ class Submitter:
     ) -> Any:
         """Submits a call of an actor's method; returns as ``submit``."""
         packed, keep = self._pack(args, kwargs, name)
-        task_id = self._next_task_id()
+        task_id = self._next_call_id()
         result = self._own(task_id, returns)
-        for ref in result if returns > 1 else (result,) if returns else ():
-            ref._local.actor_call = True
         self._post((CALL, task_id, template, *packed, actor_id), keep)
         return result
 

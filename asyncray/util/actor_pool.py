@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import asyncray.sync as ray
-from asyncray.api.actor import ActorHandle
+from asyncray.api.handle import ActorHandle
 from asyncray.runtime.refs import ObjectRef
 
 Submit = Callable[[ActorHandle[Any], Any], Any]

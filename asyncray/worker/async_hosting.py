@@ -14,7 +14,7 @@ import uvloop
 
 from asyncray.exceptions import AsyncioActorExit
 from asyncray.messages import Message
-from asyncray.runtime.context import enter
+from asyncray.runtime.context import enter, leave
 from asyncray.worker.hosting import ActorHost, Process
 from asyncray.worker.running import Invocation
 
@@ -109,6 +109,7 @@ class AsyncHost(ActorHost):
                 return
         except BaseException as error:  # user code may raise anything
             reply, keep = runner.failed(invocation, error)
+        leave(invocation.context)
         del self.running[invocation.id]
         self._over(invocation.id, reply, keep)
 

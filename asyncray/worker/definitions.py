@@ -13,11 +13,14 @@ class Definition:
     ``retry_on`` is what of user exceptions is retried: False, True, or a tuple of classes.
     """
 
-    __slots__ = ("_function", "_pickled", "calls", "max_calls", "method", "name", "options", "returns", "shown")
+    __slots__ = (
+        "_function", "_pickled", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown",
+    )  # fmt: skip
 
     def __init__(self, spec: dict[str, Any], pickled: bytes) -> None:
         self.name: str = spec["name"]
         self.returns: int = spec["returns"]
+        self.discards: bool = spec.get("discards", False)  # what it returns: nobody wants more than its end
         self.shown: str = spec.get("shown", self.name)  # module-qualified, for people
         self.method: str = spec.get("method", "")
         self.max_calls: int = spec.get("max_calls", 0)

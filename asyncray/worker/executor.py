@@ -31,7 +31,7 @@ from asyncray.messages import (
     TAKE_BACK,
     Message,
 )
-from asyncray.runtime.context import TaskContext, enter, enter_main
+from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiting import Waiter
 from asyncray.worker.definitions import Definition
@@ -177,11 +177,11 @@ class Executor:
     def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
         if self.host is not None:
             return
-        if isinstance(task.shield, NestedTask):
+        if isinstance(task.shield, NestedTask) and task.shield.working == threading.get_ident():
             task.shield.waiter = waiter
         elif threading.current_thread() is self._main_thread:
             self._return(self.inbox.close())
-        else:  # a thread that the task on the main thread waits for, or not: the inbox stays open
+        else:  # a thread that the task waits for, or not: the inbox stays open
             self._return(self.inbox.drain())
 
     def _after_blocking(self, task: TaskContext) -> None:
@@ -236,7 +236,6 @@ class Executor:
         invocation = Invocation(message, self.definitions[message[2]], True)
         definition = invocation.definition
         enter_main(invocation.context)
-        enter(invocation.context)
         try:
             args, kwargs = self.runner.arguments(message)
             function = definition.function
@@ -255,8 +254,8 @@ class Executor:
             reply, keep = self.runner.succeeded(invocation, result)
             del result
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
-        enter(None)
-        enter_main(None)
+        leave(invocation.context)
+        self.surroundings.restore()
         if self._stops:  # of this task, or of one that was over when they came: what comes next is in the inbox yet
             self._stops.clear()
         self.inbox.reopen()  # an interrupt may have come before the task that waited could do so
@@ -282,6 +281,8 @@ class Executor:
         del self._nested[invocation.id]  # first: the daemon may send it here again as soon as it knows
         self.runtime.references.posted.append(reply)
         del keep
+        leave(invocation.context)
+        invocation.message = None  # threads that it has started may live on, and keep its context
         self.runtime.flush()
 
     def _become_actor(self, message: Message) -> None:

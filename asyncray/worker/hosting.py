@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncray.messages import EXIT, INVOKE, Message
-from asyncray.runtime.context import TaskContext, enter, enter_main
+from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
 from asyncray.worker.inbox import Inbox
@@ -68,7 +68,6 @@ class ActorHost:
         """Makes the instance, on the main thread, and replies."""
         process, invocation = self.process, self.constructor
         enter_main(invocation.context)
-        enter(invocation.context)
         process.surroundings.actor_name = self.class_name
         failure: tuple[Message, object] | None = None
         try:
@@ -78,8 +77,8 @@ class ActorHost:
             if self.ending is None:
                 raise
         except BaseException as error:  # user code may raise anything
-            failure = process.runner.failed(invocation, error)
-        enter(None)
+            failure = process.runner.raised(invocation, error)  # constructors are not cancelled
+        leave(invocation.context)
         invocation.message = None  # its arguments may be large, the actor's life long
         if self.ending is not None:
             process.leaving = self.ending
@@ -153,7 +152,7 @@ class ActorHost:
                 raise
         except BaseException as error:  # user code may raise anything
             reply, keep = runner.failed(invocation, error)
-        enter(None)
+        leave(invocation.context)
         del self.running[invocation.id]
         if reply is not None and not self.silent:
             self.process.post(reply, keep)
@@ -191,6 +190,7 @@ class ActorHost:
 
     def shut_down(self) -> Any:
         """A graceful end, on the main thread. Returns what ``__ray_shutdown__`` returns."""
+        enter(self.constructor.context)  # it is part of no call; and if it waits, what the actor holds is free
         if hasattr(self.instance, "__ray_shutdown__"):
             try:
                 return self.instance.__ray_shutdown__()

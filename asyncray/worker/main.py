@@ -17,6 +17,7 @@ from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.executor import Executor
 from asyncray.worker.surroundings import Surroundings
+from asyncray.worker.threads import inherit_tasks
 
 
 def work(number: int, address: str) -> int:
@@ -38,6 +39,7 @@ def work(number: int, address: str) -> int:
     surroundings.mark_output()
     faulthandler.enable(2)
     runtime.start()
+    inherit_tasks()
     worker = os.getpid()
     os.register_at_fork(after_in_child=functools.partial(_forget_in_child, runtime))
     code = 0

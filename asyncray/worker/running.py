@@ -90,7 +90,7 @@ class Runner:
     def succeeded(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
         """The reply for a result, and what must live until it was posted."""
         returns = invocation.definition.returns
-        if returns == 1 and result is None:
+        if returns == 1 and (result is None or invocation.definition.discards):
             return (DONE, invocation.id, invocation.microseconds(), PLAIN, NONE, None), None
         try:
             if returns == 1:
@@ -146,10 +146,14 @@ class Runner:
             raise TypeError(f"Could not serialize {text}") from error
 
     def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
-        """The reply for an exception, and what must live until it was posted."""
-        definition = invocation.definition
+        """The reply for an exception, and what must live until it was posted. An interrupt is a way to be cancelled."""
         if isinstance(error, KeyboardInterrupt):
             return self.cancelled(invocation.id, invocation.microseconds()), None
+        return self.raised(invocation, error, skip_frames)
+
+    def raised(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
+        """The same for an exception, whatever it is, with its traceback."""
+        definition = invocation.definition
         refs: list[ObjectRef[Any]] = []
         payload = dump_task_error(
             error,

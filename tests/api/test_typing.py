@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, assert_type
 
 from asyncray import ObjectRef, remote
-from asyncray.api.actor import ActorClass, ActorHandle
+from asyncray.api.actor import ActorClass
+from asyncray.api.handle import ActorHandle
 from asyncray.api.function import RemoteFunction
 
 X = TypeVar("X")

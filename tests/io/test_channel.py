@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -152,6 +154,33 @@ def test_a_vigil_in_vain_is_not_repeated_for_a_while(monkeypatch: pytest.MonkeyP
     client.daemon.socket.sendall(encode([(1,)]))
     assert client.wait(1, soon=True)
     assert channel._pausing == channel._pause == 0
+    channel.abandon()
+    client.daemon.socket.close()
+
+
+class StolenEvents:
+    """A poll whose events are another thread's, which was first: each is gone at the second look."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.looks: list[int | None] = []
+
+    def poll(self, milliseconds: int | None) -> list[tuple[int, int]]:
+        assert milliseconds is not None, "for ever"
+        assert milliseconds >= 0, "for ever"
+        self.looks.append(milliseconds)
+        return [(self.descriptor, select.POLLIN)] if len(self.looks) % 2 else []
+
+
+def test_a_vigil_whose_event_another_thread_takes_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    channel = client.channel
+    monkeypatch.setattr(channel, "_vigil", 100_000)
+    stolen = StolenEvents(channel._wake_read)
+    monkeypatch.setattr(channel, "_poll", stolen)
+    assert not client.wait(1, timeout=0, soon=True)
+    assert len(stolen.looks) > 1
+    channel._turn(time.monotonic() - 1)  # so late may a thread be that was put aside
     channel.abandon()
     client.daemon.socket.close()
 

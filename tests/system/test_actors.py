@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import threading
@@ -19,6 +20,7 @@ from asyncray.exceptions import (
     PendingCallsLimitExceeded,
     TaskError,
 )
+from asyncray.runtime.runtime import require
 from tests.system import actors
 from tests.system.actors import add_to, identity, until
 
@@ -94,6 +96,14 @@ def test_the_class_stays_usable_through_its_name() -> None:
     assert ray.get(log.plain.remote(7)).all() == [7]
 
 
+def test_methods_may_have_any_names() -> None:
+    names = ["_id", "_life", "_pending", "_descriptor", "_check_pending", "_info", "_handle", "_class", "_options"]
+    Named: Any = ray.remote(type("Named", (), {name: staticmethod(lambda name=name: name) for name in names}))
+    handle = ray.get(identity.remote(Named.remote()))
+    assert ray.get([getattr(handle, name).remote() for name in names]) == names
+    assert [getattr(Named, name)() for name in names] == names
+
+
 def test_a_class_may_be_defined_again_and_inherit() -> None:
     class Base:
         def __init__(self) -> None:
@@ -119,6 +129,24 @@ def test_a_class_may_be_defined_again_and_inherit() -> None:
     actors = [version(number) for number in range(3)]
     assert ray.get([actor.who.remote() for actor in actors]) == ["base0", "base1", "base2"]
     assert ray.get(ray.get(actors[1].again.remote()).who.remote()) == "base1"
+
+
+def test_copies_with_options_make_what_the_first_call_has_sent() -> None:
+    value = "first"
+
+    class LocalClass:
+        def told(self) -> str:
+            return value
+
+    Local: Any = ray.remote(LocalClass)
+    early = Local.options(max_pending_calls=5)
+    made = [Local.remote()]
+    value = "later"
+    made += [early.remote(), Local.options(num_cpus=0, max_task_retries=1).remote(), early.options(name="x").remote()]
+    assert ray.get([actor.told.remote() for actor in made]) == ["first"] * 4
+    assert repr(require().submitter).startswith("<Submitter 1 functions")
+    limits = [actor._asyncray_descriptor.limit for actor in made]
+    assert limits == [-1, 5, -1, 5]
 
 
 def test_calls_of_one_caller_keep_their_order_behind_slow_arguments() -> None:
@@ -244,6 +272,24 @@ def test_max_pending_calls() -> None:
         assert ray.get(log.add.remote(number)) == number
 
 
+def test_max_pending_calls_without_results() -> None:
+    gate = Gate.remote()
+    log = Log.options(max_pending_calls=2).remote()
+    wait, lock = log.give.options(num_returns=0), log.__ray_call__.options(num_returns=0)
+    assert wait.remote(gate.wait.remote()) is None
+    assert lock.remote(lambda self: threading.Lock()) is None  # no result, so no matter what it is
+    for method in (log.all, log.pair, log.all.options(num_returns=0)):
+        with pytest.raises(PendingCallsLimitExceeded, match="has 2 pending calls; max_pending_calls is 2"):
+            method.remote()
+    another = ray.get(identity.remote(log))
+    behind = another.all.remote()  # the limit is of a handle
+    gate.open.remote()
+    assert ray.get(behind) == []
+    for _ in range(5):
+        assert wait.remote(1) is None
+        ray.get(log.pair.remote())
+
+
 def test_built_in_methods() -> None:
     log = Log.remote(1)
     assert ray.get(log.__ray_ready__.remote()) is True
@@ -340,6 +386,28 @@ def test_a_failing_constructor(kind: str) -> None:
         assert again.value.actor_id == broken._actor_id.hex()
 
 
+@pytest.mark.parametrize("kind", ["sync", "threaded", "async"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_what_else_a_constructor_may_raise(kind: str, error: type[BaseException]) -> None:
+    class Interrupted:
+        def __init__(self) -> None:
+            raise error("this late")
+
+        def m(self) -> None:
+            pass
+
+    class Looped(Interrupted):
+        async def n(self) -> None:
+            pass
+
+    threads = 3 if kind == "threaded" else None
+    broken: Any = ray.remote(max_concurrency=threads)(Looped if kind == "async" else Interrupted).remote()
+    with pytest.raises(ActorDiedError, match="because of an error raised in its creation task") as caught:
+        ray.get(broken.m.remote())
+    assert "in __init__" in str(caught.value)
+    assert f"{error.__name__}: this late" in str(caught.value)
+
+
 def test_a_constructor_whose_argument_fails_or_cannot_be_unpickled() -> None:
     class Trap:
         def __reduce__(self) -> Any:
@@ -416,6 +484,7 @@ def test_the_runtime_context_of_an_actor() -> None:
     class AsksClass:
         def __init__(self) -> None:
             self.at_start = ray.get_runtime_context().get()
+            self.constructor = ray.get_runtime_context().get_task_function_name()
 
         def ask(self) -> dict[str, Any]:
             here = ray.get_runtime_context()
@@ -428,6 +497,7 @@ def test_the_runtime_context_of_an_actor() -> None:
                 **here.get(),
                 "name": here.get_actor_name(),
                 "task": here.get_task_name(),
+                "functions": (here.get_task_function_name(), self.constructor),
                 "me": here.current_actor,
                 "again": here.was_current_actor_reconstructed,
                 "resources": here.get_assigned_resources(),
@@ -444,6 +514,8 @@ def test_the_runtime_context_of_an_actor() -> None:
     assert (told["job_id"], told["node_id"]) == (here.get_job_id(), here.get_node_id())
     assert asks._actor_id.job_id.hex() == here.get_job_id()
     assert (told["name"], told["task"], told["me"]) == ("asker", "AsksClass.ask", asks)
+    path = f"{__name__}.{AsksClass.__qualname__}"
+    assert told["functions"] == (f"{path}.ask", f"{path}.__init__")
     assert (told["again"], told["resources"]) == (False, {})
     assert ray.get(asks.ask.options(name="my task").remote())["task"] == "my task"
     plain = Asks.options(num_cpus=0.5).remote()

@@ -164,7 +164,7 @@ def in_uvloop(bell: Bell) -> None:
 @ray.remote
 def in_a_thread_that_is_joined(bell: Bell) -> None:
     def wait() -> None:
-        ref = never.remote()
+        ref = never.remote()  # before the test cancels: what the task has submitted then goes with it
         bell.ring("runs")
         ray.get(ref)
 
@@ -173,7 +173,32 @@ def in_a_thread_that_is_joined(bell: Bell) -> None:
     thread.join()
 
 
-WAYS = [in_a_call, in_a_sleep, in_a_loop, in_get, in_wait, in_asyncio, in_uvloop, in_a_thread_that_is_joined]
+@ray.remote
+def in_get_beside_a_thread(bell: Bell) -> None:
+    ref = never.remote()
+
+    def wait_again_and_again() -> None:
+        for _ in range(20):
+            ray.wait([ref], timeout=0.001)
+        bell.ring("runs")
+        while not ray.get_runtime_context().is_canceled():
+            ray.wait([ref], timeout=0.001)
+
+    threading.Thread(target=wait_again_and_again, daemon=True).start()
+    ray.get(ref)
+
+
+WAYS = [
+    in_a_call,
+    in_a_sleep,
+    in_a_loop,
+    in_get,
+    in_wait,
+    in_asyncio,
+    in_uvloop,
+    in_a_thread_that_is_joined,
+    in_get_beside_a_thread,
+]
 
 
 def test_while_it_runs(bell: Bell) -> None:
@@ -192,7 +217,7 @@ def test_on_a_thread_beside_others(bell: Bell) -> None:
         return ray.get(below.remote(depth - 1, way, bell) if depth else way.remote(bell))
 
     # Further down than workers may block: the last tasks are nested.
-    for way in (in_a_loop, in_get, in_asyncio):
+    for way in (in_a_loop, in_get, in_asyncio, in_get_beside_a_thread):
         ref = below.remote(16, way, bell)
         assert bell.heard() == "runs"
         ray.cancel(ref)
@@ -372,6 +397,37 @@ def test_from_other_tasks_and_before_a_retry(bell: Bell) -> None:
     with pytest.raises((TaskCancelledError, ValueError)):
         ray.get(ref, timeout=DEADLINE)
     assert_works()
+
+
+def test_no_force_for_calls_of_actors_whoever_has_the_ref() -> None:
+    @ray.remote
+    class Calls:
+        def make(self) -> list[Any]:
+            me: Any = ray.get_runtime_context().current_actor
+            calls = [me.echo.remote(1), *me.echo.options(num_returns=2).remote((1, 2))]
+            return [*calls, one.remote(), ray.put(1)]
+
+        def echo(self, value: Any) -> Any:
+            return value
+
+    @ray.remote
+    def forces(refs: list[Any]) -> list[str]:
+        told = []
+        for ref in refs:
+            try:
+                ray.cancel(ref, force=True)
+                told.append("")
+            except ValueError as error:
+                told.append(str(error))
+        return told
+
+    calls: Any = Calls
+    refs = ray.get(calls.remote().make.remote(), timeout=DEADLINE)
+    with pytest.raises(ValueError, match=r"force=True is not supported for actor tasks\."):
+        ray.cancel(refs[0], force=True)
+    expected = ["force=True is not supported for actor tasks."] * 3 + [""] * 2
+    assert ray.get(forces.remote(refs), timeout=DEADLINE) == expected
+    assert ray.get(refs[:3], timeout=DEADLINE) == [1, 1, 2]
 
 
 def test_what_is_no_task() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
@@ -347,6 +348,95 @@ def test_threads_know_their_calls() -> None:
     made = ray.remote(max_concurrency=8)(Threads).remote()
     refs = [made.keep.remote() for _ in range(100)]
     assert [task for _, _, task in ray.get(refs)] == [ref.task_id().hex() for ref in refs]
+
+
+class Starts:
+    """Tells whose task threads are that it starts."""
+
+    def __init__(self) -> None:
+        self.background = ThreadPoolExecutor(1)
+        self.at_start = self.background.submit(told).result()
+
+    def here_and_in_threads(self, gate: Any) -> list[Any]:
+        ray.get(gate.wait.remote())  # so that calls overlap, where they can
+        return [told(), *self.threads()]
+
+    def threads(self) -> list[Any]:
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(told()))
+        thread.start()
+        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(told).result())
+        return found
+
+    def outlived(self) -> tuple[Any, Any]:
+        return self.at_start, self.background.submit(told).result()
+
+
+class StartsInLoop(Starts):
+    async def here_and_in_threads(self, gate: Any) -> list[Any]:  # type: ignore[override]
+        await gate.wait.remote()
+        copied = await asyncio.to_thread(told)
+        awaited = await asyncio.create_task(asyncio.to_thread(told))
+        return [told(), copied, awaited, *self.threads()]
+
+
+def told() -> tuple[str | None, str | None]:
+    context = ray.get_runtime_context()
+    return context.get_task_id(), context.get_task_name()
+
+
+@pytest.mark.parametrize(("kind", "threads"), [(Starts, 1), (Starts, 3), (StartsInLoop, None)])
+def test_threads_of_users_know_the_call_that_started_them(kind: Any, threads: int | None) -> None:
+    gate, made = Gate.remote(), ray.remote(max_concurrency=threads)(kind).remote()
+    refs = [made.here_and_in_threads.remote(gate) for _ in range(3)]
+    ray.get(gate.crowd.remote(threads or 3))
+    gate.open.remote()
+    for ref, found in zip(refs, ray.get(refs), strict=True):
+        assert set(found) == {(ref.task_id().hex(), f"{kind.__name__}.here_and_in_threads")}
+    ref = made.outlived.remote()
+    at_start, later = ray.get(ref)
+    assert at_start == (made._actor_id.hex(), kind.__name__)
+    assert later == (at_start if threads != 1 else (ref.task_id().hex(), f"{kind.__name__}.outlived"))
+
+
+@pytest.mark.parametrize("kind", ["threaded", "async"])
+def test_a_thread_that_waits_lends_the_cpu_of_the_actor(kind: str) -> None:
+    class Waits:
+        def waits(self) -> Any:
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(lambda: ray.get(identity.remote(5))).result()
+
+    class WaitsInLoop(Waits):
+        async def unused(self) -> None: ...
+
+    ray.shutdown()
+    ray.init(num_cpus=1)
+    options = {"max_concurrency": 2} if kind == "threaded" else {}
+    made: Any = ray.remote(num_cpus=1, **options)(WaitsInLoop if kind == "async" else Waits).remote()
+    assert ray.get(made.waits.remote(), timeout=20) == 5
+
+
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+def test_the_end_may_wait_for_others(kind: str, tmp_path: Any) -> None:
+    class Ends:
+        def leave(self) -> None:
+            ray.actor.exit_actor()
+
+        def __ray_shutdown__(self) -> None:
+            (tmp_path / "shutdown").write_text(str(ray.get(identity.remote("waited"))))
+
+    class EndsInLoop(Ends):
+        async def unused(self) -> None: ...
+
+    ray.shutdown()
+    ray.init(num_cpus=1)
+    options = {"max_concurrency": 2} if kind == "threaded" else {}
+    made: Any = ray.remote(num_cpus=1, **options)(EndsInLoop if kind == "async" else Ends).remote()
+    with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
+        ray.get(made.leave.remote(), timeout=20)
+    assert (tmp_path / "shutdown").read_text() == "waited"
 
 
 def test_large_concurrency_costs_no_threads() -> None:

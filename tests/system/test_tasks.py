@@ -144,6 +144,25 @@ def test_calls_that_do_not_fit_are_told_at_once() -> None:
         untyped(1)
 
 
+def test_parameters_may_have_any_names() -> None:
+    names = {"self": 1, "args": 2, "kwargs": 3, "name": 4, "message": 5, "function": 6, "template": 7, "source": 8}
+    assert get(echo.remote(**names)) == ((), names)
+
+    class Takes:
+        def __init__(self, /, **named: int) -> None:
+            self.named = named
+
+        def told(self) -> dict[str, int]:
+            return self.named
+
+    takes: Any = ray.remote(Takes).remote(**names)
+    assert get(takes.told.remote()) == names
+    uncallable: Any
+    for uncallable in (echo, ray.remote(Takes), takes.told):
+        with pytest.raises(TypeError, match="Instead of"):
+            uncallable(**names)
+
+
 class Sticky:
     """Cannot be pickled, by a part that is some way down."""
 
@@ -264,6 +283,37 @@ def test_what_a_function_captures_stays_there() -> None:
     assert get([use.remote() for _ in range(3)]) == [("captured", 2), ("captured", 3), ("captured", 4)]
 
 
+class Counted:
+    """Knows how often it was pickled."""
+
+    times = 0
+
+    def __reduce__(self) -> Any:
+        Counted.times += 1
+        return int, ("7",)
+
+
+def test_copies_with_options_run_what_the_first_call_has_sent() -> None:
+    value, counted = "first", Counted()
+
+    @ray.remote
+    def f() -> Any:
+        return value, counted
+
+    early = f.options(num_cpus=0.5)
+    before = Counted.times
+    assert get(early.remote()) == ("first", 7)
+    value = "later"
+    copies = [f, early, f.options(num_cpus=0.5), early.options(name="f"), *(f.options(num_cpus=1) for _ in range(10))]
+    assert get([copy.remote() for copy in copies]) == [("first", 7)] * 14
+    assert Counted.times == before + 1
+    assert repr(require().submitter) == "<Submitter 1 functions, 2 templates>"  # half a CPU, and one
+    ray.shutdown()
+    ray.init(num_cpus=1)
+    assert get([copy.remote() for copy in copies]) == [("later", 7)] * 14
+    assert Counted.times == before + 2
+
+
 @ray.remote
 def is_even(n: int) -> bool:
     return True if n == 0 else ray.get(is_odd.remote(n - 1))
@@ -290,6 +340,12 @@ def test_values_of_many_kinds_are_callable_remotely() -> None:
 
         @ray.remote
         async def wrong() -> None: ...
+
+    with pytest.raises(ValueError, match="async def"):
+
+        @ray.remote(num_cpus=2)
+        async def wrong_too() -> Any:
+            yield 1
 
 
 # Nesting --------------------------------------------------------------------------------------------------------------
@@ -461,6 +517,33 @@ def test_gpus_are_those_that_the_node_may_see(monkeypatch: pytest.MonkeyPatch) -
     assert get(facts.remote()) == ([5, "GPU-ab"], "5,GPU-ab")
 
 
+@pytest.mark.parametrize("preset", ["", "3"])
+def test_a_task_may_set_its_number_of_threads_for_itself(monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if preset:
+        monkeypatch.setenv("OMP_NUM_THREADS", preset)
+    ray.shutdown()
+    ray.init(num_cpus=1)
+
+    @ray.remote(num_cpus=1)
+    def change(value: str | None, error: str = "") -> tuple[int, str]:
+        before = os.environ["OMP_NUM_THREADS"]
+        if value is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = value
+        if error:
+            raise ValueError(error)
+        return os.getpid(), before
+
+    told = []
+    for value in ("7", None, "8"):
+        told.append(get(change.remote(value)))
+        with pytest.raises(ValueError, match="after"):
+            get(change.remote(value, "after the change"))
+    assert set(told) == {(told[0][0], preset or "1")}
+
+
 def test_a_gpu_task_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     ray.shutdown()
@@ -527,6 +610,36 @@ def test_the_runtime_context_of_a_task_and_its_threads() -> None:
     assert "task_id" not in here.get()
     assert ray.get_gpu_ids() == []
     assert here.get_assigned_resources() == {}
+
+
+@pytest.mark.usefixtures("one_cpu")
+def test_threads_of_a_task_beside_a_waiting_one_are_its_own() -> None:
+    def told() -> tuple[str | None, str | None]:
+        context = ray.get_runtime_context()
+        return context.get_task_id(), context.get_task_name()
+
+    @ray.remote
+    def in_thread() -> Any:
+        found: list[Any] = [told(), threading.current_thread() is threading.main_thread()]
+
+        def look() -> None:
+            found.append(ray.get(add.remote(1, 1)))
+            found.append(told())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        return found
+
+    @ray.remote
+    def below(depth: int) -> Any:
+        return ray.get(below.remote(depth - 1) if depth else in_thread.remote())
+
+    here, on_main_thread, value, there = get(below.remote(16))  # further down than workers may block
+    assert not on_main_thread
+    assert value == 2
+    assert here[1] == "in_thread"
+    assert there == here
 
 
 # Retries --------------------------------------------------------------------------------------------------------------

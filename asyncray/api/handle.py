@@ -1,0 +1,272 @@
+"""Handles of actors and their methods.
+
+What all handles of an actor share is its ``Descriptor``. It travels with them, so that a process that does not know the
+class can check a call and knows its options.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Generic, NoReturn, TypeVar
+
+from asyncray.api.arguments import check_namespace
+from asyncray.api.function import retry_on
+from asyncray.api.options import complete_method_options, override_method_options
+from asyncray.api.signature import Signature
+from asyncray.api.source import Options, Templates
+from asyncray.core.states import UNRESOLVED
+from asyncray.exceptions import PendingCallsLimitExceeded
+from asyncray.ids import ActorID
+from asyncray.runtime import current
+from asyncray.runtime.refs import ObjectRef
+from asyncray.runtime.runtime import Runtime, require
+from asyncray.runtime.serialization import deserialize, serialize
+
+C = TypeVar("C")
+
+
+class MethodInfo:
+    """What handles know of a method."""
+
+    __slots__ = ("name", "options", "signature", "template")
+
+    def __init__(self, name: str, signature: Signature | None, options: dict[str, object]) -> None:
+        self.name = name
+        self.signature = signature  # None: anything passes
+        self.options = options
+        self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
+
+    def __repr__(self) -> str:
+        return f"<MethodInfo {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MethodInfo, (self.name, self.signature, self.options)
+
+
+class Descriptor:
+    """What all handles of an actor share; travels with them.
+
+    Args:
+        class_name: as in ``Class.method``, the name of a call.
+        path: the same with module and outer classes.
+        methods: by name.
+        retries: ``max_task_retries`` of the actor.
+        limit: ``max_pending_calls``.
+    """
+
+    def __init__(self, class_name: str, path: str, methods: dict[str, MethodInfo], retries: int, limit: int) -> None:
+        self.class_name = class_name
+        self.path = path
+        self.methods = methods
+        self.retries = retries
+        self.limit = limit
+        self._templates = Templates()
+        self._pickled: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self.class_name} {sorted(self.methods)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Descriptor, (self.class_name, self.path, self.methods, self.retries, self.limit)
+
+    def copy_methods(self) -> dict[str, MethodInfo]:
+        """The methods, for a descriptor with other options."""
+        return {name: MethodInfo(name, info.signature, info.options) for name, info in self.methods.items()}
+
+    def pickled(self) -> bytes:
+        """The descriptor as bytes; made once."""
+        if self._pickled is None:
+            self._pickled = serialize(self).pickled
+        return self._pickled
+
+    def template(self, runtime: Runtime, info: MethodInfo) -> tuple[Runtime, int, int]:
+        """The template of one of the methods in this session: (session, its number there, number of returns)."""
+        template = info.template
+        if template is None or template[0] is not runtime:
+            make = partial(self._make_template, info.name)
+            template = info.template = (runtime, *self._templates.find(runtime, info.name, info.options, make))
+        return template
+
+    def _make_template(self, name: str, runtime: Runtime, named: Options) -> tuple[int, int]:
+        options = complete_method_options(named)
+        returns = options["num_returns"]
+        returns = 1 if returns is None else returns
+        if not isinstance(returns, int):
+            raise ValueError(f"num_returns={returns!r} needs a generator method; {name} is none.")
+        retries = options["max_task_retries"]
+        # Where calls are counted, one without a result has a None, which tells when it is over.
+        counted = self.limit > 0 and not returns
+        spec = {
+            "name": options["name"] or f"{self.class_name}.{name}",
+            "function": b"",
+            "returns": 1 if counted else returns,
+            "retries": self.retries if retries is None else retries,
+            "demand": (),
+            "options": {
+                "method": name,
+                "shown": f"{self.path}.{name}",
+                "discards": counted,
+                "retry_on": retry_on(options["retry_exceptions"] or False),
+            },
+        }
+        return runtime.submitter.template(spec), returns
+
+
+class ActorMethod:
+    """A method of an actor, seen from outside.
+
+    Example::
+
+        ref = counter.add.remote(2)
+    """
+
+    __slots__ = ("_handle", "_info")
+
+    def __init__(self, handle: ActorHandle[Any], info: MethodInfo) -> None:
+        self._handle = handle
+        self._info = info
+
+    def __repr__(self) -> str:
+        return f"<ActorMethod {self._handle._asyncray_descriptor.class_name}.{self._info.name}>"
+
+    def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
+        name = self._info.name
+        raise TypeError(
+            f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try "
+            f"'object.{name}.remote()'."
+        )
+
+    def options(self, **options: object) -> ActorMethod:
+        """The same method with other options for its calls."""
+        info = self._info
+        return ActorMethod(
+            self._handle, MethodInfo(info.name, info.signature, override_method_options(info.options, options))
+        )
+
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method in the actor's process; returns at once, as ``f.remote`` does.
+
+        Raises:
+            TypeError: the arguments do not fit the method, or cannot be pickled.
+            OwnerDiedError: a ref among them is of a session that is over.
+            PendingCallsLimitExceeded: ``max_pending_calls`` of this handle are unfinished.
+        """
+        handle, info = self._handle, self._info
+        if info.signature is not None:
+            info.signature.check(args, kwargs)
+        runtime = require()
+        descriptor = handle._asyncray_descriptor
+        _, template, returns = descriptor.template(runtime, info)
+        call = runtime.submitter.call
+        if descriptor.limit <= 0:
+            return call(handle._asyncray_id, template, returns, args, kwargs, info.name)
+        _check_pending(handle, descriptor.limit)
+        result = call(handle._asyncray_id, template, returns or 1, args, kwargs, info.name)
+        handle._asyncray_pending.append(result[0] if returns > 1 else result)
+        return result if returns else None
+
+
+class ActorHandle(Generic[C]):
+    """A reference to an actor. It may be passed to tasks and actors, and pickled.
+
+    The actor lives as long as any handle anywhere (and what was submitted to it); handles that were got by name or from
+    ``current_actor`` do not keep it alive.
+    """
+
+    # An attribute hides the user's method of that name: only the two that Ray has, too, are not of our own kind.
+
+    def __init__(self, actor_id: bytes, descriptor: Descriptor, life: ObjectRef[Any] | None) -> None:
+        self._asyncray_id = actor_id
+        self._asyncray_descriptor = descriptor
+        self._asyncray_life = life
+        self._asyncray_pending: list[ObjectRef[Any]] = []  # refs, for what nobody refers to does not come
+
+    def __repr__(self) -> str:
+        return f"Actor({self._asyncray_descriptor.class_name}, {self._asyncray_id.hex()})"
+
+    def __hash__(self) -> int:
+        return hash(self._asyncray_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._asyncray_id == other._asyncray_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_handle, (self._asyncray_id, self._asyncray_descriptor.pickled(), self._asyncray_life)
+
+    def __dir__(self) -> list[str]:
+        return [*self._asyncray_descriptor.methods, *object.__dir__(self)]
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        descriptor: Descriptor | None = self.__dict__.get("_asyncray_descriptor")
+        if descriptor is None:
+            raise AttributeError(name)  # while it is being made
+        info = descriptor.methods.get(name)
+        if info is None:
+            raise AttributeError(f"'{descriptor.class_name}' has no method '{name}'")
+        return ActorMethod(self, info)
+
+    @property
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._asyncray_id)
+
+    _ray_actor_id = _actor_id
+
+
+def _check_pending(handle: ActorHandle[Any], limit: int) -> None:
+    pending = [ref for ref in handle._asyncray_pending if ref._local.kind == UNRESOLVED]
+    handle._asyncray_pending = pending
+    if len(pending) >= limit:
+        raise PendingCallsLimitExceeded(
+            f"The actor {handle!r} has {len(pending)} pending calls; max_pending_calls is {limit}."
+        )
+
+
+_descriptors: dict[bytes, Descriptor] = {}
+"""Descriptors that came from elsewhere, by their bytes: one per actor class, so that templates are sent once."""
+
+
+def _restore_handle(actor_id: bytes, pickled: bytes, life: ObjectRef[Any] | None) -> ActorHandle[Any]:
+    return ActorHandle(actor_id, known_descriptor(pickled), life)
+
+
+def known_descriptor(pickled: bytes) -> Descriptor:
+    """The one descriptor of this process for these bytes."""
+    descriptor = _descriptors.get(pickled)
+    if descriptor is None:
+        descriptor = _descriptors[pickled] = deserialize(pickled)
+    return descriptor
+
+
+def check_name(name: object, namespace: object) -> str:
+    """The name of an actor that is looked for.
+
+    Raises:
+        ValueError: it cannot be one, or the namespace cannot.
+        TypeError: the namespace is no string.
+    """
+    current.check_started()
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"Please supply a non-empty name to get_actor, not {name!r}.")
+    if namespace is not None:
+        check_namespace(namespace)
+    return name
+
+
+def named_handle(found: list[Any] | None, name: str, namespace: str) -> ActorHandle[Any]:
+    """The handle from what the daemon answered about a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if found is None:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}'. This could be because 1. You are trying to look up a named "
+            "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the namespace "
+            f"of the actor (looked in {namespace!r})."
+        )
+    return weak_handle(found[0], found[1])
+
+
+def weak_handle(actor_id: bytes, descriptor: bytes) -> ActorHandle[Any]:
+    """A handle that does not keep the actor alive."""
+    return ActorHandle(actor_id, known_descriptor(descriptor), None)

@@ -1,0 +1,100 @@
+"""What a remote function or actor class is made from. All its ``.options()`` copies share one ``Source``.
+
+Promises: a function or class is pickled once in a session, at the first call of any copy, with closures and globals as
+they are then; equal options lead to the same template without its being described again.
+
+Does not: keep copies or their options alive, nor travel with what a session has been told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from asyncray.api.signature import Signature
+from asyncray.runtime.runtime import Runtime
+
+T = TypeVar("T")
+
+Options = Mapping[str, object]
+
+_MOST_TEMPLATES = 256
+"""Of one function; then all are forgotten. Who gives each call a name of its own does not need them again."""
+
+
+class Source:
+    """A function or class, as its author wrote it.
+
+    Args:
+        what: "remote function f" or "actor C", for messages.
+        signature: of a call, or of the constructor.
+    """
+
+    def __init__(self, target: Any, what: str, signature: Signature) -> None:
+        self.target = target
+        self.what = what
+        self.signature = signature
+        self.name: str = getattr(target, "__name__", type(target).__name__)
+        self.module: str = getattr(target, "__module__", __name__)
+        self.path = f"{self.module}.{getattr(target, '__qualname__', self.name)}"
+        self.templates = Templates()
+        self._exported: tuple[Runtime, bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Source {self.path} {'pickled' if self._exported else 'not pickled'}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_exported": None}
+
+    def export(self, runtime: Runtime) -> bytes:
+        """The digest under which this session knows the function or class; sends it at the first call.
+
+        Raises:
+            ValueError: it is too large.
+            TypeError: it cannot be pickled.
+        """
+        exported = self._exported
+        if exported is None or exported[0] is not runtime:
+            exported = self._exported = (runtime, runtime.submitter.export(self.target, self.what))
+        return exported[1]
+
+
+class Templates:
+    """What was made from options in this session, to be found again by equal options."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: tuple[Runtime, dict[object, Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Templates {len(self._found[1]) if self._found else 0}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Templates, ()
+
+    def find(self, runtime: Runtime, name: str, options: Options, make: Callable[[Runtime, Options], T]) -> T:
+        """What ``make`` returns, or has returned for this name and equal options.
+
+        Args:
+            name: of the function or method.
+        """
+        found = self._found
+        if found is None or found[0] is not runtime:
+            found = self._found = (runtime, {})
+        known = found[1]
+        try:
+            key = (name, *(item if type(item[1]) is not dict else _flat(item) for item in options.items()))
+            made: T | None = known.get(key)
+        except TypeError:  # an option with a list or an object in it that has no hash
+            return make(runtime, options)
+        if made is None:
+            made = make(runtime, options)
+            if len(known) >= _MOST_TEMPLATES:
+                known.clear()
+            known[key] = made
+        return made
+
+
+def _flat(item: tuple[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    return item[0], tuple(item[1].items())
