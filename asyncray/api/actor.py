@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, TypeVar
 
 from asyncray.api.handle import ActorHandle, Descriptor, MethodInfo, known_descriptor
-from asyncray.api.options import actor_demand, complete_actor_options, override_actor_options, validate_method_options
+from asyncray.api.options import (
+    actor_demand,
+    complete_actor_options,
+    override_actor_options,
+    present,
+    validate_method_options,
+)
 from asyncray.api.signature import Signature, is_asynchronous
 from asyncray.api.source import Options, Source
 from asyncray.core.resources import fixed
@@ -129,7 +135,7 @@ class ActorClass(Generic[C]):
             ValueError: an unknown option, or one that is not possible here.
             TypeError: a value of a wrong type.
         """
-        return ActorClass(self._asyncray_blueprint, override_actor_options(self._asyncray_options, options))
+        return ActorClass(self._asyncray_blueprint, present(override_actor_options(self._asyncray_options, options)))
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
         """Makes an actor; returns its handle at once. The constructor runs in the actor's process.
@@ -203,7 +209,7 @@ def method(**options: object) -> Callable[[Callable[..., Any]], Callable[..., An
     """
     if not options:
         raise ValueError("@method takes options by keyword, as in @method(num_returns=2).")
-    checked = validate_method_options(options, in_options=False)
+    checked = present(validate_method_options(options, in_options=False))
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         setattr(function, METHOD_OPTIONS_ATTRIBUTE, checked)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from asyncray.api.actor import ActorClass, Blueprint
 from asyncray.api.function import RemoteFunction
-from asyncray.api.options import validate_actor_options, validate_task_options
+from asyncray.api.options import present, validate_actor_options, validate_task_options
 from asyncray.api.signature import Signature, is_asynchronous
 from asyncray.api.source import Source
 from asyncray.api.typing import P
@@ -70,7 +70,7 @@ def remote(*targets: Any, **options: object) -> Any:
 
 def _make(target: Any, options: dict[str, object]) -> Any:
     if isinstance(target, type):
-        return ActorClass(Blueprint(target), validate_actor_options(options, in_options=False))
+        return ActorClass(Blueprint(target), present(validate_actor_options(options, in_options=False)))
     if isinstance(target, (RemoteFunction, ActorClass)) or not callable(target):
         raise ValueError(
             f"The @remote decorator must be applied to either a function or a class, not to {target!r:.80}."
@@ -80,6 +80,6 @@ def _make(target: Any, options: dict[str, object]) -> Any:
             "'async def' should not be used for remote tasks, be it with 'yield' or without. Wrap the body in "
             "asyncio.run() in a plain function, or make it a method of an actor."
         )
-    checked = validate_task_options(options, in_options=False)
+    checked = present(validate_task_options(options, in_options=False))
     name = getattr(target, "__name__", type(target).__name__)
     return RemoteFunction(Source(target, f"remote function {name}", Signature(target)), checked)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, cast, overload
 
-from asyncray.api.options import complete_task_options, override_task_options, task_demand
+from asyncray.api.options import complete_task_options, override_task_options, present, task_demand
+from asyncray.api.signature import is_generator
 from asyncray.api.source import Options, Source
 from asyncray.api.typing import Out_co, P, Submit
 from asyncray.core.resources import fixed
@@ -56,7 +57,7 @@ class RemoteFunction(Generic[P, Out_co]):
             ValueError: an unknown option, or one that calls cannot have.
             TypeError: a value of a wrong type.
         """
-        return RemoteFunction(self._source, override_task_options(self._options, options))
+        return RemoteFunction(self._source, present(override_task_options(self._options, options)))
 
     def _submit(self, /, *args: object, **kwargs: object) -> object:
         """Runs the function elsewhere; returns at once.
@@ -83,10 +84,15 @@ class RemoteFunction(Generic[P, Out_co]):
         source = self._source
         options = complete_task_options(named)
         returns = options["num_returns"]
-        if returns is None:
+        if returns is None and is_generator(source.target):
+            returns = "streaming"
+        elif returns is None:
             returns = 1
         if not isinstance(returns, int):
-            raise ValueError(f"num_returns={returns!r} needs a generator function; {source.name} is none.")
+            raise ValueError(
+                f"{source.name} would hand out its results one by one, which this release cannot. Return a list, "
+                "or give the number of values by num_returns."
+            )
         spec = {
             "name": options["name"] or source.name,
             "function": source.export(runtime),

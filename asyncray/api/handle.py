@@ -11,7 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from asyncray.api.arguments import check_namespace
 from asyncray.api.function import retry_on
-from asyncray.api.options import complete_method_options, override_method_options
+from asyncray.api.options import complete_method_options, override_method_options, present
 from asyncray.api.signature import Signature
 from asyncray.api.source import Options, Templates
 from asyncray.core.states import UNRESOLVED
@@ -92,7 +92,9 @@ class Descriptor:
         returns = options["num_returns"]
         returns = 1 if returns is None else returns
         if not isinstance(returns, int):
-            raise ValueError(f"num_returns={returns!r} needs a generator method; {name} is none.")
+            raise ValueError(
+                f"{name} would hand out its results one by one (num_returns={returns!r}), which this release cannot."
+            )
         retries = options["max_task_retries"]
         # Where calls are counted, one without a result has a None, which tells when it is over.
         counted = self.limit > 0 and not returns
@@ -140,7 +142,7 @@ class ActorMethod:
         """The same method with other options for its calls."""
         info = self._info
         return ActorMethod(
-            self._handle, MethodInfo(info.name, info.signature, override_method_options(info.options, options))
+            self._handle, MethodInfo(info.name, info.signature, present(override_method_options(info.options, options)))
         )
 
     def remote(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -264,6 +264,31 @@ METHOD_OPTIONS: Table = MappingProxyType(
 )
 
 
+# What this release does not have
+
+_MISSING = {
+    "runtime_env": "runtime environments: set variables and paths before the node starts",
+    "concurrency_groups": "concurrency groups: max_concurrency holds for all methods of an actor",
+    "concurrency_group": "concurrency groups: max_concurrency holds for all methods of an actor",
+    "label_selector": "labels of nodes",
+    "fallback_strategy": "labels of nodes",
+}
+
+
+def present(options: dict[str, object]) -> dict[str, object]:
+    """The same checked options, none of which asks for something that is not there: to ignore it would be a lie.
+
+    Raises:
+        ValueError: one does.
+    """
+    for name, value in options.items():
+        if value and name in _MISSING:
+            raise ValueError(f"The option {name} cannot be used yet: this release has no {_MISSING[name]}.")
+        if name == "scheduling_strategy" and value is not None and not isinstance(value, str):
+            raise ValueError(f"This release has no scheduling strategy {value!r}: use 'DEFAULT' or 'SPREAD'.")
+    return options
+
+
 # Checking
 
 

@@ -21,7 +21,7 @@ from typing import Any
 Stub = Callable[..., None]
 
 # What inspect.iscoroutinefunction and isasyncgenfunction look at, without the cost of importing inspect.
-_COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 _ANYTHING = "(*args, **kwargs)"
 _NOTHING = ""
@@ -103,6 +103,12 @@ def is_asynchronous(function: object) -> bool:
     """True for what ``async def`` makes: a coroutine function or an asynchronous generator function."""
     code = getattr(function, "__code__", None)
     return code is not None and bool(code.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
+
+
+def is_generator(function: object) -> bool:
+    """True for a function with ``yield``."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & _GENERATOR)
 
 
 def _restored(name: str, text: str, method: bool) -> Signature:

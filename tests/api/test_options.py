@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncray.api import options
-from asyncray.api.options import ActorDemand, actor_demand, task_demand
+from asyncray.api.actor import method
+from asyncray.api.decorator import remote
+from asyncray.api.options import ActorDemand, actor_demand, present, task_demand
 from asyncray.core.resources import fixed
 
 Validate = Callable[..., dict[str, object]]
@@ -308,3 +310,41 @@ def test_amounts_are_kept_in_units_rounded_down(amount: float) -> None:
     assert kept == units / 10_000
     # A millionth of a unit is forgiven, because most decimal fractions are no floats.
     assert units <= Fraction(amount) * 10_000 + Fraction(1, 10**5) < units + 1 + Fraction(2, 10**5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("runtime_env", {"env_vars": {"A": "1"}}),
+        ("label_selector", {"key": "value"}),
+        ("fallback_strategy", [{"label_selector": {"key": "value"}}]),
+        ("concurrency_groups", {"io": 2}),
+        ("scheduling_strategy", Strategy()),
+    ],
+)
+def test_what_is_not_there_is_refused_and_not_ignored(name: str, value: object) -> None:
+    class Plain: ...
+
+    def function() -> None: ...
+
+    for target in (Plain, function) if name != "concurrency_groups" else (Plain,):
+        with pytest.raises(ValueError, match="release has no"):
+            remote(**{name: value})(target)
+        remote(**{name: None})(target)
+        if name != "concurrency_groups":
+            plain: Any = remote(target)
+            with pytest.raises(ValueError, match="release has no"):
+                plain.options(**{name: value})
+    assert present({"scheduling_strategy": "SPREAD", "runtime_env": {}, "num_cpus": 1})
+    with pytest.raises(ValueError, match="release has no concurrency groups"):
+        method(concurrency_group="io")
+
+
+def test_a_generator_function_needs_the_number_of_its_values() -> None:
+    @remote
+    def generate() -> Any:
+        yield 1
+
+    for function in (generate, generate.options(num_returns="streaming")):
+        with pytest.raises(ValueError, match="one by one"):
+            function._make_template(cast(Any, None), function._options)
