@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from asyncray.api.decorator import remote
     from asyncray.api.information import get_gpu_ids, get_runtime_context
+    from asyncray.api.scopes import TaskGroup
     from asyncray.api.session import is_initialized
     from asyncray.api.waiting import cancel
     from asyncray.runtime.refs import ObjectRef
@@ -45,6 +46,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ObjectRef",
+    "TaskGroup",
     "available_resources",
     "cancel",
     "cluster_resources",
@@ -67,6 +69,7 @@ _HOMES = {
     "ActorClass": "api.actor",
     "ActorHandle": "api.actor",
     "ObjectRef": "runtime.refs",
+    "TaskGroup": "api.scopes",
     "cancel": "api.waiting",
     "get_gpu_ids": "api.information",
     "get_runtime_context": "api.information",
