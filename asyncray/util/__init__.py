@@ -8,8 +8,9 @@ import asyncray.sync as ray
 from asyncray.api.information import node_ip_address
 from asyncray.runtime.runtime import require
 from asyncray.util.actor_pool import ActorPool
+from asyncray.util.completion import as_completed, map_unordered
 
-__all__ = ["ActorPool", "get_node_ip_address", "list_named_actors"]
+__all__ = ["ActorPool", "as_completed", "get_node_ip_address", "list_named_actors", "map_unordered"]
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
