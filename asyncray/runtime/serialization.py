@@ -82,12 +82,12 @@ def serialize(value: object) -> Serialized:
 
 def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
     file = io.BytesIO()
-    _cloud_pickler()(file, 5, buffer_callback=buffer_callback).dump(value)
+    cloud_pickler()(file, 5, buffer_callback=buffer_callback).dump(value)
     return file.getvalue()
 
 
 @functools.cache
-def _cloud_pickler() -> type[pickle.Pickler]:
+def cloud_pickler() -> type[pickle.Pickler]:
     """cloudpickle's pickler, but code keeps the name of its file.
 
     cloudpickle 3.1.3 writes "<dynamic-code>" there, so that equal cells of notebooks pickle equally. Then tracebacks do
@@ -163,7 +163,7 @@ def _replace_reducers(reducers: dict[type, Reducer]) -> None:
         return file.getvalue()
 
     _dumps = dump_with_reducers if reducers else pickle.dumps
-    _cloud_pickler.cache_clear()
+    cloud_pickler.cache_clear()
 
 
 def _rebuild(pickled_deserializer: bytes, state: object) -> Any:
