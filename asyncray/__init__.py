@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from asyncray.api.decorator import remote
     from asyncray.api.handle import ActorHandle
     from asyncray.api.information import get_gpu_ids, get_runtime_context
+    from asyncray.api.scopes import TaskGroup
     from asyncray.api.session import is_initialized
     from asyncray.api.waiting import cancel
     from asyncray.runtime.refs import ObjectRef
@@ -46,6 +47,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ObjectRef",
+    "TaskGroup",
     "__version__",
     "available_resources",
     "cancel",
@@ -69,6 +71,7 @@ _HOMES = {
     "ActorClass": "api.actor",
     "ActorHandle": "api.handle",
     "ObjectRef": "runtime.refs",
+    "TaskGroup": "api.scopes",
     "cancel": "api.waiting",
     "get_gpu_ids": "api.information",
     "get_runtime_context": "api.information",

@@ -8,7 +8,7 @@ like that wait. They may be called from any thread, and in remote functions.
 from __future__ import annotations
 
 import importlib
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from asyncray import __version__, exceptions
 from asyncray.api import actor, session
@@ -21,6 +21,10 @@ from asyncray.api.waiting import cancel, check_timeout, check_wait, locals_of, s
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
+
+if TYPE_CHECKING:
+    from asyncray.api import cloudpickle as cloudpickle
+    from asyncray.api import types as types
 
 __all__ = [
     "ActorClass",
@@ -188,4 +192,6 @@ def nodes() -> list[dict[str, Any]]:
 def __getattr__(name: str) -> Any:
     if name == "util":  # Ray's programs write ray.util.ActorPool; what is there builds on this module
         return importlib.import_module(f"{__package__}.{name}")
+    if name in ("cloudpickle", "types"):  # start-up cost: few programs want them
+        return importlib.import_module(f"{__package__}.api.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

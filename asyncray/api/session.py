@@ -19,6 +19,7 @@ from asyncray.messages import OUTPUT
 from asyncray.runtime import current, launch
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
+from asyncray.runtime.serialization import deregister_all
 
 ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
 
@@ -182,6 +183,7 @@ def shutdown() -> None:
                 driver.printer.close(STOP_DEADLINE)
                 if driver.node is not None:
                     driver.node.wait()
+                deregister_all()
                 _driver = None
     _leave_sigterm()
 
@@ -245,6 +247,7 @@ def _forget_in_child() -> None:
     if driver is not None:
         current.session = None
         driver.runtime.channel.abandon()
+        deregister_all()
     _leave_sigterm()
     _let_sigterm()
 

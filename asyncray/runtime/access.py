@@ -16,11 +16,12 @@ from asyncray.runtime.references import LocalObject, Pin, References
 from asyncray.runtime.refs import ObjectRef, wrap
 from asyncray.runtime.serialization import Serialized, serialize
 from asyncray.runtime.values import Values, inline
-from asyncray.runtime.waiting import CallWaiter, LoopWaiter, ThreadWaiter, Waiter, Waiters
+from asyncray.runtime.waiting import CallbackWaiter, CallWaiter, LoopWaiter, ThreadWaiter, Waiter, Waiters
 
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
+    import contextvars
 
 
 class Access:
@@ -84,6 +85,22 @@ class Access:
             self._check_alive()
             raise AssertionError(f"{local} is read before it is there")
         return self._values.load(local.kind, local.payload, local.pin)
+
+    def error(self, local: LocalObject) -> BaseException | None:
+        """What ``load`` would raise; None for a value, which is not unpickled for that."""
+        if local.kind in (UNRESOLVED, ERROR, FAULT):
+            try:
+                self.load(local)
+            except Exception as error:  # what user code raised, among others
+                return error
+        return None
+
+    def is_over(self, local: LocalObject) -> bool:
+        """True if there is something to load, or nothing can come any more."""
+        if local.kind == UNRESOLVED and self._waiters.broken is None:
+            self._subscribe((local,))  # so that it comes, if somebody only asks again and again
+            return False
+        return True
 
     def _check_alive(self) -> None:
         if self._waiters.broken is not None:
@@ -192,6 +209,35 @@ class Access:
             self._goes_on(task)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
 
+    def add_callback(
+        self, ref: ObjectRef[Any], function: Callable[[Any], object], context: contextvars.Context | None
+    ) -> None:
+        """The running loop calls ``function(ref)`` when the object is there, or cannot come any more.
+
+        A task counts as waiting until then, as in ``wait_in_loop``.
+        """
+        import asyncio  # start-up cost: whoever has a loop has it
+        import contextvars  # start-up cost: comes with asyncio
+
+        loop = asyncio.get_running_loop()
+        local = ref._local
+        task = running_task()
+        if context is None:
+            context = contextvars.copy_context()
+
+        def call() -> None:
+            self._goes_on(task)
+            if self.is_over(local):  # else it was woken to be interrupted
+                loop.call_soon(function, ref, context=context)  # by itself: it may raise
+
+        waiter = CallbackWaiter(loop, function, call, lambda: self._goes_on(task))
+        self._subscribe((local,))
+        if self._waiters.register(waiter, (local,)):
+            self._blocks(task, waiter)
+            self._flush_after_tick(loop)
+        else:
+            loop.call_soon(function, ref, context=context)
+
     def _flush_after_tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what this turn of the loop submits, in one batch at its end. Waits for nothing."""
         if loop not in self._ticking:
@@ -222,7 +268,7 @@ class Access:
         """The values, in order; raises the first error that is known."""
         if not self._there(objects) and not self.wait_in_thread(objects, len(objects), True, timeout):
             raise _timed_out(objects, timeout)
-        return self.load_all(objects)
+        return self._load_all(objects)
 
     async def get_all_in_loop(
         self,
@@ -232,7 +278,7 @@ class Access:
         """The same in a coroutine."""
         if not self._there(objects) and not await self.wait_in_loop(objects, len(objects), True, timeout):
             raise _timed_out(objects, timeout)
-        return self.load_all(objects)
+        return self._load_all(objects)
 
     async def get_in_loop(self, local: LocalObject) -> Any:
         """Waits for the object in a coroutine; its value."""
@@ -244,7 +290,7 @@ class Access:
     def _there(objects: Sequence[LocalObject]) -> bool:
         return all(local.kind != UNRESOLVED for local in objects)
 
-    def load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
+    def _load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
         """The values of objects that are all there, or of which one is an error: that one is raised."""
         for local in objects:
             if local.kind in (UNRESOLVED, ERROR, FAULT):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from asyncray.runtime.culprits import find_culprit
 from asyncray.runtime.current import over
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
-from asyncray.runtime.serialization import Serialized, find_culprit, serialize
+from asyncray.runtime.serialization import Serialized, is_registered, serialize
 
 NO_ARGUMENTS = serialize(((), {})).pickled
 
@@ -31,6 +32,7 @@ def pack(
     Raises:
         TypeError: an argument cannot be pickled; tells which part of which argument.
         OwnerDiedError: a ref that is an argument itself is of a session that is over.
+        Exception: what a registered serializer raised.
     """
     dependencies: list[bytes] | None = None
     content: tuple[Any, ...] = (args, kwargs)
@@ -41,7 +43,10 @@ def pack(
     try:
         return serialize(content), dependencies
     except Exception as error:  # pickling runs user code: anything may come
-        raise _explain(args, kwargs, callee, error) from error
+        explained = _explain(args, kwargs, callee, error)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any], home: References) -> tuple[tuple[Any, ...], list[bytes]]:
@@ -75,6 +80,8 @@ def _explain(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: 
             serialize(argument)
         except Exception:
             place, part, reason = find_culprit(argument, name, serialize)
+            if is_registered(type(part)):
+                return error  # it is that of the user's serializer
             return TypeError(
                 f"Could not serialize the argument {place} of {callee}: {type(part).__name__} {_short(part)} cannot be "
                 f"pickled ({reason}). Make it inside the remote function, pass what it is made from, or give its class "

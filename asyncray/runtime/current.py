@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from asyncray.exceptions import AsyncraySystemError, OwnerDiedError
 from asyncray.runtime.references import LocalObject, References
+from asyncray.runtime.waiting import Waiters
 
 
 class Reading(Protocol):
@@ -21,11 +22,21 @@ class Reading(Protocol):
     def concurrent_future(self, local: LocalObject) -> Any:
         """A ``concurrent.futures.Future`` with the object's value."""
 
+    def is_over(self, local: LocalObject) -> bool:
+        """True if there is something to load, or nothing can come any more."""
+
+    def error(self, local: LocalObject) -> BaseException | None:
+        """What ``load`` would raise; None for a value."""
+
+    def add_callback(self, ref: Any, function: Callable[[Any], object], context: Any) -> None:
+        """The running loop calls ``function(ref)`` when the object is there, or cannot come any more."""
+
 
 class Session(Protocol):
     """What a ref needs of the runtime."""
 
     references: References
+    waiters: Waiters
 
     @property
     def access(self) -> Reading:

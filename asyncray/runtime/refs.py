@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from asyncray.exceptions import AsyncraySystemError, OwnerDiedError, TaskCancelledError, TaskError
 from asyncray.ids import CLIENT_SIZE, OBJECT_SIZE, TASK_PREFIX_SIZE, TASK_SIZE, JobID, TaskID
 from asyncray.runtime import current
 from asyncray.runtime.references import LocalObject
@@ -13,6 +14,7 @@ from asyncray.runtime.serialization import collecting_refs
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
+    import contextvars
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -111,6 +113,74 @@ class ObjectRef(Generic[T_co]):
             return await self
 
         return asyncio.ensure_future(wait())
+
+    # What asyncio.wait() wants of a future. It does not ask whether it has one, so a ref need not pretend to be one:
+    # whoever does ask (asyncio.isfuture) is told no, and awaits it.
+
+    def done(self) -> bool:
+        """True if the value or error is here: to await the ref takes no time."""
+        try:
+            access = current.check_home(self._local).access
+        except (OwnerDiedError, AsyncraySystemError):  # the session is over: nothing will come
+            return True
+        return access.is_over(self._local)
+
+    def result(self) -> T_co:
+        """The value of a ref that is ``done()``. Raises what awaiting it raises.
+
+        Raises:
+            asyncio.InvalidStateError: it is not done.
+        """
+        access = current.check_home(self._local).access
+        self._check_done()
+        value: T_co = access.load(self._local)
+        return value
+
+    def exception(self) -> BaseException | None:
+        """What awaiting a ref raises that is ``done()``; None if it has a value.
+
+        Raises:
+            asyncio.InvalidStateError: it is not done.
+        """
+        try:
+            access = current.check_home(self._local).access
+        except (OwnerDiedError, AsyncraySystemError) as error:
+            return error
+        self._check_done()
+        return access.error(self._local)
+
+    def cancelled(self) -> bool:
+        """True if the ref is ``done()`` because its task, or one that it needs, was cancelled."""
+        error = self.exception() if self.done() else None
+        return isinstance(error, TaskCancelledError) and not isinstance(error, TaskError)
+
+    def add_done_callback(
+        self, callback: Callable[[ObjectRef[Any]], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Calls ``callback(ref)`` in the running event loop, soon after the ref is ``done()``.
+
+        Args:
+            callback: a plain function.
+            context: runs it; by default a copy of the current one.
+
+        Raises:
+            RuntimeError: no event loop runs in this thread.
+        """
+        current.check_home(self._local).access.add_callback(self, callback, context)
+
+    def remove_done_callback(self, callback: Callable[[ObjectRef[Any]], object]) -> int:
+        """Takes ``add_done_callback`` back. Returns how many calls will not be made."""
+        try:
+            waiters = current.check_home(self._local).waiters
+        except (OwnerDiedError, AsyncraySystemError):
+            return 0  # they are made already
+        return waiters.remove_callback(self._local, callback)
+
+    def _check_done(self) -> None:
+        if not self.done():
+            import asyncio  # start-up cost: only here
+
+            raise asyncio.InvalidStateError(f"{self} is not ready.")
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future``."""

@@ -2,7 +2,8 @@
 
 Pickle protocol 5 with buffers out of band; plain ``pickle`` first (0.4 us for small things), ``cloudpickle`` for what
 plain pickle cannot do or would do by a name that only exists in this process (``__main__``: 2.2 us). Refs that are met
-on the way are collected: the message that carries the bytes names them.
+on the way are collected: the message that carries the bytes names them. Serializers that users register are used by
+both; what they make carries its deserializer, so only the process that pickles must know them.
 
 In shared memory a value is laid out as: number of parts, length of each part (8 bytes each, little endian), the
 pickle bytes, and the buffers, each aligned to 64 bytes.
@@ -10,6 +11,7 @@ pickle bytes, and the buffers, each aligned to 64 bytes.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import io
 import pickle
@@ -20,6 +22,14 @@ from types import CodeType
 from typing import Any
 
 ALIGNMENT = 64
+
+Reducer = Callable[[Any], tuple[Any, ...]]
+
+_reducers: dict[type, Reducer] = {}
+"""What users have registered. Never changed but replaced, as other threads may be pickling."""
+
+_dumps: Callable[..., bytes] = pickle.dumps
+"""What values are pickled with first. Only another function while something is registered: the others pay nothing."""
 
 _local = threading.local()
 """``refs``: the list that collects refs while this thread pickles; ``None`` or absent outside."""
@@ -57,7 +67,7 @@ def serialize(value: object) -> Serialized:
     _local.refs = refs
     try:
         try:
-            pickled = pickle.dumps(value, 5, buffer_callback=buffers.append)
+            pickled = _dumps(value, 5, buffer_callback=buffers.append)
             by_value = b"__main__" in pickled
         except Exception:  # user code pickles: any error may come, and cloudpickle may know better
             by_value = True
@@ -72,12 +82,12 @@ def serialize(value: object) -> Serialized:
 
 def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
     file = io.BytesIO()
-    _cloud_pickler()(file, 5, buffer_callback=buffer_callback).dump(value)
+    cloud_pickler()(file, 5, buffer_callback=buffer_callback).dump(value)
     return file.getvalue()
 
 
 @functools.cache
-def _cloud_pickler() -> type[pickle.Pickler]:
+def cloud_pickler() -> type[pickle.Pickler]:
     """cloudpickle's pickler, but code keeps the name of its file.
 
     cloudpickle 3.1.3 writes "<dynamic-code>" there, so that equal cells of notebooks pickle equally. Then tracebacks do
@@ -91,7 +101,7 @@ def _cloud_pickler() -> type[pickle.Pickler]:
         make, fields = reduce_code(code)
         return make, tuple(code.co_filename if field == "<dynamic-code>" else field for field in fields)
 
-    table = ChainMap({CodeType: reduce_with_file}, cloudpickle.CloudPickler.dispatch_table)
+    table = ChainMap({CodeType: reduce_with_file, **_reducers}, cloudpickle.CloudPickler.dispatch_table)
     return type("FilePickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 
 
@@ -109,6 +119,66 @@ def serialize_function(function: object) -> Serialized:
 def deserialize(pickled: bytes | memoryview, buffers: Sequence[bytes | memoryview] = ()) -> Any:
     """The inverse of ``serialize``, for bytes from this session's own processes."""
     return pickle.loads(pickled, buffers=buffers) if buffers else pickle.loads(pickled)
+
+
+def register(cls: type, serializer: Callable[[Any], object], deserializer: Callable[[Any], object]) -> None:
+    """From now on this process pickles instances of exactly this class with the serializer.
+
+    Raises:
+        Exception: the deserializer cannot be pickled.
+    """
+    # Once: one that goes by value takes long, and is the same for all values.
+    pickled = serialize_function(deserializer).pickled
+
+    def reduce(value: object) -> tuple[Any, ...]:
+        return _rebuild, (pickled, serializer(value))
+
+    _replace_reducers({**_reducers, cls: reduce})
+
+
+def deregister(cls: type) -> None:
+    """Takes that back, if it was done."""
+    _replace_reducers({known: reduce for known, reduce in _reducers.items() if known is not cls})
+
+
+def deregister_all() -> None:
+    """The session is over, and with it what was registered."""
+    if _reducers:
+        _replace_reducers({})
+    _deserializer.cache_clear()
+
+
+def is_registered(cls: type) -> bool:
+    """True if instances of the class are pickled with a serializer of the user's."""
+    return cls in _reducers
+
+
+def _replace_reducers(reducers: dict[type, Reducer]) -> None:
+    global _reducers, _dumps
+    _reducers = reducers
+    table: ChainMap[type, Any] = ChainMap(reducers, copyreg.dispatch_table)
+
+    def dump_with_reducers(
+        value: object, protocol: int, *, buffer_callback: Callable[[pickle.PickleBuffer], object]
+    ) -> bytes:
+        file = io.BytesIO()
+        pickler = pickle.Pickler(file, protocol, buffer_callback=buffer_callback)
+        pickler.dispatch_table = table
+        pickler.dump(value)
+        return file.getvalue()
+
+    _dumps = dump_with_reducers if reducers else pickle.dumps
+    cloud_pickler.cache_clear()
+
+
+def _rebuild(pickled_deserializer: bytes, state: object) -> Any:
+    return _deserializer(pickled_deserializer)(state)
+
+
+@functools.lru_cache(maxsize=256)
+def _deserializer(pickled: bytes) -> Callable[[object], Any]:
+    function: Callable[[object], Any] = deserialize(pickled)
+    return function
 
 
 def layout(value: Serialized) -> tuple[int, list[bytes | memoryview]]:
@@ -137,38 +207,3 @@ def parse(view: memoryview) -> tuple[memoryview, list[memoryview]]:
         buffers.append(view[start : start + length])
         start += length
     return pickled, buffers
-
-
-def find_culprit(
-    value: object, name: str, dumps: Callable[[object], object], depth: int = 4
-) -> tuple[str, object, BaseException]:
-    """The smallest part of a value that cannot be pickled: (where it is, the part, the error)."""
-    try:
-        dumps(value)
-    except Exception as error:  # the user's pickling code may raise anything
-        if depth:
-            for label, part in _parts(value):
-                try:
-                    dumps(part)
-                except Exception:
-                    return find_culprit(part, f"{name}{label}", dumps, depth - 1)
-        return name, value, error
-    raise AssertionError(f"{name} can be pickled")
-
-
-def _parts(value: object) -> list[tuple[str, object]]:
-    parts: list[tuple[str, object]] = []
-    if isinstance(value, dict):
-        parts = [(f"[{key!r}]", item) for key, item in value.items()]
-    elif isinstance(value, (list, tuple)):
-        parts = [(f"[{index}]", item) for index, item in enumerate(value)]
-    elif isinstance(value, (set, frozenset)):
-        parts = [(" (an element)", item) for item in value]
-    closure = getattr(value, "__closure__", None)
-    if closure:
-        names = value.__code__.co_freevars  # type: ignore[attr-defined]  # what has a closure has code
-        parts += [(f" (its variable {key!r})", cell.cell_contents) for key, cell in zip(names, closure, strict=True)]
-    attributes = getattr(value, "__dict__", None)
-    if isinstance(attributes, dict) and not isinstance(value, type):
-        parts += [(f".{key}", item) for key, item in attributes.items()]
-    return parts

@@ -83,6 +83,30 @@ class LoopWaiter(Waiter):
             self.future.set_result(None)
 
 
+class CallbackWaiter(Waiter):
+    """A function that an event loop calls.
+
+    Args:
+        function: what the waiter is found by.
+        call: calls it; called in the loop.
+        withdrawn: called if it is not to be called any more.
+    """
+
+    __slots__ = ("_call", "_loop", "function", "withdrawn")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, function: object, call: Callable[[], None], withdrawn: Callable[[], None]
+    ) -> None:
+        super().__init__(1, False)
+        self.function = function
+        self.withdrawn = withdrawn
+        self._loop = loop
+        self._call = call
+
+    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        loops.setdefault(self._loop, []).append(self._call)
+
+
 class Waiters:
     """Registers waiters and fires them."""
 
@@ -136,6 +160,17 @@ class Waiters:
                         continue
                     if not local.waiters:
                         local.waiters = None
+
+    def remove_callback(self, local: LocalObject, function: object) -> int:
+        """Withdraws the ``CallbackWaiter``s that would call the function. Returns how many."""
+        count = 0
+        for waiter in tuple(local.waiters or ()):
+            if type(waiter) is CallbackWaiter and waiter.function == function:
+                self.withdraw(waiter, (local,))
+                if not waiter.fired:
+                    count += 1
+                    waiter.withdrawn()
+        return count
 
     def interrupt(self, waiter: Waiter) -> None:
         """Wakes somebody whose objects are not there: what he is to do instead he learns elsewhere."""

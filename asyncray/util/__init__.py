@@ -8,8 +8,19 @@ import asyncray.sync as ray
 from asyncray.api.information import node_ip_address
 from asyncray.runtime.runtime import require
 from asyncray.util.actor_pool import ActorPool
+from asyncray.util.completion import as_completed, map_unordered
+from asyncray.util.serialization import deregister_serializer, inspect_serializability, register_serializer
 
-__all__ = ["ActorPool", "get_node_ip_address", "list_named_actors"]
+__all__ = [
+    "ActorPool",
+    "as_completed",
+    "deregister_serializer",
+    "get_node_ip_address",
+    "inspect_serializability",
+    "list_named_actors",
+    "map_unordered",
+    "register_serializer",
+]
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:

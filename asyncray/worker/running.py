@@ -15,11 +15,12 @@ from typing import Any
 from asyncray.messages import ABANDON, DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
 from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
+from asyncray.runtime.culprits import find_culprit
 from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.references import Pin
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import Serialized, find_culprit, serialize
+from asyncray.runtime.serialization import Serialized, is_registered, serialize
 from asyncray.runtime.values import inline
 from asyncray.worker.definitions import Definition
 
@@ -142,6 +143,8 @@ class Runner:
             return serialize(result)
         except Exception as error:  # pickling runs user code: anything may come
             place, part, reason = find_culprit(result, "the return value", serialize)
+            if is_registered(type(part)):
+                raise  # it is that of the user's serializer
             text = f"{place} of {invocation.definition.name} ({type(part).__name__}) cannot be pickled: {reason}"
             raise TypeError(f"Could not serialize {text}") from error
 

@@ -5,14 +5,17 @@ After each test nothing of it may be left: no process, no descriptor, no thread 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import uvloop
 
 import asyncray.sync as ray
 from asyncray.api.session import Context
@@ -20,6 +23,11 @@ from asyncray.io.sessions import name_of
 
 DEADLINE = 5.0
 """Seconds in which nothing may be left of a session, as promised."""
+
+LOOP_DEADLINE = 20.0
+"""Seconds that a test of an event loop may take."""
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def descriptors() -> dict[str, str]:
@@ -85,3 +93,20 @@ def node(nothing_left: None) -> Iterator[Context]:
     """A node with two CPUs, and this process as its driver."""
     with ray.init(num_cpus=2) as context:
         yield context
+
+
+@pytest.fixture(scope="session")
+def signal_pipe_of_uvloop() -> None:
+    """The first loop of uvloop in a process makes a pipe that stays: it is no leak of a test."""
+    uvloop.run(asyncio.sleep(0))
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest, signal_pipe_of_uvloop: None) -> Run:
+    """Runs a coroutine in a loop of its own, but not for ever."""
+
+    async def in_time(main: Coroutine[Any, Any, Any]) -> Any:
+        async with asyncio.timeout(LOOP_DEADLINE):
+            return await main
+
+    return lambda main: request.param(in_time(main))

@@ -1,0 +1,48 @@
+"""``ray.cloudpickle``: pickles by hand, as asyncray pickles what it cannot pickle otherwise.
+
+Functions and classes go by value where they must; refs and handles may be among the values; registered serializers
+count. A ref that is pickled so is not counted: it can be used as long as something else keeps its object. Every other
+name is that of the package ``cloudpickle``.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import IO, Any
+
+import cloudpickle
+
+from asyncray.runtime.serialization import cloud_pickler
+
+load = pickle.load
+loads = pickle.loads
+
+BufferCallback = Callable[[pickle.PickleBuffer], Any]
+
+
+def dump(
+    obj: object, file: IO[bytes], protocol: int | None = None, buffer_callback: BufferCallback | None = None
+) -> None:
+    """Pickles a value into a file. Arguments as of ``pickle.dump``; the protocol is the highest one by default."""
+    if protocol is None:
+        protocol = cloudpickle.DEFAULT_PROTOCOL
+    cloud_pickler()(file, protocol, buffer_callback=buffer_callback).dump(obj)
+
+
+def dumps(obj: object, protocol: int | None = None, buffer_callback: BufferCallback | None = None) -> bytes:
+    """The same into bytes.
+
+    Example::
+
+        pickled = ray.cloudpickle.dumps({"actor": counter, "double": lambda x: 2 * x})
+        ray.cloudpickle.loads(pickled)["double"](4)
+    """
+    file = io.BytesIO()
+    dump(obj, file, protocol, buffer_callback)
+    return file.getvalue()
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(cloudpickle, name)

@@ -1,0 +1,104 @@
+"""How users pickle what cannot be pickled, and find out what that is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO, TypeVar
+
+from asyncray.runtime import serialization
+from asyncray.runtime.culprits import find_culprits
+from asyncray.runtime.runtime import require
+
+T = TypeVar("T")
+
+_LINE = "=" * 80
+
+
+def register_serializer(cls: type[T], *, serializer: Callable[[T], Any], deserializer: Callable[[Any], Any]) -> None:
+    """Pickles instances of a class in a way of your own: in arguments, results, ``put``, errors, however deep inside.
+
+    It is for the process that calls it, and ends with its session. Others unpickle what comes from here without knowing
+    of it, for each value carries its deserializer; but what a *task* returns is pickled by a worker, so register there,
+    too.
+
+    Args:
+        cls: instances of exactly this class, not of subclasses. What Python's pickler knows by itself (``dict``,
+            ``str``, ...) stays as it is.
+        serializer: makes something that can be pickled of an instance. What it raises comes to whoever calls
+            ``.remote()``, ``put`` or, for results, ``get``.
+        deserializer: makes an instance of that again. Pickled now, with what it uses as that is now.
+
+    Raises:
+        TypeError: not a class, not functions, or a deserializer that cannot be pickled.
+
+    Example::
+
+        ray.util.register_serializer(
+            Connection, serializer=lambda c: c.address, deserializer=lambda address: Connection(address)
+        )
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"register_serializer() takes a class, not {type(cls).__name__}.")
+    functions: tuple[object, ...] = serializer, deserializer
+    if not all(map(callable, functions)):
+        raise TypeError("The serializer and the deserializer must be functions.")
+    require()
+    serialization.register(cls, serializer, deserializer)
+
+
+def deregister_serializer(cls: type) -> None:
+    """Takes ``register_serializer`` back. Does nothing if there was none for the class."""
+    serialization.deregister(cls)
+
+
+class FailureTuple:
+    """A part that cannot be pickled.
+
+    Attributes:
+        obj: the part.
+        name: where it is, beginning with the name of the whole.
+        parent: what it is a part of; None if it is the whole.
+    """
+
+    def __init__(self, obj: object, name: str, parent: object) -> None:
+        self.obj = obj
+        self.name = name
+        self.parent = parent
+
+    def __repr__(self) -> str:
+        return f"FailTuple({self.name} [obj={self.obj!r}, parent={self.parent!r}])"
+
+
+def inspect_serializability(
+    base_obj: object, name: str | None = None, depth: int = 3, print_file: TextIO | None = None
+) -> tuple[bool, set[FailureTuple]]:
+    """Tells which parts of a value cannot be pickled: elements, attributes, variables that a function uses.
+
+    Args:
+        base_obj: the value.
+        name: how to call it.
+        depth: how many levels below it to look at.
+        print_file: where to print what is found; standard output if None.
+
+    Returns:
+        Whether it can be pickled, and the smallest parts that cannot.
+
+    Example::
+
+        lock = threading.Lock()
+        inspect_serializability(lambda: lock)  # -> (False, {FailTuple(<lambda> (its variable 'lock') [...])})
+    """
+    name = name or str(getattr(base_obj, "__name__", type(base_obj).__name__))
+    lines = [_LINE, f"Checking Serializability of {base_obj!r}", _LINE]
+    failures = set()
+    for place, part, error, parent in find_culprits(base_obj, name, serialization.serialize, depth):
+        lines.append(f"!!! FAIL serialization of {place}: {error}")
+        failures.add(FailureTuple(part, place, parent))
+    if failures:
+        found = "\n\t".join(map(repr, failures))
+        lines.append(f"{_LINE}\nVariable:\n\n\t{found}\n\nwas found to be non-serializable. There may be others.")
+        lines.append("Make it inside the remote function, or pass what it is made from.")
+        lines.append(_LINE)
+    (print_file or sys.stdout).write("\n".join(lines) + "\n")
+    return not failures, failures
