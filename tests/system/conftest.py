@@ -20,6 +20,7 @@ import uvloop
 import asyncray.sync as ray
 from asyncray.api.session import Context
 from asyncray.io.sessions import name_of
+from tests.system.bell import Bell
 
 DEADLINE = 5.0
 """Seconds in which nothing may be left of a session, as promised."""
@@ -93,6 +94,20 @@ def node(nothing_left: None) -> Iterator[Context]:
     """A node with two CPUs, and this process as its driver."""
     with ray.init(num_cpus=2) as context:
         yield context
+
+
+@pytest.fixture
+def one_cpu(node: object) -> None:
+    """A node with one CPU instead."""
+    ray.shutdown()
+    ray.init(num_cpus=1)
+
+
+@pytest.fixture
+def bell(nothing_left: None) -> Iterator[Bell]:
+    """How tasks tell the test that they run."""
+    with Bell() as bell:
+        yield bell
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,19 +18,6 @@ from tests.system.bell import Bell
 
 pytestmark = pytest.mark.usefixtures("node")
 DEADLINE = 20.0
-
-
-@pytest.fixture
-def bell(nothing_left: None) -> Iterator[Bell]:
-    with Bell() as bell:
-        yield bell
-
-
-@pytest.fixture
-def one_cpu(node: object) -> None:
-    """A node with one CPU instead."""
-    ray.shutdown()
-    ray.init(num_cpus=1)
 
 
 @ray.remote

@@ -287,12 +287,6 @@ def test_cancelled_calls_of_actors_give_their_arguments_back(bell: Bell, concurr
         assert time.monotonic() < deadline, used()
 
 
-@pytest.fixture
-def bell(nothing_left: None) -> Any:
-    with Bell() as bell:
-        yield bell
-
-
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 

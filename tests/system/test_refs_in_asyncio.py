@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import gc
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,12 +19,6 @@ from tests.system.conftest import Run
 
 pytestmark = pytest.mark.usefixtures("node")
 DEADLINE = 20.0
-
-
-@pytest.fixture
-def bell(nothing_left: None) -> Iterator[Bell]:
-    with Bell() as bell:
-        yield bell
 
 
 @ray.remote

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,6 @@ from tests.system.bell import Bell
 from tests.system.conftest import Run
 
 pytestmark = pytest.mark.usefixtures("node")
-
-
-@pytest.fixture
-def bell(nothing_left: None) -> Iterator[Bell]:
-    with Bell() as bell:
-        yield bell
 
 
 @ray.remote

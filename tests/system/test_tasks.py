@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,6 @@ Log: Any = actors.Log
 def get(refs: Any, timeout: float = DEADLINE) -> Any:
     """A test that hangs tells more if it ends."""
     return ray.get(refs, timeout=timeout)
-
-
-@pytest.fixture
-def bell(nothing_left: None) -> Iterator[Bell]:
-    with Bell() as bell:
-        yield bell
-
-
-@pytest.fixture
-def one_cpu(node: object) -> None:
-    """A node with one CPU instead."""
-    ray.shutdown()
-    ray.init(num_cpus=1)
 
 
 @ray.remote
