@@ -372,7 +372,7 @@ def _portable(cause: BaseException) -> BaseException | _Portable:
     """What pickles into the cause: pickle would call its constructor with `args` alone, which fits few of users'."""
     cls = type(cause)
     constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
-    reduces = cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
+    reduces = isinstance(cls.__reduce__, FunctionType) or isinstance(cls.__reduce_ex__, FunctionType)
     return _Portable(cause) if constructs and not reduces and not issubclass(cls, TaskError) else cause
 
 
@@ -433,9 +433,11 @@ def exception_state(exc: BaseException) -> tuple[dict[str, object], dict[str, ob
         for name, descriptor in vars(cls).items():
             if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and name not in _NOT_STATE:
                 try:
-                    members.setdefault(name, descriptor.__get__(exc, type(exc)))
+                    value = descriptor.__get__(exc, type(exc))
                 except (AttributeError, TypeError):  # never set
                     continue
+                if value is not None or cls.__flags__ & _HEAP_TYPE:  # C code says None for what was never set
+                    members.setdefault(name, value)
     return members, dict(object.__getattribute__(exc, "__dict__"))
 
 

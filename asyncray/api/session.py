@@ -14,7 +14,7 @@ from typing import Any, Self
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
 from asyncray.exceptions import AsyncrayError
-from asyncray.io.interrupts import Deferrable, uninterrupted
+from asyncray.io.interrupts import Deferrable, undisturbed
 from asyncray.messages import OUTPUT
 from asyncray.runtime import current, launch
 from asyncray.runtime.printing import Printer
@@ -31,6 +31,13 @@ class _Driver:
         self.runtime = runtime
         self.node = node
         self.printer = printer
+
+    def end(self) -> None:
+        """Ends the connection, and the node if it is this driver's."""
+        self.runtime.stop(STOP_DEADLINE)
+        self.printer.close(STOP_DEADLINE)
+        if self.node is not None:
+            self.node.wait()
 
 
 _lock = threading.RLock()
@@ -89,8 +96,8 @@ def start(address: str | None = None, **options: Any) -> Context:
     global _driver
     arguments = Arguments.read(options)
     with _lock:
-        if _driver is not None and _driver.runtime.waiters.broken is not None:
-            shutdown()  # its node has died: whoever starts again need not tidy up first
+        if _driver is not None and (current.session is None or _driver.runtime.waiters.broken is not None):
+            shutdown()  # a shutdown was interrupted, or its node has died: whoever starts again need not tidy up first
         if current.session is not None:
             if not arguments.ignore_reinit_error:
                 raise RuntimeError(
@@ -178,13 +185,9 @@ def shutdown() -> None:
         except (AsyncrayError, TimeoutError):
             pass  # the node is gone already, or stuck
         finally:
-            with uninterrupted():  # an impatient Ctrl-C must not leave the node behind
-                driver.runtime.stop(STOP_DEADLINE)
-                driver.printer.close(STOP_DEADLINE)
-                if driver.node is not None:
-                    driver.node.wait()
-                deregister_all()
-                _driver = None
+            undisturbed(driver.end)  # an impatient Ctrl-C must not leave the node behind
+            deregister_all()
+            _driver = None
     _leave_sigterm()
 
 

@@ -88,7 +88,7 @@ class Template:
 
     __slots__ = (
         "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options", "retries",
-        "retry_exceptions", "returns", "shape",
+        "returns", "shape",
     )  # fmt: skip
 
     def __init__(self, number: int, digest: bytes, job: Job, spec: dict[str, Any]) -> None:
@@ -99,7 +99,6 @@ class Template:
         self.function: bytes = spec["function"]
         self.returns: int = spec["returns"]
         self.retries: int = spec["retries"]
-        self.retry_exceptions = bool(spec.get("retry_exceptions"))
         self.demand: Demand = tuple((name, amount) for name, amount in spec["demand"])
         self.life: Demand = tuple((name, amount) for name, amount in spec.get("life", ()))
         needed = dict(self.demand)

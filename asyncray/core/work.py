@@ -248,8 +248,6 @@ class Work:
                 self.actors.resend(task)
             else:
                 self.scheduler.enqueue(task)
-        elif task.cancelled and kind == ERROR and payload == b"":
-            self.finish(task, FAULT, task.cancelled_fault())
         else:
             self.finish(task, kind, payload, contained)
 

@@ -27,12 +27,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from asyncray.io.interrupts import DeferredInterrupt
+from asyncray.io.interrupts import undisturbed
 from asyncray.messages import Message
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 _READ_SIZE = 256 * 1024
 _HOT_MILLISECONDS = 1
+_HOT_NANOSECONDS = 1_000_000
 _MOST_ASIDE_MILLISECONDS = 4
 """The io thread looks this seldom after others when they read in a steady rhythm. What is posted then waits so long."""
 
@@ -92,7 +93,7 @@ class Channel:
         self._poll.register(connection, select.POLLIN)
         self._unsent: deque[memoryview] = deque()  # what the system's buffer did not take
         self._writing = False  # poll waits for room in that, too
-        self._main_thread = threading.main_thread().ident
+        self._flushed = 0
         self._armed = False
         self._hot = False
         self._stopping = False
@@ -110,7 +111,12 @@ class Channel:
         """Something is to be written, some time soon. Cheap, and safe in a finalizer: it takes no lock."""
         if not self._hot and not self._armed:
             self._armed = True
-            self._wake()
+            try:
+                os.write(
+                    self._wake_write, b"w"
+                )  # here, for an interrupt that comes between the two loses all later ones
+            except OSError:
+                pass
 
     def _wake(self) -> None:
         try:
@@ -127,12 +133,10 @@ class Channel:
         Returns:
             True if there was something to write.
         """
-        if threading.get_ident() == self._main_thread:
-            with DeferredInterrupt():
-                return self._write()
-        return self._write()
+        return undisturbed(self._write)
 
     def _write(self) -> bool:
+        self._flushed = time.perf_counter_ns()
         me = threading.get_ident()
         if self._writer == me:  # a finalizer that the garbage collector runs in the middle of this
             self._again = True
@@ -263,9 +267,9 @@ class Channel:
         return True
 
     @property
-    def is_reading(self) -> bool:
-        """True in the thread that reads, in what it calls: in a finalizer, say. It cannot wait for what it reads."""
-        return self._reader == threading.get_ident()
+    def is_at_work(self) -> bool:
+        """True in the thread that reads or writes, in what it calls: in a finalizer. It cannot wait for an answer."""
+        return threading.get_ident() in (self._reader, self._writer)
 
     def _keep_vigil(self, done: Callable[[], bool]) -> None:
         """Looks awake for what may come soon, unless that was in vain lately."""
@@ -293,6 +297,7 @@ class Channel:
             self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if writing else 0))
             self._writing = writing  # last, for an interrupt may come in between
         events = self._poll.poll(wait)
+        slept, self._quiet = self._quiet is None, _HOT_MILLISECONDS  # first: who is hot must not sleep for long
         self._hot = True
         for descriptor, event in events:
             if descriptor == self._wake_read:
@@ -301,9 +306,9 @@ class Channel:
                 self._ended = True
                 return
         if events:
-            if self._quiet is None or self._unsent:
+            # In a steady stream there is no quiet moment, and others post, too.
+            if slept or self._unsent or time.perf_counter_ns() - self._flushed > _HOT_NANOSECONDS:
                 self.flush()
-            self._quiet = _HOT_MILLISECONDS
         else:
             # A quiet moment: write what was posted meanwhile, and if there was nothing, sleep. Whoever posts after
             # ``_hot`` is off pokes; whoever posted before is seen by the write that follows.
@@ -320,10 +325,7 @@ class Channel:
     def _read(self) -> bool:
         """False at the end of the stream."""
         try:
-            if threading.get_ident() == self._main_thread:
-                with DeferredInterrupt():
-                    return self._receive()
-            return self._receive()
+            return undisturbed(self._receive)
         except ProtocolViolation as error:
             self._reason = f"the daemon sent nonsense: {error}"
         except OSError as error:

@@ -1,30 +1,46 @@
 """Keeping exceptions of signal handlers out of the middle of things.
 
-Signal handlers run in the main thread between any two instructions, and some raise: that of SIGINT does, those of
-time limits (SIGALRM) and batch systems (SIGUSR1) do. Where that would leave half a message on a stream, or room in
-shared memory that nobody gives back, the handler is put off until the work is done.
+Signal handlers run in the main thread, and some raise: that of SIGINT does, those of time limits (SIGALRM) and batch
+systems (SIGUSR1) do. Where that would leave half a message on a stream, or room in shared memory that nobody gives
+back, the handler is put off until the work is done.
 
 Two ways: a handler of ours asks (``Deferrable``); any other is replaced for the moment. To replace one costs two system
 calls, so it is only done for signals that have a handler from Python.
+
+The interpreter looks for signals after calls, at the beginning of functions and at jumps back, and nowhere else. So
+``undisturbed`` is one function, and before a handler can raise in it all is noted that is to be undone. What is not
+undone because another one raised just then is undone the next time.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal.signal without conversions to enums: 0.3 us instead of 3.2, twice for each request
-import contextlib
+import os
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Handler = Callable[[int, FrameType | None], Any]
 
-_NUMBERS = (_signal.SIGINT, _signal.SIGALRM, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2)
+_NUMBERS = tuple(
+    getattr(_signal, name)
+    for name in (
+        "SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGVTALRM", "SIGPROF", "SIGXCPU",
+    )
+)  # fmt: skip
 """Whose handlers raise in practice."""
 
 _getsignal = _signal.getsignal
+_get_ident = threading.get_ident
+_main_thread = threading.main_thread().ident
 _depth = 0
-"""How many deferrals are entered. Only the main thread defers, and only there handlers run."""
+"""How many pieces of work are under way that are not to be disturbed. Only the main thread counts."""
+
+_replaced: list[tuple[int, Any, Deferrable]] = []
+"""Signals, the handlers that are to be put back, and what stands in for them."""
 
 _came: list[tuple[Handler, int, FrameType | None]] = []
 """Handlers that are put off."""
@@ -54,78 +70,47 @@ class Deferrable:
             self._handler(number, frame)
 
 
-class DeferredInterrupt:
-    """Puts signal handlers off while it is entered. For the main thread; costs 1 us.
+def undisturbed(work: Callable[[], T]) -> T:
+    """Does the work; signal handlers that are due meanwhile run after it. Costs 2 us, or 1 if all of them are ours.
+
+    Other threads are never disturbed, and just do it.
 
     Example::
 
-        with DeferredInterrupt():
-            write_a_whole_message()
+        undisturbed(write_a_whole_message)
     """
-
-    __slots__ = ("_replaced",)
-
-    def __init__(self) -> None:
-        self._replaced: list[tuple[int, Any]] = []
-
-    def __enter__(self) -> None:
-        global _depth
-        _depth += 1  # from here on ours are put off; the interpreter looks for signals at calls and jumps only
-        if _depth > 1:
-            return
-        try:
-            for number in _NUMBERS:
-                if callable(handler := _getsignal(number)) and type(handler) is not Deferrable:
-                    # Noted before it is done: should another handler raise in between, it is undone all the same.
-                    self._replaced.append((number, handler))
-                    _signal.signal(number, Deferrable(handler))
-        except BaseException:
-            self._leave()
-            raise
-
-    def _leave(self) -> None:
-        global _depth
-        try:
-            _restore(self._replaced)
-        finally:
-            _depth -= 1  # last: until here what comes is put off
-
-    def __exit__(self, *exc_info: object) -> None:
-        try:
-            self._leave()
-        finally:
-            if not _depth:
-                _catch_up()
+    global _depth
+    if _depth or _get_ident() != _main_thread:
+        return work()
+    _depth = 1
+    try:
+        for number, handler in zip(_NUMBERS, map(_getsignal, _NUMBERS), strict=True):
+            if callable(handler) and type(handler) is not Deferrable:
+                stand_in = Deferrable(handler)
+                _replaced.append((number, handler, stand_in))  # before it is done: another one may raise in between
+                _signal.signal(number, stand_in)
+        return work()
+    finally:
+        _depth = 0
+        while _replaced:
+            number, handler, stand_in = _replaced[-1]
+            if _getsignal(number) is stand_in:  # else it was not replaced yet, or the program has set a new one
+                _signal.signal(number, handler)
+            _replaced.pop()
+        while _came:
+            late, number, frame = _came.pop(0)
+            late(number, frame)
 
 
-def _catch_up() -> None:
-    """Runs what was put off. All of it, though one raises."""
-    if _came:
-        handler, number, frame = _came.pop(0)
-        try:
-            handler(number, frame)
-        finally:
-            _catch_up()
+def _forget_in_child() -> None:
+    """Another thread may have forked while this one's parent was at work."""
+    global _depth, _main_thread
+    _main_thread = threading.get_ident()
+    _depth = 0
+    _came.clear()
+    while _replaced:
+        number, handler, _ = _replaced.pop()
+        _signal.signal(number, handler)
 
 
-def _restore(replaced: list[tuple[int, Any]]) -> None:
-    """To put one back may raise what another one, which is back already, has waited for."""
-    if replaced:
-        try:
-            _signal.signal(*replaced[-1])
-        finally:
-            replaced.pop()
-            _restore(replaced)
-
-
-def uninterrupted() -> contextlib.AbstractContextManager[None]:
-    """``DeferredInterrupt`` in the main thread; nothing in others, where no handler runs.
-
-    Example::
-
-        with uninterrupted():
-            fill_and_announce()
-    """
-    if threading.current_thread() is threading.main_thread():
-        return DeferredInterrupt()
-    return contextlib.nullcontext()
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -133,19 +133,18 @@ class Access:
             self._waiters.withdraw(waiter, objects)
             return False
         task = running_task()
+        was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
             return self.await_in_thread(waiter, timeout)
         finally:
-            self._goes_on(task)
+            self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
 
     def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
-        if self._channel.is_reading:
-            raise AsyncraySystemError(
-                "A finalizer (__del__) cannot wait for an object while its thread reads messages."
-            )
+        if self._channel.is_at_work or self._waiters.is_at_work:
+            raise AsyncraySystemError("A finalizer (__del__) cannot wait while its thread talks to the node.")
         self.flush()
         task = running_task()
         if task is not None and task.shield is not None:  # it may not be the one who reads, either
@@ -168,8 +167,10 @@ class Access:
             if self.before_blocking is not None:
                 self.before_blocking(task, waiter)
 
-    def _goes_on(self, task: TaskContext | None) -> None:
-        if task is not None and task.blocks:
+    def _goes_on(self, task: TaskContext | None, was_over: bool) -> None:
+        # A task that has ended meanwhile waits no more, as far as the daemon knows. What is said of it now would be
+        # taken for its next attempt, which has the same ID and may be waiting on this very worker.
+        if task is not None and task.blocks and task.over == was_over:
             if self.after_blocking is not None:  # first: what the daemon sends from now on is wanted again
                 self.after_blocking(task)
             self._post((UNBLOCKED, task.id))
@@ -198,6 +199,7 @@ class Access:
             self._waiters.withdraw(waiter, objects)
             return False
         task = running_task()
+        was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
             self._flush_after_tick(loop)
@@ -206,7 +208,7 @@ class Access:
                 return True
             return bool((await asyncio.wait((waiter.future,), timeout=timeout))[0])
         finally:
-            self._goes_on(task)
+            self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
 
     def add_callback(
@@ -222,15 +224,16 @@ class Access:
         loop = asyncio.get_running_loop()
         local = ref._local
         task = running_task()
+        was_over = task is not None and task.over
         if context is None:
             context = contextvars.copy_context()
 
         def call() -> None:
-            self._goes_on(task)
+            self._goes_on(task, was_over)
             if self.is_over(local):  # else it was woken to be interrupted
                 loop.call_soon(function, ref, context=context)  # by itself: it may raise
 
-        waiter = CallbackWaiter(loop, function, call, lambda: self._goes_on(task))
+        waiter = CallbackWaiter(loop, function, call, lambda: self._goes_on(task, was_over))
         self._subscribe((local,))
         if self._waiters.register(waiter, (local,)):
             self._blocks(task, waiter)

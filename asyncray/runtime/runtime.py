@@ -11,7 +11,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.core.states import UNRESOLVED
@@ -44,9 +44,6 @@ from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.submission import Submitter
 from asyncray.runtime.values import Place, Values, load_fault
 from asyncray.runtime.waiting import ThreadWaiter, Waiters
-
-if TYPE_CHECKING:
-    pass
 
 Handler = Callable[[Message], None]
 

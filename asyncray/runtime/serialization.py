@@ -80,6 +80,25 @@ def serialize(value: object) -> Serialized:
     return Serialized(pickled, [buffer.raw() for buffer in buffers], refs)
 
 
+def serialize_whole(value: object) -> Serialized:
+    """The same, but no buffers beside it: for what travels as plain bytes."""
+    outer = getattr(_local, "refs", None)
+    refs: list[Any] = []
+    _local.refs = refs
+    try:
+        try:
+            pickled = _dumps(value, 5, buffer_callback=None)
+            by_value = b"__main__" in pickled
+        except Exception:  # as above
+            by_value = True
+        if by_value:
+            refs.clear()
+            pickled = _dump_by_value(value)
+    finally:
+        _local.refs = outer
+    return Serialized(pickled, [], refs)
+
+
 def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
     file = io.BytesIO()
     cloud_pickler()(file, 5, buffer_callback=buffer_callback).dump(value)
@@ -106,7 +125,7 @@ def cloud_pickler() -> type[pickle.Pickler]:
 
 
 def serialize_function(function: object) -> Serialized:
-    """Pickles a function or class by value where it must. No buffers: workers keep it, and share nothing."""
+    """Pickles a function or class, by value if it is not to be imported."""
     outer = getattr(_local, "refs", None)
     refs: list[Any] = []
     _local.refs = refs
@@ -159,7 +178,7 @@ def _replace_reducers(reducers: dict[type, Reducer]) -> None:
     table: ChainMap[type, Any] = ChainMap(reducers, copyreg.dispatch_table)
 
     def dump_with_reducers(
-        value: object, protocol: int, *, buffer_callback: Callable[[pickle.PickleBuffer], object]
+        value: object, protocol: int, *, buffer_callback: Callable[[pickle.PickleBuffer], object] | None
     ) -> bytes:
         file = io.BytesIO()
         pickler = pickle.Pickler(file, protocol, buffer_callback=buffer_callback)

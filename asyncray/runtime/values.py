@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import AsyncraySystemError, ObjectStoreFullError
-from asyncray.io.interrupts import uninterrupted
+from asyncray.io.interrupts import undisturbed
 from asyncray.messages import ABANDON, BUFFERS, ERROR, FAULT, PLAIN, SHARED, Message
 from asyncray.runtime.context import running_task
 from asyncray.runtime.errors import load_task_error, system_error, task_error_text
@@ -77,8 +76,8 @@ class Values:
         size, parts = layout(value)
         segment, offset, warm = self._allocate(size)
         try:
-            with _unbroken():  # room is given up only when nobody writes there: copying takes two threads
-                copy_parts(self.segments.writable(segment), offset, parts, warm)
+            # Room is given up only when nobody writes there: copying takes two threads.
+            _in_one_piece(lambda: copy_parts(self.segments.writable(segment), offset, parts, warm))
         except OSError as error:
             self._post((ABANDON, segment, offset))
             raise ObjectStoreFullError(f"Writing {size} bytes to shared memory failed: {error}") from error
@@ -131,10 +130,14 @@ class Values:
             self._segments.close()
 
 
-def _unbroken() -> AbstractContextManager[None]:
-    """Neither signals nor cancelling interrupt this thread."""
+def _in_one_piece(work: Callable[[], None]) -> None:
+    """Neither signals nor cancelling interrupt it."""
     task = running_task()
-    return uninterrupted() if task is None or task.shield is None else task.shield
+    if task is None or task.shield is None:
+        undisturbed(work)
+    else:
+        with task.shield:
+            work()
 
 
 def load_fault(payload: Any) -> Exception:

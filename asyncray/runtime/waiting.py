@@ -118,6 +118,12 @@ class Waiters:
     def __repr__(self) -> str:
         return f"<Waiters {len(self._all)} waiting>"
 
+    @property
+    def is_at_work(self) -> bool:
+        """True in the thread that is in the middle of this: in a finalizer. It cannot wait."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # it is there for conditions
+        return owned
+
     def any(self) -> bool:
         """True while somebody waits."""
         return bool(self._all)

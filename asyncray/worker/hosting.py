@@ -234,7 +234,7 @@ class ThreadedHost(ActorHost):
         try:
             self.carry_out(invocation)
         except SystemExit as error:  # as on a main thread: it ends the process
-            self.process.inbox.put((INVOKE, message[1], error))
+            self.process.inbox.put((INVOKE, message[1], error, None, None, None))
         self.process.runtime.flush()
 
     def run(self, message: Message) -> None:

@@ -20,7 +20,7 @@ from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.references import Pin
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import Serialized, is_registered, serialize
+from asyncray.runtime.serialization import Serialized, is_registered, serialize, serialize_whole
 from asyncray.runtime.values import inline
 from asyncray.worker.definitions import Definition
 
@@ -122,7 +122,7 @@ class Runner:
         try:
             for value in values:
                 # Many small ones are one large message, which no peer would take.
-                inlined += value.size
+                inlined += 0 if self._runtime.values.is_large(value) else value.size
                 kind_and_payload = self._encode(value, inlined > _MOST_INLINE)
                 encoded.append((*kind_and_payload, [ref.binary() for ref in value.refs] or None))
         except BaseException:
@@ -185,6 +185,6 @@ class Runner:
 
 
 def _dump(refs: list[ObjectRef[Any]], value: object) -> bytes:
-    serialized = serialize(value)
+    serialized = serialize_whole(value)
     refs += serialized.refs
     return serialized.pickled

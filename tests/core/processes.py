@@ -26,6 +26,7 @@ from asyncray.messages import (
     EXIT,
     EXITING,
     FAILED,
+    FAULT,
     HOLD,
     INVOKE,
     LEASE,
@@ -405,11 +406,11 @@ class Worker(Process):
         for order in self.queue:
             if order.task == task:
                 self.queue.remove(order)
-                self.send((FAILED, task, 0, ERROR, b"", False, None))
+                self.send((FAILED, task, 0, FAULT, ["TaskCancelledError", {}], False, None))
                 return
         for invocation in self.running:
             if invocation.order.task == task and not self.is_actor:
-                self.send((FAILED, task, 1, ERROR, b"", False, None))
+                self.send((FAILED, task, 1, FAULT, ["TaskCancelledError", {}], False, None))
                 self.over(invocation)
 
     def blocks(self, invocation: Invocation) -> None:

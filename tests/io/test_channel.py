@@ -339,14 +339,14 @@ def test_who_reads_cannot_wait_for_what_it_reads(client: Client) -> None:
     receive = client.channel._received
 
     def look(messages: list[Any]) -> None:
-        inside.append(client.channel.is_reading)
+        inside.append(client.channel.is_at_work)
         receive(messages)
 
     client.channel._received = look
     client.daemon.socket.sendall(encode([(1,)]))
     assert client.wait(1)
     assert inside == [True]
-    assert not client.channel.is_reading
+    assert not client.channel.is_at_work
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

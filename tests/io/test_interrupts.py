@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from asyncray.io.interrupts import Deferrable, DeferredInterrupt, uninterrupted
+from asyncray.io import interrupts
+from asyncray.io.interrupts import Deferrable, undisturbed
 
 SIGNALS = [signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
@@ -36,16 +38,17 @@ def test_a_handler_waits_for_the_end_of_the_work(number: int, handler: Any) -> N
     signal.signal(number, handler)
     done = []
 
-    def work() -> None:
-        with DeferredInterrupt():
-            signal.raise_signal(number)
-            with DeferredInterrupt():
-                signal.raise_signal(number)
-                done.append("inner")
-            done.append("outer")
+    def inner() -> None:
+        signal.raise_signal(number)
+        done.append("inner")
+
+    def outer() -> None:
+        signal.raise_signal(number)
+        undisturbed(inner)
+        done.append("outer")
 
     with pytest.raises(Came):
-        work()
+        undisturbed(outer)
     assert done == ["inner", "outer"]
     assert signal.getsignal(number) is handler
     with pytest.raises(Came):
@@ -56,17 +59,19 @@ def test_several_signals_come_one_after_the_other_and_none_is_lost() -> None:
     came: list[int] = []
     for number in SIGNALS[:3]:
         signal.signal(number, lambda number, frame: came.append(number))
-    with DeferredInterrupt():
+
+    def work() -> list[int]:
         for number in SIGNALS[:3]:
             signal.raise_signal(number)
-        assert came == []
+        return list(came)
+
+    assert undisturbed(work) == []
     assert came == SIGNALS[:3]
 
 
 def test_what_is_ignored_or_left_to_the_system_stays_so() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    with DeferredInterrupt():
-        signal.raise_signal(signal.SIGUSR1)
+    undisturbed(lambda: signal.raise_signal(signal.SIGUSR1))
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
 
 
@@ -74,8 +79,7 @@ def test_other_threads_are_not_concerned() -> None:
     found = []
 
     def work() -> None:
-        with uninterrupted():
-            found.append(signal.getsignal(signal.SIGINT))
+        undisturbed(lambda: found.append(signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -88,14 +92,18 @@ def test_a_storm_of_signals_leaves_handlers_as_they_were() -> None:
     signal.signal(signal.SIGALRM, raise_it)
     inside = False
     raised = 0
+
+    def work() -> None:
+        nonlocal inside
+        inside = True
+        sum(range(500))
+        inside = False
+
     signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
     try:
         while raised < 50:
             try:
-                with DeferredInterrupt():
-                    inside = True
-                    sum(range(500))
-                    inside = False
+                undisturbed(work)
             except Came:
                 assert not inside
                 raised += 1
@@ -104,3 +112,35 @@ def test_a_storm_of_signals_leaves_handlers_as_they_were() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert signal.getsignal(signal.SIGALRM) is raise_it
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_by_another_thread_meanwhile_leaves_the_child_its_handlers() -> None:
+    signal.signal(signal.SIGTERM, raise_it)
+    pids: list[int] = []
+
+    def fork() -> None:
+        pid = os.fork()
+        if not pid:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except Came:
+                os._exit(0)
+            os._exit(1)
+        pids.append(pid)
+
+    def work() -> None:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+
+    undisturbed(work)
+    assert os.waitpid(pids[0], 0)[1] == 0
+
+
+def test_what_one_signal_left_undone_is_undone_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = Deferrable(raise_it)
+    signal.signal(signal.SIGUSR1, stand_in)
+    monkeypatch.setattr(interrupts, "_replaced", [(signal.SIGUSR1, raise_it, stand_in)])
+    undisturbed(lambda: None)
+    assert signal.getsignal(signal.SIGUSR1) is raise_it

@@ -66,11 +66,16 @@ class Bell:
             self._waiting.append(address)
         return text.decode()
 
-    def let_go(self) -> None:
-        """Lets all tasks go that were heard and wait."""
+    def take_waiting(self) -> list[bytes]:
+        """Those that were heard and wait, in order. ``let_go`` without arguments does not know of them any more."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def let_go(self, waiting: list[bytes] | None = None) -> None:
+        """Lets tasks go that were heard and wait: all of them, or these."""
         assert self._socket is not None
-        while self._waiting:
+        for address in self.take_waiting() if waiting is None else waiting:
             try:
-                self._socket.sendto(b".", self._waiting.pop())
+                self._socket.sendto(b".", address)
             except ConnectionRefusedError:
                 pass  # it was interrupted while it waited

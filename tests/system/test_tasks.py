@@ -791,6 +791,65 @@ def test_an_error_may_carry_refs_and_be_a_value() -> None:
     assert picky.code == 5
 
 
+class Measured(Exception):
+    """Holds an array."""
+
+
+class Placed(OSError):
+    """With a constructor that pickle does not know to call."""
+
+    def __init__(self, code: int, *, where: str) -> None:
+        super().__init__(code, f"at {where}")
+        self.where = where
+
+
+def test_errors_hold_what_they_like_and_travel_on() -> None:
+    with pytest.raises(Measured) as measured:
+        get(fail.remote(Measured("bad", np.arange(3))))
+    assert measured.value.args[1].tolist() == [0, 1, 2]
+
+    @ray.remote
+    def raises() -> None:
+        raise Placed(5, where="here")
+
+    @ray.remote
+    def describe(error: Any) -> Any:
+        return isinstance(error, Placed), error.where, error.errno, str(error.cause)
+
+    with pytest.raises(Placed) as placed:
+        get(raises.remote())
+    assert get(describe.remote(placed.value)) == (True, "here", 5, "[Errno 5] at here")
+
+
+@pytest.mark.usefixtures("one_cpu")
+def test_a_thread_of_an_earlier_attempt_does_not_take_the_cpu_of_the_next(bell: Bell, tmp_path: Path) -> None:
+    """1. An attempt fails, a thread of it waits on. 2. The next one waits. 3. The thread goes on, the next one not."""
+
+    @ray.remote
+    def wait_for_bell(bell: Bell, text: str, behind: Any = None) -> None:
+        bell.wait(text)
+
+    @ray.remote(retry_exceptions=True)
+    def stubborn(path: Path, bell: Bell, first: list[Any]) -> Any:
+        if attempts(path) == 1:
+            threading.Thread(target=lambda: (ray.get(first[0]), bell.ring("thread goes on"))).start()
+            raise ValueError
+        one = wait_for_bell.remote(bell, "one")
+        return ray.get(wait_for_bell.remote(bell, "two", one))
+
+    first = wait_for_bell.options(num_cpus=0).remote(bell, "first")
+    assert bell.heard() == "first"
+    ref = stubborn.remote(tmp_path / "runs", bell, [first])
+    assert bell.heard() == "one"
+    held = bell.take_waiting()
+    bell.let_go(held[:1])
+    assert bell.heard() == "thread goes on"
+    bell.let_go(held[1:])
+    assert bell.heard() == "two"
+    bell.let_go()
+    assert get(ref) is None
+
+
 def test_an_error_goes_to_all_that_depend_on_it() -> None:
     bad = fail.remote(ZeroDivisionError("first"))
     refs = [add.remote(bad, 1), add.remote(1, b=add.remote(bad, 2)), *echo.options(num_returns=2).remote(x=bad)]
