@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -34,10 +35,11 @@ class _Driver:
 
     def end(self) -> None:
         """Ends the connection, and the node if it is this driver's."""
-        self.runtime.stop(STOP_DEADLINE)
-        self.printer.close(STOP_DEADLINE)
-        if self.node is not None:
-            self.node.wait()
+        with contextlib.ExitStack() as steps:  # the last one first; if one fails, the others are still done
+            if self.node is not None:
+                steps.callback(self.node.wait)
+            steps.callback(self.printer.close, STOP_DEADLINE)
+            steps.callback(self.runtime.stop, STOP_DEADLINE)
 
 
 _lock = threading.RLock()

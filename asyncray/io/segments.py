@@ -235,7 +235,11 @@ def _move(mapping: mmap.mmap, offset: int, views: list[memoryview], total: int) 
         return
     first, second = _halves(moves, total // 2)
     helper = threading.Thread(target=_move_all, args=(second, keep), name="asyncray-copy")
-    helper.start()
+    try:
+        helper.start()
+    except RuntimeError:  # no more threads are to be had
+        _move_all(moves, keep)
+        return
     _move_all(first, keep)
     helper.join()
 

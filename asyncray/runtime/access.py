@@ -259,7 +259,11 @@ class Access:
         ref = wrap(self._references.borrow(local.id))  # the object lives while the future is pending
 
         def resolve() -> None:
-            threading.Thread(target=_resolve, args=(self, ref, future), name="asyncray-future", daemon=True).start()
+            thread = threading.Thread(target=_resolve, args=(self, ref, future), name="asyncray-future", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends and takes no new threads
+                future.cancel()
 
         self._subscribe((local,))
         waiter = CallWaiter(1, resolve)

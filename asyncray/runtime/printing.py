@@ -27,15 +27,20 @@ class Printer:
         self._dropped = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._late = False
 
     def __repr__(self) -> str:
         return f"<Printer {self._waiting} lines>"
 
     def show(self, lines: Batch) -> None:
         """Prints the lines soon."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="asyncray-output", daemon=True)
-            self._thread.start()
+        if self._thread is None and not self._late:
+            thread = threading.Thread(target=self._run, name="asyncray-output", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # the interpreter ends and takes no new threads: whoever closes this prints
+                self._late = True
         with self._lock:
             if self._waiting > _MOST_WAITING:
                 self._dropped += len(lines)
@@ -45,10 +50,12 @@ class Printer:
 
     def close(self, timeout: float) -> None:
         """Prints what is left, and ends."""
+        self._queue.put(None)
         if self._thread is not None:
-            self._queue.put(None)
             self._thread.join(timeout)
             self._thread = None
+        else:
+            self._run()
 
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:

@@ -178,7 +178,10 @@ class Runtime:
     @staticmethod
     def _collect() -> None:
         # On a thread of its own: finalizers are user code, and may even wait for objects.
-        threading.Thread(target=gc.collect, name="asyncray-collect", daemon=True).start()
+        try:
+            threading.Thread(target=gc.collect, name="asyncray-collect", daemon=True).start()
+        except RuntimeError:
+            pass  # the interpreter ends, and all garbage with it
 
     def _answer(self, number: int, kind: int, payload: Any) -> None:
         reply = self._requests.pop(number, None)

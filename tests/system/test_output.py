@@ -65,6 +65,21 @@ def test_tasks_and_actors_tell_whose_output_it_is() -> None:
     assert {"(Plain pid=N) from the class", "(Named(x) pid=N) from the object"} <= set(without_pid(out))
 
 
+def test_the_first_line_may_come_when_the_interpreter_ends() -> None:
+    """Then Python 3.12 gives no new threads: not for printing, either."""
+    out, err = run(
+        """
+        @ray.remote
+        def greet(): print("hello")
+
+        ray.init(num_cpus=1)
+        ray.get(greet.remote())
+        """
+    )
+    assert without_pid(out) == ["(greet pid=N) hello"]
+    assert err == []
+
+
 def test_nothing_is_lost_at_the_end() -> None:
     """Also not an unfinished line, the output of C code and subprocesses, and what a crashed worker wrote."""
     out, err = run(

@@ -829,10 +829,14 @@ def test_a_thread_of_an_earlier_attempt_does_not_take_the_cpu_of_the_next(bell: 
     def wait_for_bell(bell: Bell, text: str, behind: Any = None) -> None:
         bell.wait(text)
 
+    def wait_on(bell: Bell, first: list[Any]) -> None:
+        ray.get(first[0])
+        bell.ring("thread goes on")
+
     @ray.remote(retry_exceptions=True)
     def stubborn(path: Path, bell: Bell, first: list[Any]) -> Any:
         if attempts(path) == 1:
-            threading.Thread(target=lambda: (ray.get(first[0]), bell.ring("thread goes on"))).start()
+            threading.Thread(target=wait_on, args=(bell, first)).start()
             raise ValueError
         one = wait_for_bell.remote(bell, "one")
         return ray.get(wait_for_bell.remote(bell, "two", one))
