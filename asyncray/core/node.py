@@ -93,6 +93,7 @@ class NodeMachine:
         self.scheduler = Scheduler(
             self.outbox, self.resources, self.pool, self.objects, nest_after=4 * cpus + 8, most_free=max(4 * cpus, 32)
         )
+        self.store.waits = self.scheduler.waits_for_room
         self.work = Work(self.outbox, self.store, self.objects, self.scheduler)
         self.actors = self.work.actors
         self.jobs = Jobs(self.work, self.pool)
@@ -330,7 +331,7 @@ class NodeMachine:
     def tick(self) -> None:
         """Some time has passed: deadlines, idle workers, stuck queues."""
         self.pool.tick(self.now)
-        self.store.tick(self.now, KEEP_WARM, TRIM_AFTER)
+        self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
         self.scheduler.tick()
         self.jobs.tick(self.now)
 

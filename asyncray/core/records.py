@@ -87,14 +87,15 @@ class Template:
     """A function, constructor or method with its options, as a client described it once."""
 
     __slots__ = (
-        "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options", "retries",
-        "returns", "shape",
+        "crashes", "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options",
+        "retries", "returns", "shape",
     )  # fmt: skip
 
     def __init__(self, number: int, digest: bytes, job: Job, spec: dict[str, Any]) -> None:
         self.number = number
         self.digest = digest
         self.job = job
+        self.crashes = False  # it ran in a worker that died: never again beside tasks that wait
         self.name: str = spec["name"]
         self.function: bytes = spec["function"]
         self.returns: int = spec["returns"]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Job, Lease, Shape, Task, Worker
+from asyncray.core.records import Client, Job, Lease, Shape, Task, Worker
 from asyncray.core.resources import UNIT, Demand, Grant, Resources
 from asyncray.core.states import LEASED, OVER, QUEUED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
@@ -166,7 +166,9 @@ class Scheduler:
 
     def _find_worker(self, shape: Shape) -> None:
         """Resources are free but no worker is: start some, or nest into a blocked one."""
-        if len(self.blocked_workers) >= self.nest_after and not shape.lives:
+        task = shape.peek()
+        harmless = task is not None and not task.template.crashes
+        if len(self.blocked_workers) >= self.nest_after and not shape.lives and harmless:
             host = self._host(shape)
             if host is not None:
                 self._nest_all(shape, host)
@@ -182,7 +184,7 @@ class Scheduler:
 
     def _nest_all(self, shape: Shape, host: Worker | None) -> None:
         room = self.most_free - self._threads(shape) if shape.free_of_charge else shape.count
-        while room > 0 and host is not None and (task := shape.peek()) is not None:
+        while room > 0 and host is not None and (task := shape.peek()) is not None and not task.template.crashes:
             grant = self.resources.acquire(shape.demand)
             if grant is None:
                 return
@@ -365,12 +367,33 @@ class Scheduler:
             if lease.worker.lease is lease:  # else it is a nested task's, and the worker still waits
                 self.blocked_workers.pop(lease.worker, None)
 
-    def worker_gone(self, worker: Worker) -> tuple[list[Task], list[Task]]:
-        """The process ended: (tasks that had started, tasks that had not). All its resources are free."""
+    def waits_for_room(self, client: Client, number: int, begins: bool) -> None:
+        """A worker waits for room in the store, or waits no more: others may use its CPU, and what it has not begun."""
+        worker = client.worker
+        lease = None if worker is None else worker.lease
+        if lease is None:
+            return
+        wait = b"room" + number.to_bytes(8, "big")
+        if not begins:
+            self.unblock(lease, wait)
+            return
+        self.block(lease, wait)
+        if lease.shape is not None:
+            self._outbox.send(client, (TAKE_BACK,))
+
+    def worker_gone(self, worker: Worker) -> tuple[list[Task], list[Task], list[Task]]:
+        """The process ended: (tasks that had started, tasks that had not, those of the first that waited then).
+
+        All its resources are free.
+        """
         started = list(worker.nested.values())
         unstarted = list(worker.inflight.values())
         if unstarted and not worker.polite:
             started.append(unstarted.pop(0))
+        waited = [task for task in started if task.lease is not None and task.id in task.lease.blocked]
+        for task in started:
+            if task not in waited and not worker.polite:
+                task.template.crashes = True
         for task in unstarted:
             task.estimate = UNKNOWN  # its start may be what nobody heard of: from now on it is sent alone
         for task in (*started, *unstarted):
@@ -387,7 +410,7 @@ class Scheduler:
                 lease.shape.leases.remove(lease)
             if lease.grant.held:
                 self.resources.release(lease.grant)
-        return [task for task in started if task.state == SENT], [task for task in unstarted if task.state == SENT]
+        return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
 
     def forget_job(self, job: Job) -> None:
         """Nothing of this job runs, is queued or will be."""

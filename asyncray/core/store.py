@@ -5,13 +5,15 @@ of a sealed object is told to a client that client holds a pin; it gives pins ba
 is free again when the object is gone and nobody pins it. So a view outlives its ref.
 
 Requests that do not fit wait until others' memory comes back, in order, for a bounded time; meanwhile all clients are
-told to collect garbage. Spilling to disk will stand between that and the error.
+told to collect garbage, and who waits counts as blocked, so that those run who use up what is there. The time counts
+from when memory came back last, and not while a task runs that holds some. Spilling to disk will stand between that and
+the error.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment
@@ -21,13 +23,14 @@ from asyncray.messages import ALLOCATED, COLLECT, REPLY_FAULT, RETIRED
 
 
 class _Request:
-    __slots__ = ("client", "deadline", "number", "size")
+    __slots__ = ("blocked", "client", "deadline", "number", "size")
 
     def __init__(self, client: Client, number: int, size: int, deadline: float) -> None:
         self.client = client
         self.number = number
         self.size = size
         self.deadline = deadline
+        self.blocked = False
 
 
 class Store:
@@ -38,6 +41,9 @@ class Store:
         clients: all connected clients, for what all must be told.
     """
 
+    waits: Callable[[Client, int, bool], None]
+    """``waits(client, number, begins)``: the client waits for room with that request, or waits no more."""
+
     def __init__(self, outbox: Outbox, allocator: Allocator, clients: Iterable[Client]) -> None:
         self._outbox = outbox
         self._clients = clients
@@ -45,7 +51,8 @@ class Store:
         self.blocks: dict[bytes, Block] = {}
         self._waiting: deque[_Request] = deque()
         self._creating: set[str] = set()
-        self._collecting = False
+        self._collecting = False  # the store is full
+        self._freed = False  # since the last tick
         self._idle_since: float | None = None
 
     def __repr__(self) -> str:
@@ -62,6 +69,18 @@ class Store:
         request = _Request(client, number, size, now + STORE_FULL_DEADLINE)
         if self._waiting or not self._serve(request):
             self._waiting.append(request)
+            if self._collecting:
+                self._block(request)
+
+    def _block(self, request: _Request) -> None:
+        request.blocked = True
+        self.waits(request.client, request.number, True)
+
+    def _take_first(self) -> _Request:
+        request = self._waiting.popleft()
+        if request.blocked and request.client.alive:
+            self.waits(request.client, request.number, False)
+        return request
 
     def _serve(self, request: _Request) -> bool:
         """True if the request is answered, one way or the other."""
@@ -84,6 +103,8 @@ class Store:
             self._outbox.do(CreateSegment(answer.name, answer.size))
         elif not self._collecting:
             self._collecting = True
+            for waiting in self._waiting:
+                self._block(waiting)
             for client in self._clients:
                 self._outbox.send(client, (COLLECT,))
         return False
@@ -113,7 +134,7 @@ class Store:
         self._creating.discard(name)
         self.allocator.segment_failed(name)
         if self._waiting:
-            request = self._waiting.popleft()
+            request = self._take_first()
             message = f"The object store cannot grow by {request.size} bytes: {why}"
             self._outbox.send(
                 request.client, (REPLY_FAULT, request.number, "ObjectStoreFullError", {"message": message})
@@ -123,7 +144,7 @@ class Store:
     def retry(self) -> None:
         """Serves waiting requests in order, as far as memory goes."""
         while self._waiting and self._serve(self._waiting[0]):
-            self._waiting.popleft()
+            self._take_first()
         if not self._waiting:
             self._collecting = False
 
@@ -149,6 +170,7 @@ class Store:
         """Room that no object has any more."""
         self.allocator.release(allocation)
         if self._waiting:
+            self._freed = True
             self.retry()
 
     def pin(self, block: Block, client: Client) -> None:
@@ -185,10 +207,23 @@ class Store:
         for object_id in list(client.pinned):
             self.unpin(client, object_id, self.blocks[object_id].pins[client])
 
-    def tick(self, now: float, keep: int, idle_after: float) -> None:
-        """Fails requests that waited too long; returns memory that was not needed for a while to the system."""
+    @property
+    def tight(self) -> bool:
+        """True when memory is short: what uses up objects is to run before what makes more of them."""
+        return bool(self._waiting) or 2 * self.allocator.used > self.allocator.capacity
+
+    def tick(self, now: float, keep: int, idle_after: float, hopeful: Callable[[], bool]) -> None:
+        """Fails requests that waited too long; returns memory that was not needed for a while to the system.
+
+        Args:
+            hopeful: whether some task runs that holds memory, which it will give back.
+        """
+        if self._waiting and (self._freed or (self._waiting[0].deadline <= now and hopeful())):
+            for request in self._waiting:
+                request.deadline = now + STORE_FULL_DEADLINE
+        self._freed = False
         while self._waiting and (self._waiting[0].deadline <= now or not self._waiting[0].client.alive):
-            request = self._waiting.popleft()
+            request = self._take_first()
             if request.client.alive:
                 self._refuse(request)
             self.retry()

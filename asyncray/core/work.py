@@ -163,9 +163,17 @@ class Work:
         if self._fail_by_dependency(task) or (len(task.dependencies) > _MANY and self._fail_by_size(task)):
             return
         if task.actor is None or task.constructs:
-            self.scheduler.enqueue(task)
+            self.scheduler.enqueue(task, first=self._store.tight and _holds_memory(task))
         else:
             self.actors.dependencies_ready(task)
+
+    def gives_memory_back(self) -> bool:
+        """True if a task runs that holds objects in shared memory and waits for nothing."""
+        return any(
+            task.lease is not None and not task.lease.blocked and _holds_memory(task)
+            for task in self.tasks.values()
+            if task.state == SENT
+        )
 
     def _fail_by_size(self, task: Task) -> bool:
         """Ends a task whose arguments would not fit in one message."""
@@ -387,7 +395,8 @@ class Work:
 
     def worker_exited(self, worker: Worker, how: str) -> None:
         """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
-        started, unstarted = self.scheduler.worker_gone(worker)
+        started, unstarted, waited = self.scheduler.worker_gone(worker)
+        culprits = sorted({task.template.name for task in started if task not in waited})
         actor = worker.actor
         if actor is not None:
             self.actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
@@ -400,6 +409,8 @@ class Work:
             if task.retries and not task.cancelled:
                 task.retries -= task.retries > 0
                 self._again(task)
+            elif culprits and task in waited:
+                self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
             else:
                 self._crashed(task, how)
 
@@ -424,3 +435,7 @@ class Work:
             assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
             assert task.state != OVER or task.constructs, f"{task} is over and in the books"
             assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"
+
+
+def _holds_memory(task: Task) -> bool:
+    return any(entry.block is not None for entry in task.dependencies)

@@ -252,6 +252,24 @@ def test_a_full_store_asks_for_garbage_and_serves_who_waits_in_order() -> None:
     assert [place[2] for place in places] == [4000, 3000]
 
 
+def test_who_waits_for_room_lends_its_cpu_and_gives_back_what_it_has_not_begun() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    kept = share(world, driver, CAPACITY)
+    ref = driver.submit(ending="shared")
+    other = driver.submit()
+    for _ in range(50):
+        world.deliver()
+        world.run()
+    assert other in driver.values  # it ran meanwhile, on the same CPU
+    assert ref not in driver.values
+    world.machine.check()
+    driver.drop(kept)
+    world.settle()
+    assert ref in driver.values
+    assert world.machine.resources.available["CPU"] == 10_000
+
+
 def test_a_full_store_is_an_error_in_time() -> None:
     world = World()
     driver = world.driver()

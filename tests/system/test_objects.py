@@ -325,6 +325,25 @@ def test_a_full_store_is_a_typed_error_and_no_end() -> None:
 
 
 @pytest.mark.usefixtures("small_store")
+def test_a_pipeline_may_make_more_than_the_store_holds() -> None:
+    """Who waits for room makes way for those who give some back."""
+
+    @ray.remote
+    def make(number: int) -> Any:
+        return np.full(20 * MEGABYTE, number, dtype=np.uint8)
+
+    @ray.remote
+    def first(array: Any) -> int:
+        return int(array[0])
+
+    refs = [first.remote(make.remote(number)) for number in range(30)]
+    assert get(refs) == list(range(30))
+    assert len(require().request("status")["workers"]) <= 6
+    del refs
+    assert_freed()
+
+
+@pytest.mark.usefixtures("small_store")
 def test_garbage_in_cycles_makes_room() -> None:
     for _ in range(20):
         cycle: list[Any] = [ray.put(bytes(40 * MEGABYTE))]

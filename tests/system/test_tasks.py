@@ -445,6 +445,26 @@ def test_a_nested_task_may_exit_without_the_others() -> None:
     assert get(deep.remote(30)) is False  # beyond twelve blocked workers, tasks are nested
 
 
+@pytest.mark.usefixtures("one_cpu")
+def test_a_crash_beside_waiting_tasks_is_named_and_happens_there_once() -> None:
+    @ray.remote(max_retries=0)
+    def crash() -> None:
+        os._exit(9)
+
+    @ray.remote(max_retries=0)
+    def deep(n: int) -> Any:
+        if n:
+            return ray.get(deep.remote(n - 1))
+        try:
+            return ray.get(crash.remote())
+        except WorkerCrashedError:
+            return "handled"
+
+    with pytest.raises(WorkerCrashedError, match=r"exit code 9.* while crash ran on another of its threads"):
+        get(deep.remote(30))
+    assert get(deep.remote(30)) == "handled"  # it is known now, and gets a process of its own
+
+
 # Options and resources ------------------------------------------------------------------------------------------------
 
 
