@@ -13,7 +13,7 @@ from asyncray.api.options import (
     present,
     validate_method_options,
 )
-from asyncray.api.signature import Signature, is_asynchronous
+from asyncray.api.signature import Signature, is_asynchronous, is_generator
 from asyncray.api.source import Options, Source
 from asyncray.core.resources import fixed
 from asyncray.exceptions import ActorClassInheritanceException
@@ -187,6 +187,8 @@ def _methods(cls: type) -> dict[str, MethodInfo]:
         if name in vars(object) or not callable(member) or isinstance(member, type):
             continue
         options = getattr(member, METHOD_OPTIONS_ATTRIBUTE, {})
+        if is_generator(getattr(member, "__func__", member)):
+            options = {"num_returns": "streaming", **options}
         methods[name] = MethodInfo(name, Signature.of_method(cls, name), options)
     for name in ("__ray_ready__", "__ray_call__", "__ray_terminate__"):
         methods[name] = MethodInfo(name, None, {})

@@ -106,9 +106,9 @@ def is_asynchronous(function: object) -> bool:
 
 
 def is_generator(function: object) -> bool:
-    """True for a function with ``yield``."""
+    """True for a function with ``yield``, be it ``async`` or not."""
     code = getattr(function, "__code__", None)
-    return code is not None and bool(code.co_flags & _GENERATOR)
+    return code is not None and bool(code.co_flags & (_GENERATOR | _ASYNC_GENERATOR))
 
 
 def _restored(name: str, text: str, method: bool) -> Signature:

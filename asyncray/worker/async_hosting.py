@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 import uvloop
@@ -98,7 +99,7 @@ class AsyncHost(ActorHost):
         try:
             args, kwargs = runner.arguments(message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            if asyncio.iscoroutine(result):
+            if isinstance(result, Coroutine):
                 result = await result
             reply, keep = runner.succeeded(invocation, result)
         except asyncio.CancelledError:
@@ -166,7 +167,7 @@ class AsyncHost(ActorHost):
 
     def shut_down(self) -> Any:
         result = super().shut_down()
-        if asyncio.iscoroutine(result):
+        if isinstance(result, Coroutine):
             try:
                 self._loop.run_until_complete(result)
             except BaseException:  # the user's; promised to be swallowed

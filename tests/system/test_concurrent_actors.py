@@ -28,6 +28,22 @@ Log: Any = actors.Log
 # Async actors ---------------------------------------------------------------------------------------------------------
 
 
+def test_methods_that_yield_are_refused_where_they_are_called() -> None:
+    class Yields:
+        def one_by_one(self) -> Any:
+            yield 1
+            yield 2
+
+        async def asynchronously(self) -> Any:
+            yield 1
+
+    actor = ray.remote(Yields).remote()
+    for method in (actor.one_by_one, actor.asynchronously):
+        with pytest.raises(ValueError, match="one by one"):
+            method.remote()
+    assert ray.get(actor.one_by_one.options(num_returns=2).remote()) == [1, 2]
+
+
 def test_coroutines_interleave() -> None:
     gate, loop = Gate.options(max_concurrency=2000).remote(), ray.remote(Loop).remote()
     refs = [loop.wait.remote(gate, number) for number in range(1200)]
