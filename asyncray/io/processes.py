@@ -19,6 +19,7 @@ SESSION_VARIABLE = "ASYNCRAY_SESSION"
 WORKER_VARIABLE = "ASYNCRAY_WORKER"
 """Names the worker, by its number, in the environment of what it starts."""
 
+_STDERR = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND = 0.005
@@ -35,13 +36,24 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", f"{find}; from {module} import main; main()", *arguments]
 
 
+def fill_standard_descriptors() -> None:
+    """Opens /dev/null where standard input, output or error is closed, as for a daemon of the old school.
+
+    Else what is opened next gets that number: ``spawn`` gives it away, and whoever writes to standard error breaks it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:  # the system gives the lowest that is free
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def spawn(command: list[str], keep: list[int], environment: dict[str, str], output: str | None = None) -> int:
     """Starts a process in a session of its own; returns its pid.
 
     Without ``subprocess``: importing that takes as long as starting the process.
 
     Args:
-        keep: descriptors that it inherits. All others are closed in it, standard input, output and error apart.
+        keep: descriptors that it inherits, none of them a standard one. All others are closed in it, except standard
+            input, output and error.
         output: a file to append its output and errors to; its input is empty then.
 
     Raises OSError.

@@ -50,7 +50,7 @@ def serve(
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.INFO,
     )
-    for stale in sessions.sweep_stale(os.path.dirname(directory)):
+    for stale in sessions.sweep_stale(directory):
         log.info("removed what was left of %s, whose processes were killed", stale)
     machine = _make_machine(config)
     facts = machine.facts

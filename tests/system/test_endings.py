@@ -252,6 +252,29 @@ def test_forks_of_a_driver() -> None:
     assert printed == "well\n"
 
 
+def test_a_driver_without_standard_descriptors(tmp_path: Path) -> None:
+    """Nothing of ours takes their numbers: the program may write to them."""
+    run(
+        """
+        for number in range(3):
+            os.close(number)
+        sys.stdin = sys.stdout = sys.stderr = None
+
+        @ray.remote
+        def pid(): return os.getpid()
+
+        for _ in range(2):
+            with ray.init(num_cpus=1):
+                os.write(1, b"to nobody")
+                os.write(2, b"to nobody")
+                with open(sys.argv[1], "a") as file:
+                    print(ray.get(pid.remote()) != os.getpid(), file=file)
+        """,
+        str(tmp_path / "result"),
+    )
+    assert (tmp_path / "result").read_text() == "True\nTrue\n"
+
+
 def test_a_fork_does_not_keep_the_node_alive(sessions: Path, tmp_path: Path) -> None:
     """It has a copy of the driver's connection, and outlives the driver."""
     printed = run(
