@@ -120,9 +120,10 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     connection = launch.connect(address) if node is None else node.connection
     printer = Printer()
     namespace = arguments.namespace or os.urandom(8).hex()
+    directory = _working_directory()
     setup = {
-        "sys_path": _code_paths(),
-        "directory": os.getcwd(),
+        "sys_path": _code_paths(directory),
+        "directory": directory,
         "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),
         "namespace": namespace,
     }
@@ -149,10 +150,19 @@ def _warn(runtime: Runtime) -> None:
         warnings.warn(warning, RuntimeWarning, stacklevel=4)
 
 
-def _code_paths() -> list[str]:
+def _working_directory() -> str | None:
+    """Where the driver runs; None if that was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _code_paths(directory: str | None) -> list[str]:
     """Where the driver finds its own code: what of ``sys.path`` is not the interpreter's, and where it runs."""
     prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
-    paths = [os.path.abspath(path) for path in (*sys.path, "")]
+    entries = [path for path in (*sys.path, "") if directory is not None or os.path.isabs(path)]
+    paths = [os.path.abspath(path) for path in entries]
     return [path for path in dict.fromkeys(paths) if os.path.isdir(path) and not path.startswith(prefixes)]
 
 
