@@ -19,7 +19,6 @@ SESSION_VARIABLE = "ASYNCRAY_SESSION"
 WORKER_VARIABLE = "ASYNCRAY_WORKER"
 """Names the worker, by its number, in the environment of what it starts."""
 
-_STDERR = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND = 0.005
@@ -34,16 +33,6 @@ def python(module: str, *arguments: str) -> list[str]:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     find = f"import sys; sys.path.insert(0, {root!r}); import asyncray; del sys.path[0]"
     return [sys.executable, "-P", "-c", f"{find}; from {module} import main; main()", *arguments]
-
-
-def fill_standard_descriptors() -> None:
-    """Opens /dev/null where standard input, output or error is closed, as for a daemon of the old school.
-
-    Else what is opened next gets that number: ``spawn`` gives it away, and whoever writes to standard error breaks it.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:  # the system gives the lowest that is free
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
 
 
 def spawn(command: list[str], keep: list[int], environment: dict[str, str], output: str | None = None) -> int:

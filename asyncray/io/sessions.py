@@ -166,10 +166,14 @@ def sweep_stale(own: str) -> list[str]:
 
 def prune(base: str, keep: int = KEEP) -> None:
     """Removes the directories of old sessions, except the newest and those that run."""
-    import shutil  # start-up cost
+    try:
+        import shutil  # start-up cost
 
+        old = _all(base)[:-keep]
+    except OSError:
+        return  # no descriptor is left: the next start prunes
     now = time.time()
-    for directory in _all(base)[:-keep]:
+    for directory in old:
         try:
             young = now - os.stat(directory).st_mtime < _YOUNG
         except OSError:

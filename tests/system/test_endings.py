@@ -275,6 +275,44 @@ def test_a_driver_without_standard_descriptors(tmp_path: Path) -> None:
     assert (tmp_path / "result").read_text() == "True\nTrue\n"
 
 
+def test_too_many_open_files() -> None:
+    """The node's log says so, nothing ends by it, and who waits for a worker gets one as soon as others have gone."""
+    printed = run(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        @ray.remote(num_cpus=0)
+        class A:
+            def pid(self): return os.getpid()
+
+        context = ray.init(num_cpus=1)
+        actors = {}
+        for _ in range(24):
+            actor = A.remote()
+            actors[actor.pid.remote()] = actor
+        log = ""
+        while "the limit of 64 open files is reached: raise it with `ulimit -n`" not in log:
+            with open(os.path.join(context["session_dir"], "logs", "node.log")) as file:
+                log = file.read()
+        while actors:
+            done, _ = ray.wait(list(actors))
+            ray.kill(actors.pop(done[0]))
+        ray.shutdown()
+        with open(os.path.join(context["session_dir"], "logs", "node.err")) as file:
+            print(file.read(), end="")
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+        try:
+            ray.init(num_cpus=1)
+        except OSError as error:
+            print(error)
+        """
+    )
+    assert printed.startswith("[Errno 24] Too many open files: the limit is 16, and a node needs"), printed
+    assert len(printed.splitlines()) == 1
+
+
 def test_a_fork_does_not_keep_the_node_alive(sessions: Path, tmp_path: Path) -> None:
     """It has a copy of the driver's connection, and outlives the driver."""
     printed = run(
