@@ -252,6 +252,70 @@ def test_forks_of_a_driver() -> None:
     assert printed == "well\n"
 
 
+IN_AN_EXIT_HANDLER = """
+    atexit.register(term)
+    atexit.register(print, "exit handlers ran")
+"""
+IN_SHUTDOWN = """
+    stop = session._Driver.end
+    def end(driver):
+        term()
+        stop(driver)
+    session._Driver.end = end
+    atexit.register(print, "exit handlers ran")
+"""
+BEFORE_SHUTDOWN_IS_SAFE = """
+    goodbye = Runtime.request
+    def request(*arguments, **options):
+        term()
+        return goodbye(*arguments, **options)
+    Runtime.request = request
+    atexit.register(print, "exit handlers ran")
+"""
+AMONG_THREADS = """
+    def wait():
+        threading.main_thread().join()
+        term()
+        forever.wait()
+    forever = threading.Event()
+    threading.Thread(target=wait).start()
+    atexit.register(print, "exit handlers ran")
+"""
+AMONG_POOLS = """
+    def wait():
+        while not thread._shutdown:
+            pass
+        term()
+        forever.wait()
+    forever = threading.Event()
+    thread.ThreadPoolExecutor().submit(wait)
+    atexit.register(print, "exit handlers ran")
+"""
+
+
+@pytest.mark.parametrize("when", [IN_AN_EXIT_HANDLER, IN_SHUTDOWN, BEFORE_SHUTDOWN_IS_SAFE, AMONG_THREADS, AMONG_POOLS])
+def test_sigterm_while_the_program_ends(sessions: Path, tmp_path: Path, when: str) -> None:
+    """It dies by that signal, without a traceback, and leaves nothing."""
+    program = f"""
+    import atexit, os, signal, threading
+    from concurrent.futures import thread
+    import asyncray.sync as ray
+    from asyncray.api import session
+    from asyncray.runtime.runtime import Runtime
+
+    def term(): os.kill(os.getpid(), signal.SIGTERM)
+
+    print(ray.init(num_cpus=1)["session_dir"])
+    {when.strip()}
+    """
+    command = [sys.executable, "-c", dedent(program)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+    directory, words = done.stdout.splitlines()
+    assert words == "exit handlers ran"
+    assert_nothing_left(directory, tmp_path)
+
+
 def test_a_driver_without_standard_descriptors(tmp_path: Path) -> None:
     """Nothing of ours takes their numbers: the program may write to them."""
     run(
