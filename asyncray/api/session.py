@@ -47,6 +47,9 @@ _driver: _Driver | None = None
 _mask: Iterable[int] | None = None
 """Signals that were blocked before a fork that is under way."""
 
+_last_signal: int | None = None
+"""One that came while the program was ending: it ends by that."""
+
 
 class Context:
     """What ``init`` returns: facts about the node, and a way to leave it.
@@ -122,9 +125,10 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     connection = launch.connect(address) if node is None else node.connection
     printer = Printer()
     namespace = arguments.namespace or os.urandom(8).hex()
+    directory = _working_directory()
     setup = {
-        "sys_path": _code_paths(),
-        "directory": os.getcwd(),
+        "sys_path": _code_paths(directory),
+        "directory": directory,
         "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),
         "namespace": namespace,
     }
@@ -151,10 +155,19 @@ def _warn(runtime: Runtime) -> None:
         warnings.warn(warning, RuntimeWarning, stacklevel=4)
 
 
-def _code_paths() -> list[str]:
+def _working_directory() -> str | None:
+    """Where the driver runs; None if that was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _code_paths(directory: str | None) -> list[str]:
     """Where the driver finds its own code: what of ``sys.path`` is not the interpreter's, and where it runs."""
     prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
-    paths = [os.path.abspath(path) for path in (*sys.path, "")]
+    entries = [path for path in (*sys.path, "") if directory is not None or os.path.isabs(path)]
+    paths = [os.path.abspath(path) for path in entries]
     return [path for path in dict.fromkeys(paths) if os.path.isdir(path) and not path.startswith(prefixes)]
 
 
@@ -175,6 +188,13 @@ def shutdown() -> None:
     This driver's actors end, except detached ones of a node that lives on. Refs of this session raise errors from then
     on. ``init`` may be called again.
     """
+    _end_driver()
+    _leave_sigterm()
+    if _last_signal is not None and threading.current_thread() is threading.main_thread():
+        _end_by(_last_signal)
+
+
+def _end_driver() -> None:
     global _driver
     with _lock:
         driver = _driver
@@ -190,7 +210,6 @@ def shutdown() -> None:
             undisturbed(driver.end)  # an impatient Ctrl-C must not leave the node behind
             deregister_all()
             _driver = None
-    _leave_sigterm()
 
 
 def handle_sigterm() -> None:
@@ -208,7 +227,36 @@ def _leave_sigterm() -> None:
 
 
 def _exit_by_signal(number: int, frame: FrameType | None) -> None:
-    sys.exit(number)
+    global _last_signal
+    waits_for_threads = _is_in_threading_shutdown(frame)
+    if threading.main_thread().is_alive() and not waits_for_threads:
+        sys.exit(number)
+    # The program is ending. Nobody would hear of a SystemExit: it would be printed, and the exit code be 0.
+    _last_signal = number
+    if current.session is None and _driver is not None:
+        return  # shutdown is at work, and goes on where it was
+    if waits_for_threads:
+        atexit._run_exitfuncs()  # else it is running them
+    shutdown()
+
+
+def _is_in_threading_shutdown(frame: FrameType | None) -> bool:
+    """True where the interpreter waits at its end for threads of the program, or of its pools."""
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    code = None if frame is None else frame.f_code
+    return code is not None and code.co_name == "_shutdown" and code.co_filename == threading.__file__
+
+
+def _end_by(number: int) -> None:
+    """Ends the process by the signal, so that its parent sees that. What it has printed is not lost."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # there is none, or it is closed
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 _on_sigterm = Deferrable(_exit_by_signal)

@@ -18,6 +18,7 @@ from asyncray.core.outbox import Outbox
 from asyncray.core.records import Actor, Block, Client, ObjectEntry, Task
 from asyncray.core.states import UNRESOLVED
 from asyncray.core.store import Store
+from asyncray.ids import NODE_SIZE
 from asyncray.messages import FAULT, SHARED, VALUE
 
 
@@ -118,9 +119,7 @@ class Objects:
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None:
-                message = f"The object {object_id.hex()} is gone: its last reference was dropped, or its job is over."
-                fault = ["ObjectLostError", {"object_id": object_id.hex(), "message": message}]
-                self._outbox.send(client, (VALUE, object_id, FAULT, fault))
+                self._outbox.send(client, (VALUE, object_id, FAULT, _fault_of_missing(object_id, client)))
             elif entry.kind != UNRESOLVED:
                 self._push(entry, client)
             elif entry.waiting is None:
@@ -197,3 +196,17 @@ class Objects:
                 uses[inner.id] = uses.get(inner.id, 0) + 1
         for object_id, count in uses.items():
             assert self.table[object_id].uses >= count, f"{self.table[object_id]} is used {count} times by objects"
+
+
+def _fault_of_missing(object_id: bytes, client: Client) -> list[Any]:
+    number = object_id.hex()
+    if object_id[:NODE_SIZE] == client.id[:NODE_SIZE]:
+        name = "ObjectLostError"
+        why = f"The object {number} is gone: its last reference was dropped, or its job is over."
+    else:
+        name = "OwnerDiedError"
+        why = (
+            f"ObjectRef({number}) belongs to another node: it came from a process that is connected to that, by "
+            "pickle or multiprocessing. Refs lead nowhere outside of the node on which they were made."
+        )
+    return [name, {"object_id": number, "message": why}]

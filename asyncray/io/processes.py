@@ -41,7 +41,8 @@ def spawn(command: list[str], keep: list[int], environment: dict[str, str], outp
     Without ``subprocess``: importing that takes as long as starting the process.
 
     Args:
-        keep: descriptors that it inherits. All others are closed in it, standard input, output and error apart.
+        keep: descriptors that it inherits, none of them a standard one. All others are closed in it, except standard
+            input, output and error.
         output: a file to append its output and errors to; its input is empty then.
 
     Raises OSError.

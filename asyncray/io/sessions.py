@@ -145,10 +145,17 @@ def clean_up(directory: str, deadline: float) -> None:
             time.sleep(_POLL)
 
 
-def sweep_stale(base: str) -> list[str]:
-    """Cleans up after sessions whose processes were all killed. Returns their directories."""
+def sweep_stale(own: str) -> list[str]:
+    """Cleans up after sessions whose processes were all killed. Returns their directories.
+
+    Args:
+        own: the directory of the session that does so, for the others are beside it. It is never swept, whatever became
+            of its lock.
+    """
     swept = []
-    for directory in _all(base):
+    for directory in _all(os.path.dirname(own)):
+        if directory == own:
+            continue
         descriptor = _take(directory)
         if descriptor is not None:
             _sweep(directory)
@@ -159,10 +166,14 @@ def sweep_stale(base: str) -> list[str]:
 
 def prune(base: str, keep: int = KEEP) -> None:
     """Removes the directories of old sessions, except the newest and those that run."""
-    import shutil  # start-up cost
+    try:
+        import shutil  # start-up cost
 
+        old = _all(base)[:-keep]
+    except OSError:
+        return  # no descriptor is left: the next start prunes
     now = time.time()
-    for directory in _all(base)[:-keep]:
+    for directory in old:
         try:
             young = now - os.stat(directory).st_mtime < _YOUNG
         except OSError:

@@ -84,9 +84,14 @@ class MessageStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        try:
+            self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        except OSError as error:
+            self._over = True
+            self._why = f"a connection needs another descriptor: {error.strerror}"
         if self._over:
-            self.transport.abort()
+            # Soon, for who makes the connection hands its socket to uvloop's transport after this: not to a closed one.
+            asyncio.get_running_loop().call_soon(self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._over:

@@ -33,6 +33,7 @@ from asyncray.core.outbox import (
 )
 from asyncray.core.records import Client
 from asyncray.io import sessions
+from asyncray.io.descriptors import shortage
 from asyncray.io.processes import end_children
 from asyncray.io.segments import Segment
 from asyncray.io.streams import MessageStream
@@ -89,6 +90,7 @@ class Daemon:
         self._why = ""
         self._zygote = ZygoteLink(self)
         self._zygotes = 1
+        self._short = False  # of descriptors, and that was told
         self._replacing: asyncio.Task[None] | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -294,9 +296,18 @@ class Daemon:
         if stream is not None:
             stream.hear_out()  # results that it gave before its end count
         log_tail = "" if worker is None else self._output.ended(worker)
+        if worker is not None and worker.client is None:
+            self._tell_shortage()
         self._machine.now = self._loop.time()
         self._machine.worker_exited(number, describe_end(end), log_tail)
         self._flush_soon()
+
+    def _tell_shortage(self) -> None:
+        """Workers that cannot connect have the system's word for it; why it is so, only the daemon can tell."""
+        why = shortage()
+        if why is not None and not self._short:
+            log.error("no worker and no driver can connect: %s", why)
+        self._short = why is not None
 
     def zygote_ended(self) -> None:
         """The zygote is gone: a new one, unless the node ends."""

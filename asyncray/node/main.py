@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,12 +13,12 @@ import uvloop
 
 from asyncray.core.node import NodeMachine
 from asyncray.io import sessions
+from asyncray.io.descriptors import raise_limit
 from asyncray.io.processes import become_subreaper
 from asyncray.io.segments import pick_backend
 from asyncray.node.daemon import Daemon
 from asyncray.node.resources import detect
 
-_MOST_FILES = 65536
 _HARMLESS = {"status", "nodes", "actors", "object"}
 
 Ask = Callable[[str, list[Any]], tuple[Any, ...]]
@@ -50,14 +49,14 @@ def serve(
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.INFO,
     )
-    for stale in sessions.sweep_stale(os.path.dirname(directory)):
+    for stale in sessions.sweep_stale(directory):
         log.info("removed what was left of %s, whose processes were killed", stale)
     machine = _make_machine(config)
     facts = machine.facts
     driver = None if config.get("driver") is None else socket.socket(fileno=config["driver"])
 
     become_subreaper()
-    _raise_file_limit()
+    raise_limit()
 
     async def run() -> None:
         daemon = Daemon(machine, directory, config["lock"])
@@ -117,11 +116,3 @@ def _asker(machine: NodeMachine) -> Ask:
         return machine.requests.answer(tool, method, arguments)
 
     return ask
-
-
-def _raise_file_limit() -> None:
-    """Each worker and driver is a connection; the usual soft limit of 1024 is meant for programs that use select."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -44,6 +44,7 @@ class ZygoteLink:
         self._workers: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self.pid: int | None = None
+        self._descriptor = -1  # of the process, from the beginning: at the end there may be none left
 
     def __repr__(self) -> str:
         return f"<ZygoteLink pid={self.pid} {len(self._workers)} workers>"
@@ -51,6 +52,7 @@ class ZygoteLink:
     async def connect(self, connection: socket.socket, pid: int) -> None:
         """Takes over the stream to a zygote that was started, and its process."""
         self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
         connection.setblocking(False)
         _, self._stream = await self._loop.create_connection(self._new_stream, sock=connection)
         if self._unsent:
@@ -111,7 +113,7 @@ class ZygoteLink:
         """Waits for the process to end; kills it if it does not."""
         if self.pid is None:
             return
-        descriptor = os.pidfd_open(self.pid)
+        descriptor = self._descriptor
         gone = asyncio.Event()
         self._loop.add_reader(descriptor, gone.set)
         try:

@@ -9,7 +9,7 @@ import struct
 from typing import Any
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
-from asyncray.io import sessions
+from asyncray.io import descriptors, sessions
 from asyncray.io.processes import ends_within, kill, python, spawn
 from asyncray.io.sessions import base_directory
 
@@ -68,6 +68,8 @@ class LocalNode:
 
 def configuration(amounts: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a new node's daemon, whose session directory is made. Its "lock" is an open descriptor."""
+    descriptors.fill_standard()
+    descriptors.check_limit()
     directory, lock = sessions.new_session()
     return {"directory": directory, "lock": lock, "driver": None, **amounts}
 
@@ -121,6 +123,7 @@ def connect(address: str) -> socket.socket:
         ConnectionError: there is none, or it does not answer.
         ValueError: not an address.
     """
+    descriptors.fill_standard()
     if address == "auto":
         paths = [sessions.socket_of(directory) for directory in sessions.running(base_directory())]
     elif address.startswith(ADDRESS_SCHEME):

@@ -179,9 +179,11 @@ def test_a_value_is_pushed_to_its_maker_and_to_those_who_asked() -> None:
 def test_who_asks_for_what_is_gone_is_told_so() -> None:
     world = World()
     driver = world.driver()
-    world.machine.receive(driver.client, [(SUBSCRIBE, [b"\1" * 26])])
-    assert driver.client.out[-1][:3] == (VALUE, b"\1" * 26, 4)
-    assert driver.client.out[-1][3][0] == "ObjectLostError"
+    gone, of_another_node = driver.next_id() + b"\0\0\0\0", b"\1" * 26
+    for ref, error in ((gone, "ObjectLostError"), (of_another_node, "OwnerDiedError")):
+        world.machine.receive(driver.client, [(SUBSCRIBE, [ref])])
+        assert driver.client.out[-1][:3] == (VALUE, ref, 4)
+        assert driver.client.out[-1][3][0] == error
 
 
 def test_a_dropped_ref_that_is_made_again_counts_again() -> None:

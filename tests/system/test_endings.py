@@ -252,6 +252,131 @@ def test_forks_of_a_driver() -> None:
     assert printed == "well\n"
 
 
+IN_AN_EXIT_HANDLER = """
+    atexit.register(term)
+    atexit.register(print, "exit handlers ran")
+"""
+IN_SHUTDOWN = """
+    stop = session._Driver.end
+    def end(driver):
+        term()
+        stop(driver)
+    session._Driver.end = end
+    atexit.register(print, "exit handlers ran")
+"""
+BEFORE_SHUTDOWN_IS_SAFE = """
+    goodbye = Runtime.request
+    def request(*arguments, **options):
+        term()
+        return goodbye(*arguments, **options)
+    Runtime.request = request
+    atexit.register(print, "exit handlers ran")
+"""
+AMONG_THREADS = """
+    def wait():
+        threading.main_thread().join()
+        term()
+        forever.wait()
+    forever = threading.Event()
+    threading.Thread(target=wait).start()
+    atexit.register(print, "exit handlers ran")
+"""
+AMONG_POOLS = """
+    def wait():
+        while not thread._shutdown:
+            pass
+        term()
+        forever.wait()
+    forever = threading.Event()
+    thread.ThreadPoolExecutor().submit(wait)
+    atexit.register(print, "exit handlers ran")
+"""
+
+
+@pytest.mark.parametrize("when", [IN_AN_EXIT_HANDLER, IN_SHUTDOWN, BEFORE_SHUTDOWN_IS_SAFE, AMONG_THREADS, AMONG_POOLS])
+def test_sigterm_while_the_program_ends(sessions: Path, tmp_path: Path, when: str) -> None:
+    """It dies by that signal, without a traceback, and leaves nothing."""
+    program = f"""
+    import atexit, os, signal, threading
+    from concurrent.futures import thread
+    import asyncray.sync as ray
+    from asyncray.api import session
+    from asyncray.runtime.runtime import Runtime
+
+    def term(): os.kill(os.getpid(), signal.SIGTERM)
+
+    print(ray.init(num_cpus=1)["session_dir"])
+    {when.strip()}
+    """
+    command = [sys.executable, "-c", dedent(program)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+    directory, words = done.stdout.splitlines()
+    assert words == "exit handlers ran"
+    assert_nothing_left(directory, tmp_path)
+
+
+def test_a_driver_without_standard_descriptors(tmp_path: Path) -> None:
+    """Nothing of ours takes their numbers: the program may write to them."""
+    run(
+        """
+        for number in range(3):
+            os.close(number)
+        sys.stdin = sys.stdout = sys.stderr = None
+
+        @ray.remote
+        def pid(): return os.getpid()
+
+        for _ in range(2):
+            with ray.init(num_cpus=1):
+                os.write(1, b"to nobody")
+                os.write(2, b"to nobody")
+                with open(sys.argv[1], "a") as file:
+                    print(ray.get(pid.remote()) != os.getpid(), file=file)
+        """,
+        str(tmp_path / "result"),
+    )
+    assert (tmp_path / "result").read_text() == "True\nTrue\n"
+
+
+def test_too_many_open_files() -> None:
+    """The node's log says so, nothing ends by it, and who waits for a worker gets one as soon as others have gone."""
+    printed = run(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        @ray.remote(num_cpus=0)
+        class A:
+            def pid(self): return os.getpid()
+
+        context = ray.init(num_cpus=1)
+        actors = {}
+        for _ in range(24):
+            actor = A.remote()
+            actors[actor.pid.remote()] = actor
+        log = ""
+        while "the limit of 64 open files is reached: raise it with `ulimit -n`" not in log:
+            with open(os.path.join(context["session_dir"], "logs", "node.log")) as file:
+                log = file.read()
+        while actors:
+            done, _ = ray.wait(list(actors))
+            ray.kill(actors.pop(done[0]))
+        ray.shutdown()
+        with open(os.path.join(context["session_dir"], "logs", "node.err")) as file:
+            print(file.read(), end="")
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+        try:
+            ray.init(num_cpus=1)
+        except OSError as error:
+            print(error)
+        """
+    )
+    assert printed.startswith("[Errno 24] Too many open files: the limit is 16, and a node needs"), printed
+    assert len(printed.splitlines()) == 1
+
+
 def test_a_fork_does_not_keep_the_node_alive(sessions: Path, tmp_path: Path) -> None:
     """It has a copy of the driver's connection, and outlives the driver."""
     printed = run(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import asyncray.sync as ray
-from asyncray.exceptions import AsyncrayError, ObjectLostError, ObjectStoreFullError, TaskError
+from asyncray.exceptions import AsyncrayError, ObjectStoreFullError, OwnerDiedError, TaskError
 from asyncray.runtime.runtime import require
 from tests.system.bell import Bell
 
@@ -424,7 +424,7 @@ def test_what_refs_are() -> None:
         ray.ObjectRef(b"short")
     with pytest.raises(TypeError, match="ObjectRef"):
         ray.put(ref)
-    with pytest.raises(ObjectLostError):
+    with pytest.raises(OwnerDiedError, match="belongs to another node"):
         get(ray.ObjectRef.from_random())
 
 

@@ -67,6 +67,16 @@ async def test_a_directory_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, 
         assert ray.get(add.remote(1, 2)) == 3
 
 
+def test_a_working_directory_that_was_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.syspath_prepend("relative")
+    gone.rmdir()
+    with ray.init(num_cpus=1):
+        assert ray.get(add.remote(1, 2)) == 3
+
+
 async def test_an_empty_dict_is_no_address() -> None:
     nowhere: Any = {}
     with ray.init(nowhere, num_cpus=1):
