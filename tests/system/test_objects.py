@@ -343,8 +343,10 @@ def test_a_pipeline_may_make_more_than_the_store_holds() -> None:
     assert_freed()
 
 
-@pytest.mark.usefixtures("small_store")
-def test_garbage_in_cycles_makes_room() -> None:
+def test_garbage_in_cycles_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray.shutdown()
+    monkeypatch.setenv("ASYNCRAY_STORE_FULL_DEADLINE", str(DEADLINE))  # the collector may take its time
+    ray.init(num_cpus=1, object_store_memory=100 * MEGABYTE)
     for _ in range(20):
         cycle: list[Any] = [ray.put(bytes(40 * MEGABYTE))]
         cycle.append(cycle)
