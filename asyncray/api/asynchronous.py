@@ -6,8 +6,9 @@ What only takes a moment and must be synchronous for other reasons (``put`` copi
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Generator
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from asyncray.api import session
 from asyncray.api.handle import ActorHandle, check_name, named_handle
@@ -26,11 +27,18 @@ class Starting:
     def __init__(self, address: str | None, options: dict[str, Any]) -> None:
         self._address = address
         self._options = options
+        self._used = False
 
     def __repr__(self) -> str:
         return "<asyncray.init(): to be awaited>"
 
+    def __del__(self) -> None:
+        if not self._used:
+            text = "asyncray.init() was never awaited: write 'async with asyncray.init(...)'"
+            warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)
+
     def __await__(self) -> Generator[Any, None, Context]:
+        self._used = True
         context = yield from asyncio.to_thread(session.start, self._address, **self._options).__await__()
         session.handle_sigterm()  # only the main thread can
         return context
@@ -40,6 +48,15 @@ class Starting:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await shutdown()
+
+    if not TYPE_CHECKING:  # checkers know by their absence that this is wrong
+
+        def __enter__(self) -> NoReturn:
+            self._used = True
+            raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without asyncio.")
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Never called: there for ``with`` to come as far as the error."""
 
 
 def init(address: str | None = None, **options: Any) -> Starting:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
@@ -89,6 +89,15 @@ class Context:
 
     def __exit__(self, *exc_info: object) -> None:
         shutdown()
+
+    if not TYPE_CHECKING:  # checkers know by their absence that this is wrong
+
+        async def __aenter__(self) -> NoReturn:
+            shutdown()  # nobody else would, and the next init would be the second
+            raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without 'async'.")
+
+        async def __aexit__(self, *exc_info: object) -> None:
+            """Never called: there for ``async with`` to come as far as the error."""
 
 
 def start(address: str | None = None, **options: Any) -> Context:
