@@ -114,8 +114,9 @@ def start(address: str | None = None, **options: Any) -> Context:
                     "shutdown() first, or pass ignore_reinit_error=True."
                 )
             return Context(_connected().facts)
+        variable = "" if address else ADDRESS_VARIABLE
         address = address or os.environ.get(ADDRESS_VARIABLE) or "local"
-        arguments.check(address)
+        arguments.check(address, variable)
         arguments.configure()
         _driver = _connect(address, arguments)
         runtime = current.session = _driver.runtime
