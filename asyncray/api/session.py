@@ -173,7 +173,13 @@ def _connected() -> Runtime:
 
 
 def is_initialized() -> bool:
-    """True if this process is connected to a node."""
+    """True if this process is connected to a node: from ``init`` to ``shutdown``, and in workers.
+
+    Example::
+
+        if not ray.is_initialized():
+            ray.init(num_cpus=2)
+    """
     return current.session is not None
 
 
@@ -182,6 +188,12 @@ def shutdown() -> None:
 
     This driver's actors end, except detached ones of a node that lives on. Refs of this session raise errors from then
     on. ``init`` may be called again.
+
+    Example::
+
+        ray.init(num_cpus=2)
+        print(ray.get(square.remote(3)))
+        ray.shutdown()
     """
     global _driver
     with _lock:
@@ -229,7 +241,16 @@ def _start_implicitly() -> None:
 
 
 def set_auto_init(enabled: bool) -> None:
-    """Switches the implicit start by the first use on or off."""
+    """Switches the implicit start by the first use on or off.
+
+    Args:
+        enabled: False: what needs a session that is not there raises ``AsyncraySystemError``.
+
+    Example::
+
+        ray.set_auto_init(False)
+        ray.put(1)  # raises AsyncraySystemError
+    """
     current.start_implicitly = _start_implicitly if enabled else None
 
 
