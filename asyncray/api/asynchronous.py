@@ -35,7 +35,7 @@ class Starting:
     def __del__(self) -> None:
         if not self._used:
             text = "asyncray.init() was never awaited: write 'async with asyncray.init(...)'"
-            warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def __await__(self) -> Generator[Any, None, Context]:
         self._used = True
