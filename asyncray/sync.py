@@ -87,15 +87,18 @@ def init(address: str | None = None, **options: Any) -> Context:
 @overload
 def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
-def get(object_refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(object_refs: list[ObjectRef[T]] | tuple[ObjectRef[T], ...], *, timeout: float | None = None) -> list[T]: ...
 @overload
-def get(object_refs: list[Any], *, timeout: float | None = None) -> list[Any]: ...
+def get(object_refs: list[Any] | tuple[Any, ...], *, timeout: float | None = None) -> list[Any]: ...
 def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a ref, or the values of a list of refs, in order. Waits for them.
 
     Args:
-        object_refs: a ref, or a list of refs; the same one may be there twice.
+        object_refs: a ref, or a list or tuple of refs; the same one may be there twice.
         timeout: seconds, or None for ever. 0 does not wait.
+
+    Returns:
+        The value, or a list of values. Arrays are read-only.
 
     Raises:
         GetTimeoutError: not all were there in time.
@@ -103,6 +106,12 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         OwnerDiedError: a ref of a session that is over.
         Exception: what the task raised: an instance of its own class, and of ``TaskError``. Of a list, as soon as one
             is known to have failed.
+
+    Example::
+
+        ref = square.remote(3)
+        assert ray.get(ref) == 9
+        assert ray.get([ref, square.remote(4)], timeout=10) == [9, 16]
     """
     current.check_started()
     timeout = check_timeout(timeout)
@@ -116,9 +125,20 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
 def put(value: T) -> ObjectRef[T]:
     """Stores a value; returns its ref. Arrays come back from ``get`` as read-only views of shared memory.
 
+    Args:
+        value: anything that can be pickled, except a ref.
+
+    Returns:
+        A ref: give it to many tasks, and the value is stored once.
+
     Raises:
-        TypeError: the value is a ref itself, or cannot be pickled.
+        TypeError: the value is a ref itself, or cannot be pickled: tells which part.
         ObjectStoreFullError: no room.
+
+    Example::
+
+        table = ray.put(np.ones((1000, 1000)))
+        sums = ray.get([row_sum.remote(table, row) for row in range(1000)])
     """
     current.check_started()
     if isinstance(value, ObjectRef):
@@ -128,6 +148,14 @@ def put(value: T) -> ObjectRef[T]:
     return require().access.put(value)
 
 
+@overload
+def wait(
+    object_refs: list[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]: ...
+@overload
+def wait(
+    object_refs: list[Any], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Any], list[Any]]: ...
 def wait(
     object_refs: list[Any], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
 ) -> tuple[list[Any], list[Any]]:
@@ -146,6 +174,11 @@ def wait(
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
         OwnerDiedError: a ref of a session that is over.
+
+    Example::
+
+        ready, pending = ray.wait([square.remote(i) for i in range(8)], num_returns=2, timeout=10)
+        print(ray.get(ready))
     """
     found = check_wait(object_refs, num_returns, timeout)
     if not found:
@@ -162,8 +195,22 @@ def wait(
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     """The handle of a named actor. It does not keep the actor alive.
 
+    Args:
+        name: as in ``options(name=...)``.
+        namespace: where to look; None for that of this program.
+
+    Returns:
+        A handle. It knows the methods, whether or not this program has the class.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the name or namespace is empty.
+        TypeError: the namespace is no string.
+
+    Example::
+
+        Counter.options(name="counter", lifetime="detached").remote()
+        counter = ray.get_actor("counter")
+        ray.get(counter.increment.remote())
     """
     check_name(name, namespace)
     runtime = require()
@@ -172,19 +219,55 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """All resources: name -> amount."""
+    """All resources of the node.
+
+    Returns:
+        Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
+
+    Raises:
+        AsyncraySystemError: there is no session, and none is started implicitly.
+
+    Example::
+
+        ray.init(num_cpus=2, resources={"database": 1})
+        assert ray.cluster_resources()["CPU"] == 2.0
+    """
     resources: dict[str, float] = require().request("cluster_resources")
     return resources
 
 
 def available_resources() -> dict[str, float]:
-    """The resources that nobody holds now; one that is wholly in use is absent."""
+    """The resources that nobody holds now.
+
+    Returns:
+        Name -> amount, as ``cluster_resources``; one that is wholly in use is absent.
+
+    Raises:
+        AsyncraySystemError: there is no session, and none is started implicitly.
+
+    Example::
+
+        free = ray.available_resources().get("CPU", 0)
+        print(f"{free} of {ray.cluster_resources()['CPU']} CPUs are free")
+    """
     resources: dict[str, float] = require().request("available_resources")
     return resources
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The nodes, as dicts: ``NodeID``, ``Alive``, ``NodeManagerAddress``, ``Resources``, ..."""
+    """The nodes. In this release there is one.
+
+    Returns:
+        Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
+
+    Raises:
+        AsyncraySystemError: there is no session, and none is started implicitly.
+
+    Example::
+
+        for node in ray.nodes():
+            print(node["NodeID"], node["Resources"])
+    """
     rows: list[dict[str, Any]] = require().request("nodes")
     return rows
 

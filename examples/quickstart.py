@@ -83,6 +83,7 @@ def main() -> None:
         asyncio.run(run_asyncio())
     with step("6. Stop: no process and no shared memory is left"):
         ray.shutdown()
+    print("How to write such programs: docs/tutorial.md. More of them: examples/README.md.")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from tests.system.conftest import DEADLINE as LEAK_DEADLINE
 from tests.system.conftest import shared_memory, sockets
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DEADLINE = 30.0
 """Seconds for one program. The slowest needs about one."""
 
@@ -174,6 +174,20 @@ def test_links_lead_somewhere() -> None:
             target = page.parent / path if path else page
             assert target.exists(), f"{page.name} links to {path}"
             assert not anchor or anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
+
+
+def test_every_example_is_on_its_page() -> None:
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    scripts = [path.relative_to(ROOT / "examples").as_posix() for path in (ROOT / "examples").rglob("*.py")]
+    assert [name for name in scripts if f"({name})" not in page] == []
+
+
+def test_the_tour_names_every_module_once() -> None:
+    tour = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w/]+\.py)`", tour, re.MULTILINE)
+    modules = [path.relative_to(ROOT / "asyncray").as_posix() for path in (ROOT / "asyncray").rglob("*.py")]
+    # What a package's __init__ shows is told by its modules.
+    assert sorted(rows) == sorted(name for name in modules if "/__init__" not in name)
 
 
 def test_reference_names_everything() -> None:

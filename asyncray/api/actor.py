@@ -224,10 +224,17 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     """Ends an actor at once: no exit handlers run.
 
     Args:
+        actor: a handle of it.
         no_restart: False counts as a crash: it is restarted if ``max_restarts`` allows.
 
     Raises:
         ValueError: not a handle.
+
+    Example::
+
+        counter = Counter.remote()
+        ray.kill(counter)
+        ray.get(counter.increment.remote())  # raises ActorDiedError
     """
     runtime = require()
     if not isinstance(actor, ActorHandle):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from asyncray.api.hints import did_you_mean
 from asyncray.config import STORE_MINIMUM
 
 _MISSING: dict[str, tuple[object, str]] = {
@@ -54,7 +55,8 @@ class Arguments(NamedTuple):
         """
         unknown = sorted(options.keys() - set(cls._fields))
         if unknown:
-            raise RuntimeError(f"Unknown keyword argument(s) of init: {', '.join(unknown)}")
+            hint = did_you_mean(unknown[0], cls._fields)
+            raise RuntimeError(f"Unknown keyword argument(s) of init: {', '.join(unknown)}.{hint}")
         return cls(**options)
 
     @property
@@ -67,12 +69,18 @@ class Arguments(NamedTuple):
             "object_store_memory": self.object_store_memory,
         }
 
-    def check(self, address: object) -> None:
-        """Raises TypeError or ValueError where something is not possible, or not at this address."""
+    def check(self, address: object, variable: str = "") -> None:
+        """Raises TypeError or ValueError where something is not possible, or not at this address.
+
+        Args:
+            address: of the node; "local" for a new one.
+            variable: the environment variable that the address comes from, if it does.
+        """
         if not isinstance(address, str):
-            raise TypeError(f"The address must be a string, not {type(address).__name__}.")
+            hint = f" Did you mean init(num_cpus={address})?" if type(address) is int else ""
+            raise TypeError(f"The address must be a string, not {type(address).__name__}.{hint}")
         if address != "local":
-            self._check_connecting()
+            self._check_connecting(f" {variable}={address} names that node: unset it to start one." if variable else "")
         for name, (nothing, what) in _MISSING.items():
             value = getattr(self, name)
             if value is not None and not (type(value) is type(nothing) and value == nothing):
@@ -92,11 +100,11 @@ class Arguments(NamedTuple):
         if self.resources is not None:
             check_resources(self.resources)
 
-    def _check_connecting(self) -> None:
+    def _check_connecting(self, reason: str) -> None:
         of_a_new_node = {**self.amounts, "labels": self.labels}
         given = [name for name, value in of_a_new_node.items() if value is not None]
         if given:
-            raise ValueError(f"When connecting to an existing node, {', '.join(given)} must not be provided.")
+            raise ValueError(f"When connecting to an existing node, {', '.join(given)} must not be provided.{reason}")
 
     def configure(self) -> None:
         """Sets the level of this program's logger ``asyncray``, if that was asked for."""

@@ -6,8 +6,9 @@ What only takes a moment and must be synchronous for other reasons (``put`` copi
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Generator
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from asyncray.api import session
 from asyncray.api.handle import ActorHandle, check_name, named_handle
@@ -26,11 +27,18 @@ class Starting:
     def __init__(self, address: str | None, options: dict[str, Any]) -> None:
         self._address = address
         self._options = options
+        self._used = False
 
     def __repr__(self) -> str:
         return "<asyncray.init(): to be awaited>"
 
+    def __del__(self) -> None:
+        if not self._used:
+            text = "asyncray.init() was never awaited: write 'async with asyncray.init(...)'"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
     def __await__(self) -> Generator[Any, None, Context]:
+        self._used = True
         context = yield from asyncio.to_thread(session.start, self._address, **self._options).__await__()
         session.handle_sigterm()  # only the main thread can
         return context
@@ -40,6 +48,15 @@ class Starting:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await shutdown()
+
+    if not TYPE_CHECKING:  # checkers know by their absence that this is wrong
+
+        def __enter__(self) -> NoReturn:
+            self._used = True
+            raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without asyncio.")
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Never called: there for ``with`` to come as far as the error."""
 
 
 def init(address: str | None = None, **options: Any) -> Starting:
@@ -54,20 +71,54 @@ def init(address: str | None = None, **options: Any) -> Starting:
 
 
 async def shutdown() -> None:
-    """Leaves the node; stops it if this process has started it. Does nothing if there is none."""
+    """Leaves the node; stops it if this process has started it. Does nothing if there is none.
+
+    Example::
+
+        await asyncray.init(num_cpus=2)
+        print(await square.remote(3))
+        await asyncray.shutdown()
+    """
     await asyncio.to_thread(session.shutdown)
 
 
 @overload
 async def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...  # noqa: ASYNC109 - Ray's argument
 @overload
-async def get(object_refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...  # noqa: ASYNC109
+async def get(
+    object_refs: list[ObjectRef[T]] | tuple[ObjectRef[T], ...],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109
+) -> list[T]: ...
 @overload
-async def get(object_refs: list[Any], *, timeout: float | None = None) -> list[Any]: ...  # noqa: ASYNC109
+async def get(
+    object_refs: list[Any] | tuple[Any, ...],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109
+) -> list[Any]: ...
 async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
     """The value of a ref, or the values of a list of refs, in order. As ``asyncray.sync.get``, but awaited.
 
     Cancelling it stops the waiting, not the tasks.
+
+    Args:
+        object_refs: a ref, or a list or tuple of refs; the same one may be there twice.
+        timeout: seconds, or None for ever. 0 does not wait.
+
+    Returns:
+        The value, or a list of values. Arrays are read-only.
+
+    Raises:
+        GetTimeoutError: not all were there in time.
+        ValueError: something else than refs.
+        OwnerDiedError: a ref of a session that is over.
+        Exception: what the task raised: an instance of its own class, and of ``TaskError``.
+
+    Example::
+
+        ref = square.remote(3)
+        assert await asyncray.get(ref) == await ref == 9
+        assert await asyncray.get([ref, square.remote(4)], timeout=10) == [9, 16]
     """
     current.check_started()
     timeout = check_timeout(timeout)
@@ -78,7 +129,23 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
 
 
 def put(value: T) -> ObjectRef[T]:
-    """Stores a value; returns its ref. As ``asyncray.sync.put``: it copies, so there is nothing to await."""
+    """Stores a value; returns its ref. As ``asyncray.sync.put``: it copies, so there is nothing to await.
+
+    Args:
+        value: anything that can be pickled, except a ref.
+
+    Returns:
+        A ref: give it to many tasks, and the value is stored once.
+
+    Raises:
+        TypeError: the value is a ref itself, or cannot be pickled: tells which part.
+        ObjectStoreFullError: no room.
+
+    Example::
+
+        table = asyncray.put(np.ones((1000, 1000)))
+        sums = await asyncray.get([row_sum.remote(table, row) for row in range(1000)])
+    """
     current.check_started()
     if isinstance(value, ObjectRef):
         raise TypeError(
@@ -87,6 +154,22 @@ def put(value: T) -> ObjectRef[T]:
     return require().access.put(value)
 
 
+@overload
+async def wait(
+    object_refs: list[ObjectRef[T]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,  # noqa: ASYNC109 - Ray's argument
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]: ...
+@overload
+async def wait(
+    object_refs: list[Any],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,  # noqa: ASYNC109 - as above
+    fetch_local: bool = True,
+) -> tuple[list[Any], list[Any]]: ...
 async def wait(
     object_refs: list[Any],
     *,
@@ -94,7 +177,27 @@ async def wait(
     timeout: float | None = None,  # noqa: ASYNC109 - Ray's argument
     fetch_local: bool = True,
 ) -> tuple[list[Any], list[Any]]:
-    """Waits until some of the refs are ready: (ready, not ready). As ``asyncray.sync.wait``, but awaited."""
+    """Waits until some of the refs are ready. As ``asyncray.sync.wait``, but awaited.
+
+    Args:
+        object_refs: different refs.
+        num_returns: how many must be ready.
+        timeout: seconds, or None for ever; 0 only looks.
+        fetch_local: wait until the values are on this node, too.
+
+    Returns:
+        (ready, not ready): at most ``num_returns`` ready ones; both in the order of the list. Errors count as ready.
+
+    Raises:
+        TypeError: not a list of refs.
+        ValueError: duplicates, or ``num_returns`` out of range.
+        OwnerDiedError: a ref of a session that is over.
+
+    Example::
+
+        ready, pending = await asyncray.wait([square.remote(i) for i in range(8)], num_returns=2, timeout=10)
+        print(await asyncray.get(ready))
+    """
     found = check_wait(object_refs, num_returns, timeout)
     if not found:
         return [], []
@@ -108,7 +211,24 @@ async def wait(
 
 
 async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
-    """The handle of a named actor. As ``asyncray.sync.get_actor``, but awaited."""
+    """The handle of a named actor. It does not keep the actor alive. As ``asyncray.sync.get_actor``, but awaited.
+
+    Args:
+        name: as in ``options(name=...)``.
+        namespace: where to look; None for that of this program.
+
+    Returns:
+        A handle. It knows the methods, whether or not this program has the class.
+
+    Raises:
+        ValueError: there is none, or the name or namespace is empty.
+        TypeError: the namespace is no string.
+
+    Example::
+
+        counter = await asyncray.get_actor("counter")
+        print(await counter.increment.remote())
+    """
     check_name(name, namespace)
     runtime = require()
     namespace = namespace or runtime.facts["namespace"]
@@ -116,18 +236,52 @@ async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]
 
 
 async def cluster_resources() -> dict[str, float]:
-    """All resources: name -> amount."""
+    """All resources of the node.
+
+    Returns:
+        Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
+
+    Raises:
+        AsyncraySystemError: there is no session.
+
+    Example::
+
+        print((await asyncray.cluster_resources())["CPU"])
+    """
     resources: dict[str, float] = await require().request_async("cluster_resources")
     return resources
 
 
 async def available_resources() -> dict[str, float]:
-    """The resources that nobody holds now; one that is wholly in use is absent."""
+    """The resources that nobody holds now.
+
+    Returns:
+        Name -> amount, as ``cluster_resources``; one that is wholly in use is absent.
+
+    Raises:
+        AsyncraySystemError: there is no session.
+
+    Example::
+
+        free = (await asyncray.available_resources()).get("CPU", 0)
+    """
     resources: dict[str, float] = await require().request_async("available_resources")
     return resources
 
 
 async def nodes() -> list[dict[str, Any]]:
-    """The nodes, as dicts."""
+    """The nodes. In this release there is one.
+
+    Returns:
+        Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
+
+    Raises:
+        AsyncraySystemError: there is no session.
+
+    Example::
+
+        for node in await asyncray.nodes():
+            print(node["NodeID"], node["Resources"])
+    """
     rows: list[dict[str, Any]] = await require().request_async("nodes")
     return rows

@@ -11,6 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from asyncray.api.arguments import check_namespace
 from asyncray.api.function import retry_on
+from asyncray.api.hints import did_you_mean
 from asyncray.api.options import complete_method_options, override_method_options, present
 from asyncray.api.signature import Signature
 from asyncray.api.source import Options, Templates
@@ -204,7 +205,7 @@ class ActorHandle(Generic[C]):
             raise AttributeError(name)  # while it is being made
         info = descriptor.methods.get(name)
         if info is None:
-            raise AttributeError(f"'{descriptor.class_name}' has no method '{name}'")
+            raise AttributeError(f"'{descriptor.class_name}' has no method '{name}'.{_hint(name, descriptor)}")
         return ActorMethod(self, info)
 
     @property
@@ -212,6 +213,14 @@ class ActorHandle(Generic[C]):
         return ActorID(self._asyncray_id)
 
     _ray_actor_id = _actor_id
+
+
+def _hint(name: str, descriptor: Descriptor) -> str:
+    if name.startswith("__"):
+        return ""  # Python asks for those, and nobody reads the answer
+    return did_you_mean(name, descriptor.methods) or (
+        " Attributes cannot be read from outside: write a method that returns what you want."
+    )
 
 
 def _check_pending(handle: ActorHandle[Any], limit: int) -> None:

@@ -106,12 +106,38 @@ class RuntimeContext:
 
 
 def get_runtime_context() -> RuntimeContext:
-    """Where this code runs."""
+    """Where this code runs.
+
+    Returns:
+        A ``RuntimeContext``: IDs of node, job, task and actor, what they hold, and whether the task is cancelled.
+
+    Raises:
+        AsyncraySystemError: there is no session, and none is started implicitly.
+
+    Example::
+
+        context = ray.get_runtime_context()
+        print(context.get_node_id(), context.get_task_name())
+        print(context.get_assigned_resources())
+    """
     return RuntimeContext(require())
 
 
 def get_gpu_ids() -> list[Any]:
-    """The GPUs that the running task or actor may use: numbers, or names if CUDA_VISIBLE_DEVICES had names."""
+    """The GPUs that the running task or actor may use.
+
+    Returns:
+        Numbers, or names if CUDA_VISIBLE_DEVICES had names. Nothing in a driver, and in tasks without ``num_gpus``.
+
+    Raises:
+        AsyncraySystemError: there is no session, and none is started implicitly.
+
+    Example::
+
+        @ray.remote(num_gpus=1)
+        def train():
+            print(ray.get_gpu_ids(), os.environ["CUDA_VISIBLE_DEVICES"])
+    """
     place = require().workplace
     return [] if place is None else list(place.devices)
 

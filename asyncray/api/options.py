@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
+from asyncray.api.hints import did_you_mean
 from asyncray.core.resources import UNIT
 
 Check = Callable[[str, Any], object]
@@ -293,11 +294,7 @@ def present(options: dict[str, object]) -> dict[str, object]:
 
 
 def _unknown(name: str, valid: list[str], kind: str) -> ValueError:
-    import difflib  # start-up cost, for a path that ends in an error
-
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return ValueError(f"Invalid option keyword {name} for {kind}. Valid ones are {valid}.{hint}")
+    return ValueError(f"Invalid option keyword {name} for {kind}. Valid ones are {valid}.{did_you_mean(name, valid)}")
 
 
 def _validate(table: Table, options: Mapping[str, object], kind: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
@@ -95,6 +95,15 @@ class Context:
     def __exit__(self, *exc_info: object) -> None:
         shutdown()
 
+    if not TYPE_CHECKING:  # checkers know by their absence that this is wrong
+
+        async def __aenter__(self) -> NoReturn:
+            shutdown()  # nobody else would, and the next init would be the second
+            raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without 'async'.")
+
+        async def __aexit__(self, *exc_info: object) -> None:
+            """Never called: there for ``async with`` to come as far as the error."""
+
 
 def start(address: str | None = None, **options: Any) -> Context:
     """Starts a node for this process, or connects to one. See ``asyncray.sync.init``."""
@@ -110,8 +119,9 @@ def start(address: str | None = None, **options: Any) -> Context:
                     "shutdown() first, or pass ignore_reinit_error=True."
                 )
             return Context(_connected().facts)
+        variable = "" if address else ADDRESS_VARIABLE
         address = address or os.environ.get(ADDRESS_VARIABLE) or "local"
-        arguments.check(address)
+        arguments.check(address, variable)
         arguments.configure()
         _driver = _connect(address, arguments)
         runtime = current.session = _driver.runtime
@@ -178,7 +188,13 @@ def _connected() -> Runtime:
 
 
 def is_initialized() -> bool:
-    """True if this process is connected to a node."""
+    """True if this process is connected to a node: from ``init`` to ``shutdown``, and in workers.
+
+    Example::
+
+        if not ray.is_initialized():
+            ray.init(num_cpus=2)
+    """
     return current.session is not None
 
 
@@ -187,6 +203,12 @@ def shutdown() -> None:
 
     This driver's actors end, except detached ones of a node that lives on. Refs of this session raise errors from then
     on. ``init`` may be called again.
+
+    Example::
+
+        ray.init(num_cpus=2)
+        print(ray.get(square.remote(3)))
+        ray.shutdown()
     """
     _end_driver()
     _leave_sigterm()
@@ -269,7 +291,16 @@ def _start_implicitly() -> None:
 
 
 def set_auto_init(enabled: bool) -> None:
-    """Switches the implicit start by the first use on or off."""
+    """Switches the implicit start by the first use on or off.
+
+    Args:
+        enabled: False: what needs a session that is not there raises ``AsyncraySystemError``.
+
+    Example::
+
+        ray.set_auto_init(False)
+        ray.put(1)  # raises AsyncraySystemError
+    """
     current.start_implicitly = _start_implicitly if enabled else None
 
 

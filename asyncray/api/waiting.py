@@ -131,6 +131,12 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
         TypeError: not a ref.
         OwnerDiedError: it is of a session that is over.
         ValueError: ``force`` for a call of an actor.
+
+    Example::
+
+        ref = slow.remote()
+        ray.cancel(ref)
+        ray.get(ref)  # raises TaskCancelledError
     """
     current.check_started()
     if not isinstance(ref, ObjectRef):

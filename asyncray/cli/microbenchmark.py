@@ -12,7 +12,9 @@ import click
 @click.option("--only", multiple=True, metavar="ROW", help="Only rows with this text in their names. May be repeated.")
 @click.option("--all", "everything", is_flag=True, help="Also the slow rows, which take a minute or more.")
 @click.option("--list", "show_list", is_flag=True, help="List the rows instead of measuring them.")
-@click.option("--json", "file", type=click.File("w", lazy=True), metavar="FILE", help="Write the figures; - is stdout.")
+@click.option(
+    "--json", "file", type=click.File("w", lazy=False), metavar="FILE", help="Write the figures; - is stdout."
+)
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=1.0, hidden=True)
 def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: bool, file: Any, scale: float) -> None:
     """Measures asyncray on this machine: about two seconds a row.
@@ -31,14 +33,14 @@ def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: b
 
     Exit codes: 0 measured, 1 a row failed, 2 wrong usage.
     """
-    from asyncray.cli.benchmark.report import HEADING, describe, line, run_rows  # start-up cost: not for --help
+    from asyncray.cli.benchmark.report import HEADING, LEGEND, describe, line, run_rows  # start-up cost: not for --help
     from asyncray.cli.benchmark.rows import chosen
 
     try:
         rows = chosen(only, everything or (show_list and not only))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--only") from error
-    talks = file is None or file.name != "-"
+    talks = file is None or file.name != "<stdout>"
     if show_list:
         entries = [describe(row) for row in rows]
         if talks:
@@ -50,7 +52,7 @@ def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: b
 
         entries = []
         if talks:
-            click.echo(HEADING)
+            click.echo(f"{LEGEND}\n{HEADING}")
         for entry in run_rows(rows, lambda: Bench(scale)):
             entries.append(entry)
             if talks:

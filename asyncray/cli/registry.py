@@ -43,7 +43,9 @@ def _load() -> Any:
 
 
 def _write(directory: str, content: dict[str, str]) -> None:
+    """Under another name first: who finds the file finds all of it."""
     path = os.path.join(directory, REGISTRY_FILE)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w") as file:
         json.dump(content, file)
+    os.rename(f"{path}.new", path)

@@ -77,7 +77,8 @@ class Requests:
             raise Refusal(
                 "ActorAlreadyExistsError",
                 f"The name {name} is already taken. Please use a different name or get the existing actor using "
-                f"ray.get_actor('{name}', namespace='{namespace}')",
+                f"ray.get_actor('{name}', namespace='{namespace}'), or get or make it by "
+                f".options(name='{name}', get_if_exists=True).",
             )
         self._work.create(client, create, (namespace, name), handle)
         return None

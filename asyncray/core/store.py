@@ -111,10 +111,16 @@ class Store:
 
     def _refuse(self, request: _Request) -> None:
         used, capacity = self.allocator.used, self.allocator.capacity
-        message = (
-            f"The object store is full: {request.size} bytes are needed, {used} of {capacity} are in use and still "
-            "referenced. Drop references (del ref) or start with a larger object_store_memory."
-        )
+        if request.size > capacity:
+            message = (
+                f"The value ({request.size / 2**20:,.1f} MiB) is larger than the object store ({capacity / 2**20:,.1f} "
+                "MiB): start with a larger object_store_memory."
+            )
+        else:
+            message = (
+                f"The object store is full: {request.size} bytes are needed, {used} of {capacity} are in use and still "
+                "referenced. Drop references (del ref) or start with a larger object_store_memory."
+            )
         self._outbox.send(request.client, (REPLY_FAULT, request.number, "ObjectStoreFullError", {"message": message}))
 
     def _retire(self, names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from asyncray.ids import PUT_INDEX
 from asyncray.io.channel import Channel
 from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNBLOCKED
 from asyncray.runtime.context import TaskContext, running_task
+from asyncray.runtime.culprits import explain
 from asyncray.runtime.references import LocalObject, Pin, References
 from asyncray.runtime.refs import ObjectRef, wrap
 from asyncray.runtime.serialization import Serialized, serialize
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     import contextvars
+
+_ADVICE = "Put what it is made from, or give its class a __reduce__ method."
 
 
 class Access:
@@ -59,8 +62,20 @@ class Access:
         return f"<Access {self._references} {self._waiters}>"
 
     def put(self, value: object) -> ObjectRef[Any]:
-        """Stores a value; returns its ref."""
-        return self.put_serialized(serialize(value))
+        """Stores a value; returns its ref.
+
+        Raises:
+            TypeError: it cannot be pickled; tells which part.
+            Exception: what a registered serializer raised.
+        """
+        try:
+            serialized = serialize(value)
+        except Exception as error:  # pickling runs user code: anything may come
+            explained = explain(value, "put value", "", _ADVICE, error)
+            if explained is error:
+                raise
+            raise explained from error
+        return self.put_serialized(serialized)
 
     def put_serialized(self, serialized: Serialized) -> ObjectRef[Any]:
         """The same for a value that is pickled already."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from asyncray.runtime.culprits import find_culprit
+from asyncray.runtime.culprits import explain
 from asyncray.runtime.current import over
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
-from asyncray.runtime.serialization import Serialized, is_registered, serialize
+from asyncray.runtime.serialization import Serialized, serialize
+
+_ADVICE = "Make it inside the remote function, pass what it is made from, or give its class a __reduce__ method."
 
 NO_ARGUMENTS = serialize(((), {})).pickled
 
@@ -79,23 +81,8 @@ def _explain(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: 
         try:
             serialize(argument)
         except Exception:
-            place, part, reason = find_culprit(argument, name, serialize)
-            if is_registered(type(part)):
-                return error  # it is that of the user's serializer
-            return TypeError(
-                f"Could not serialize the argument {place} of {callee}: {type(part).__name__} {_short(part)} cannot be "
-                f"pickled ({reason}). Make it inside the remote function, pass what it is made from, or give its class "
-                f"a __reduce__ method."
-            )
+            return explain(argument, f"argument {name}", f" of {callee}", _ADVICE, error)
     return TypeError(f"Could not serialize the arguments of {callee}: {error}")
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # the user's __repr__
-        text = "?"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def unpack(content: tuple[Any, ...], values: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:

@@ -59,7 +59,9 @@ def require() -> Session:
     if session is None and start_implicitly is not None:
         start_implicitly()
     if session is None:
-        raise AsyncraySystemError("Ray has not been started yet. Call asyncray.init() (or asyncray.sync.init()).")
+        raise AsyncraySystemError(
+            "Ray has not been started yet. Write `async with asyncray.init():`, or call asyncray.sync.init()."
+        )
     return session
 
 

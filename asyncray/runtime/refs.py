@@ -69,23 +69,44 @@ class ObjectRef(Generic[T_co]):
         return restore, (self._local.id,)
 
     def hex(self) -> str:
-        """The ID as hex digits."""
+        """The ID as hex digits, as errors and logs show it.
+
+        Example::
+
+            print(f"waiting for {ref.hex()}")
+        """
         return self._local.id.hex()
 
     def binary(self) -> bytes:
-        """The ID as bytes."""
+        """The ID as bytes.
+
+        Example::
+
+            assert ObjectRef(ref.binary()) == ref
+        """
         return self._local.id
 
     def task_id(self) -> TaskID:
-        """The task that returns this object (or that stands for the ``put``)."""
+        """The ID of the task that returns this object (or that stands for the ``put``).
+
+        Example::
+
+            one, two = divide.remote(17, 5)  # num_returns=2
+            assert one.task_id() == two.task_id()
+        """
         return TaskID(self._local.id[:TASK_SIZE])
 
     def job_id(self) -> JobID:
-        """The job that the object belongs to."""
+        """The ID of the job that the object belongs to.
+
+        Example::
+
+            assert ref.job_id().hex() == ray.get_runtime_context().get_job_id()
+        """
         return JobID(self._local.id[CLIENT_SIZE:TASK_PREFIX_SIZE])
 
     def is_nil(self) -> bool:
-        """True if it references nothing."""
+        """True if it references nothing, as ``ObjectRef.nil()``."""
         return self._local.id == b"\xff" * OBJECT_SIZE
 
     @classmethod
@@ -106,7 +127,20 @@ class ObjectRef(Generic[T_co]):
         return value
 
     def as_future(self) -> asyncio.Future[T_co]:
-        """An ``asyncio.Future`` of the running loop. To cancel it does not touch the task."""
+        """The ref as a future of the running loop, for what takes nothing else.
+
+        Returns:
+            An ``asyncio.Future`` with the value or error. To cancel it does not touch the task.
+
+        Raises:
+            RuntimeError: no event loop runs in this thread.
+
+        Example::
+
+            future = ref.as_future()
+            done, pending = await asyncio.wait([future], timeout=1)
+            future.cancel()
+        """
         import asyncio  # start-up cost: whoever has a running loop has it imported
 
         async def wait() -> T_co:
@@ -118,7 +152,14 @@ class ObjectRef(Generic[T_co]):
     # whoever does ask (asyncio.isfuture) is told no, and awaits it.
 
     def done(self) -> bool:
-        """True if the value or error is here: to await the ref takes no time."""
+        """True if the value or error is here: to await the ref takes no time.
+
+        Example::
+
+            while not ref.done():
+                await asyncio.sleep(0.1)
+            print(ref.result())
+        """
         try:
             access = current.check_home(self._local).access
         except (OwnerDiedError, AsyncraySystemError):  # the session is over: nothing will come
@@ -126,10 +167,16 @@ class ObjectRef(Generic[T_co]):
         return access.is_over(self._local)
 
     def result(self) -> T_co:
-        """The value of a ref that is ``done()``. Raises what awaiting it raises.
+        """The value of a ref that is ``done()``.
 
         Raises:
             asyncio.InvalidStateError: it is not done.
+            Exception: what awaiting it raises.
+
+        Example::
+
+            done, pending = await asyncio.wait(refs)
+            print([ref.result() for ref in done])
         """
         access = current.check_home(self._local).access
         self._check_done()
@@ -137,10 +184,18 @@ class ObjectRef(Generic[T_co]):
         return value
 
     def exception(self) -> BaseException | None:
-        """What awaiting a ref raises that is ``done()``; None if it has a value.
+        """What awaiting a ref raises that is ``done()``.
+
+        Returns:
+            The exception, not raised; None if there is a value.
 
         Raises:
             asyncio.InvalidStateError: it is not done.
+
+        Example::
+
+            done, pending = await asyncio.wait(refs)
+            failures = [ref for ref in done if ref.exception()]
         """
         try:
             access = current.check_home(self._local).access
@@ -150,7 +205,14 @@ class ObjectRef(Generic[T_co]):
         return access.error(self._local)
 
     def cancelled(self) -> bool:
-        """True if the ref is ``done()`` because its task, or one that it needs, was cancelled."""
+        """True if the ref is ``done()`` because its task, or one that it needs, was cancelled.
+
+        Example::
+
+            asyncray.cancel(ref)
+            await asyncio.wait([ref])
+            assert ref.cancelled()
+        """
         error = self.exception() if self.done() else None
         return isinstance(error, TaskCancelledError) and not isinstance(error, TaskError)
 
@@ -165,11 +227,27 @@ class ObjectRef(Generic[T_co]):
 
         Raises:
             RuntimeError: no event loop runs in this thread.
+
+        Example::
+
+            ref.add_done_callback(lambda ref: print("failed" if ref.exception() else ref.result()))
         """
         current.check_home(self._local).access.add_callback(self, callback, context)
 
     def remove_done_callback(self, callback: Callable[[ObjectRef[Any]], object]) -> int:
-        """Takes ``add_done_callback`` back. Returns how many calls will not be made."""
+        """Takes ``add_done_callback`` back.
+
+        Args:
+            callback: the function that was given there.
+
+        Returns:
+            How many calls will not be made.
+
+        Example::
+
+            ref.add_done_callback(print)
+            assert ref.remove_done_callback(print) == 1
+        """
         try:
             waiters = current.check_home(self._local).waiters
         except (OwnerDiedError, AsyncraySystemError):
@@ -183,7 +261,20 @@ class ObjectRef(Generic[T_co]):
             raise asyncio.InvalidStateError(f"{self} is not ready.")
 
     def future(self) -> concurrent.futures.Future[T_co]:
-        """A ``concurrent.futures.Future``."""
+        """The ref as a future for threads.
+
+        Returns:
+            A ``concurrent.futures.Future`` with the value or error. To cancel it does not touch the task.
+
+        Raises:
+            OwnerDiedError: a ref of a session that is over.
+
+        Example::
+
+            futures = [square.remote(i).future() for i in range(4)]
+            for future in concurrent.futures.as_completed(futures):
+                print(future.result())
+        """
         access = current.check_home(self._local).access
         result: concurrent.futures.Future[T_co] = access.concurrent_future(self._local)
         return result

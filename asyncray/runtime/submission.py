@@ -18,6 +18,7 @@ from asyncray.messages import CALL, CREATE, FUNCTION, OBJECT, PLAIN, SUBMIT, TEM
 from asyncray.runtime.access import Access
 from asyncray.runtime.arguments import NO_ARGUMENTS, pack
 from asyncray.runtime.context import running_task
+from asyncray.runtime.culprits import explain_function
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef, wrap
 from asyncray.runtime.serialization import serialize_function
@@ -70,9 +71,7 @@ class Submitter:
         try:
             value = serialize_function(function)
         except Exception as error:  # pickling runs user code: anything may come
-            raise TypeError(
-                f"The {what} cannot be pickled: {error}. Look at the global names and closure variables it uses."
-            ) from error
+            raise explain_function(function, what, error) from error
         if value.size > FUNCTION_LIMIT:
             raise ValueError(
                 f"The {what} is too large ({value.size >> 20} MiB > {FUNCTION_LIMIT >> 20} MiB). Check that it does "

@@ -53,9 +53,24 @@ class ActorPool:
         return f"<ActorPool {len(self._idle)} idle, {len(self._running)} busy, {len(self._waiting)} values waiting>"
 
     def map(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
-        """Results of ``fn(actor, value)`` for all values, in the order of the values. Submits at once.
+        """Runs ``fn(actor, value)`` for all values. Submits at once.
 
         Results of earlier submissions that nobody fetched are forgotten.
+
+        Args:
+            fn: calls a method of the actor with the value; returns its ref, or a list of its refs.
+            values: read to their end before this returns.
+
+        Returns:
+            An iterator over the results, in the order of the values.
+
+        Raises:
+            Exception: from the iterator, what a call raised. That ends it; ``get_next`` goes on behind it.
+
+        Example::
+
+            for result in pool.map(lambda actor, value: actor.double.remote(value), [1, 2, 3]):
+                print(result)  # 2, 4, 6
         """
         self._forget_results()
         for value in values:
@@ -68,7 +83,23 @@ class ActorPool:
         return results()
 
     def map_unordered(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
-        """The same, in the order in which results are ready."""
+        """The same as ``map``, in the order in which results are ready.
+
+        Args:
+            fn: calls a method of the actor with the value; returns its ref, or a list of its refs.
+            values: read to their end before this returns.
+
+        Returns:
+            An iterator over the results.
+
+        Raises:
+            Exception: from the iterator, what a call raised. That ends it; ``get_next_unordered`` goes on behind it.
+
+        Example::
+
+            for result in pool.map_unordered(lambda actor, value: actor.double.remote(value), [1, 2, 3]):
+                print(result)  # 4, 2, 6, or in any other order
+        """
         self._forget_results()
         for value in values:
             self.submit(fn, value)
@@ -84,7 +115,20 @@ class ActorPool:
             self._take(next(iter(self._running.values())))
 
     def submit(self, fn: Submit, value: Any) -> None:
-        """Runs ``fn(actor, value)`` on a free actor, now or when one is free."""
+        """Runs ``fn(actor, value)`` on a free actor, now or when one is free. Does not wait.
+
+        Args:
+            fn: calls a method of the actor with the value; returns its ref, or a list of its refs.
+            value: given to it.
+
+        Raises:
+            Exception: what ``fn`` itself raises.
+
+        Example::
+
+            pool.submit(lambda actor, value: actor.double.remote(value), 1)
+            print(pool.get_next())  # 2
+        """
         if not self._idle:
             self._waiting.append((fn, value))
             return
@@ -94,7 +138,13 @@ class ActorPool:
         self._next_submission += 1
 
     def has_next(self) -> bool:
-        """True if there are results to fetch, or will be."""
+        """True if there are results to fetch, or will be.
+
+        Example::
+
+            while pool.has_next():
+                print(pool.get_next())
+        """
         return bool(self._running)
 
     def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
@@ -108,6 +158,13 @@ class ActorPool:
             StopIteration: there is none.
             TimeoutError: it is not ready in time.
             ValueError: ``get_next_unordered`` has taken the result whose turn it is.
+            Exception: what the call raised.
+
+        Example::
+
+            for value in range(3):
+                pool.submit(lambda actor, value: actor.double.remote(value), value)
+            print([pool.get_next(timeout=10) for _ in range(3)])  # [0, 2, 4]
         """
         if not self._running:
             raise StopIteration("No more results to get")
@@ -116,9 +173,21 @@ class ActorPool:
         return self._result([self._run_of[self._next_result]], timeout, ignore_if_timedout)
 
     def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
-        """The next result that is ready, whichever it is. Arguments and errors are those of ``get_next``.
+        """The next result that is ready, whichever it is.
 
-        With ``ignore_if_timedout`` the oldest is forgotten.
+        Args:
+            timeout: seconds, or None for ever.
+            ignore_if_timedout: forget the oldest if none came in time, instead of keeping it for the next call.
+
+        Raises:
+            StopIteration: there is none.
+            TimeoutError: none is ready in time.
+            Exception: what the call raised.
+
+        Example::
+
+            while pool.has_next():
+                print(pool.get_next_unordered())
         """
         if not self._running:
             raise StopIteration("No more results to get")
@@ -148,18 +217,41 @@ class ActorPool:
             self.submit(*self._waiting.popleft())
 
     def has_free(self) -> bool:
-        """True if an actor is idle and nothing waits for it."""
+        """True if an actor is idle and nothing waits for it.
+
+        Example::
+
+            if pool.has_free():
+                pool.submit(lambda actor, value: actor.double.remote(value), 4)
+        """
         return bool(self._idle) and not self._waiting
 
     def pop_idle(self) -> ActorHandle[Any] | None:
-        """Takes an idle actor out of the pool; None if all are busy."""
+        """Takes an idle actor out of the pool.
+
+        Returns:
+            Its handle; None if all are busy.
+
+        Example::
+
+            spare = pool.pop_idle()
+            if spare is not None:
+                ray.kill(spare)
+        """
         return self._idle.pop() if self.has_free() else None
 
     def push(self, actor: ActorHandle[Any]) -> None:
-        """Adds an actor.
+        """Adds an actor. It begins at once with a value that waits.
+
+        Args:
+            actor: a handle.
 
         Raises:
             ValueError: it is in the pool already.
+
+        Example::
+
+            pool.push(Worker.remote())
         """
         if actor in self._idle or any(actor == run.actor for run in self._running.values()):
             raise ValueError("Actor already belongs to current ActorPool")

@@ -15,16 +15,18 @@ from typing import Any
 from asyncray.messages import ABANDON, DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
 from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
-from asyncray.runtime.culprits import find_culprit
+from asyncray.runtime.culprits import explain
 from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.references import Pin
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import Serialized, is_registered, serialize, serialize_whole
+from asyncray.runtime.serialization import Serialized, serialize, serialize_whole
 from asyncray.runtime.values import inline
 from asyncray.worker.definitions import Definition
 
 NONE = serialize(None).pickled
+
+_ADVICE = "Return what it is made from, or give its class a __reduce__ method."
 
 _MOST_INLINE = 16 * 1024 * 1024
 """Bytes of values in one reply; what is more goes through shared memory."""
@@ -142,11 +144,10 @@ class Runner:
         try:
             return serialize(result)
         except Exception as error:  # pickling runs user code: anything may come
-            place, part, reason = find_culprit(result, "the return value", serialize)
-            if is_registered(type(part)):
-                raise  # it is that of the user's serializer
-            text = f"{place} of {invocation.definition.name} ({type(part).__name__}) cannot be pickled: {reason}"
-            raise TypeError(f"Could not serialize {text}") from error
+            explained = explain(result, "return value", f" of {invocation.definition.name}", _ADVICE, error)
+            if explained is error:
+                raise
+            raise explained from error
 
     def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
         """The reply for an exception, and what must live until it was posted. An interrupt is a way to be cancelled."""

@@ -116,3 +116,16 @@ def test_the_level_of_the_logger(logger: logging.Logger, level: object) -> None:
     assert logger.level == logging.DEBUG
     Arguments.read({"logging_level": level}).configure()
     assert logger.level == logging.WARNING
+
+
+def test_slips_are_told_what_was_meant() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"^Unknown keyword argument\(s\) of init: num_cpu\. Did you mean 'num_cpus'\?$"
+    ):
+        check(num_cpu=2)
+    with pytest.raises(RuntimeError, match=r"init: nonsense\.$"):
+        check(nonsense=2)
+    with pytest.raises(TypeError, match=r"not int\. Did you mean init\(num_cpus=4\)\?$"):
+        check(4)
+    with pytest.raises(ValueError, match=r"num_cpus must not be provided\. ASYNCRAY_ADDRESS=auto names that node"):
+        Arguments.read({"num_cpus": 2}).check("auto", "ASYNCRAY_ADDRESS")

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, assert_type
 
-from asyncray import ObjectRef, remote
+import asyncray
+from asyncray import ObjectRef, remote, sync
 from asyncray.api.actor import ActorClass
 from asyncray.api.handle import ActorHandle
 from asyncray.api.function import RemoteFunction
@@ -72,6 +73,21 @@ async def results(number: ObjectRef[int], anything: Any) -> None:
     assert_type(await identity.remote(3), int)
     first, second = two.remote(3)
     first, second = show.options(num_returns=2).remote(3)
+
+
+async def waited_for(number: ObjectRef[int], text: ObjectRef[str]) -> None:
+    assert_type(sync.get(number), int)
+    assert_type(sync.get([number]), list[int])
+    assert_type(await asyncray.get((number, number)), list[int])
+    assert_type(sync.wait([number]), tuple[list[ObjectRef[int]], list[ObjectRef[int]]])
+    assert_type(await asyncray.wait([text]), tuple[list[ObjectRef[str]], list[ObjectRef[str]]])
+    sync.get([number, text])
+    sync.get((number, text))
+    sync.wait([number, text])
+    sync.wait(number)  # wrong
+    sync.get(3)  # wrong
+    with asyncray.init():  # wrong
+        pass
 
 
 def accepted(number: ObjectRef[int], text: ObjectRef[str], flag: ObjectRef[bool], xs: ObjectRef[list[float]]) -> None:

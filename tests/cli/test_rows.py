@@ -93,10 +93,17 @@ def test_the_command_prints_and_writes_figures(tmp_path: Path) -> None:
         assert name in done.stdout
         assert entry["value"] > 0
         assert len(entry["repetitions"]) == 4
+    assert done.stdout.startswith("at least, aim: goals of the design for two cores.")
     tasks = entries["single client tasks async"]
     assert tasks["share_of_relay"] > 0
     assert (tasks["unit"], tasks["budget"], tasks["aim"]) == ("tasks/s", 27_000, 50_000)
     assert entries["single client get calls (Plasma Store)"]["share_of_relay"] is None
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["microbenchmark", "--json", str(tmp_path / "none" / "ours.json")])
+    assert done.exit_code == 2
+    assert "No such file or directory" in done.output
 
 
 def test_listing_measures_nothing() -> None:

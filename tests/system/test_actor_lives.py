@@ -67,6 +67,7 @@ def test_names() -> None:
     with pytest.raises(ValueError, match=r"The name ann is already taken\. Please use a different name") as caught:
         Log.options(name="ann").remote()
     assert isinstance(caught.value, ActorAlreadyExistsError)
+    assert "get_if_exists=True" in str(caught.value)
     for missing in ("bob", "Ann"):
         with pytest.raises(ValueError, match="Failed to look up actor with name"):
             ray.get_actor(missing)

@@ -73,8 +73,10 @@ def test_what_is_no_call_says_what_to_do() -> None:
     log = Log.remote()
     with pytest.raises(TypeError, match=r"try 'object.add.remote\(\)'"):
         log.add(1)
-    with pytest.raises(AttributeError, match="'Log' has no method 'subtract'"):
+    with pytest.raises(AttributeError, match=r"'Log' has no method 'subtract'\. Attributes cannot"):
         log.subtract.remote(1)
+    with pytest.raises(AttributeError, match=r"'Log' has no method 'ad'\. Did you mean 'add'\?"):
+        log.ad.remote(1)
     with pytest.raises(
         ActorClassInheritanceException, match="Inheriting from actor classes is not currently supported"
     ):

@@ -29,6 +29,7 @@ PRINTED = {
         r"one result: 25$",
         r"gathered: \[0, 1, 4, 9\]",
         r"^6\. Stop.*\n    took \d+\.\d ms$",
+        r"docs/tutorial\.md",
     ],
     "quickstart_async.py": [
         r"one task: 9$",

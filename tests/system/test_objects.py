@@ -303,7 +303,7 @@ def test_a_full_store_is_a_typed_error_and_no_end() -> None:
     kept = [ray.put(bytes(20 * MEGABYTE)) for _ in range(4)]
     with pytest.raises(ObjectStoreFullError, match="del ref"):
         ray.put(bytes(30 * MEGABYTE))
-    with pytest.raises(ObjectStoreFullError):
+    with pytest.raises(ObjectStoreFullError, match=r"\(101\.0 MiB\) is larger than the object store \(100\.0 MiB\)"):
         ray.put(bytes(101 * MEGABYTE))
     with pytest.raises(ObjectStoreFullError) as caught:
         get(echo.remote("x" * 30 * MEGABYTE))

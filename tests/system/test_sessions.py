@@ -43,6 +43,22 @@ async def test_contexts_of_the_async_face() -> None:
     assert not asyncray.is_initialized()
 
 
+async def test_an_init_that_is_not_awaited_is_told() -> None:
+    with pytest.warns(RuntimeWarning, match=r"asyncray.init\(\) was never awaited: write 'async with"):
+        asyncray.init(num_cpus=1)
+
+
+async def test_the_wrong_kind_of_with_names_the_right_one() -> None:
+    wrong: Any = asyncray.init(num_cpus=1)
+    with pytest.raises(TypeError, match=r"^Write 'async with asyncray.init"), wrong:
+        pass
+    wrong = ray.init(num_cpus=1)
+    with pytest.raises(TypeError, match=r"^Write 'async with asyncray.init.*without 'async'"):
+        async with wrong:
+            pass
+    assert not ray.is_initialized()
+
+
 async def test_arguments_are_refused_in_both_faces_before_anything_starts() -> None:
     for options, error in (({"runtime_env": {"pip": ["x"]}}, ValueError), ({"numcpus": 2}, RuntimeError)):
         name = next(iter(options))

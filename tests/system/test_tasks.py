@@ -171,15 +171,17 @@ def test_what_cannot_be_pickled_is_named() -> None:
     def uses_lock() -> Any:
         return lock
 
-    with pytest.raises(TypeError, match="remote function uses_lock cannot be pickled"):
+    with pytest.raises(TypeError, match=r"remote function uses_lock cannot be pickled because of its variable 'lock':"):
         uses_lock.remote()
+    with pytest.raises(TypeError, match=r"Could not serialize the put value\['a'\]: lock .* cannot be pickled \("):
+        ray.put({"a": lock})
 
     @ray.remote
     def returns_lock() -> Any:
         return {"a": threading.Lock()}
 
     worker = get(pid.remote())
-    with pytest.raises(TypeError, match=r"the return value\['a'\] of returns_lock \(lock\) cannot be") as caught:
+    with pytest.raises(TypeError, match=r"the return value\['a'\] of returns_lock: lock .* cannot be") as caught:
         get(returns_lock.remote())
     assert isinstance(caught.value, TaskError)
     assert worker in get([pid.remote() for _ in range(20)])

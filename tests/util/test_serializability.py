@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from asyncray.runtime.culprits import find_culprit
-from asyncray.runtime.serialization import serialize
+from asyncray.runtime.culprits import explain, explain_function
 from asyncray.util import inspect_serializability
 
 LOCK = threading.Lock()
+TABLE = {"k": threading.Lock()}
 
 
 class Refuses:
@@ -121,8 +122,39 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_first_culprit_is_what_errors_name() -> None:
-    place, part, error = find_culprit({"a": [1, LOCK, Refuses()]}, "x", serialize)
-    assert (place, part) == ("x['a'][1]", LOCK)
-    assert isinstance(error, TypeError)
-    with pytest.raises(AssertionError, match="x can be pickled"):
-        find_culprit(1, "x", serialize)
+    reason = ValueError()
+    error = explain({"a": [1, LOCK, Refuses()]}, "argument x", " of f", "Do not.", reason)
+    assert re.fullmatch(
+        r"Could not serialize the argument x\['a'\]\[1\] of f: lock <unlocked .*> cannot be pickled "
+        r"\(cannot pickle '_thread.lock' object\)\. Do not\.",
+        str(error),
+    )
+    assert explain(1, "argument x", " of f", "", reason) is reason  # it has changed meanwhile
+
+
+def test_functions_are_refused_for_what_they_use() -> None:
+    def has_a_default(lock: Any = LOCK) -> Any:
+        return lock
+
+    def uses_an_attribute(it: Any) -> Any:
+        return it.LOCK, TABLE
+
+    def uses_it_inside() -> Any:
+        return [LOCK for _ in range(3)], lambda: LOCK
+
+    class Holder:
+        def read(self) -> Any:
+            return LOCK
+
+    for function, cause in (
+        (uses_a_global, "the global 'LOCK': lock <"),
+        (has_a_default, "a default value: lock <"),
+        (uses_an_attribute, "the global 'TABLE'['k']: lock <"),
+        (uses_it_inside, "the global 'LOCK': lock <"),
+        (Holder, "f.read (the global 'LOCK'): lock <"),
+    ):
+        function.__module__ = "__main__"
+        told = str(explain_function(function, "remote function f", ValueError("no")))
+        assert told.startswith(f"The remote function f cannot be pickled because of {cause}")
+    told = str(explain_function(Refuses(), "remote function f", ValueError("no")))
+    assert told.startswith("The remote function f cannot be pickled: no. Look at")

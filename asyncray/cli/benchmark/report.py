@@ -16,6 +16,10 @@ Entry = dict[str, Any]
 
 HEADING = f"{'':46}{'figure':>10} {'':11}{'spread':>19}{'p50':>9}{'at least':>10}{'aim':>9}{'of relay':>10}  verdict"
 
+LEGEND = (
+    "at least, aim: goals of the design for two cores. of relay: share of a bare relay of messages. p50: of one call."
+)
+
 
 def run_rows(rows: list[Row], new_bench: Callable[[], Bench]) -> Iterator[Entry]:
     """Measures rows; gives the entry of each as soon as it is there. A row that fails does not stop the others.
