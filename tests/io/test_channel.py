@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -75,6 +76,12 @@ class Client:
             return self.came.acquire(timeout=timeout) and done()
 
         return self.channel.read_until(done, otherwise, timeout, soon)
+
+
+@pytest.fixture
+def swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that raises while a finalizer runs cannot be heard: no fault of the test's."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
 
 
 @pytest.fixture
@@ -240,6 +247,7 @@ def test_who_waits_at_the_end_is_let_go(client: Client) -> None:
     assert client.ended.wait(DEADLINE)
 
 
+@pytest.mark.usefixtures("swallowed")
 def test_an_interrupt_leaves_no_half_message(client: Client) -> None:
     """Ctrl-C again and again while the main thread writes: it raises, but only between messages."""
     client.portion = 10
@@ -276,6 +284,7 @@ def test_an_interrupt_leaves_no_half_message(client: Client) -> None:
     signal.signal(signal.SIGINT, old)
 
 
+@pytest.mark.usefixtures("swallowed")
 def test_a_handler_that_raises_while_somebody_reads_loses_nothing(client: Client) -> None:
     """A time limit goes off at any moment of request and answer: the next one is served all the same."""
 
