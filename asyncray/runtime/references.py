@@ -88,6 +88,11 @@ class References:
 
     def borrow(self, object_id: bytes) -> LocalObject:
         """A ref was made from a value: one more for an object that is known, or the first of a borrowed one."""
+        with self._lock:
+            known = self.table.get(object_id)
+            if known is not None:
+                known.count += 1
+                return known
         fresh = LocalObject(object_id, self, False)  # here, for memory that is asked for may start finalizers
         with self._lock:
             local = self.table.setdefault(object_id, fresh)
