@@ -269,7 +269,8 @@ def test_what_a_function_captures_stays_there() -> None:
 
     use = make()
     assert get(use.remote()) == ("captured", 1)
-    assert get([use.remote() for _ in range(3)]) == [("captured", 2), ("captured", 3), ("captured", 4)]
+    # Three tasks that run side by side: which of them asks the counter first is nobody's promise.
+    assert sorted(get([use.remote() for _ in range(3)])) == [("captured", 2), ("captured", 3), ("captured", 4)]
 
 
 class Counted:
