@@ -40,6 +40,7 @@ KILL = 21  # actor, no_restart
 REQUEST = 22  # request, method, arguments [..]
 EXITING = 23  # reason: this worker is about to end by its own will
 ABANDON = 24  # segment, offset: an allocation that will not be sealed
+READ = 25  # objects: whoever wants them has got an error, theirs or that of another one of them
 
 # From the daemon to a driver or worker ------------------------------------------------------------------------------
 WELCOME = 40  # info {..}
@@ -51,6 +52,8 @@ REPLY_FAULT = 45  # request, exception name, fields {..}
 COLLECT = 46  # the store is nearly full: collect garbage, report drops
 RETIRED = 47  # segment: unmap it
 OUTPUT = 48  # [[stream, prefix, line]..]
+UNREAD = 49  # function, kind, payload, count: an error that nobody can read any more, and how many that makes
+NOTICE = 50  # level (that of logging), text: what a person should know
 
 # From the daemon to a worker ----------------------------------------------------------------------------------------
 SETUP = 60  # job, {..}: whose work comes next, and what it needs

@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
+from asyncray.core.unread import TOLD_SINGLY
 from asyncray.exceptions import AsyncrayError
 from asyncray.io.interrupts import Deferrable, undisturbed
-from asyncray.messages import OUTPUT
+from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import current, launch
+from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deregister_all
 
 ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
+HIDE_VARIABLE = "ASYNCRAY_IGNORE_UNHANDLED_ERRORS"
+
+_ERROR = 40  # logging.ERROR; to import that takes 4 ms of the start
 
 
 class _Driver:
@@ -145,6 +150,9 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     info = {"pid": os.getpid(), "namespace": namespace, "setup": setup}
     runtime = Runtime(connection, "driver", info, lambda reason: None)
     runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
+    runtime.handlers[NOTICE] = lambda message: printer.log(*message[1:])
+    hide = bool(os.environ.get(HIDE_VARIABLE))
+    runtime.handlers[UNREAD] = lambda message: None if hide else printer.log(_ERROR, _unread(*message[1:]))
     try:
         runtime.start()
     except BaseException as error:
@@ -155,6 +163,12 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
                 raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
         raise
     return _Driver(runtime, node, printer)
+
+
+def _unread(name: str, kind: int, payload: Any, count: int) -> str:
+    text = task_error_text(payload) if kind == ERROR else str(system_fault(payload))
+    which = f"Unhandled error of {name}" if count <= TOLD_SINGLY else f"{count} unhandled errors of {name} by now; one"
+    return f"{which}, which nobody has read ({HIDE_VARIABLE}=1 hides these):\n{text}"
 
 
 def _warn(runtime: Runtime) -> None:

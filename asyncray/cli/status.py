@@ -67,13 +67,19 @@ def _show(found: dict[str, Any]) -> None:
     )
     tasks = found["tasks"]
     _table(console, "Tasks", ("unfinished", "waiting for resources"), [(tasks["unfinished"], tasks["queued"])])
-    workers = [(row["number"], row["pid"], row["state"], row["inflight"]) for row in found["workers"]]
-    _table(console, "Workers", ("number", "pid", "state", "tasks"), workers)
+    if found["waiting"]:
+        waiting = [(row["name"], _needs(row["needs"]), row["tasks"], row["why"]) for row in found["waiting"]]
+        _table(console, "Waiting for resources", ("first of them", "needs", "tasks", "why"), waiting)
+    workers = [(row["number"], row["pid"], row["state"], row["inflight"], row["running"]) for row in found["workers"]]
+    _table(console, "Workers", ("number", "pid", "state", "tasks", "runs"), workers)
     actors = [
         (row["actor_id"], row["class_name"], row["state"], row["name"], row["pid"], row["pending_calls"])
         for row in found["actors"]
     ]
     _table(console, "Actors", ("id", "class", "state", "name", "pid", "pending calls"), actors)
+    dead = [(row["actor_id"], row["death_cause"]) for row in found["actors"] if row["death_cause"]]
+    if dead:
+        _table(console, "Why actors died", ("id", "cause"), dead)
     _table(console, "Drivers", ("client", "pid"), [(row["client"], row["pid"]) for row in found["drivers"]])
 
 
@@ -100,6 +106,10 @@ def _resource_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         show = _size if name in ("memory", "object_store_memory") else "{:g}".format
         rows.append((name, show(used), show(total)))
     return rows
+
+
+def _needs(needs: dict[str, float]) -> str:
+    return ", ".join(f"{_size(n) if 'memory' in name else format(n, 'g')} {name}" for name, n in sorted(needs.items()))
 
 
 def _size(amount: float) -> str:

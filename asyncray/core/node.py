@@ -16,10 +16,12 @@ from asyncray.core.objects import Objects
 from asyncray.core.outbox import CloseClient, Note, Outbox, StopNode
 from asyncray.core.records import Client, Job, Template, Worker
 from asyncray.core.requests import Requests
-from asyncray.core.resources import UNIT, Resources
+from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
+from asyncray.core.stalls import Stalls
 from asyncray.core.states import DEAD
 from asyncray.core.store import Store
+from asyncray.core.unread import Unread
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
@@ -39,7 +41,9 @@ from asyncray.messages import (
     HOLD,
     KILL,
     NAMES,
+    NOTICE,
     PUT,
+    READ,
     REPLY,
     REPLY_FAULT,
     REQUEST,
@@ -58,6 +62,8 @@ KEEP_WARM = 64 * 1024 * 1024
 """So much of free store memory stays mapped for the next objects when the store has been empty for a while."""
 
 TRIM_AFTER = 5.0
+
+ERROR_LEVEL = 40
 
 Handler = Callable[[Client, Any], None]
 
@@ -88,17 +94,18 @@ class NodeMachine:
         cpus = int(resources.get("CPU", 0))
         self.resources = Resources(resources)
         self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients.values())
-        self.objects = Objects(self.outbox, self.store)
+        self.objects = Objects(self.outbox, self.store, Unread(self.outbox))
         self.pool = Pool(self.outbox, spare=cpus)
         self.scheduler = Scheduler(
             self.outbox, self.resources, self.pool, self.objects, nest_after=4 * cpus + 8, most_free=max(4 * cpus, 32)
         )
         self.store.waits = self.scheduler.waits_for_room
+        self.stalls = Stalls(self.outbox, self.scheduler)
         self.work = Work(self.outbox, self.store, self.objects, self.scheduler)
         self.actors = self.work.actors
         self.jobs = Jobs(self.work, self.pool)
         self.requests = Requests(
-            self.outbox, node_id, self.facts, self.work, self.scheduler, self.store, self.clients, self.stop
+            self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
         )
         self.stopping = False
         self._client_count = 0
@@ -133,6 +140,7 @@ class NodeMachine:
             HOLD: lambda client, m: objects.hold(client, m[1]),
             DROP: lambda client, m: objects.drop(client, m[1]),
             SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
+            READ: lambda client, m: objects.read(m[1]),
             PUT: self._put,
             ALLOCATE: lambda client, m: store.request(client, m[1], m[2], self.now),
             ABANDON: lambda client, m: store.abandon(client, m[1], m[2]),
@@ -226,6 +234,13 @@ class NodeMachine:
         self.pool.fill(self.now)
         self._settle_lives()
 
+    def tell_drivers(self, text: str) -> None:
+        """Something is wrong that concerns everybody, and only the shell knows."""
+        self.outbox.do(Note(ERROR_LEVEL, text))
+        for client in self.clients.values():
+            if client.role == "driver":
+                self.outbox.send(client, (NOTICE, ERROR_LEVEL, text))
+
     def stop(self, reason: str) -> None:
         """The node ends: nobody gets new work, drivers are told by their closed connections."""
         if not self.stopping:
@@ -288,9 +303,7 @@ class NodeMachine:
         if template is None:
             self._template_count += 1
             template = job.templates[digest] = Template(self._template_count, digest, job, spec)
-            if not self.resources.feasible(template.demand):
-                text = f"{template.name} needs {_readable(template.demand)}: more than this node has; it waits"
-                self.outbox.do(Note(30, text))
+            self.stalls.described(template)
         client.templates[number] = template
 
     def _request(self, client: Client, message: Any) -> None:
@@ -333,6 +346,7 @@ class NodeMachine:
         self.pool.tick(self.now)
         self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
         self.scheduler.tick()
+        self.stalls.tick(self.now)
         self.jobs.tick(self.now)
 
     @property
@@ -360,10 +374,6 @@ def _worker(client: Client) -> Worker:
 
 def void(_: object) -> None:
     """For a handler whose result nobody wants."""
-
-
-def _readable(demand: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{amount / UNIT:g} {name}" for name, amount in demand)
 
 
 def describe(message: Any) -> str:

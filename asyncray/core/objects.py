@@ -18,6 +18,7 @@ from asyncray.core.outbox import Outbox
 from asyncray.core.records import Actor, Block, Client, ObjectEntry, Task
 from asyncray.core.states import UNRESOLVED
 from asyncray.core.store import Store
+from asyncray.core.unread import Unread
 from asyncray.ids import NODE_SIZE
 from asyncray.messages import FAULT, SHARED, VALUE
 
@@ -25,9 +26,10 @@ from asyncray.messages import FAULT, SHARED, VALUE
 class Objects:
     """The table. ``ended_lives`` collects actors whose last handle is gone, for the node to take."""
 
-    def __init__(self, outbox: Outbox, store: Store) -> None:
+    def __init__(self, outbox: Outbox, store: Store, unread: Unread) -> None:
         self._outbox = outbox
         self._store = store
+        self.unread = unread
         self.table: dict[bytes, ObjectEntry] = {}
         self.ended_lives: list[Actor] = []
 
@@ -68,10 +70,12 @@ class Objects:
             entry.contained = self.use_all(contained)
         if entry.held:
             self._push(entry, entry.owner)
-        if entry.waiting:
+        if entry.waiting is not None:
             for client in entry.waiting:
                 self._push(entry, client)
             entry.waiting = None
+            if kind > SHARED:
+                self.unread.read(entry.id)
         dependents = entry.dependents or []
         entry.dependents = None
         if not entry.held and not entry.uses:
@@ -122,10 +126,21 @@ class Objects:
                 self._outbox.send(client, (VALUE, object_id, FAULT, _fault_of_missing(object_id, client)))
             elif entry.kind != UNRESOLVED:
                 self._push(entry, client)
+                if entry.kind > SHARED:
+                    self.unread.read(object_id)
             elif entry.waiting is None:
                 entry.waiting = [client]
             elif client not in entry.waiting:
                 entry.waiting.append(client)
+
+    def read(self, object_ids: Iterable[bytes]) -> None:
+        """Whoever wants these has got an error: theirs, or one that came before."""
+        for object_id in object_ids:
+            entry = self.table.get(object_id)
+            if entry is None or entry.kind != UNRESOLVED:
+                self.unread.read(object_id)
+            elif entry.waiting is None:
+                entry.waiting = []  # somebody did wait
 
     def hold(self, client: Client, object_ids: Iterable[bytes]) -> None:
         """A process has refs to these objects now."""
@@ -176,6 +191,8 @@ class Objects:
             if entry.block is not None:
                 self._store.object_gone(entry.block)
                 entry.block = None
+            elif entry.kind > SHARED:
+                self.unread.gone(entry)
             if entry.actor is not None:
                 self.ended_lives.append(entry.actor)
 
@@ -187,6 +204,7 @@ class Objects:
 
     def check(self) -> None:
         """Raises AssertionError where the table contradicts itself."""
+        self.unread.check(self.table)
         uses: dict[bytes, int] = {}
         for entry in self.table.values():
             assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"

@@ -88,7 +88,7 @@ class Template:
 
     __slots__ = (
         "crashes", "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options",
-        "retries", "returns", "shape",
+        "retries", "returns", "shape", "unread",
     )  # fmt: skip
 
     def __init__(self, number: int, digest: bytes, job: Job, spec: dict[str, Any]) -> None:
@@ -109,6 +109,7 @@ class Template:
         self.max_calls: int = self.options.get("max_calls", 0)  # in one process; 0: any number
         self.shape: Shape | None = None
         self.mean: float | None = None  # microseconds, None until one has run
+        self.unread = 0  # errors that nobody has read
 
     def __repr__(self) -> str:
         return f"<Template {self.number} {self.name} {dict(self.demand)}>"

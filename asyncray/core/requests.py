@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asyncray.core.outbox import Outbox, ReadLogs
-from asyncray.core.records import Actor, Client
+from asyncray.core.records import Actor, Client, Worker
 from asyncray.core.resources import plain
-from asyncray.core.scheduler import Scheduler
+from asyncray.core.stalls import Stalls
 from asyncray.core.states import DEAD, UNRESOLVED
 from asyncray.core.store import Store
 from asyncray.core.work import Work
@@ -41,7 +41,7 @@ class Requests:
         node_id: bytes,
         facts: Mapping[str, Any],
         work: Work,
-        scheduler: Scheduler,
+        stalls: Stalls,
         store: Store,
         clients: Mapping[int, Client],
         stop: Callable[[str], None],
@@ -51,8 +51,9 @@ class Requests:
         self._facts = facts
         self._work = work
         self._actors = work.actors
-        self._scheduler = scheduler
-        self._resources = scheduler.resources
+        self._stalls = stalls
+        self._scheduler = work.scheduler
+        self._resources = work.scheduler.resources
         self._store = store
         self._clients = clients
         self._stop_node = stop
@@ -128,10 +129,8 @@ class Requests:
             },
             "objects": len(self._work.objects.table),
             "tasks": {"unfinished": len(self._work.tasks), "queued": queued},
-            "workers": [
-                {"number": w.number, "pid": w.pid, "state": w.state, "inflight": len(w.inflight) + len(w.nested)}
-                for w in self._scheduler.pool.workers.values()
-            ],
+            "waiting": self._stalls.rows(),
+            "workers": [_worker_row(worker) for worker in self._scheduler.pool.workers.values()],
             "actors": self._list_actors(client),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
         }
@@ -158,10 +157,25 @@ class Requests:
 
     def _goodbye(self, client: Client) -> Any:
         """A driver is about to end: it gets its workers' output before the answer."""
+        if client.job is not None:
+            self._work.objects.unread.job_ends(client.job)
         self._outbox.do(ReadLogs(client))
 
     def _stop(self, client: Client) -> Any:
         self._stop_node("it was told to stop")
+
+
+def _worker_row(worker: Worker) -> dict[str, Any]:
+    """``running`` is what it works on, or hosts; of several tasks the one that was sent first."""
+    first = next(iter(worker.inflight.values()), None) or next(iter(worker.nested.values()), None)
+    task = worker.actor.task if worker.actor is not None else first
+    return {
+        "number": worker.number,
+        "pid": worker.pid,
+        "state": worker.state,
+        "inflight": len(worker.inflight) + len(worker.nested),
+        "running": task.template.name if task is not None else "",
+    }
 
 
 def _actor_row(actor: Actor) -> dict[str, Any]:
@@ -175,6 +189,7 @@ def _actor_row(actor: Actor) -> dict[str, Any]:
         "restarts": actor.restarted,
         "pending_calls": actor.pending,
         "detached": actor.detached,
+        "death_cause": str(actor.cause[1].get("message", "")) if actor.cause is not None else "",
     }
 
 

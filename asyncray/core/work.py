@@ -281,17 +281,23 @@ class Work:
             fields["cause"] = payload
         elif kind == FAULT:
             fields["message"] = f"{message}: {payload[0]}: {payload[1].get('message', '')}"
-        self.actors.retire(actor, ["ActorDiedError", fields], "its constructor failed")
+        fault = ["ActorDiedError", fields]
+        if not actor.pending:  # else its calls tell
+            self.objects.unread.tell(actor.task.template, FAULT, fault)
+        self.actors.retire(actor, fault, "its constructor failed")
 
     def _end_with(self, task: Task, failed: ObjectEntry) -> None:
         """The task is over with the error of a dependency: its actor's end if it is a constructor."""
+        self.objects.unread.read(failed.id)
         if task.actor is not None and task.constructs:
             self._constructor_failed(task.actor, failed.kind, failed.payload)
         else:
             self.finish(task, failed.kind, failed.payload, [entry.id for entry in failed.contained] or None)
 
     def finish(self, task: Task, kind: int, payload: Any, contained: Sequence[bytes] | None = None) -> None:
-        """Every return value of the task is this."""
+        """Every return value of the task is this: an error, or nothing."""
+        if kind > SHARED and task.id in self.tasks:
+            self.objects.unread.failed(task, kind, payload)
         self._finish_all(task, ((kind, payload, contained),) * len(task.returns))
 
     def _finish_all(self, task: Task, values: Sequence[Value]) -> None:

@@ -306,7 +306,7 @@ class Daemon:
         """Workers that cannot connect have the system's word for it; why it is so, only the daemon can tell."""
         why = shortage()
         if why is not None and not self._short:
-            log.error("no worker and no driver can connect: %s", why)
+            self._machine.tell_drivers(f"no worker and no driver can connect: {why}")
         self._short = why is not None
 
     def zygote_ended(self) -> None:

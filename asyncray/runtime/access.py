@@ -10,7 +10,7 @@ from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import AsyncraySystemError, GetTimeoutError, LocalNodeDiedError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.channel import Channel
-from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNBLOCKED
+from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, READ, SEAL, SHARED, SUBSCRIBE, UNBLOCKED
 from asyncray.runtime.context import TaskContext, running_task
 from asyncray.runtime.culprits import explain
 from asyncray.runtime.references import LocalObject, Pin, References
@@ -95,10 +95,15 @@ class Access:
         return ref
 
     def load(self, local: LocalObject) -> Any:
-        """The value of an object that is there; raises if it is an error."""
+        """The value of an object that is there; raises if it is an error.
+
+        That an error is read is told to the daemon, which tells people of those that nobody reads.
+        """
         if local.kind == UNRESOLVED:
             self._check_alive()
             raise AssertionError(f"{local} is read before it is there")
+        if local.kind > SHARED:
+            self._post((READ, [local.id]))
         return self._values.load(local.kind, local.payload, local.pin)
 
     def error(self, local: LocalObject) -> BaseException | None:
@@ -313,12 +318,16 @@ class Access:
         return all(local.kind != UNRESOLVED for local in objects)
 
     def _load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
-        """The values of objects that are all there, or of which one is an error: that one is raised."""
+        """The values of objects that are all there, or of which one is an error: that one is raised.
+
+        It stands for those of the others, which may come later.
+        """
         for local in objects:
             if local.kind in (UNRESOLVED, ERROR, FAULT):
+                self._post((READ, [other.id for other in objects if other.kind in (UNRESOLVED, ERROR, FAULT)]))
                 for failed in objects:
                     if failed.kind in (ERROR, FAULT):
-                        self.load(failed)
+                        self._values.load(failed.kind, failed.payload, failed.pin)
                 break
         return [self.load(local) for local in objects]
 

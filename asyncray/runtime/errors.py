@@ -110,6 +110,16 @@ def task_error_text(payload: bytes) -> str:
     return str(TaskError(function_name, text, UnserializableException(), pid=pid, ip=ip, actor_repr=actor_repr))
 
 
+def system_fault(payload: tuple[str, dict[str, object]]) -> Exception:
+    """A system error as it travels. One that was caused by an exception of user code tells its text."""
+    name, fields = payload
+    fields = dict(fields)
+    cause = fields.pop("cause", None)
+    if cause is not None:
+        fields["message"] = f"{fields.get('message', '')}, {task_error_text(cast(bytes, cause))}"
+    return system_error(name, fields)
+
+
 def system_error(name: str, fields: dict[str, object]) -> Exception:
     """One of asyncray's own errors, from what a daemon sent.
 

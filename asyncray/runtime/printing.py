@@ -1,4 +1,4 @@
-"""Printing what workers wrote, in the driver.
+"""Printing what workers wrote, in the driver, and logging what the node has to say.
 
 On a thread of its own, which starts with the first line: a terminal that is slow must not stop the io thread.
 """
@@ -19,10 +19,10 @@ _MOST_WAITING = 50_000
 
 
 class Printer:
-    """Prints lines to this process's standard output and error."""
+    """Prints lines to this process's standard output and error, and logs to its logger ``asyncray``."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._queue: SimpleQueue[Batch | tuple[int, str] | None] = SimpleQueue()
         self._waiting = 0
         self._dropped = 0
         self._lock = threading.Lock()
@@ -34,6 +34,20 @@ class Printer:
 
     def show(self, lines: Batch) -> None:
         """Prints the lines soon."""
+        self._start()
+        with self._lock:
+            if self._waiting > _MOST_WAITING:
+                self._dropped += len(lines)
+                return
+            self._waiting += len(lines)
+        self._queue.put(lines)
+
+    def log(self, level: int, text: str) -> None:
+        """Logs the text soon. The daemon sends few of these."""
+        self._start()
+        self._queue.put((level, text))
+
+    def _start(self) -> None:
         if self._thread is None and not self._late:
             thread = threading.Thread(target=self._run, name="asyncray-output", daemon=True)
             try:
@@ -41,12 +55,6 @@ class Printer:
                 self._thread = thread
             except RuntimeError:  # the interpreter ends and takes no new threads: whoever closes this prints
                 self._late = True
-        with self._lock:
-            if self._waiting > _MOST_WAITING:
-                self._dropped += len(lines)
-                return
-            self._waiting += len(lines)
-        self._queue.put(lines)
 
     def close(self, timeout: float) -> None:
         """Prints what is left, and ends."""
@@ -59,6 +67,9 @@ class Printer:
 
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:
+            if isinstance(lines, tuple):
+                _log(*lines)
+                continue
             with self._lock:
                 self._waiting -= len(lines)
                 dropped, self._dropped = self._dropped, 0
@@ -67,6 +78,12 @@ class Printer:
                 _print(text, sys.stdout if stream == "out" else sys.stderr)
             if dropped:
                 _print(f"... {dropped} lines of workers were not printed: nobody read fast enough\n", sys.stderr)
+
+
+def _log(level: int, text: str) -> None:
+    import logging  # start-up cost: most programs have nothing to log
+
+    logging.getLogger("asyncray").log(level, "%s", text)
 
 
 def _print(text: str, target: TextIO | None) -> None:

@@ -40,9 +40,10 @@ from asyncray.messages import (
 from asyncray.runtime import current
 from asyncray.runtime.access import Access
 from asyncray.runtime.context import Workplace
+from asyncray.runtime.errors import system_fault
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.submission import Submitter
-from asyncray.runtime.values import Place, Values, load_fault
+from asyncray.runtime.values import Place, Values
 from asyncray.runtime.waiting import ThreadWaiter, Waiters
 
 Handler = Callable[[Message], None]
@@ -197,7 +198,7 @@ class Runtime:
     def _reply(self, reply: LocalObject) -> Any:
         self._check_alive(reply)
         if reply.kind == FAULT:
-            raise load_fault(reply.payload)
+            raise system_fault(reply.payload)
         return reply.payload
 
     def _ping(self) -> LocalObject:

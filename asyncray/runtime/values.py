@@ -15,7 +15,7 @@ from asyncray.exceptions import AsyncraySystemError, ObjectStoreFullError
 from asyncray.io.interrupts import undisturbed
 from asyncray.messages import ABANDON, BUFFERS, ERROR, FAULT, PLAIN, SHARED, Message
 from asyncray.runtime.context import running_task
-from asyncray.runtime.errors import load_task_error, system_error, task_error_text
+from asyncray.runtime.errors import load_task_error, system_fault
 from asyncray.runtime.references import Pin, References
 from asyncray.runtime.serialization import Serialized, deserialize, layout, parse
 
@@ -96,7 +96,7 @@ class Values:
         if kind == ERROR:
             raise load_task_error(payload, deserialize)
         if kind == FAULT:
-            raise load_fault(payload)
+            raise system_fault(payload)
         try:
             if kind == PLAIN:
                 return deserialize(payload)
@@ -138,13 +138,3 @@ def _in_one_piece(work: Callable[[], None]) -> None:
     else:
         with task.shield:
             work()
-
-
-def load_fault(payload: Any) -> Exception:
-    """A system error. One that was caused by an exception of user code tells its text."""
-    name, fields = payload
-    fields = dict(fields)
-    cause = fields.pop("cause", None)
-    if cause is not None:
-        fields["message"] = f"{fields.get('message', '')}, {task_error_text(cause)}"
-    return system_error(name, fields)

@@ -30,7 +30,9 @@ from asyncray.messages import (
     HOLD,
     INVOKE,
     LEASE,
+    NOTICE,
     PLAIN,
+    READ,
     REPLY,
     REPLY_FAULT,
     RETURNED,
@@ -43,6 +45,7 @@ from asyncray.messages import (
     TAKE_BACK,
     UNBLOCKED,
     UNPIN,
+    UNREAD,
     VALUE,
     WELCOME,
     Message,
@@ -133,6 +136,8 @@ class Process:
         self.world.agrees(ref, content)
 
     def read(self, ref: bytes) -> Any:
+        if not isinstance(self.values[ref], Content):
+            self.send((READ, [ref]))
         return self.values[ref]
 
     # Shared memory ----------------------------------------------------------------------------------------------------
@@ -204,6 +209,11 @@ class Driver(Process):
     def __init__(self, world: World, client: Client) -> None:
         assert client.job is not None
         super().__init__(world, client, client.job.id)
+        self.news: list[Message] = []
+
+    def told(self, message: Message) -> None:
+        if message[0] in (UNREAD, NOTICE):
+            self.news.append(message)
 
     def submit(self, recipe: Recipe | None = None, **options: Any) -> bytes:
         """Submits a function; returns its first result."""

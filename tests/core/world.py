@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from asyncray.core.node import NodeMachine
-from asyncray.core.outbox import CreateSegment, KillWorker, Note, RetireSegment, StartWorker
+from asyncray.core.outbox import CreateSegment, KillWorker, Note, ReadLogs, RetireSegment, StartWorker
 from asyncray.core.records import Actor, Task
 from asyncray.core.states import DEAD, IDLE, OVER
 from asyncray.messages import (
@@ -137,7 +137,7 @@ class World:
             elif isinstance(command, RetireSegment):
                 self.memory = {cell: content for cell, content in self.memory.items() if cell[0] != command.name}
             else:
-                assert isinstance(command, Note), command
+                assert isinstance(command, (Note, ReadLogs)), command
         outbox.commands.clear()
 
     def driver(self) -> Driver:
@@ -371,6 +371,7 @@ class World:
             "actors": machine.actors.table,
             "names": machine.actors.names,
             "blocks": machine.store.blocks,
+            "unread": machine.objects.unread.errors,
             "shapes": machine.scheduler.shapes,
             "ready": machine.scheduler.ready,
             "blocked": machine.scheduler.blocked_workers,

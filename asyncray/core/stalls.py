@@ -1,0 +1,119 @@
+"""Tasks that wait for what they may never get: found, and told to whoever started them.
+
+A request for more than the node has waits, and one for what actors hold waits for their end. Both are legal, and both
+look like a program that hangs. So the driver is told: at once of what the node does not have, and after ten seconds of
+what only the end of an actor can give.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.core.outbox import Note, Outbox
+from asyncray.core.records import Job, Shape, Template
+from asyncray.core.resources import UNIT, Demand, plain
+from asyncray.core.scheduler import Scheduler
+from asyncray.messages import NOTICE
+
+PATIENCE = 10.0
+"""Seconds that a task may wait for what actors hold before its driver is told."""
+
+_PAUSE = 1.0
+
+_WARNING = 30
+_GIB = 1024**3
+
+
+class Stalls:
+    """Watches the queues of a scheduler."""
+
+    def __init__(self, outbox: Outbox, scheduler: Scheduler) -> None:
+        self._outbox = outbox
+        self._scheduler = scheduler
+        self._resources = scheduler.resources
+        self._since: dict[Shape, float] = {}  # when it was first seen to wait for actors
+        self._told: set[Shape] = set()
+        self._look_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Stalls {len(self._since)}>"
+
+    def described(self, template: Template) -> None:
+        """A client described a function: tells at once if the node cannot serve it."""
+        if not self._resources.feasible(template.demand):
+            self._tell(template.job, f"{template.name} {self._infeasible(template.demand)}, and waits until it has.")
+
+    def tick(self, now: float) -> None:
+        """Some time has passed."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _PAUSE
+        stalled = [shape for shape in self._scheduler.ready if self._waits_for_actors(shape)]
+        self._since = {shape: self._since.get(shape, now) for shape in stalled}
+        self._told.intersection_update(stalled)
+        for shape, since in self._since.items():
+            task = shape.peek()
+            if task is not None and now - since >= PATIENCE and shape not in self._told:
+                self._told.add(shape)
+                text = f"{task.template.name} {self._held(shape.demand)}. It waits until one of them ends."
+                self._tell(shape.job, f"{text} `asyncray status` shows them.")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What waits for resources, and why, as plain data: a row for each function's demand that queues."""
+        rows = []
+        for shape in self._scheduler.ready:
+            task = shape.peek()
+            if task is None:
+                continue
+            if not self._resources.feasible(shape.demand):
+                why = self._infeasible(shape.demand)
+            elif self._waits_for_actors(shape):
+                why = self._held(shape.demand)
+            else:
+                why = "its turn comes"
+            rows.append({"name": task.template.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
+        return rows
+
+    def _waits_for_actors(self, shape: Shape) -> bool:
+        """True if the demand does not fit beside what actors hold, whatever else ends."""
+        if shape.peek() is None or shape.leases or not self._resources.feasible(shape.demand):
+            return False
+        held = self._held_by_actors()
+        return any(self._resources.total[name] - held.get(name, 0) < amount for name, amount in shape.demand)
+
+    def _held_by_actors(self) -> dict[str, int]:
+        held: dict[str, int] = {}
+        for worker in self._scheduler.pool.workers.values():
+            if worker.actor is None or worker.lease is None:
+                continue
+            grant = worker.lease.grant
+            for name, amount in grant.demand:
+                if not (grant.lent and name == "CPU"):
+                    held[name] = held.get(name, 0) + amount
+        return held
+
+    def _infeasible(self, demand: Demand) -> str:
+        total = self._resources.total
+        lacking = [(name, amount) for name, amount in demand if total.get(name, 0) < amount]
+        has = readable([(name, total.get(name, 0)) for name, _ in lacking])
+        return f"needs {readable(lacking)}, more than this node has ({has})"
+
+    def _held(self, demand: Demand) -> str:
+        held = self._held_by_actors()
+        total = self._resources.total
+        short = [(name, amount) for name, amount in demand if total[name] - held.get(name, 0) < amount]
+        of = [f"{readable([(name, held.get(name, 0))])} of {readable([(name, total[name])])}" for name, _ in short]
+        return f"needs {readable(short)}, and actors hold {', '.join(of)}"
+
+    def _tell(self, job: Job, text: str) -> None:
+        self._outbox.do(Note(_WARNING, text))
+        if job.driver is not None:
+            self._outbox.send(job.driver, (NOTICE, _WARNING, text))
+
+
+def readable(demand: Demand | list[tuple[str, int]]) -> str:
+    """A demand for people: ``1 CPU, 0.5 GPU, 2 GiB of memory``."""
+    return ", ".join(
+        f"{amount / UNIT / _GIB:.4g} GiB of {name}" if "memory" in name else f"{amount / UNIT:g} {name}"
+        for name, amount in demand
+    )

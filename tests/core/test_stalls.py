@@ -1,0 +1,87 @@
+"""What waits for resources that may never come, and what the driver is told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.core.stalls import PATIENCE
+from asyncray.messages import NOTICE
+from tests.core.processes import Driver
+from tests.core.world import World
+
+
+def told(driver: Driver) -> list[str]:
+    return [message[2] for message in driver.news if message[0] == NOTICE]
+
+
+def rows(world: World) -> list[dict[str, Any]]:
+    return world.machine.stalls.rows()
+
+
+def test_what_the_node_does_not_have_is_told_at_once_and_once() -> None:
+    world = World(CPU=2, R=1)
+    driver = world.driver()
+    refs = [driver.submit(extra=("R", 3)) for _ in range(2)]
+    world.deliver()
+    assert told(driver) == ["spawn needs 3 R, more than this node has (1 R), and waits until it has."]
+    assert rows(world) == [
+        {"name": "spawn", "needs": {"CPU": 1, "R": 3}, "tasks": 2, "why": "needs 3 R, more than this node has (1 R)"}
+    ]
+    for ref in refs:
+        driver.state.cancel(driver.state.refs.index(ref))
+    world.end()
+
+
+def test_what_actors_hold_is_told_after_a_while() -> None:
+    world = World(CPU=2)
+    driver = world.driver()
+    actors = [driver.create(lives_on=1) for _ in range(2)]
+    world.settle()
+    ref = driver.submit()
+    world.deliver()
+    assert [row["why"] for row in rows(world)] == ["needs 1 CPU, and actors hold 2 CPU of 2 CPU"]
+    world.wait(1)
+    assert not told(driver)
+    for _ in range(3):
+        world.wait(PATIENCE)
+    world.deliver()
+    (text,) = told(driver)
+    assert text.startswith("spawn needs 1 CPU, and actors hold 2 CPU of 2 CPU. It waits until one of them ends.")
+    driver.lose(actors[0])
+    world.settle()
+    assert ref in driver.values
+    assert not rows(world)
+    world.end()
+
+
+def test_whose_turn_comes_is_no_news() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = driver.submit()
+    other = driver.submit(cpus=0.5)
+    world.deliver()
+    for _ in range(3):
+        world.wait(PATIENCE)
+    world.deliver()
+    assert not told(driver)
+    world.settle()
+    assert {ref, other} <= driver.values.keys()
+    world.end()
+
+
+def test_an_actor_that_waits_lends_its_cpu() -> None:
+    """It is no reason for others to wait."""
+    world = World(CPU=1)
+    driver = world.driver()
+    driver.submit(extra=("R", 1))
+    actor = driver.create(lives_on=1)
+    call = driver.call(actor, steps=(("get", 0),), nested=(0,), careful=True)
+    world.deliver()
+    for _ in range(3):
+        world.wait(PATIENCE)
+    world.deliver()
+    assert [text for text in told(driver) if "actors hold" in text] == []
+    driver.state.cancel(0)
+    world.settle()
+    assert call in driver.values
+    world.end()
