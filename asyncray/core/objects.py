@@ -123,7 +123,7 @@ class Objects:
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None:
-                self._outbox.send(client, (VALUE, object_id, FAULT, _fault_of_missing(object_id, client)))
+                self._outbox.send(client, (VALUE, object_id, FAULT, fault_of_missing(object_id, client)))
             elif entry.kind != UNRESOLVED:
                 self._push(entry, client)
                 if entry.kind > SHARED:
@@ -216,7 +216,8 @@ class Objects:
             assert self.table[object_id].uses >= count, f"{self.table[object_id]} is used {count} times by objects"
 
 
-def _fault_of_missing(object_id: bytes, client: Client) -> list[Any]:
+def fault_of_missing(object_id: bytes, client: Client) -> list[Any]:
+    """What a client is told of an object that is not in the table."""
     number = object_id.hex()
     if object_id[:NODE_SIZE] == client.id[:NODE_SIZE]:
         name = "ObjectLostError"

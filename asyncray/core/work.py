@@ -16,7 +16,7 @@ from typing import Any
 
 from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
-from asyncray.core.objects import Objects
+from asyncray.core.objects import Objects, fault_of_missing
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Actor, Client, ObjectEntry, Task, Worker
 from asyncray.core.scheduler import Scheduler
@@ -61,7 +61,7 @@ class Work:
             self.scheduler.enqueue(task)
             return
         if not self._register(task, client, dependencies, nested, parent):
-            self.finish(task, FAULT, self._lost_argument(task))
+            self.finish(task, FAULT, self._lost_argument(task, dependencies))
         elif not self._born_cancelled(task) and not task.missing:
             self._ready(task)
 
@@ -74,7 +74,7 @@ class Work:
         if actor is None:
             self.finish(call, FAULT, self.actors.absent(actor_id))
         elif not whole:
-            self.finish(call, FAULT, self._lost_argument(call))
+            self.finish(call, FAULT, self._lost_argument(call, dependencies))
         elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
             call.actor = actor
             self.actors.submit(call)
@@ -90,7 +90,7 @@ class Work:
         task.actor = self.objects.table[life].actor = actor
         self.actors.add(actor, name, handle)
         if not whole:
-            self._constructor_failed(actor, FAULT, self._lost_argument(task))
+            self._constructor_failed(actor, FAULT, self._lost_argument(task, dependencies))
         elif not task.missing:
             self._ready(task)
         return actor
@@ -138,9 +138,10 @@ class Work:
             return len(entries) == len(dependencies)
         return True
 
-    @staticmethod
-    def _lost_argument(task: Task) -> list[Any]:
-        return ["ObjectLostError", {"message": f"An argument of {task.template.name} is gone: its references ended."}]
+    def _lost_argument(self, task: Task, dependencies: Sequence[bytes]) -> list[Any]:
+        lost = next(object_id for object_id in dependencies if object_id not in self.objects.table)
+        name, fields = fault_of_missing(lost, task.submitter)
+        return [name, {**fields, "message": f"An argument of {task.template.name} is not there. {fields['message']}"}]
 
     def _born_cancelled(self, task: Task) -> bool:
         """Ends a task whose parent is cancelled, and has submitted it before it learned of that."""

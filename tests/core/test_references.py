@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.config import STORE_FULL_DEADLINE
-from asyncray.messages import ALLOCATE, COLLECT, FUNCTION, PLAIN, PUT, REPLY_FAULT, SEAL, SUBSCRIBE, VALUE
+from asyncray.messages import ALLOCATE, COLLECT, FUNCTION, PLAIN, PUT, REPLY_FAULT, SEAL, SUBMIT, SUBSCRIBE, VALUE
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.core.world import CAPACITY, World
@@ -184,6 +184,19 @@ def test_who_asks_for_what_is_gone_is_told_so() -> None:
         world.machine.receive(driver.client, [(SUBSCRIBE, [ref])])
         assert driver.client.out[-1][:3] == (VALUE, ref, 4)
         assert driver.client.out[-1][3][0] == error
+
+
+def test_an_argument_of_another_node_is_told_as_that() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    task, number = driver.next_id(), driver.template(Recipe().spec("spawn"))
+    result = task + b"\0\0\0\1"
+    driver.send((SUBMIT, task, number, PLAIN, b"", [b"\1" * 26], None, None), [result])
+    world.settle()
+    assert driver.error(result) == "OwnerDiedError"
+    assert "argument of spawn" in driver.message(result)
+    assert "belongs to another node" in driver.message(result)
+    world.end()
 
 
 def test_a_dropped_ref_that_is_made_again_counts_again() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -54,12 +55,14 @@ def sockets(directory: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of this test run's sessions: not that of others on this machine."""
+def sessions(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The directory of this test run's sessions: not that of others on this machine. Kept if a test has failed."""
     # pytest's own directories are too long for the path of a socket
     path = Path(f"/tmp/asyncray-test-{os.getpid()}")
     path.mkdir(mode=0o700, exist_ok=True)
-    return path
+    yield path
+    if not request.session.testsfailed:
+        shutil.rmtree(path)
 
 
 @pytest.fixture(autouse=True)
