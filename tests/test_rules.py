@@ -35,12 +35,15 @@ SANS_IO = {"core", "wire"}
 IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
 IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
 
+INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}
+
 MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_PUBLIC_METHODS = 15
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 Import = (ast.Import, ast.ImportFrom)
+Loop = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp)
 
 
 class Module:
@@ -226,6 +229,27 @@ def nothing_is_left_to_do(package: Package) -> list[str]:
     ]
 
 
+def loops_leave_locks_alone(package: Package) -> list[str]:
+    """Where signal handlers may raise: see `asyncray.io.interrupts`. Generators are functions of their own."""
+    return [
+        f"{module.name}:{loop.lineno} loops where something must be undone: make the loop a function"
+        for module in package.values()
+        if module.part in INTERRUPTIBLE or module.name == "asyncray.io.interrupts"
+        for node in ast.walk(module.tree)
+        if (isinstance(node, ast.With) and "lock" in ast.unparse(node.items[0])) or getattr(node, "finalbody", None)
+        for statement in node.body  # type: ignore[attr-defined]  # both have one
+        for loop in within_function(statement)
+        if isinstance(loop, Loop)
+    ]
+
+
+def within_function(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (*Function, ast.Lambda)):
+            yield from within_function(child)
+
+
 def class_names_are_unique(package: Package) -> list[str]:
     homes: dict[str, list[str]] = {}
     for module in package.values():
@@ -276,6 +300,12 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (nothing_is_left_to_do, {"asyncray.io": "x = 1  # TODO: think"}, "io:1 leaves"),
     (nothing_is_left_to_do, {"asyncray.io": "\n# FIXME"}, "io:2 leaves"),
     (
+        loops_leave_locks_alone,
+        {"asyncray.runtime": "def f():\n    with self._lock:\n        if x:\n            for y in x: pass"},
+        "runtime:4 loops",
+    ),
+    (loops_leave_locks_alone, {"asyncray.api": "try:\n    [x for x in y]\nfinally:\n    z()"}, "api:2 loops"),
+    (
         class_names_are_unique,
         {"asyncray.io": "class A: ...", "asyncray.api": "def f():\n    class A: ..."},
         "A is a class of asyncray.io, asyncray.api",
@@ -302,6 +332,7 @@ SOUND = {
         """,
     "asyncray.node.c": '"""Narrow."""\nclass B:\n' + "    @overload\n    def m(self): ...\n" * 16,
     "asyncray.node.d": '"""Narrow."""\nclass C:\n' + WIDE_CLASS.partition("\n")[2].replace("async", "@property\n   "),
+    "asyncray.runtime": '"""Loops."""\nwith lock:\n    any(x for x in y)\nfor x in y:\n    with lock: ...',
     "asyncray.util.util": '"""Not called utils."""\nimport asyncray.sync as ray\nfrom asyncray.api import tasks',
 }  # fmt: skip
 

@@ -8,8 +8,12 @@ Two ways: a handler of ours asks (``Deferrable``); any other is replaced for the
 calls, so it is only done for signals that have a handler from Python.
 
 The interpreter looks for signals after calls, at the beginning of functions and at jumps back, and nowhere else. So
-``undisturbed`` is one function, and before a handler can raise in it all is noted that is to be undone. What is not
-undone because another one raised just then is undone the next time.
+before a handler can raise in ``undisturbed`` all is noted that is to be undone. What is not undone because another one
+raised just then is undone the next time.
+
+From Python 3.12 on a handler that raises at the jump back of a loop whose body ends in a condition passes by the
+``finally`` and ``with`` around that loop (python/cpython#130279), and a lock stays taken for ever. So such loops stand
+in functions of their own, here and wherever the main thread holds something; ``tests/test_rules.py`` looks for them.
 """
 
 from __future__ import annotations
@@ -84,22 +88,30 @@ def undisturbed(work: Callable[[], T]) -> T:
         return work()
     _depth = 1
     try:
-        for number, handler in zip(_NUMBERS, map(_getsignal, _NUMBERS), strict=True):
-            if callable(handler) and type(handler) is not Deferrable:
-                stand_in = Deferrable(handler)
-                _replaced.append((number, handler, stand_in))  # before it is done: another one may raise in between
-                _signal.signal(number, stand_in)
+        _stand_in()
         return work()
     finally:
         _depth = 0
-        while _replaced:
-            number, handler, stand_in = _replaced[-1]
-            if _getsignal(number) is stand_in:  # else it was not replaced yet, or the program has set a new one
-                _signal.signal(number, handler)
-            _replaced.pop()
-        while _came:
-            late, number, frame = _came.pop(0)
-            late(number, frame)
+        _step_back()
+
+
+def _stand_in() -> None:
+    for number, handler in zip(_NUMBERS, map(_getsignal, _NUMBERS), strict=True):
+        if callable(handler) and type(handler) is not Deferrable:
+            stand_in = Deferrable(handler)
+            _replaced.append((number, handler, stand_in))  # before it is done: another one may raise in between
+            _signal.signal(number, stand_in)
+
+
+def _step_back() -> None:
+    while _replaced:
+        number, handler, stand_in = _replaced[-1]
+        if _getsignal(number) is stand_in:  # else it was not replaced yet, or the program has set a new one
+            _signal.signal(number, handler)
+        _replaced.pop()
+    while _came:
+        late, number, frame = _came.pop(0)
+        late(number, frame)
 
 
 def _forget_in_child() -> None:

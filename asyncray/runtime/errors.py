@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgpack
 
@@ -39,6 +39,9 @@ from asyncray.exceptions import (
     link,
     revive,
 )
+
+if TYPE_CHECKING:
+    import traceback
 
 _Node = tuple[bytes | None, bytes | None, str, int, int, bool]
 
@@ -202,12 +205,14 @@ def _format(exc: BaseException, skip_frames: int) -> str:
     try:
         told = traceback.TracebackException(type(exc), exc, trace)
         if issubclass(type(exc), TaskError):  # a get has raised it: how, is no news, and may be told a thousand times
-            told.stack = traceback.StackSummary.from_list(
-                [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
-            )
+            told.stack = _without_our_frames(told.stack)
         return "".join(told.format(chain=not _chain_is_told(exc)))
     except Exception:  # __notes__, __getattr__ and the like of the user's class
         return _one_line(exc)
+
+
+def _without_our_frames(stack: traceback.StackSummary) -> traceback.StackSummary:
+    return type(stack).from_list([frame for frame in stack if not frame.filename.startswith(_PACKAGE)])
 
 
 def _chain_is_told(exc: BaseException) -> bool:

@@ -3,6 +3,8 @@
 A waiter is registered with every object that it still misses, under one lock that the io thread takes once for each
 batch of values. It fires once: when enough objects are there, when one failed and it cares, or when the session
 ends. Threads wait on a lock of their own; loops get one ``call_soon_threadsafe`` per batch, never one per result.
+
+What loops stands outside of what takes the lock: see ``asyncray.io.interrupts``.
 """
 
 from __future__ import annotations
@@ -134,38 +136,32 @@ class Waiters:
         ``waiter.remaining`` counts what is missing for it; objects that came meanwhile are taken off here.
         """
         with self._lock:
-            if self.broken is not None:
-                return False
-            missing = []
-            for local in objects:
-                if local.kind == UNRESOLVED:
-                    missing.append(local)
-                else:
-                    waiter.remaining -= 1
-                    if waiter.fails_fast and local.kind in (ERROR, FAULT):
-                        return False
-            if waiter.remaining <= 0 or not missing:
-                return False
-            for local in missing:
-                if local.waiters is None:
-                    local.waiters = [waiter]
-                else:
-                    local.waiters.append(waiter)
-            self._all.add(waiter)
-            return True
+            return self.broken is None and self._register(waiter, objects)
+
+    def _register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
+        missing = []
+        for local in objects:
+            if local.kind == UNRESOLVED:
+                missing.append(local)
+            else:
+                waiter.remaining -= 1
+                if waiter.fails_fast and local.kind in (ERROR, FAULT):
+                    return False
+        if waiter.remaining <= 0 or not missing:
+            return False
+        for local in missing:
+            if local.waiters is None:
+                local.waiters = [waiter]
+            else:
+                local.waiters.append(waiter)
+        self._all.add(waiter)
+        return True
 
     def withdraw(self, waiter: Waiter, objects: Iterable[LocalObject]) -> None:
         """The waiter has what it wants, or gave up."""
         with self._lock:
             self._all.discard(waiter)
-            for local in objects:
-                if local.waiters is not None:
-                    try:
-                        local.waiters.remove(waiter)
-                    except ValueError:
-                        continue
-                    if not local.waiters:
-                        local.waiters = None
+            _remove(waiter, objects)
 
     def remove_callback(self, local: LocalObject, function: object) -> int:
         """Withdraws the ``CallbackWaiter``s that would call the function. Returns how many."""
@@ -182,42 +178,59 @@ class Waiters:
         """Wakes somebody whose objects are not there: what he is to do instead he learns elsewhere."""
         loops: dict[Any, list[Callable[[], None]]] = {}
         with self._lock:
-            if not waiter.fired:
-                waiter.fired = True
-                self._all.discard(waiter)
-                waiter.wake(loops)
+            self._fire(waiter, loops)
         call(loops)
 
     def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
         """A batch of values came (in the io thread)."""
         loops: dict[Any, list[Callable[[], None]]] = {}
         with self._lock:
-            for local, kind, payload in values:
-                local.payload = payload
-                local.kind = kind
-                waiters = local.waiters
-                if waiters is None:
-                    continue
-                local.waiters = None
-                for waiter in waiters:
-                    waiter.remaining -= 1
-                    if not waiter.fired and (waiter.remaining <= 0 or (waiter.fails_fast and kind in (ERROR, FAULT))):
-                        waiter.fired = True
-                        self._all.discard(waiter)
-                        waiter.wake(loops)
+            self._resolve(values, loops)
         call(loops)
+
+    def _resolve(
+        self, values: Sequence[tuple[LocalObject, int, Any]], loops: dict[Any, list[Callable[[], None]]]
+    ) -> None:
+        for local, kind, payload in values:
+            local.payload = payload
+            local.kind = kind
+            waiters = local.waiters
+            if waiters is None:
+                continue
+            local.waiters = None
+            for waiter in waiters:
+                waiter.remaining -= 1
+                if waiter.remaining <= 0 or (waiter.fails_fast and kind in (ERROR, FAULT)):
+                    self._fire(waiter, loops)
+
+    def _fire(self, waiter: Waiter, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        if not waiter.fired:
+            waiter.fired = True
+            self._all.discard(waiter)
+            waiter.wake(loops)
 
     def fail(self, reason: str) -> None:
         """The session is over: everybody is woken and finds ``broken``."""
         loops: dict[Any, list[Callable[[], None]]] = {}
         with self._lock:
             self.broken = reason
-            waiters, self._all = self._all, set()
-            for waiter in waiters:
-                if not waiter.fired:
-                    waiter.fired = True
-                    waiter.wake(loops)
+            self._fire_all(loops)
         call(loops)
+
+    def _fire_all(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+        for waiter in tuple(self._all):
+            self._fire(waiter, loops)
+
+
+def _remove(waiter: Waiter, objects: Iterable[LocalObject]) -> None:
+    for local in objects:
+        if local.waiters is not None:
+            try:
+                local.waiters.remove(waiter)
+            except ValueError:
+                continue
+            if not local.waiters:
+                local.waiters = None
 
 
 def call(loops: dict[Any, list[Callable[[], None]]]) -> None:

@@ -56,13 +56,16 @@ class Inbox:
 
     def remove(self, task_id: bytes) -> Message | None:
         """Takes out one task. None if it was started, or never came."""
-        found = None
         with self._lock:
-            for message in self.drain():
-                if message[1] == task_id:
-                    found = message
-                else:
-                    self._queue.put(message)
+            return self._pick(task_id)
+
+    def _pick(self, task_id: bytes) -> Message | None:
+        found = None
+        for message in self.drain():
+            if message[1] == task_id:
+                found = message
+            else:
+                self._queue.put(message)
         return found
 
     def close(self) -> list[Message]:

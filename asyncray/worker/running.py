@@ -72,11 +72,15 @@ class Runner:
             return content[0], content[1]
         pins = self._pins(message)
         try:
-            loaded = [load(value_kind, value, pins.get(object_id)) for object_id, value_kind, value in values]
+            loaded = self._load_all(values, pins)
         finally:
             self._give_back(pins)  # from here on only the views hold them
         content = loaded.pop() if kind == OBJECT else load(kind, payload, None)
         return unpack(content, loaded)
+
+    def _load_all(self, values: Sequence[Any], pins: dict[bytes, Pin]) -> list[Any]:
+        load = self._runtime.values.load
+        return [load(kind, value, pins.get(object_id)) for object_id, kind, value in values]
 
     @staticmethod
     def _pins(message: Message) -> dict[bytes, Pin]:

@@ -85,10 +85,13 @@ class Zygote:
         poll.register(read, select.POLLIN)
         self._inherited = (read, write)
         try:
-            while self._turn(poll, read):
-                pass
+            self._serve(poll, read)
         finally:
             self._clean_up()
+
+    def _serve(self, poll: select.poll, read: int) -> None:
+        while self._turn(poll, read):
+            pass
 
     def _turn(self, poll: select.poll, read: int) -> bool:
         events = poll.poll(None if self._warm else _WARM_AFTER_MILLISECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -11,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -47,8 +47,9 @@ class Client:
         self.posted: deque[Any] = deque()
         self.portion = 1 << 30  # that is collected at once
         self.received: list[Any] = []
-        # No semaphore: a signal handler that raises in the middle of its code in Python leaves its lock taken.
-        self.came: SimpleQueue[None] = SimpleQueue()
+        # Free once something came. No semaphore: a signal handler that raises in its Python code leaves its lock taken.
+        self.came = threading.Lock()
+        self.came.acquire()
         self.closed: list[str] = []
         self.ended = threading.Event()
         self.channel = Channel(ours, LIMIT, self.collect, self.receive, self.close, lambda: False)
@@ -58,8 +59,8 @@ class Client:
 
     def receive(self, messages: list[Any]) -> None:
         self.received += messages
-        for _ in messages:
-            self.came.put(None)
+        with contextlib.suppress(RuntimeError):  # it is free already
+            self.came.release()
 
     def close(self, reason: str) -> None:
         self.closed.append(reason)
@@ -76,11 +77,7 @@ class Client:
             return len(self.received) >= count
 
         def otherwise(timeout: float | None) -> bool:
-            try:
-                self.came.get(timeout=timeout)
-            except Empty:
-                return False
-            return done()
+            return self.came.acquire(timeout=-1 if timeout is None else timeout) and done()
 
         return self.channel.read_until(done, otherwise, timeout, soon)
 
@@ -132,7 +129,9 @@ def test_threads_read_for_themselves_or_through_one_another(client: Client) -> N
 
     def wait_until(message: list[int]) -> bool:
         while message not in client.received:
-            client.came.put(client.came.get(timeout=DEADLINE))
+            assert client.came.acquire(timeout=DEADLINE)
+            with contextlib.suppress(RuntimeError):
+                client.came.release()
         return True
 
     def answer() -> None:
@@ -269,17 +268,21 @@ def test_an_interrupt_leaves_no_half_message(client: Client) -> None:
         while not over.wait(0.0002):
             signal.raise_signal(signal.SIGINT)
 
+    def write_all() -> None:  # a function, for the sake of the loop: see asyncray.io.interrupts
+        nonlocal writing
+        writing = True
+        while client.posted:
+            client.channel.flush()
+        writing = False
+
     old = signal.signal(signal.SIGINT, handle)
-    nuisance = threading.Thread(target=interrupt)
+    nuisance = threading.Thread(target=interrupt, daemon=True)
     nuisance.start()
     while interrupted < 20:
         client.posted.extend((number, b"x" * 500) for number in range(written, written + 1000))
         while client.posted:
             try:
-                writing = True
-                while client.posted:
-                    client.channel.flush()
-                writing = False
+                write_all()
             except KeyboardInterrupt:
                 writing = False
                 interrupted += 1
