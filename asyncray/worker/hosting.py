@@ -149,7 +149,10 @@ class ActorHost:
         try:
             args, kwargs = runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            reply, keep = runner.succeeded(invocation, result)
+            if invocation.context.cancelled:  # it could only run to its end, but whoever cancelled it wants no result
+                reply = runner.cancelled(invocation.id, invocation.microseconds())
+            else:
+                reply, keep = runner.succeeded(invocation, result)
         except SystemExit:
             if self.ending is None:
                 raise
