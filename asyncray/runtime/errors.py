@@ -191,7 +191,9 @@ def _format(exc: BaseException, skip_frames: int) -> str:
         trace = trace.tb_next if trace is not None else None
     try:
         told = traceback.TracebackException(type(exc), exc, trace)
-        if issubclass(type(exc), TaskError):  # a get has raised it: how, is no news, and may be told a thousand times
+        # A get has raised it: how, is no news, and may be told a thousand times. Only what is asyncray's own failure is
+        # told whole.
+        if issubclass(type(exc), AsyncrayError) and not issubclass(type(exc), AsyncraySystemError):
             told.stack = traceback.StackSummary.from_list(
                 [frame for frame in told.stack if not frame.filename.startswith(_PACKAGE)]
             )
