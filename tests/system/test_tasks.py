@@ -444,8 +444,8 @@ def test_tasks_that_read_what_is_there_need_no_more_workers() -> None:
         return os.getpid()
 
     refs = [ray.put(1), ray.put(np.zeros(100_000))]
-    for function in (read, read_in_a_loop):
-        assert len(set(get([function.remote(refs) for _ in range(50)]))) == 1
+    pids = get([function.remote(refs) for function in (read, read_in_a_loop) for _ in range(200)])
+    assert len(set(pids)) <= 2  # one, and another if that is slow to start; each wait that is none would start one more
 
 
 @pytest.mark.usefixtures("one_cpu")
