@@ -421,7 +421,16 @@ def combined_class(cause_class: type[BaseException]) -> type[TaskError] | None:
     name = f"RayTaskError({cause_class.__name__})"  # Ray's name: users match it
     try:
         made = new_class(name, (TaskError, cause_class), exec_body=lambda ns: ns.update(__module__=__name__))
-    except Exception:  # final by its metaclass or its __init_subclass__, or laid out in memory in a way of its own
+    except Exception as error:  # final by its metaclass or __init_subclass__, or laid out in memory in a way of its own
+        import logging  # start-up cost: few classes are such
+
+        logging.getLogger("asyncray").warning(
+            "%s does not let itself be combined with RayTaskError (%s), so `except` of it catches nothing here. "
+            "This exception is raised as RayTaskError only. You can use `ray_task_error.cause` to access the user "
+            "exception.",  # the last two sentences are Ray's: users match them
+            cause_class.__qualname__,
+            error,
+        )
         return None
     return cast("type[TaskError]", made)
 

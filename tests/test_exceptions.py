@@ -330,6 +330,24 @@ class Refusing(Exception):
         raise RuntimeError("do not subclass")
 
 
+def test_a_class_that_cannot_be_combined_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Lonely(Exception):
+        def __init_subclass__(cls) -> None:
+            raise TypeError("stays alone")
+
+    for _ in range(2):
+        error = TaskError("f", "text", Lonely("x")).as_instanceof_cause()
+        assert type(error) is TaskError
+        assert isinstance(error.cause, Lonely)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("asyncray", "WARNING")
+    assert "Lonely does not let itself be combined with RayTaskError (stays alone)" in record.getMessage()
+    assert "You can use `ray_task_error.cause`" in record.getMessage()
+    for cause in (KeyboardInterrupt(), BaseExceptionGroup("two", [SystemExit()])):  # these are not meant to be
+        assert type(TaskError("f", "text", cause).as_instanceof_cause()) is TaskError
+    assert len(caplog.records) == 1
+
+
 class OddGetattribute(Exception):
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(f"no {name}")

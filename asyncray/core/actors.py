@@ -19,7 +19,7 @@ and has no handle is not in the table.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncray.core.records import Actor, Client, Fault, Task
@@ -37,11 +37,18 @@ class Actors:
 
     Args:
         finish: ends a call with a value: ``finish(call, kind, payload)``.
+        abandon: cancels those of the tasks that nobody wants but a process which is gone.
     """
 
-    def __init__(self, scheduler: Scheduler, finish: Callable[[Task, int, Any], None]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        finish: Callable[[Task, int, Any], None],
+        abandon: Callable[[Sequence[Task]], None],
+    ) -> None:
         self._scheduler = scheduler
         self._finish = finish
+        self._abandon = abandon
         self.table: dict[bytes, Actor] = {}
         self.names: dict[tuple[str, str], Actor] = {}
         self._causes: dict[bytes, Fault] = {}
@@ -198,9 +205,11 @@ class Actors:
     def kill(self, actor: Actor, fault: Fault, why: str) -> None:
         """An end at once."""
         worker = actor.worker
+        submitted = self._submitted(actor)
         self.die(actor, fault)
         if worker is not None:
             self._scheduler.pool.kill(worker, why, self._scheduler.now)
+        self._abandon(submitted)
 
     def die(self, actor: Actor, fault: Fault) -> None:
         """For good: every call, now and later, fails with the fault."""
@@ -230,6 +239,11 @@ class Actors:
         actor.worker = actor.lease = None
 
     @staticmethod
+    def _submitted(actor: Actor) -> list[Task]:
+        """What the calls that run have submitted: their books are closed before it is cancelled."""
+        return [child for call in actor.inflight.values() for child in (call.children or {}).values()]
+
+    @staticmethod
     def _take_posted(actor: Actor) -> list[Task]:
         calls = [*actor.inflight.values(), *(call for call in actor.mailbox if call.state != OVER)]
         actor.inflight.clear()
@@ -254,10 +268,15 @@ class Actors:
         """The actor's process ended and nobody had asked for it: a restart if one is left."""
         if actor.state == DEAD:
             return
+        submitted = self._submitted(actor)
         wanted = actor.detached or actor.pending or not actor.unreferenced
-        if not actor.restarts or not wanted:
+        if actor.restarts and wanted:
+            self._restart(actor, message)
+        else:
             self.die(actor, actor.fault("ActorDiedError", message))
-            return
+        self._abandon(submitted)
+
+    def _restart(self, actor: Actor, message: str) -> None:
         if actor.restarts > 0:
             actor.restarts -= 1
         actor.restarted += 1

@@ -41,7 +41,7 @@ class Work:
         self._store = store
         self.objects = objects
         self.scheduler = scheduler
-        self.actors = Actors(scheduler, self.finish)
+        self.actors = Actors(scheduler, self.finish, self._abandon)
         self.tasks: dict[bytes, Task] = {}
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
         self._in_loop = False
@@ -410,9 +410,7 @@ class Work:
         for task in reversed(unstarted):
             self._again(task)
         for task in started:
-            for child in list((task.children or {}).values()):
-                if not any(entry.borrowers or entry.uses for entry in child.returns):
-                    self.cancel(child.id, False, True)
+            self._abandon(list((task.children or {}).values()))
             if task.retries and not task.cancelled:
                 task.retries -= task.retries > 0
                 self._again(task)
@@ -420,6 +418,12 @@ class Work:
                 self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
             else:
                 self._crashed(task, how)
+
+    def _abandon(self, submitted: Sequence[Task]) -> None:
+        """The process is gone that has submitted these: what nobody else wants is cancelled."""
+        for child in submitted:
+            if not any(entry.borrowers or entry.uses for entry in child.returns):
+                self.cancel(child.id, False, True)
 
     def _again(self, task: Task) -> None:
         if task.cancelled:

@@ -144,15 +144,15 @@ class Access:
         self, objects: Sequence[LocalObject], enough: int, fails_fast: bool, timeout: float | None
     ) -> bool:
         """Waits until ``enough`` of the objects are there (or one failed). False if the time is over first."""
-        if self._subscribe(objects) and timeout == 0:  # what the daemon has comes ahead of its answer to this
-            self.wait_in_thread((self._ping(),), 1, False, None)
+        task = running_task()
+        if self._subscribe(objects) and _asks_first(task, timeout):
+            self._hear_in_thread()
         waiter = ThreadWaiter(enough, fails_fast)
         if not self._waiters.register(waiter, objects):
             return True
         if timeout == 0:
             self._waiters.withdraw(waiter, objects)
             return False
-        task = running_task()
         was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
@@ -160,6 +160,16 @@ class Access:
         finally:
             self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
+
+    def _hear_in_thread(self) -> None:
+        """What the daemon has of what was asked for comes ahead of its answer to this."""
+        answer = (self._ping(),)
+        waiter = ThreadWaiter(1, False)
+        if self._waiters.register(waiter, answer):
+            try:
+                self.await_in_thread(waiter, None)
+            finally:
+                self._waiters.withdraw(waiter, answer)
 
     def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
@@ -209,16 +219,16 @@ class Access:
         """
         import asyncio  # start-up cost: whoever awaits has it
 
-        if self._subscribe(objects) and timeout == 0:
-            await self.wait_in_loop((self._ping(),), 1, False)
         loop = asyncio.get_running_loop()
+        task = running_task()
+        if self._subscribe(objects) and _asks_first(task, timeout):
+            await self._hear_in_loop(loop)
         waiter = LoopWaiter(enough, fails_fast, loop)
         if not self._waiters.register(waiter, objects):
             return True
         if timeout == 0:
             self._waiters.withdraw(waiter, objects)
             return False
-        task = running_task()
         was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
@@ -230,6 +240,17 @@ class Access:
         finally:
             self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
+
+    async def _hear_in_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The same for coroutines as ``_hear_in_thread``."""
+        answer = (self._ping(),)
+        waiter = LoopWaiter(1, False, loop)
+        if self._waiters.register(waiter, answer):
+            try:
+                self._flush_after_tick(loop)
+                await waiter.future
+            finally:
+                self._waiters.withdraw(waiter, answer)
 
     def add_callback(
         self, ref: ObjectRef[Any], function: Callable[[Any], object], context: contextvars.Context | None
@@ -330,6 +351,15 @@ class Access:
                         self._values.load(failed.kind, failed.payload, failed.pin)
                 break
         return [self.load(local) for local in objects]
+
+
+def _asks_first(task: TaskContext | None, timeout: float | None) -> bool:
+    """Whether to hear what the daemon has before one waits for the rest.
+
+    A task that waits lends its CPU, and another worker is started to use it. That is not for values which are there
+    and only have to be told: a thousand tasks that read the same refs would start a dozen workers for each CPU.
+    """
+    return timeout == 0 or (task is not None and task.blocks)
 
 
 def _timed_out(objects: Sequence[LocalObject], seconds: float | None) -> GetTimeoutError:

@@ -204,7 +204,9 @@ def _format(exc: BaseException, skip_frames: int) -> str:
         trace = trace.tb_next if trace is not None else None
     try:
         told = traceback.TracebackException(type(exc), exc, trace)
-        if issubclass(type(exc), TaskError):  # a get has raised it: how, is no news, and may be told a thousand times
+        # A get has raised it: how, is no news, and may be told a thousand times. Only what is asyncray's own failure is
+        # told whole.
+        if issubclass(type(exc), AsyncrayError) and not issubclass(type(exc), AsyncraySystemError):
             told.stack = _without_our_frames(told.stack)
         return "".join(told.format(chain=not _chain_is_told(exc)))
     except Exception:  # __notes__, __getattr__ and the like of the user's class

@@ -156,7 +156,8 @@ class Submitter:
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[Packed, object]:
         task = running_task()
-        parent = None if task is None else task.id
+        # What a task submits once it knows that it is cancelled is its way to clean up, and not cancelled with it.
+        parent = None if task is None or task.cancelled else task.id
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
         value, dependencies = pack(args, kwargs, name, self._references)

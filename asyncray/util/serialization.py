@@ -8,7 +8,6 @@ from typing import Any, TextIO, TypeVar
 
 from asyncray.runtime import serialization
 from asyncray.runtime.culprits import find_culprits
-from asyncray.runtime.runtime import require
 
 T = TypeVar("T")
 
@@ -18,9 +17,9 @@ _LINE = "=" * 80
 def register_serializer(cls: type[T], *, serializer: Callable[[T], Any], deserializer: Callable[[Any], Any]) -> None:
     """Pickles instances of a class in a way of your own: in arguments, results, ``put``, errors, however deep inside.
 
-    It is for the process that calls it, and ends with its session. Others unpickle what comes from here without knowing
-    of it, for each value carries its deserializer; but what a *task* returns is pickled by a worker, so register there,
-    too.
+    It is for the process that calls it, from before its session on if need be, and ends with that. Others unpickle what
+    comes from here without knowing of it, for each value carries its deserializer; but what a *task* returns is pickled
+    by a worker, so register there, too.
 
     Args:
         cls: instances of exactly this class, not of subclasses. What Python's pickler knows by itself (``dict``,
@@ -43,7 +42,6 @@ def register_serializer(cls: type[T], *, serializer: Callable[[T], Any], deseria
     functions: tuple[object, ...] = serializer, deserializer
     if not all(map(callable, functions)):
         raise TypeError("The serializer and the deserializer must be functions.")
-    require()
     serialization.register(cls, serializer, deserializer)
 
 

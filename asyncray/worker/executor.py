@@ -135,10 +135,13 @@ class Executor:
     def _interrupt(self, task_id: bytes) -> None:
         running = self._running
         if running is not None and running.id == task_id and task_id in self._stops:
+            thread = self._main_thread.ident
+            assert thread is not None
+            # Threads switch after calls and at jumps, so the task makes no step between these two: were it to submit
+            # something in between, that would not be cancelled with it.
             running.context.cancelled = True
-            assert self._main_thread.ident is not None
             # A real signal, so that a system call that the task waits in ends.
-            signal.pthread_kill(self._main_thread.ident, signal.SIGINT)
+            signal.pthread_kill(thread, signal.SIGINT)
 
     def _run_nested(self, message: Message) -> None:
         with self._nesting:

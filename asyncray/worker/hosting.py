@@ -57,6 +57,7 @@ class ActorHost:
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.surroundings.demand)
         self.restarted, self.name = bool(invocation.message[6]), invocation.message[7]
         self.running: dict[bytes, TaskContext] = {}
+        self._methods: dict[str, Callable[..., Any]] = {}
         self._stopping = b""
 
     def __repr__(self) -> str:
@@ -118,7 +119,9 @@ class ActorHost:
             return lambda function, /, *args, **kwargs: function(self.instance, *args, **kwargs)
         if name == "__ray_terminate__":
             return self.terminate
-        method: Callable[..., Any] = getattr(self.instance, name)
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = _bound(self.instance, name)
         return method
 
     def run(self, message: Message) -> None:
@@ -146,7 +149,10 @@ class ActorHost:
         try:
             args, kwargs = runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            reply, keep = runner.succeeded(invocation, result)
+            if invocation.context.cancelled:  # it could only run to its end, but whoever cancelled it wants no result
+                reply = runner.cancelled(invocation.id, invocation.microseconds())
+            else:
+                reply, keep = runner.succeeded(invocation, result)
         except SystemExit:
             if self.ending is None:
                 raise
@@ -253,3 +259,14 @@ class ThreadedHost(ActorHost):
         if self._pool is not None:
             self._pool.shutdown(wait=not self.silent)
         return super().shut_down()
+
+
+def _bound(instance: Any, name: str) -> Callable[..., Any]:
+    """A method as its class has it: handles know it from there. An attribute of that name hides it in ``self`` only."""
+    cls = type(instance)
+    for base in cls.__mro__:
+        if name in vars(base):
+            attribute = vars(base)[name]
+            bind = getattr(type(attribute), "__get__", None)
+            return attribute if bind is None else bind(attribute, instance, cls)  # type: ignore[no-any-return]
+    return getattr(instance, name)  # type: ignore[no-any-return]  # its class is not the one that was asked for

@@ -70,7 +70,7 @@ class NestedTask:
     def stop(self) -> None:
         """Cancels the task, from another thread."""
         if not self._stopped:
-            self._stopped = self.invocation.context.cancelled = True
+            self._stopped = True
             self.interrupt()
 
     def interrupt(self) -> None:
@@ -80,7 +80,9 @@ class NestedTask:
                 return
             thread = ctypes.c_ulong(self._working)
             # Threads switch after calls and at jumps. There is none between the question and the call, so the thread
-            # is still where it was asked to be, and the exception is raised before its next instruction.
+            # is still where it was asked to be, and the exception is raised before its next instruction. Nor does it
+            # submit anything in between, which would not be cancelled with it.
+            self.invocation.context.cancelled = True
             if self._shielded:
                 self._put_off = True
             else:

@@ -113,6 +113,27 @@ def test_a_call_can_be_cancelled_wherever_it_waits(where: str) -> None:
     world.end()
 
 
+@pytest.mark.parametrize("restarts", [0, 1])
+@pytest.mark.parametrize("how", ["crash", "kill"])
+def test_what_a_broken_off_call_has_submitted_and_nobody_else_wants_is_cancelled(how: str, restarts: int) -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=restarts)
+    call = driver.call(handle, steps=(("spawn", Recipe(extra=("R", 1))), ("get", 0)))
+    world.deliver()
+    while len(world.machine.work.tasks) < 2 + (restarts > 0):
+        host(world, handle).step()
+        world.deliver()
+    if how == "crash":
+        crash(world, handle)
+    else:
+        driver.send((KILL, handle[:TASK_SIZE], True))
+        world.deliver()
+    assert driver.error(call) == ("ActorUnavailableError" if restarts and how == "crash" else "ActorDiedError")
+    left = [task for task in world.machine.work.tasks.values() if not task.constructs]
+    assert not left, left
+
+
 # Construction ---------------------------------------------------------------------------------------------------------
 
 

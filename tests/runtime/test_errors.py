@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncray import exceptions
-from asyncray.exceptions import ActorDiedError, AsyncrayError, AsyncraySystemError, TaskError, UnserializableException
+from asyncray.exceptions import (
+    ActorDiedError,
+    AsyncrayError,
+    AsyncraySystemError,
+    GetTimeoutError,
+    TaskError,
+    UnserializableException,
+)
+from asyncray.runtime import errors
 from asyncray.runtime.errors import dump_task_error, load_task_error, system_error, task_error_text
 
 
@@ -119,6 +127,24 @@ def test_the_error_that_get_raises() -> None:
     assert head == "asyncray::f() (pid=7, ip=10.0.0.1, repr=<A>)"
     assert first.endswith("in user_code")
     assert last == "ValueError: bad"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(ActorDiedError, False), (GetTimeoutError, False), (AsyncraySystemError, True), (OSError, True)]
+)
+def test_frames_of_asyncray_are_told_of_its_own_failures_only(kind: type[Exception], told: bool) -> None:
+    names: dict[str, Any] = {"kind": kind}
+    exec(compile("def get(): raise kind('why')", errors.__file__, "exec"), names)  # as a get inside the user's code
+
+    def user_code() -> None:
+        names["get"]()
+
+    try:
+        user_code()
+    except Exception as error:
+        text = str(load_task_error(dump(error), pickle.loads))
+    assert "in user_code" in text
+    assert (errors.__file__ in text) == told
 
 
 def test_an_error_of_the_worker_itself_shows_no_frames() -> None:

@@ -106,6 +106,24 @@ def test_methods_may_have_any_names() -> None:
     assert [getattr(Named, name)() for name in names] == names
 
 
+def test_an_attribute_with_the_name_of_a_method_hides_it_from_self_only() -> None:
+    class Job:
+        def __init__(self) -> None:
+            vars(self)["done"] = False  # as self.done = False, in words that mypy takes
+
+        def done(self) -> None:
+            vars(self)["done"] = True
+
+        def is_done(self) -> Any:
+            return self.done
+
+    for options in ({}, {"max_concurrency": 2}):
+        job = ray.remote(Job).options(**options).remote()
+        assert ray.get(job.is_done.remote()) is False
+        ray.get(job.done.remote())
+        assert ray.get(job.is_done.remote()) is True
+
+
 def test_a_class_may_be_defined_again_and_inherit() -> None:
     class Base:
         def __init__(self) -> None:

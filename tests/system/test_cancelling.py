@@ -339,6 +339,41 @@ def test_in_finalizers_an_interrupt_is_kept(bell: Bell) -> None:
     assert_works()
 
 
+def test_a_cancelled_task_may_call_others_to_clean_up(bell: Bell) -> None:
+    @ray.remote
+    def cleans(bell: Bell) -> None:
+        child = never.remote()
+        try:
+            bell.wait("runs")
+        finally:
+            bell.ring(f"cleaned {ray.get(one.remote())}")
+            ray.get(child)
+
+    @ray.remote
+    def beside(bell: Bell) -> None:  # one that waits: on a thread of its process
+        ray.get(cleans.remote(bell))
+
+    class Async:
+        async def cleans(self, bell: Bell) -> None:
+            child = never.remote()
+            try:
+                bell.ring("runs")
+                await asyncio.Event().wait()
+            finally:
+                bell.ring(f"cleaned {await one.remote()}")
+                await child
+
+    actor: Any = ray.remote(Async).remote()
+    for call in (cleans, beside, actor.cleans):
+        ref = call.remote(bell)
+        assert bell.heard() == "runs"
+        ray.cancel(ref)
+        assert bell.heard() == "cleaned 1"
+        with pytest.raises(TaskCancelledError):
+            ray.get(ref, timeout=DEADLINE)
+    assert_works()
+
+
 def test_by_force(bell: Bell) -> None:
     @ray.remote(max_retries=5)
     def stubborn(bell: Bell) -> None:

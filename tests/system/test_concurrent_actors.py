@@ -318,11 +318,18 @@ def test_cancelling_reaches_what_the_call_submitted() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_cancelling_plain_calls(threads: int) -> None:
     class Polls:
+        def __init__(self) -> None:
+            self.stopped: list[int] = []
+
         def poll(self, gate: Any) -> str:
             ray.get(gate.wait.remote())
             while not ray.get_runtime_context().is_canceled():
                 time.sleep(0.001)
+            self.stopped.append(1)
             return "stopped"
+
+        def count(self) -> int:
+            return len(self.stopped)
 
         def quick(self, number: int) -> int:
             return number
@@ -337,7 +344,10 @@ def test_cancelling_plain_calls(threads: int) -> None:
         ray.get(queued[1])
     for ref in running:
         ray.cancel(ref)
-    assert ray.get(running) == ["stopped"] * threads
+    for ref in running:
+        with pytest.raises(TaskCancelledError, match="was cancelled"):
+            ray.get(ref)
+    assert ray.get(polls.count.remote()) == threads
     assert ray.get([queued[0], *queued[2:]]) == [0, 2, 3, 4]
 
 

@@ -161,6 +161,14 @@ def test_it_ends_with_the_session() -> None:
         ray.put([lambda: 1, Box(1)])  # which cloudpickle pickles
 
 
+def test_it_may_be_registered_before_the_session_begins() -> None:
+    ray.shutdown()
+    register()
+    assert not ray.is_initialized()
+    ray.init(num_cpus=1)
+    assert through_a_put(Box(1)) == Box(1)
+
+
 def test_only_classes_and_functions() -> None:
     with pytest.raises(TypeError, match="takes a class, not Box"):
         ray.util.register_serializer(Box(1), serializer=str, deserializer=str)

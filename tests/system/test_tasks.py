@@ -429,6 +429,26 @@ def test_waiting_lends_the_cpu_and_a_value_that_is_there_does_not(bell: Bell) ->
 
 
 @pytest.mark.usefixtures("one_cpu")
+def test_tasks_that_read_what_is_there_need_no_more_workers() -> None:
+    @ray.remote
+    def read(refs: list[Any]) -> int:
+        assert len(ray.get(refs)) == len(refs)
+        return os.getpid()
+
+    @ray.remote
+    def read_in_a_loop(refs: list[Any]) -> int:
+        async def main() -> None:
+            assert len(await asyncray.get(refs)) == len(refs)
+
+        asyncio.run(main())
+        return os.getpid()
+
+    refs = [ray.put(1), ray.put(np.zeros(100_000))]
+    pids = get([function.remote(refs) for function in (read, read_in_a_loop) for _ in range(200)])
+    assert len(set(pids)) <= 2  # one, and another if that is slow to start; each wait that is none would start one more
+
+
+@pytest.mark.usefixtures("one_cpu")
 def test_a_nested_task_may_exit_without_the_others() -> None:
     @ray.remote(max_retries=0)
     def leave() -> None:
