@@ -58,6 +58,7 @@ class ActorHost:
         self.restarted, self.name = bool(invocation.message[6]), invocation.message[7]
         self.running: dict[bytes, TaskContext] = {}
         self._stopping = b""
+        self._methods: dict[str, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.description} running={len(self.running)}>"
@@ -118,7 +119,9 @@ class ActorHost:
             return lambda function, /, *args, **kwargs: function(self.instance, *args, **kwargs)
         if name == "__ray_terminate__":
             return self.terminate
-        method: Callable[..., Any] = getattr(self.instance, name)
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = _bound(self.instance, name)
         return method
 
     def run(self, message: Message) -> None:
@@ -197,6 +200,16 @@ class ActorHost:
             except BaseException:  # the user's; promised to be swallowed
                 pass
         return None
+
+
+def _bound(instance: Any, name: str) -> Any:
+    """A method of the class, as the handle knows it: ``self.value = 0`` does not hide ``def value(self)``."""
+    cls = type(instance)
+    for base in cls.__mro__:
+        if name in vars(base):
+            member = vars(base)[name]
+            return member.__get__(instance, cls) if hasattr(member, "__get__") else member
+    return getattr(instance, name)  # made when it is asked for
 
 
 class ThreadedHost(ActorHost):
