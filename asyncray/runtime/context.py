@@ -49,7 +49,7 @@ class Workplace(Protocol):
 class TaskContext:
     """The running task, as the code in it may ask."""
 
-    __slots__ = ("blocks", "cancelled", "function_name", "id", "name", "over", "shield")
+    __slots__ = ("blocks", "cancelled", "function_name", "id", "name", "over", "shield", "told")
 
     def __init__(self, task_id: bytes, name: str, function_name: str, blocks: bool) -> None:
         self.id = task_id
@@ -57,6 +57,7 @@ class TaskContext:
         self.function_name = function_name
         self.blocks = blocks  # to wait in it holds resources that others may use meanwhile
         self.cancelled = False
+        self.told = False  # its code knows that: what it submits from now on is how it cleans up, and not cancelled
         self.over = False
         self.shield: AbstractContextManager[None] | None = None  # inside it the thread is not interrupted
 

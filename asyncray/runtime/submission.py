@@ -156,7 +156,7 @@ class Submitter:
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[Packed, object]:
         task = running_task()
-        parent = None if task is None else task.id
+        parent = None if task is None or task.told else task.id
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
         value, dependencies = pack(args, kwargs, name, self._references)

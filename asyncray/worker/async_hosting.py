@@ -101,7 +101,7 @@ class AsyncHost(ActorHost):
             result = self.method(invocation.definition)(*args, **kwargs)
             if isinstance(result, Coroutine):
                 result = await result
-            reply, keep = runner.succeeded(invocation, result)
+            reply, keep = self.returned(invocation, result)
         except asyncio.CancelledError:
             reply = runner.cancelled(invocation.id, invocation.microseconds())
         except SystemExit as error:
@@ -139,7 +139,7 @@ class AsyncHost(ActorHost):
         if task is not None:
             task.cancel()
             if context is not None:
-                context.cancelled = True
+                context.cancelled = context.told = True
             else:  # a task that is cancelled before its first step makes none
                 self.process.runner.discard(self._unstarted.pop(task_id))
                 self._over(task_id, self.process.runner.cancelled(task_id), None)

@@ -157,6 +157,7 @@ class Executor:
         if running is None or running.id not in self._stops:
             return
         self._stops.discard(running.id)
+        running.context.told = True
         raise KeyboardInterrupt
 
     def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
@@ -165,6 +166,7 @@ class Executor:
             self._report_unraisable(unraisable)
         elif threading.current_thread() is self._main_thread and self._running is not None:
             self._stops.add(self._running.id)
+            self._running.context.told = False
             self._interrupt_later(self._running.id)
         else:
             for nested in list(self._nested.values()):

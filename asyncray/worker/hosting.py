@@ -130,7 +130,7 @@ class ActorHost:
             return
         invocation = self.begin(message)
         if invocation.id == self._stopping:  # the call was cancelled after it had left the inbox
-            invocation.context.cancelled = True
+            invocation.context.cancelled = invocation.context.told = True
         enter_main(invocation.context)
         self.carry_out(invocation)
 
@@ -149,7 +149,7 @@ class ActorHost:
         try:
             args, kwargs = runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            reply, keep = runner.succeeded(invocation, result)
+            reply, keep = self.returned(invocation, result)
         except SystemExit:
             if self.ending is None:
                 raise
@@ -160,12 +160,19 @@ class ActorHost:
         if reply is not None and not self.silent:
             self.process.post(reply, keep)
 
+    def returned(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
+        """The reply for what a method has returned. Of one that was cancelled, that is no result: it ended early."""
+        runner = self.process.runner
+        if invocation.context.cancelled:
+            return runner.cancelled(invocation.id, invocation.microseconds()), None
+        return runner.succeeded(invocation, result)
+
     def stop(self, task_id: bytes) -> bool:
         """A call is cancelled (in the io thread). True if that is settled; a running one can only ask."""
         self._stopping = task_id
         context = self.running.get(task_id)
         if context is not None:
-            context.cancelled = True
+            context.cancelled = context.told = True  # it may ask
         return context is not None
 
     # The end ----------------------------------------------------------------------------------------------------------

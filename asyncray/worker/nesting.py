@@ -84,6 +84,7 @@ class NestedTask:
             if self._shielded:
                 self._put_off = True
             else:
+                self.invocation.context.told = True
                 _raise_in_thread(thread, _EXCEPTION)
             waiter = self.waiter
         if waiter is not None:
@@ -103,4 +104,5 @@ class NestedTask:
             self._shielded = False
             if self._put_off:
                 self._put_off = False
+                self.invocation.context.told = True
                 raise KeyboardInterrupt
