@@ -128,6 +128,9 @@ class ActorClass(Generic[C]):
             raise AttributeError(name)  # while it is being unpickled
         return getattr(self._asyncray_blueprint.source.target, name)
 
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *dir(self._asyncray_blueprint.source.target)]
+
     def options(self, **options: object) -> ActorClass[C]:
         """The same class with other options for its actors; what is not named is kept.
 

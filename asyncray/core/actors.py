@@ -281,10 +281,11 @@ class Actors:
             actor.restarts -= 1
         actor.restarted += 1
         self._leave_worker(actor)
+        # Only an ALIVE one was sent calls. Those that were made before that wait on, in their order.
+        calls = self._take_posted(actor) if actor.state == ALIVE else []
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
         self._scheduler.enqueue(actor.task)
-        calls = self._take_posted(actor)
         for call in calls:
             call.worker = call.lease = None
             call.state = QUEUED

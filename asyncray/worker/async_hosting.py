@@ -101,7 +101,7 @@ class AsyncHost(ActorHost):
             result = self.method(invocation.definition)(*args, **kwargs)
             if isinstance(result, Coroutine):
                 result = await result
-            reply, keep = runner.succeeded(invocation, result)
+            reply, keep = self.returned(invocation, result)
         except asyncio.CancelledError:
             reply = runner.cancelled(invocation.id, invocation.microseconds())
         except SystemExit as error:

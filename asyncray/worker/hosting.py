@@ -57,8 +57,8 @@ class ActorHost:
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.surroundings.demand)
         self.restarted, self.name = bool(invocation.message[6]), invocation.message[7]
         self.running: dict[bytes, TaskContext] = {}
-        self._methods: dict[str, Callable[..., Any]] = {}
         self._stopping = b""
+        self._methods: dict[str, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.description} running={len(self.running)}>"
@@ -149,10 +149,7 @@ class ActorHost:
         try:
             args, kwargs = runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            if invocation.context.cancelled:  # it could only run to its end, but whoever cancelled it wants no result
-                reply = runner.cancelled(invocation.id, invocation.microseconds())
-            else:
-                reply, keep = runner.succeeded(invocation, result)
+            reply, keep = self.returned(invocation, result)
         except SystemExit:
             if self.ending is None:
                 raise
@@ -163,12 +160,19 @@ class ActorHost:
         if reply is not None and not self.silent:
             self.process.post(reply, keep)
 
+    def returned(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
+        """The reply for what a method has returned. Of one that was cancelled, that is no result: it ended early."""
+        runner = self.process.runner
+        if invocation.context.cancelled:
+            return runner.cancelled(invocation.id, invocation.microseconds()), None
+        return runner.succeeded(invocation, result)
+
     def stop(self, task_id: bytes) -> bool:
         """A call is cancelled (in the io thread). True if that is settled; a running one can only ask."""
         self._stopping = task_id
         context = self.running.get(task_id)
         if context is not None:
-            context.cancelled = True
+            context.cancelled = True  # it may ask
         return context is not None
 
     # The end ----------------------------------------------------------------------------------------------------------
@@ -203,6 +207,16 @@ class ActorHost:
             except BaseException:  # the user's; promised to be swallowed
                 pass
         return None
+
+
+def _bound(instance: Any, name: str) -> Any:
+    """A method of the class, as the handle knows it: ``self.value = 0`` does not hide ``def value(self)``."""
+    cls = type(instance)
+    for base in cls.__mro__:
+        if name in vars(base):
+            member = vars(base)[name]
+            return member.__get__(instance, cls) if hasattr(member, "__get__") else member
+    return getattr(instance, name)  # made when it is asked for
 
 
 class ThreadedHost(ActorHost):
@@ -259,14 +273,3 @@ class ThreadedHost(ActorHost):
         if self._pool is not None:
             self._pool.shutdown(wait=not self.silent)
         return super().shut_down()
-
-
-def _bound(instance: Any, name: str) -> Callable[..., Any]:
-    """A method as its class has it: handles know it from there. An attribute of that name hides it in ``self`` only."""
-    cls = type(instance)
-    for base in cls.__mro__:
-        if name in vars(base):
-            attribute = vars(base)[name]
-            bind = getattr(type(attribute), "__get__", None)
-            return attribute if bind is None else bind(attribute, instance, cls)  # type: ignore[no-any-return]
-    return getattr(instance, name)  # type: ignore[no-any-return]  # its class is not the one that was asked for

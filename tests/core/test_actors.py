@@ -286,6 +286,23 @@ def test_calls_while_it_restarts_fail_unless_they_may_be_retried() -> None:
     assert patient in driver.values
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_calls_before_the_constructor_is_done_survive_its_crash_and_use_no_retry(retries: int) -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = driver.create(restarts=2)
+    calls = [driver.call(handle, retries=retries) for _ in range(3)]
+    for _ in range(2):
+        world.deliver()
+        assert state(world, handle) == STARTING
+        crash(world, handle)
+    assert {world.machine.work.tasks[call[:TASK_SIZE]].retries for call in calls} == {retries}
+    world.settle()
+    assert set(calls) <= driver.values.keys()
+    driver.lose(handle)
+    world.end()
+
+
 def test_a_call_that_waited_for_its_argument_survives_the_restart() -> None:
     world = World(CPU=2)
     driver = world.driver()

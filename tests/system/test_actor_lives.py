@@ -568,8 +568,8 @@ def test_a_crash_in_the_constructor() -> None:
 
     gate = Gate.remote()
     for restarts in (0, 1):
-        made: Any = ray.remote(max_restarts=restarts, max_task_retries=-1)(Crash).remote(gate)
-        ref = made.m.remote()
+        made: Any = ray.remote(max_restarts=restarts)(Crash).remote(gate)
+        ref = made.m.remote()  # sent to no process yet, so it is not tried again, and needs no max_task_retries
         ray.get(gate.open.remote())
         if restarts:
             assert ray.get(ref) == "made at last"

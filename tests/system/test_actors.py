@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import pickle
 import threading
@@ -93,6 +94,7 @@ def test_the_class_stays_usable_through_its_name() -> None:
     assert (Log.kept, Log.twice(4)) == ("a class attribute", 8)
     local = Log.plain(1)
     assert local.add(2) == 2
+    assert {"kept", "add", "twice", "plain", "remote", "options"} <= set(dir(Log))
     log = Log.remote()
     assert ray.get(log.twice.remote(5)) == 10
     assert ray.get(log.plain.remote(7)).all() == [7]
@@ -106,22 +108,32 @@ def test_methods_may_have_any_names() -> None:
     assert [getattr(Named, name)() for name in names] == names
 
 
-def test_an_attribute_with_the_name_of_a_method_hides_it_from_self_only() -> None:
-    class Job:
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+def test_attributes_of_the_instance_do_not_hide_methods(kind: str) -> None:
+    class Account:
         def __init__(self) -> None:
-            vars(self)["done"] = False  # as self.done = False, in words that mypy takes
+            vars(self).update(balance=5, currency="none", kind=3)
 
-        def done(self) -> None:
-            vars(self)["done"] = True
+        def balance(self) -> Any:
+            return self.balance
 
-        def is_done(self) -> Any:
-            return self.done
+        @staticmethod
+        def currency() -> str:
+            return "pounds"
 
-    for options in ({}, {"max_concurrency": 2}):
-        job = ray.remote(Job).options(**options).remote()
-        assert ray.get(job.is_done.remote()) is False
-        ray.get(job.done.remote())
-        assert ray.get(job.is_done.remote()) is True
+        @classmethod
+        def kind(cls) -> str:
+            return cls.__name__
+
+        twice = functools.partialmethod(lambda self, factor: self.balance * factor, 2)
+
+    class AsyncAccount(Account):
+        async def nothing(self) -> None: ...
+
+    cls = AsyncAccount if kind == "async" else Account
+    account: Any = ray.remote(max_concurrency=2 if kind == "threaded" else None)(cls).remote()
+    calls = [account.balance, account.currency, account.kind, account.twice, account.balance]
+    assert ray.get([call.remote() for call in calls]) == [5, "pounds", cls.__name__, 10, 5]
 
 
 def test_a_class_may_be_defined_again_and_inherit() -> None:

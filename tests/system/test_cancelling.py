@@ -117,6 +117,16 @@ def in_a_loop(bell: Bell) -> None:
 
 
 @ray.remote
+def in_a_loop_that_cleans_up(bell: Bell) -> None:
+    try:
+        bell.ring("runs")
+        while True:
+            pass
+    finally:
+        bell.ring(f"cleaned up with the help of {ray.get(one.remote())}")
+
+
+@ray.remote
 def in_get(bell: Bell) -> None:
     bell.ring("runs")
     ray.get(never.remote())
@@ -210,6 +220,12 @@ def test_on_a_thread_beside_others(bell: Bell) -> None:
         ray.cancel(ref)
         assert_cancelled(ref)
     assert_works()
+    ref = below.remote(16, in_a_loop_that_cleans_up, bell)
+    assert bell.heard() == "runs"
+    ray.cancel(ref)
+    assert_cancelled(ref)
+    assert bell.heard() == "cleaned up with the help of 1"
+    assert_works()
     # One in a system call learns of it only when that is over. Nobody waits for that.
     ref = below.remote(16, in_a_call, bell)
     assert bell.heard() == "runs"
@@ -291,7 +307,7 @@ def test_a_task_may_clean_up_and_refuse(bell: Bell) -> None:
             bell.wait("runs")
         finally:
             cancelled = ray.get_runtime_context().is_canceled()
-            bell.wait(f"cleans {cancelled} {ray.get(ray.put(1))}")
+            bell.wait(f"cleans {cancelled} {ray.get(ray.put(1))} {ray.get(one.remote())}")
 
     @ray.remote
     def refuses(bell: Bell) -> str:
@@ -311,7 +327,7 @@ def test_a_task_may_clean_up_and_refuse(bell: Bell) -> None:
     cleaning = cleans.remote(bell)
     assert bell.heard() == "runs"
     ray.cancel(cleaning)
-    assert bell.heard() == "cleans True 1"
+    assert bell.heard() == "cleans True 1 1"
     ray.cancel(cleaning)
     bell.let_go()
     assert_cancelled(cleaning)

@@ -267,8 +267,7 @@ def test_cancelling_coroutines() -> None:
         with pytest.raises(ValueError, match=r"force=True is not supported for actor tasks\."):
             ray.cancel(ref, force=True)
         ray.cancel(ref)
-    assert ray.get(stubborn) == "anyway"
-    for ref in (gentle, queued[1], queued[2]):
+    for ref in (stubborn, gentle, queued[1], queued[2]):
         with pytest.raises(TaskCancelledError, match=f"{ref.task_id().hex()} was cancelled"):
             ray.get(ref)
     ray.get([queued[0], queued[3]])
@@ -344,11 +343,37 @@ def test_cancelling_plain_calls(threads: int) -> None:
         ray.get(queued[1])
     for ref in running:
         ray.cancel(ref)
-    for ref in running:
-        with pytest.raises(TaskCancelledError, match="was cancelled"):
+    for ref in running:  # what they return is for nobody
+        with pytest.raises(TaskCancelledError, match=f"{ref.task_id().hex()} was cancelled"):
             ray.get(ref)
     assert ray.get(polls.count.remote()) == threads
     assert ray.get([queued[0], *queued[2:]]) == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+def test_a_cancelled_call_may_call_others_to_clean_up(kind: str) -> None:
+    class Cleans:
+        def poll(self, gate: Any, log: Any) -> None:
+            gate.wait.remote()
+            while not ray.get_runtime_context().is_canceled():
+                time.sleep(0.001)
+            ray.get(log.add.remote("cleaned up"))
+
+    class CleansInLoop:
+        async def poll(self, gate: Any, log: Any) -> None:
+            try:
+                await gate.wait.remote()
+            finally:
+                await log.add.remote("cleaned up")
+
+    gate, log = Gate.remote(), Log.remote()
+    cls, threads = (CleansInLoop if kind == "async" else Cleans), (2 if kind == "threaded" else None)
+    ref = ray.remote(max_concurrency=threads)(cls).remote().poll.remote(gate, log)
+    ray.get(gate.crowd.remote(1))
+    ray.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        ray.get(ref)
+    assert ray.get(log.all.remote()) == ["cleaned up"]
 
 
 # Threaded actors ------------------------------------------------------------------------------------------------------
