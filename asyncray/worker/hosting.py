@@ -58,6 +58,7 @@ class ActorHost:
         self.restarted, self.name = bool(invocation.message[6]), invocation.message[7]
         self.running: dict[bytes, TaskContext] = {}
         self._stopping = b""
+        self._methods: dict[str, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.description} running={len(self.running)}>"
@@ -118,7 +119,9 @@ class ActorHost:
             return lambda function, /, *args, **kwargs: function(self.instance, *args, **kwargs)
         if name == "__ray_terminate__":
             return self.terminate
-        method: Callable[..., Any] = getattr(self.instance, name)
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = _bound(self.instance, name)
         return method
 
     def run(self, message: Message) -> None:
@@ -253,3 +256,12 @@ class ThreadedHost(ActorHost):
         if self._pool is not None:
             self._pool.shutdown(wait=not self.silent)
         return super().shut_down()
+
+
+def _bound(instance: Any, name: str) -> Any:
+    """A method of the instance, as its class has it: an attribute of the same name is the user's own business."""
+    for base in type(instance).__mro__:
+        if name in vars(base):
+            attribute = vars(base)[name]
+            return attribute.__get__(instance, type(instance)) if hasattr(attribute, "__get__") else attribute
+    return getattr(instance, name)

@@ -106,6 +106,40 @@ def test_methods_may_have_any_names() -> None:
     assert [getattr(Named, name)() for name in names] == names
 
 
+@pytest.mark.parametrize("concurrency", [None, 2])
+def test_a_call_runs_the_method_whatever_the_object_has_of_that_name(concurrency: int | None) -> None:
+    class Base:
+        def size(self) -> str:
+            return "inherited"
+
+        @classmethod
+        def of_class(cls) -> str:
+            return cls.__name__
+
+        @staticmethod
+        def static() -> str:
+            return "static"
+
+    class Shadowed(Base):
+        def __init__(self) -> None:
+            vars(self).update(dict.fromkeys(("size", "done", "of_class", "static", "awaited"), False))
+
+        def done(self) -> Any:
+            return vars(self)["done"]
+
+    class Asynchronous(Shadowed):
+        async def awaited(self) -> str:
+            return "awaited"
+
+    names = ("size", "done", "of_class", "static")
+    for cls in (Shadowed, Asynchronous):
+        a: Any = ray.remote(cls).options(max_concurrency=concurrency).remote()
+        for _ in range(2):
+            found = ray.get([getattr(a, name).remote() for name in names])
+            assert found == ["inherited", False, cls.__name__, "static"]
+    assert ray.get(a.awaited.remote()) == "awaited"
+
+
 def test_a_class_may_be_defined_again_and_inherit() -> None:
     class Base:
         def __init__(self) -> None:
