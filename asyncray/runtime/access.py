@@ -144,15 +144,15 @@ class Access:
         self, objects: Sequence[LocalObject], enough: int, fails_fast: bool, timeout: float | None
     ) -> bool:
         """Waits until ``enough`` of the objects are there (or one failed). False if the time is over first."""
-        if self._subscribe(objects) and timeout == 0:  # what the daemon has comes ahead of its answer to this
-            self.wait_in_thread((self._ping(),), 1, False, None)
+        task = running_task()
+        if self._subscribe(objects) and (timeout == 0 or _lends(task)):
+            self._see_what_is_there()
         waiter = ThreadWaiter(enough, fails_fast)
         if not self._waiters.register(waiter, objects):
             return True
         if timeout == 0:
             self._waiters.withdraw(waiter, objects)
             return False
-        task = running_task()
         was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
@@ -160,6 +160,20 @@ class Access:
         finally:
             self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
+
+    def _see_what_is_there(self) -> None:
+        """Waits for what the daemon has of what was just asked for: it comes ahead of the answer to this.
+
+        A task does not count as waiting meanwhile, for the answer comes at once: what is there costs it neither its CPU
+        nor the tasks that were sent ahead to it, and no more tasks run than there are CPUs.
+        """
+        answer = (self._ping(),)
+        waiter = ThreadWaiter(1, False)
+        if self._waiters.register(waiter, answer):
+            try:
+                self.await_in_thread(waiter, None)
+            finally:
+                self._waiters.withdraw(waiter, answer)
 
     def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
@@ -209,16 +223,16 @@ class Access:
         """
         import asyncio  # start-up cost: whoever awaits has it
 
-        if self._subscribe(objects) and timeout == 0:
-            await self.wait_in_loop((self._ping(),), 1, False)
+        task = running_task()
         loop = asyncio.get_running_loop()
+        if self._subscribe(objects) and (timeout == 0 or _lends(task)):
+            await self._see_in_loop(loop)
         waiter = LoopWaiter(enough, fails_fast, loop)
         if not self._waiters.register(waiter, objects):
             return True
         if timeout == 0:
             self._waiters.withdraw(waiter, objects)
             return False
-        task = running_task()
         was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
@@ -230,6 +244,17 @@ class Access:
         finally:
             self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
+
+    async def _see_in_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """As ``_see_what_is_there``."""
+        answer = (self._ping(),)
+        waiter = LoopWaiter(1, False, loop)
+        if self._waiters.register(waiter, answer):
+            try:
+                self._flush_after_tick(loop)
+                await waiter.future
+            finally:
+                self._waiters.withdraw(waiter, answer)
 
     def add_callback(
         self, ref: ObjectRef[Any], function: Callable[[Any], object], context: contextvars.Context | None
@@ -330,6 +355,11 @@ class Access:
                         self._values.load(failed.kind, failed.payload, failed.pin)
                 break
         return [self.load(local) for local in objects]
+
+
+def _lends(task: TaskContext | None) -> bool:
+    """True if the daemon lends the CPU of this task while it waits."""
+    return task is not None and task.blocks
 
 
 def _timed_out(objects: Sequence[LocalObject], seconds: float | None) -> GetTimeoutError:

@@ -429,6 +429,31 @@ def test_waiting_lends_the_cpu_and_a_value_that_is_there_does_not(bell: Bell) ->
 
 
 @pytest.mark.usefixtures("one_cpu")
+def test_to_look_at_what_others_have_put_lends_nothing() -> None:
+    """So never more tasks run than there are CPUs, and one process is enough for them."""
+
+    async def awaits(refs: list[Any]) -> Any:
+        return await refs[0]
+
+    looks: list[Callable[[list[Any]], Any]] = [
+        lambda refs: ray.get(refs[0]),
+        lambda refs: ray.get(refs)[0],
+        lambda refs: ray.get(ray.wait(refs)[0][0]),
+        lambda refs: ray.get(ray.wait(refs, timeout=0)[0][0]),
+        lambda refs: asyncio.run(awaits(refs)),
+    ]
+
+    @ray.remote
+    def look(how: Callable[[list[Any]], Any], refs: list[Any]) -> tuple[Any, int]:
+        return how(refs), os.getpid()
+
+    for how in looks:
+        found = get([look.remote(how, [ray.put(7)]) for _ in range(20)])
+        assert {value for value, _ in found} == {7}
+        assert len({pid for _, pid in found}) == 1
+
+
+@pytest.mark.usefixtures("one_cpu")
 def test_a_nested_task_may_exit_without_the_others() -> None:
     @ray.remote(max_retries=0)
     def leave() -> None:
