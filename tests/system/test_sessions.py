@@ -26,10 +26,11 @@ def test_contexts_of_the_blocking_face() -> None:
         with pytest.raises(KeyError):
             context["nonsense"]
         assert set(context) == set(context.address_info)
+        assert context.dashboard_url == ""
     assert not ray.is_initialized()
     ray.init(num_cpus=1).disconnect()
     assert not ray.is_initialized()
-    ray.shutdown()  # once more than needed
+    ray.shutdown(wait_for_processes=True)  # once more than needed
 
 
 async def test_contexts_of_the_async_face() -> None:
@@ -39,7 +40,7 @@ async def test_contexts_of_the_async_face() -> None:
     assert not asyncray.is_initialized()
     await asyncray.init(num_cpus=1)
     assert asyncray.is_initialized()
-    await asyncray.shutdown()
+    await asyncray.shutdown(wait_for_processes=True)
     assert not asyncray.is_initialized()
 
 
