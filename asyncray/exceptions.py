@@ -11,6 +11,7 @@
         TaskUnschedulableError               caller
         ActorUnschedulableError              caller
         ActorAlreadyExistsError              caller; also a ValueError
+        ActorHandleNotFoundError             caller; also a ValueError
         RuntimeEnvSetupError                 caller
         ActorClassInheritanceException       code: inherits from an actor class; also a TypeError
         AsyncioActorExit                     nobody: how exit_actor() leaves an async method
@@ -116,6 +117,15 @@ class ActorAlreadyExistsError(ValueError, AsyncrayError):
         named = self.default_message.replace("The name", f"The name {name}") if name else ""
         AsyncrayError.__init__(self, message or named)  # super() would find ValueError's, which knows no defaults
         self.name = name
+
+
+class ActorHandleNotFoundError(ValueError, AsyncrayError):
+    """The handle of an actor to be killed belongs to another session. Fault: caller."""
+
+    default_message = "ActorHandle objects are not valid across sessions."
+
+    def __init__(self, message: str = "") -> None:
+        AsyncrayError.__init__(self, message)  # as above
 
 
 class ActorClassInheritanceException(AsyncrayError, TypeError):

@@ -16,7 +16,7 @@ from asyncray.api.options import (
 from asyncray.api.signature import Signature, is_asynchronous, is_generator
 from asyncray.api.source import Options, Source
 from asyncray.core.resources import fixed
-from asyncray.exceptions import ActorClassInheritanceException
+from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import KILL
 from asyncray.runtime.context import running_task
@@ -232,6 +232,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
 
     Raises:
         ValueError: not a handle.
+        ActorHandleNotFoundError: one of an earlier session (a ValueError, too).
 
     Example::
 
@@ -242,6 +243,11 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     runtime = require()
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"kill() only supported for actors. Got: {type(actor)}.")
+    life = actor._asyncray_life
+    if life is not None and life._local.home is not runtime.references:
+        raise ActorHandleNotFoundError(
+            f"ActorHandle objects are not valid across Ray sessions: {actor!r} belongs to one that is over."
+        )
     runtime.post((KILL, actor._asyncray_id, no_restart))
     runtime.flush()
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from asyncray.core.outbox import Outbox, ReadLogs
 from asyncray.core.records import Actor, Client, Worker
-from asyncray.core.resources import plain
+from asyncray.core.resources import UNIT, plain
 from asyncray.core.stalls import Stalls
 from asyncray.core.states import DEAD, UNRESOLVED
 from asyncray.core.store import Store
 from asyncray.core.work import Work
 from asyncray.messages import ERROR, FAULT
+
+_STORE = "object_store_memory"
 
 
 class Refusal(Exception):
@@ -101,7 +103,10 @@ class Requests:
         return plain(self._resources.total.items())
 
     def _available_resources(self, client: Client) -> Any:
-        return plain((name, max(0, amount)) for name, amount in self._resources.available.items())
+        available = {name: max(0, amount) for name, amount in self._resources.available.items()}
+        if _STORE in available:  # tasks do not ask for it: what is free is known by what was put
+            available[_STORE] = max(0, available[_STORE] - self._store.allocator.used * UNIT)
+        return plain(available.items())
 
     def _nodes(self, client: Client) -> Any:
         return [

@@ -3,6 +3,10 @@
 A request for more than the node has waits, and one for what actors hold waits for their end. Both are legal, and both
 look like a program that hangs. So the driver is told: at once of what the node does not have, and after ten seconds of
 what only the end of an actor can give.
+
+That end may be near: an actor whose last handle is in a cycle of references lives until Python collects garbage, which
+a program that waits does not do by itself. So the processes of the job are asked to, once for each task that is stuck,
+before anybody is told.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from asyncray.core.outbox import Note, Outbox
 from asyncray.core.records import Job, Shape, Template
 from asyncray.core.resources import UNIT, Demand, plain
 from asyncray.core.scheduler import Scheduler
-from asyncray.messages import NOTICE
+from asyncray.messages import COLLECT, NOTICE
 
 PATIENCE = 10.0
 """Seconds that a task may wait for what actors hold before its driver is told."""
@@ -33,6 +37,7 @@ class Stalls:
         self._resources = scheduler.resources
         self._since: dict[Shape, float] = {}  # when it was first seen to wait for actors
         self._told: set[Shape] = set()
+        self._collected: dict[Shape, bytes] = {}  # the task that was its first when processes collected garbage for it
         self._look_at = 0.0
 
     def __repr__(self) -> str:
@@ -51,12 +56,26 @@ class Stalls:
         stalled = [shape for shape in self._scheduler.ready if self._waits_for_actors(shape)]
         self._since = {shape: self._since.get(shape, now) for shape in stalled}
         self._told.intersection_update(stalled)
+        self._collected = {shape: self._collected[shape] for shape in stalled if shape in self._collected}
         for shape, since in self._since.items():
             task = shape.peek()
-            if task is not None and now - since >= PATIENCE and shape not in self._told:
+            if task is None:
+                continue
+            if now > since and self._collected.get(shape) != task.id:  # it waited the last time, too
+                self._collected[shape] = task.id
+                self._collect(shape.job)
+            if now - since >= PATIENCE and shape not in self._told:
                 self._told.add(shape)
                 text = f"{task.template.name} {self._held(shape.demand)}. It waits until one of them ends."
                 self._tell(shape.job, f"{text} `asyncray status` shows them.")
+
+    def _collect(self, job: Job) -> None:
+        """Asks for the end of what only garbage refers to."""
+        if job.driver is not None:
+            self._outbox.send(job.driver, (COLLECT,))
+        for worker in self._scheduler.pool.workers.values():
+            if worker.job is job and worker.client is not None:
+                self._outbox.send(worker.client, (COLLECT,))
 
     def rows(self) -> list[dict[str, Any]]:
         """What waits for resources, and why, as plain data: a row for each function's demand that queues."""

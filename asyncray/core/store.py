@@ -247,6 +247,10 @@ class Store:
         """Requests that wait for room."""
         return len(self._waiting)
 
+    def waits_of(self, client: Client) -> int:
+        """How many of them this client has."""
+        return sum(1 for request in self._waiting if request.client is client)
+
     def check(self) -> None:
         """Raises AssertionError where the store contradicts itself."""
         self.allocator.check()

@@ -10,6 +10,7 @@ Errors pass to dependents in a loop and not by recursion: chains may be long.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -171,10 +172,22 @@ class Work:
     def gives_memory_back(self) -> bool:
         """True if a task runs that holds objects in shared memory and waits for nothing."""
         return any(
-            task.lease is not None and not task.lease.blocked and _holds_memory(task)
+            task.lease is not None and not task.lease.blocked and _holds_memory(task) and self._may_run(task)
             for task in self.tasks.values()
             if task.state == SENT
         )
+
+    def _may_run(self, task: Task) -> bool:
+        """False if all that could run in the task's process waits for room in the store.
+
+        Such a wait is known by its process and not by its task, and beside a host each thread may have one.
+        """
+        worker = task.worker
+        waits = self._store.waits_of(worker.client) if worker is not None and worker.client is not None else 0
+        if worker is None or not waits:
+            return True
+        begun = [*worker.nested.values(), *itertools.islice(worker.inflight.values(), 1)]
+        return waits < sum(1 for other in begun if other.lease is not None and other.id not in other.lease.blocked)
 
     def _fail_by_size(self, task: Task) -> bool:
         """Ends a task whose arguments would not fit in one message."""

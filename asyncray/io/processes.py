@@ -28,11 +28,13 @@ def python(module: str, *arguments: str) -> list[str]:
     """The command that runs ``main()`` of a module of asyncray in a new interpreter, wherever that is started.
 
     It finds this very asyncray, installed or not. The working directory is not on its path: a file that a user calls
-    ``queue.py`` must not stop a node.
+    ``queue.py`` must not stop a node. Where this interpreter was told to leave out what its user has installed, it does
+    so, too: workers with other versions of packages could not unpickle what they get.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     find = f"import sys; sys.path.insert(0, {root!r}); import asyncray; del sys.path[0]"
-    return [sys.executable, "-P", "-c", f"{find}; from {module} import main; main()", *arguments]
+    options = ["-P", "-s"] if sys.flags.no_user_site else ["-P"]
+    return [sys.executable, *options, "-c", f"{find}; from {module} import main; main()", *arguments]
 
 
 def spawn(command: list[str], keep: list[int], environment: dict[str, str], output: str | None = None) -> int:

@@ -52,17 +52,20 @@ class LogFile:
     def __repr__(self) -> str:
         return f"<LogFile {self._path} at {self._position}>"
 
-    def read(self, name: str, pid: int, last: bool) -> list[Line]:
-        """The lines that are new; with ``last`` an unfinished one as well.
+    def read(self, name: str, pid: int, last: bool, pause: bool = False) -> list[Line]:
+        """The lines that are new; with ``last`` or ``pause`` an unfinished one as well.
 
         Args:
             name: of the task or actor, where the file does not tell.
+            last: there is no later reading.
+            pause: nothing runs that could finish the line.
         """
         new = self._new_bytes(last)
-        if not new and not (last and self._rest):
+        whole = last or (pause and len(new) < MOST_BYTES)
+        if not new and not (whole and self._rest):
             return []
         *lines, self._rest = (self._rest + new).split(b"\n")
-        if self._rest and (last or len(self._rest) > LONGEST_LINE):
+        if self._rest and (whole or len(self._rest) > LONGEST_LINE):
             lines.append(self._rest)
             self._rest = b""
         return self._cut([line for raw in lines for line in self._parse(raw, name, pid)], pid)
@@ -140,9 +143,9 @@ class WorkerLogs:
         """A worker starts."""
         self._files[number] = (LogFile(self._path(number, "out"), "out"), LogFile(self._path(number, "err"), "err"))
 
-    def read(self, number: int, name: str, pid: int, last: bool = False) -> list[Line]:
+    def read(self, number: int, name: str, pid: int, last: bool = False, pause: bool = False) -> list[Line]:
         """A worker's new lines. See ``LogFile.read``."""
-        return [line for file in self._files.get(number, ()) for line in file.read(name, pid, last)]
+        return [line for file in self._files.get(number, ()) for line in file.read(name, pid, last, pause)]
 
     def remove(self, number: int) -> None:
         """A worker has ended, and all was read."""

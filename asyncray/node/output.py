@@ -1,8 +1,8 @@
 """The workers' output on its way to the drivers: when it is read, and who gets it.
 
 While something runs the files are read ten times a second; when all is quiet, with the daemon's slow tick only. Each
-line goes to the driver whose job the worker serves. A driver that does not read is not sent more: its output waits in
-the files.
+line goes to the driver whose job the worker serves; one that is not finished when its task is over goes as it is. A
+driver that does not read is not sent more: its output waits in the files.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Output:
         more = False
         for worker in list(self._pool.workers.values()):
             last = last_of is not None and worker.job is not None and worker.job.driver is last_of
-            more |= self._pass_on(worker, last) or _is_busy(worker)
+            busy = _is_busy(worker)
+            more |= self._pass_on(worker, last, not busy) or busy
         return more
 
     def ended(self, worker: Worker) -> str:
@@ -67,12 +68,12 @@ class Output:
         self._logs.remove(worker.number)
         return tail
 
-    def _pass_on(self, worker: Worker, last: bool) -> bool:
+    def _pass_on(self, worker: Worker, last: bool, pause: bool = True) -> bool:
         driver = worker.job.driver if worker.job is not None else None
         stream = self._stream_of(driver) if driver is not None else None
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:
             return True
-        lines = self._logs.read(worker.number, _name(worker), worker.pid, last)
+        lines = self._logs.read(worker.number, _name(worker), worker.pid, last, pause)
         if lines and stream is not None and worker.job is not None and worker.job.setup.get("log_to_driver", True):
             stream.send([(OUTPUT, lines)])
         return bool(lines)

@@ -304,6 +304,27 @@ def test_a_full_store_is_an_error_in_time() -> None:
     assert answers == [None, None], "what can never fit is refused at once"
 
 
+def test_a_nested_task_that_waits_for_room_gives_none_back() -> None:
+    world = World(CPU=1)
+    world.machine.scheduler.nest_after = 1
+    driver = world.driver()
+    never = Recipe(extra=("R", 1))  # which there is not
+    host = driver.submit(steps=(("spawn", never), ("get", 0)))
+    for _ in range(5):
+        world.deliver()
+        world.run()
+    held = share(world, driver, CAPACITY)
+    ref = driver.submit(arguments=(driver.state.refs.index(held),), ending="shared")
+    world.deliver()
+    assert sum(len(worker.nested) for worker in world.machine.pool.workers.values()) == 1
+    world.settle()  # its wait for room ends in time, although it holds memory and waits for no object
+    assert ref in driver.values
+    driver.state.cancel(driver.state.refs.index(host))
+    world.settle()
+    assert host in driver.values
+    world.end()
+
+
 def test_a_segment_that_cannot_be_made_fails_the_first_who_waits() -> None:
     world = World()
     one, two = world.driver(), world.driver()

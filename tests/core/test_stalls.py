@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.core.stalls import PATIENCE
-from asyncray.messages import NOTICE
+from asyncray.messages import COLLECT, NOTICE
 from tests.core.processes import Driver
 from tests.core.world import World
 
@@ -51,6 +51,26 @@ def test_what_actors_hold_is_told_after_a_while() -> None:
     world.settle()
     assert ref in driver.values
     assert not rows(world)
+    world.end()
+
+
+def test_before_anybody_is_told_all_collect_garbage_once() -> None:
+    """The last handle of an actor may be in it."""
+    world = World(CPU=1)
+    driver = world.driver()
+    actor = driver.create(lives_on=1)
+    world.settle()
+    ref = driver.submit()
+    world.deliver()
+    for _ in range(5):
+        world.wait(1)
+    asked = [sum(message[0] == COLLECT for message in process.inbox) for process in (driver, *world.workers)]
+    assert asked[:2] == [1, 1]
+    assert sum(asked) == 2  # workers that have worked for no job have no garbage of it
+    assert not told(driver)
+    driver.lose(actor)
+    world.settle()
+    assert ref in driver.values
     world.end()
 
 

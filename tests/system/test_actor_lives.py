@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import subprocess
@@ -428,6 +429,20 @@ def test_terminate_lets_concurrent_calls_finish() -> None:
         for ref in (end, *late):
             with pytest.raises(ActorDiedError, match="__ray_terminate__"):
                 ray.get(ref)
+
+
+def test_an_actor_in_a_cycle_makes_way_for_one_that_waits() -> None:
+    """Python would not find the cycle, as a program that waits makes no garbage."""
+    log = Log.options(num_cpus=ray.cluster_resources()["CPU"])
+    gc.disable()
+    try:
+        for _ in range(3):
+            cycle: list[Any] = [log.remote()]
+            cycle.append(cycle)
+            assert ray.get(cycle[0].add.remote(1), timeout=DEADLINE) == 1
+            del cycle
+    finally:
+        gc.enable()
 
 
 def test_out_of_scope_after_what_was_submitted(tmp_path: Path) -> None:

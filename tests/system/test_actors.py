@@ -18,6 +18,7 @@ from asyncray.exceptions import (
     ActorClassInheritanceException,
     ActorDiedError,
     ActorError,
+    ActorHandleNotFoundError,
     PendingCallsLimitExceeded,
     TaskError,
 )
@@ -383,6 +384,10 @@ def test_handles_and_classes_of_an_earlier_session() -> None:
     assert ray.get([log.add.remote(1), log.pair.remote()[0]]) == [2, "left"]
     with pytest.raises(ActorDiedError, match="belongs to another session"):
         ray.get(old.add.remote(2))
+    with pytest.raises(ActorHandleNotFoundError, match="not valid across Ray sessions") as caught:
+        ray.kill(old)
+    assert isinstance(caught.value, ValueError)
+    ray.kill(log)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -343,6 +343,18 @@ def test_a_pipeline_may_make_more_than_the_store_holds() -> None:
     assert_freed()
 
 
+def test_what_is_put_is_available_no_more() -> None:
+    ray.shutdown()
+    ray.init(num_cpus=1, object_store_memory=100 * MEGABYTE)
+    assert ray.available_resources()["object_store_memory"] == 100 * MEGABYTE
+    ref = ray.put(bytes(40 * MEGABYTE))
+    assert 59 * MEGABYTE < ray.available_resources()["object_store_memory"] <= 60 * MEGABYTE
+    assert ray.cluster_resources()["object_store_memory"] == 100 * MEGABYTE
+    del ref
+    assert_freed()
+    assert ray.available_resources()["object_store_memory"] == 100 * MEGABYTE
+
+
 def test_garbage_in_cycles_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
     monkeypatch.setenv("ASYNCRAY_STORE_FULL_DEADLINE", str(DEADLINE))  # the collector may take its time

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from textwrap import dedent
 
@@ -111,6 +113,28 @@ def test_nothing_is_lost_at_the_end() -> None:
     assert "and no line feed" in {line.partition(") ")[2] for line in err}
     assert any("exit code 3" in line for line in out)
     assert "and no line feed" in out  # the error holds the last lines of the log
+
+
+def test_an_unfinished_line_is_shown_when_its_task_is_over(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched(io.StringIO):
+        seen = threading.Event()
+
+        def write(self, text: str) -> int:
+            if "halfway" in text:
+                self.seen.set()
+            return super().write(text)
+
+    @ray.remote
+    def speak() -> None:
+        print("half", end="")
+        print("way", end="")
+
+    with ray.init(num_cpus=1), monkeypatch.context() as patches:
+        output = Watched()
+        patches.setattr(sys, "stdout", output)
+        ray.get(speak.remote())
+        assert output.seen.wait(DEADLINE)
+    assert without_pid(output.getvalue().splitlines()) == ["(speak pid=N) halfway"]
 
 
 def test_what_is_no_plain_text() -> None:

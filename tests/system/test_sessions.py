@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 import asyncray
 import asyncray.sync as ray
+
+ROOT = Path(__file__).parents[2]
 
 
 @ray.remote
@@ -26,10 +30,11 @@ def test_contexts_of_the_blocking_face() -> None:
         with pytest.raises(KeyError):
             context["nonsense"]
         assert set(context) == set(context.address_info)
+        assert context.dashboard_url == ""
     assert not ray.is_initialized()
     ray.init(num_cpus=1).disconnect()
     assert not ray.is_initialized()
-    ray.shutdown()  # once more than needed
+    ray.shutdown(wait_for_processes=True)  # once more than needed
 
 
 async def test_contexts_of_the_async_face() -> None:
@@ -39,7 +44,7 @@ async def test_contexts_of_the_async_face() -> None:
     assert not asyncray.is_initialized()
     await asyncray.init(num_cpus=1)
     assert asyncray.is_initialized()
-    await asyncray.shutdown()
+    await asyncray.shutdown(wait_for_processes=True)
     assert not asyncray.is_initialized()
 
 
@@ -113,3 +118,21 @@ async def test_a_second_init_changes_nothing() -> None:
     assert again.address_info == context.address_info
     assert ray.cluster_resources()["CPU"] == 1
     assert logger.level == level
+
+
+@pytest.mark.parametrize("options", [[], ["-s"]])
+def test_workers_use_the_packages_of_the_user_only_if_the_program_does(options: list[str]) -> None:
+    program = """
+import sys
+import asyncray.sync as ray
+
+@ray.remote
+def flag(): return sys.flags.no_user_site
+
+with ray.init(num_cpus=1):
+    print(ray.get(flag.remote()))
+"""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=True
+    )
+    assert done.stdout == f"{len(options)}\n"
