@@ -273,12 +273,3 @@ class ThreadedHost(ActorHost):
         if self._pool is not None:
             self._pool.shutdown(wait=not self.silent)
         return super().shut_down()
-
-
-def _bound(instance: Any, name: str) -> Any:
-    """A method of the instance, as its class has it: an attribute of the same name is the user's own business."""
-    for base in type(instance).__mro__:
-        if name in vars(base):
-            attribute = vars(base)[name]
-            return attribute.__get__(instance, type(instance)) if hasattr(attribute, "__get__") else attribute
-    return getattr(instance, name)
