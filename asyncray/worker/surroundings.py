@@ -112,5 +112,5 @@ class Surroundings:
         self.devices = [int(name) if name.isdigit() else name for name in names]
         if os.environ.get("ASYNCRAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES") == "1":
             return
-        if names or os.environ.get("ASYNCRAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO") == "1":
+        if names or os.environ.get("ASYNCRAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1") != "0":
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
