@@ -19,10 +19,6 @@ _MISSING: dict[str, tuple[object, str]] = {
     "include_dashboard": (False, "dashboard; `asyncray status` shows what a node does"),
     "job_config": ({}, "job configurations"),
     "logging_config": ({}, "logging configurations; logging_level is for this program"),
-    "enable_resource_isolation": (False, "cgroups"),
-    "cgroup_path": (None, "cgroups"),
-    "system_reserved_cpu": (None, "cgroups, in which it could reserve CPUs for itself"),
-    "system_reserved_memory": (None, "cgroups, in which it could reserve memory for itself"),
     "runtime_env": ({}, "runtime environments; set variables and paths before the node starts"),
 }
 """Arguments for what this release does not have: the value that passes besides None, and what it is."""
@@ -49,11 +45,6 @@ class Arguments(NamedTuple):
     log_to_driver: bool | None = None  # None is True
     namespace: str | None = None
     runtime_env: dict[str, object] | None = None
-    enable_resource_isolation: bool | None = False
-    cgroup_path: str | None = None
-    system_reserved_cpu: float | None = None
-    system_reserved_memory: int | None = None
-    proxy_server_url: object = None
 
     @classmethod
     def read(cls, options: dict[str, Any]) -> Arguments:

@@ -70,11 +70,8 @@ def init(address: str | None = None, **options: Any) -> Starting:
     return Starting(address or None, options)
 
 
-async def shutdown(*, wait_for_processes: bool = False) -> None:
+async def shutdown() -> None:
     """Leaves the node; stops it if this process has started it. Does nothing if there is none.
-
-    Args:
-        wait_for_processes: as in Ray. It makes no difference: what is stopped has always ended.
 
     Example::
 
@@ -82,7 +79,7 @@ async def shutdown(*, wait_for_processes: bool = False) -> None:
         print(await square.remote(3))
         await asyncray.shutdown()
     """
-    await asyncio.to_thread(session.shutdown, wait_for_processes=wait_for_processes)
+    await asyncio.to_thread(session.shutdown)
 
 
 @overload

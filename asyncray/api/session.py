@@ -60,13 +60,10 @@ class Context:
     """What ``init`` returns: facts about the node, and a way to leave it.
 
     Use it with ``with`` to shut down at the end. ``ctx["address"]``, ``ctx["node_id"]``, ``ctx["session_dir"]``.
-    ``ctx.dashboard_url`` is "", as in Ray without a dashboard.
 
     Raises:
         KeyError: there is no such fact.
     """
-
-    dashboard_url = ""
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self.address_info = {
@@ -215,14 +212,11 @@ def is_initialized() -> bool:
     return current.session is not None
 
 
-def shutdown(*, wait_for_processes: bool = False) -> None:
+def shutdown() -> None:
     """Leaves the node; stops it if this process has started it. Does nothing if there is none.
 
     This driver's actors end, except detached ones of a node that lives on. Refs of this session raise errors from then
     on. ``init`` may be called again.
-
-    Args:
-        wait_for_processes: as in Ray. It makes no difference: what is stopped has always ended.
 
     Example::
 

@@ -28,8 +28,7 @@ def test_the_defaults_of_ray_pass() -> None:
         num_cpus=None, num_gpus=None, resources=None, labels=None, object_store_memory=None, local_mode=False,
         ignore_reinit_error=False, include_dashboard=None, dashboard_host="127.0.0.1", dashboard_port=None,
         job_config=None, configure_logging=True, logging_level="info", logging_format=None, logging_config=None,
-        log_to_driver=None, namespace=None, runtime_env=None, enable_resource_isolation=False, cgroup_path=None,
-        system_reserved_cpu=None, system_reserved_memory=None, proxy_server_url=None,
+        log_to_driver=None, namespace=None, runtime_env=None,
     )  # fmt: skip
 
 
@@ -40,8 +39,7 @@ def test_the_defaults_of_ray_pass() -> None:
         {"dashboard_host": "0.0.0.0", "dashboard_port": 8265},
         {"configure_logging": False, "logging_format": "%(message)s"},
         {"labels": {}, "runtime_env": {}, "job_config": {}, "logging_config": {}},
-        {"local_mode": None, "enable_resource_isolation": None},
-        {"proxy_server_url": "http://127.0.0.1:8080"},
+        {"local_mode": None},
         {"logging_level": logging.DEBUG},
         {"object_store_memory": 78643200},
         {"object_store_memory": 1e8},
@@ -63,10 +61,6 @@ def test_what_changes_nothing_passes(options: dict[str, Any]) -> None:
         ("logging_config", object()),
         ("runtime_env", {"env_vars": {"TOKEN": "secret"}}),
         ("runtime_env", []),
-        ("enable_resource_isolation", True),
-        ("cgroup_path", "/sys/fs/cgroup"),
-        ("system_reserved_cpu", 1.0),
-        ("system_reserved_memory", 10**9),
     ],
 )
 def test_what_this_release_does_not_have_is_refused_by_name(name: str, value: object) -> None:

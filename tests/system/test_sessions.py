@@ -30,11 +30,10 @@ def test_contexts_of_the_blocking_face() -> None:
         with pytest.raises(KeyError):
             context["nonsense"]
         assert set(context) == set(context.address_info)
-        assert context.dashboard_url == ""
     assert not ray.is_initialized()
     ray.init(num_cpus=1).disconnect()
     assert not ray.is_initialized()
-    ray.shutdown(wait_for_processes=True)  # once more than needed
+    ray.shutdown()  # once more than needed
 
 
 async def test_contexts_of_the_async_face() -> None:
@@ -44,7 +43,7 @@ async def test_contexts_of_the_async_face() -> None:
     assert not asyncray.is_initialized()
     await asyncray.init(num_cpus=1)
     assert asyncray.is_initialized()
-    await asyncray.shutdown(wait_for_processes=True)
+    await asyncray.shutdown()
     assert not asyncray.is_initialized()
 
 
