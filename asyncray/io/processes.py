@@ -7,6 +7,7 @@ left still carries the session's name in its environment. Only Linux has either;
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -167,3 +168,9 @@ def ends_within(pid: int, seconds: float) -> bool:
         return bool(poll.poll(seconds * 1000))
     finally:
         os.close(descriptor)
+
+
+def offer_to_the_oom_killer() -> None:
+    """When memory runs out, the kernel ends this process and its children first: their work can be done again."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # as Ray does

@@ -13,6 +13,7 @@ import traceback
 
 from asyncray.config import STOP_DEADLINE
 from asyncray.io.interrupts import Deferrable
+from asyncray.io.processes import offer_to_the_oom_killer
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.executor import Executor
@@ -27,6 +28,7 @@ def work(number: int, address: str) -> int:
         number: how the daemon calls this worker.
         address: the path of the daemon's socket.
     """
+    offer_to_the_oom_killer()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     surroundings = Surroundings()

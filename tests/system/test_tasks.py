@@ -582,6 +582,13 @@ def test_a_gpu_task_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({get(pid.remote()) for _ in range(3)}) == 1
 
 
+def test_workers_are_the_first_to_go_when_memory_runs_out() -> None:
+    score = Path("/proc/self/oom_score_adj")
+    ours = score.read_text()
+    assert get(ray.remote(score.read_text).remote()) == "1000\n"
+    assert score.read_text() == ours
+
+
 def test_max_calls() -> None:
     @ray.remote(max_calls=2, max_retries=0)
     def whoami() -> int:
