@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, TypeVar
 
+from asyncray.api.function import DECORATOR
 from asyncray.api.handle import ActorHandle, Descriptor, MethodInfo, known_descriptor
 from asyncray.api.options import (
     actor_demand,
@@ -192,7 +193,7 @@ def _methods(cls: type) -> dict[str, MethodInfo]:
         options = getattr(member, METHOD_OPTIONS_ATTRIBUTE, {})
         if is_generator(getattr(member, "__func__", member)):
             options = {"num_returns": "streaming", **options}
-        methods[name] = MethodInfo(name, Signature.of_method(cls, name), options)
+        methods[name] = MethodInfo(name, Signature.of_method(cls, name), options, getattr(member, DECORATOR, None))
     for name in ("__ray_ready__", "__ray_call__", "__ray_terminate__"):
         methods[name] = MethodInfo(name, None, {})
     return methods

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
 
 from asyncray.api.actor import ActorClass, Blueprint
-from asyncray.api.function import RemoteFunction
+from asyncray.api.function import DECORATOR, DecoratedFunction, RemoteFunction
 from asyncray.api.options import present, validate_actor_options, validate_task_options
 from asyncray.api.signature import Signature, is_asynchronous
 from asyncray.api.source import Source
@@ -82,4 +82,5 @@ def _make(target: Any, options: dict[str, object]) -> Any:
         )
     checked = present(validate_task_options(options, in_options=False))
     name = getattr(target, "__name__", type(target).__name__)
-    return RemoteFunction(Source(target, f"remote function {name}", Signature(target)), checked)
+    kind = DecoratedFunction if hasattr(target, DECORATOR) else RemoteFunction
+    return kind(Source(target, f"remote function {name}", Signature(target)), checked)

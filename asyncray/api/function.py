@@ -13,6 +13,9 @@ from asyncray.core.resources import fixed
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
 
+DECORATOR = "__ray_invocation_decorator__"
+"""The attribute of a function or method that is wrapped around its calls. The name is Ray's."""
+
 
 class RemoteFunction(Generic[P, Out_co]):
     """A function that runs in other processes. Made by ``@remote``.
@@ -57,7 +60,7 @@ class RemoteFunction(Generic[P, Out_co]):
             ValueError: an unknown option, or one that calls cannot have.
             TypeError: a value of a wrong type.
         """
-        return RemoteFunction(self._source, present(override_task_options(self._options, options)))
+        return type(self)(self._source, present(override_task_options(self._options, options)))
 
     def _submit(self, /, *args: object, **kwargs: object) -> object:
         """Runs the function elsewhere; returns at once.
@@ -106,6 +109,28 @@ class RemoteFunction(Generic[P, Out_co]):
             },
         }
         return runtime.submitter.template(spec), returns
+
+
+class DecoratedFunction(RemoteFunction[P, Out_co]):
+    """One whose function has ``__ray_invocation_decorator__``: that is wrapped around each call.
+
+    Example::
+
+        def twice(invoke):
+            return lambda args, kwargs: [invoke(args, kwargs), invoke(args, kwargs)]
+
+        def square(x): return x * x
+
+        square.__ray_invocation_decorator__ = twice
+        first, second = asyncray.remote(square).remote(3)
+    """
+
+    def _submit_decorated(self, /, *args: object, **kwargs: object) -> object:
+        """Calls what the decorator makes of the invocation; returns what that returns."""
+        decorate = getattr(self._source.target, DECORATOR)
+        return decorate(lambda args, kwargs: self._submit(*args, **kwargs))(args, kwargs)
+
+    remote: Submit[P, Out_co, Callable[P, Out_co]] = cast("Submit[P, Out_co, Callable[P, Out_co]]", _submit_decorated)
 
 
 def retry_on(exceptions: object) -> bool | bytes:

@@ -6,6 +6,7 @@ class can check a call and knows its options.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -27,21 +28,37 @@ C = TypeVar("C")
 
 
 class MethodInfo:
-    """What handles know of a method."""
+    """What handles know of a method.
 
-    __slots__ = ("name", "options", "signature", "template")
+    Args:
+        signature: None: anything passes.
+        decorator: its ``__ray_invocation_decorator__``.
+    """
 
-    def __init__(self, name: str, signature: Signature | None, options: dict[str, object]) -> None:
+    __slots__ = ("decorator", "name", "options", "signature", "template")
+
+    def __init__(
+        self,
+        name: str,
+        signature: Signature | None,
+        options: dict[str, object],
+        decorator: Callable[..., Any] | None = None,
+    ) -> None:
         self.name = name
-        self.signature = signature  # None: anything passes
+        self.signature = signature
         self.options = options
+        self.decorator = decorator
         self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
 
     def __repr__(self) -> str:
         return f"<MethodInfo {self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MethodInfo, (self.name, self.signature, self.options)
+        return MethodInfo, (self.name, self.signature, self.options, self.decorator)
+
+    def copy(self, options: dict[str, object]) -> MethodInfo:
+        """The same method with other options."""
+        return MethodInfo(self.name, self.signature, options, self.decorator)
 
 
 class Descriptor:
@@ -72,7 +89,7 @@ class Descriptor:
 
     def copy_methods(self) -> dict[str, MethodInfo]:
         """The methods, for a descriptor with other options."""
-        return {name: MethodInfo(name, info.signature, info.options) for name, info in self.methods.items()}
+        return {name: info.copy(info.options) for name, info in self.methods.items()}
 
     def pickled(self) -> bytes:
         """The descriptor as bytes; made once."""
@@ -142,9 +159,7 @@ class ActorMethod:
     def options(self, **options: object) -> ActorMethod:
         """The same method with other options for its calls."""
         info = self._info
-        return ActorMethod(
-            self._handle, MethodInfo(info.name, info.signature, present(override_method_options(info.options, options)))
-        )
+        return type(self)(self._handle, info.copy(present(override_method_options(info.options, options))))
 
     def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the method in the actor's process; returns at once, as ``f.remote`` does.
@@ -167,6 +182,18 @@ class ActorMethod:
         result = call(handle._asyncray_id, template, returns or 1, args, kwargs, info.name)
         handle._asyncray_pending.append(result[0] if returns > 1 else result)
         return result if returns else None
+
+
+class DecoratedMethod(ActorMethod):
+    """One with ``__ray_invocation_decorator__``: see ``asyncray.api.function.DecoratedFunction``."""
+
+    __slots__ = ()
+
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls what the decorator makes of the invocation; returns what that returns."""
+        invoke = super().remote
+        assert self._info.decorator is not None
+        return self._info.decorator(lambda args, kwargs: invoke(*args, **kwargs))(args, kwargs)
 
 
 class ActorHandle(Generic[C]):
@@ -206,7 +233,7 @@ class ActorHandle(Generic[C]):
         info = descriptor.methods.get(name)
         if info is None:
             raise AttributeError(f"'{descriptor.class_name}' has no method '{name}'.{_hint(name, descriptor)}")
-        return ActorMethod(self, info)
+        return ActorMethod(self, info) if info.decorator is None else DecoratedMethod(self, info)
 
     @property
     def _actor_id(self) -> ActorID:

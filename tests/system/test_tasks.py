@@ -249,6 +249,35 @@ def test_closures_and_redefinition() -> None:
     assert get(outer.remote()) == [3, "größer", (5,)]
 
 
+def twice(invoke: Any) -> Any:
+    """Calls it with the arguments, and once more with the first one doubled."""
+    return lambda args, kwargs: [invoke(args, kwargs), invoke([args[0] * 2, *args[1:]], kwargs)]
+
+
+def test_an_invocation_decorator_is_wrapped_around_each_call() -> None:
+    def add(x: int, y: int = 0) -> int:
+        return x + y
+
+    class Adder:
+        def add(self, x: int, y: int = 0) -> int:
+            return x + y
+
+    for function in (add, Adder.add):
+        vars(function)["__ray_invocation_decorator__"] = twice
+    remote_add: Any = ray.remote(add)
+    adder = ray.remote(Adder).remote()
+
+    @ray.remote
+    def elsewhere(method: Any) -> Any:
+        return ray.get(method.add.remote(3, y=1))
+
+    for call in (remote_add, remote_add.options(name="other"), adder.add, adder.add.options(name="other")):
+        assert get(call.remote(3, y=1)) == [4, 7]
+    assert get(elsewhere.remote(adder)) == [4, 7]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'z'"):
+        remote_add.remote(3, z=1)
+
+
 def test_what_a_function_captures_stays_there() -> None:
     class Counter:
         def __init__(self) -> None:
