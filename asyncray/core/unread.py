@@ -25,11 +25,12 @@ TOLD_SINGLY = 10
 class Unread:
     """The errors of one node that nobody has read yet, by task."""
 
-    __slots__ = ("_outbox", "errors")
+    __slots__ = ("_others", "_outbox", "errors")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self.errors: dict[bytes, tuple[Template, int, Any]] = {}
+        self._others: dict[bytes, int] = {}  # tasks with several return values: so many can still be read
 
     def __repr__(self) -> str:
         return f"<Unread {len(self.errors)}>"
@@ -40,24 +41,35 @@ class Unread:
             return
         if task.returns:
             self.errors[task.id] = task.template, kind, payload
+            if len(task.returns) > 1:
+                self._others[task.id] = len(task.returns)
         else:
             self.tell(task.template, kind, payload)
 
     def read(self, object_id: bytes) -> None:
         """Somebody has it, or will have it."""
-        self.errors.pop(task_of(object_id), None)
+        self._take(task_of(object_id))
 
     def gone(self, entry: ObjectEntry) -> None:
-        """The object of an error is freed."""
-        error = self.errors.pop(task_of(entry.id), None)
+        """The object of an error is freed. While another one of its task's is not, that may be read."""
+        task_id = task_of(entry.id)
+        others = self._others.get(task_id, 1) - 1
+        if others:
+            self._others[task_id] = others
+            return
+        error = self._take(task_id)
         if error is not None:
             self.tell(*error)
+
+    def _take(self, task_id: bytes) -> tuple[Template, int, Any] | None:
+        self._others.pop(task_id, None)
+        return self.errors.pop(task_id, None)
 
     def job_ends(self, job: Job) -> None:
         """The driver is about to end, with all its refs."""
         for task_id, error in list(self.errors.items()):
             if error[0].job is job:
-                del self.errors[task_id]
+                self._take(task_id)
                 self.tell(*error)
 
     def tell(self, template: Template, kind: int, payload: Any) -> None:
@@ -71,6 +83,7 @@ class Unread:
         """Raises AssertionError where an error is kept for objects that are gone."""
         alive = {task_of(object_id) for object_id in table}
         assert alive.issuperset(self.errors), f"{self} has errors of no object"
+        assert self.errors.keys() >= self._others.keys(), f"{self} counts what was read"
 
 
 def _is_news(kind: int, payload: Any) -> bool:

@@ -77,7 +77,8 @@ class Channel:
         os.set_blocking(self._wake_write, False)
         self._anyone_waiting = anyone_waiting
         self._baton = threading.Lock()  # held by the thread that reads
-        self._reader: int | None = None  # that thread
+        # That thread, and those that would like to be it: noted before they are, as finalizers come at any moment.
+        self._readers: dict[int, None] = {}
         self._writer: int | None = None  # the thread that has the send lock
         self._again = False  # and that is to look once more what there is
         self._wanted = False  # another thread would like to read
@@ -236,19 +237,20 @@ class Channel:
             False if the time was over first.
         """
         taken: list[bool] = []
+        me = threading.get_ident()
+        self._readers[me] = None
         try:
             # In one call: should a signal handler raise, then before it or after it, and the baton is not lost.
             taken.extend(map(self._baton.acquire, (False,)))
             if taken[0]:
-                self._reader = threading.get_ident()
                 self._readings += 1
                 if not self._read_on(done, timeout, soon):
                     return done()
             else:
                 self._wanted = True
         finally:
+            del self._readers[me]
             if taken and taken[0]:
-                self._reader = None
                 self._baton.release()
                 if self._ended or self._stopping or self._anyone_waiting():
                     self._take_over = True  # others wait: the io thread should not wait for us to come back
@@ -269,7 +271,8 @@ class Channel:
     @property
     def is_at_work(self) -> bool:
         """True in the thread that reads or writes, in what it calls: in a finalizer. It cannot wait for an answer."""
-        return threading.get_ident() in (self._reader, self._writer)
+        me = threading.get_ident()
+        return me in self._readers or me == self._writer
 
     def _keep_vigil(self, done: Callable[[], bool]) -> None:
         """Looks awake for what may come soon, unless that was in vain lately."""
@@ -357,17 +360,18 @@ class Channel:
 
     def _keep_reading(self) -> bool:
         """Reads until another thread would like to. False at the end of the stream."""
-        with self._baton:
-            self._reader = threading.get_ident()
-            try:
+        me = threading.get_ident()
+        self._readers[me] = None
+        try:
+            with self._baton:
                 self._wanted = False
                 while not self._wanted:
                     if self._stopping or self._ended:
                         return False
                     self._turn()
                 return True
-            finally:
-                self._reader = None
+        finally:
+            del self._readers[me]
 
     def _step_aside(self) -> None:
         """Lets threads that wait read for themselves, as long as one of them comes back within a millisecond."""

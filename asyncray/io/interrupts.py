@@ -104,14 +104,19 @@ def _stand_in() -> None:
 
 
 def _step_back() -> None:
-    while _replaced:
-        number, handler, stand_in = _replaced[-1]
+    # A handler that comes here may do undisturbed work, and so all of this, before it returns. So what there is is
+    # looked at once more where no handler can come before it is taken off.
+    while last := _replaced[-1:]:
+        number, handler, stand_in = last[0]
         if _getsignal(number) is stand_in:  # else it was not replaced yet, or the program has set a new one
             _signal.signal(number, handler)
-        _replaced.pop()
-    while _came:
-        late, number, frame = _came.pop(0)
-        late(number, frame)
+        if _replaced and _replaced[-1] is last[0]:
+            _replaced.pop()
+    while first := _came[:1]:
+        if _came and _came[0] is first[0]:
+            del _came[0]
+            late, number, frame = first[0]
+            late(number, frame)
 
 
 def _forget_in_child() -> None:

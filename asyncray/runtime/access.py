@@ -14,7 +14,7 @@ from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, READ, SEAL, SHARED, SU
 from asyncray.runtime.context import TaskContext, running_task
 from asyncray.runtime.culprits import explain
 from asyncray.runtime.references import LocalObject, Pin, References
-from asyncray.runtime.refs import ObjectRef, wrap
+from asyncray.runtime.refs import ObjectRef, borrow, own
 from asyncray.runtime.serialization import Serialized, serialize
 from asyncray.runtime.values import Values, inline
 from asyncray.runtime.waiting import CallbackWaiter, CallWaiter, LoopWaiter, ThreadWaiter, Waiter, Waiters
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     import contextvars
+
+NO_WAITING = "A finalizer (__del__) cannot wait while its thread talks to the node."
 
 _ADVICE = "Put what it is made from, or give its class a __reduce__ method."
 
@@ -82,13 +84,16 @@ class Access:
         self._check_alive()
         nested = [ref.binary() for ref in serialized.refs] or None
         object_id = self._next_task_id() + PUT_INDEX
-        ref = wrap(self._references.own(object_id))  # before the daemon hears of it: an interrupt then drops it
+        ref = own(self._references, object_id)  # before the daemon hears of it: an interrupt then drops it
         local = ref._local
         if self._values.is_large(serialized):
-            place = self._values.store(serialized)
-            local.pin = Pin(object_id, 1)
-            local.payload, local.kind = place, SHARED
-            self._post((SEAL, object_id, place[0], place[1], nested))
+
+            def seal(place: list[Any]) -> None:
+                local.pin = Pin(object_id, 1)
+                local.payload, local.kind = place, SHARED
+                self._post((SEAL, object_id, place[0], place[1], nested))
+
+            self._values.store(serialized, seal)
         else:
             local.kind, local.payload = kind, payload = inline(serialized)
             self._post((PUT, object_id, kind, payload, nested))
@@ -147,19 +152,21 @@ class Access:
         task = running_task()
         if self._subscribe(objects) and _asks_first(task, timeout):
             self._hear_in_thread()
+        if timeout == 0:
+            return self._waiters.has(objects, enough, fails_fast)
         waiter = ThreadWaiter(enough, fails_fast)
         if not self._waiters.register(waiter, objects):
             return True
-        if timeout == 0:
-            self._waiters.withdraw(waiter, objects)
-            return False
         was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
             return self.await_in_thread(waiter, timeout)
         finally:
-            self._goes_on(task, was_over)
-            self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
+            try:
+                self._goes_on(task, was_over)
+            finally:
+                others = not waiter.fired or fails_fast or enough < len(objects)
+                self._waiters.withdraw(waiter, objects if others else ())
 
     def _hear_in_thread(self) -> None:
         """What the daemon has of what was asked for comes ahead of its answer to this."""
@@ -173,8 +180,8 @@ class Access:
 
     def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
-        if self._channel.is_at_work or self._waiters.is_at_work:
-            raise AsyncraySystemError("A finalizer (__del__) cannot wait while its thread talks to the node.")
+        if self._channel.is_at_work or self._waiters.is_at_work or self._references.is_at_work:
+            raise AsyncraySystemError(NO_WAITING)
         self.flush()
         task = running_task()
         if task is not None and task.shield is not None:  # it may not be the one who reads, either
@@ -183,6 +190,8 @@ class Access:
 
     def flush(self) -> None:
         """Sends what was posted, now; what the socket does not take at once is sent soon."""
+        if self._references.is_at_work:
+            return  # a finalizer: who writes just now may wait for what its thread holds. It is sent soon.
         task = running_task()
         if task is None or task.shield is None:
             self._channel.flush()
@@ -223,12 +232,11 @@ class Access:
         task = running_task()
         if self._subscribe(objects) and _asks_first(task, timeout):
             await self._hear_in_loop(loop)
+        if timeout == 0:
+            return self._waiters.has(objects, enough, fails_fast)
         waiter = LoopWaiter(enough, fails_fast, loop)
         if not self._waiters.register(waiter, objects):
             return True
-        if timeout == 0:
-            self._waiters.withdraw(waiter, objects)
-            return False
         was_over = task is not None and task.over
         try:
             self._blocks(task, waiter)
@@ -297,7 +305,7 @@ class Access:
         import concurrent.futures  # start-up cost: few programs want it
 
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        ref = wrap(self._references.borrow(local.id))  # the object lives while the future is pending
+        ref = borrow(self._references, local.id)  # the object lives while the future is pending
 
         def resolve() -> None:
             thread = threading.Thread(target=_resolve, args=(self, ref, future), name="asyncray-future", daemon=True)

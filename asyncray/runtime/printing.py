@@ -25,7 +25,7 @@ class Printer:
         self._queue: SimpleQueue[Batch | tuple[int, str] | None] = SimpleQueue()
         self._waiting = 0
         self._dropped = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
         self._thread: threading.Thread | None = None
         self._late = False
 
@@ -70,8 +70,9 @@ class Printer:
             if isinstance(lines, tuple):
                 _log(*lines)
                 continue
+            printed = len(lines)
             with self._lock:
-                self._waiting -= len(lines)
+                self._waiting -= printed
                 dropped, self._dropped = self._dropped, 0
             for stream in ("out", "err"):
                 text = "".join(f"{prefix} {line}\n" for where, prefix, line in lines if where == stream)

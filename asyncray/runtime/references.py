@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from asyncray.core.states import UNRESOLVED
 from asyncray.messages import DROP, HOLD, UNPIN, Message
@@ -60,6 +60,12 @@ class LocalObject:
         return f"<LocalObject {self.id.hex()} {state} refs={self.count}>"
 
 
+class Ref(Protocol):
+    """What is counted: ``ObjectRef``, which builds on this module."""
+
+    _local: LocalObject
+
+
 class References:
     """The table of local objects, and the queue of what ended.
 
@@ -74,6 +80,7 @@ class References:
         self._holds: list[bytes] = []
         self._drops: dict[bytes, None] = {}
         self._unpins: list[tuple[bytes, int]] = []
+        self.end = self._ended.append  # for refs, whose finalizers may be interrupted before or after it, and not in it
         self.table: dict[bytes, LocalObject] = {}
         self.posted: deque[Message] = deque()
         self.closed = False
@@ -81,34 +88,47 @@ class References:
     def __repr__(self) -> str:
         return f"<References {len(self.table)} objects>"
 
-    def own(self, object_id: bytes) -> LocalObject:
-        """A new object of this process: the message that makes it says so to the daemon."""
-        local = self.table[object_id] = LocalObject(object_id, self, True)
+    @property
+    def is_at_work(self) -> bool:
+        """True in the thread that is in the middle of this: in a finalizer. It can neither wait nor write."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # it is there for conditions
+        return owned
+
+    def own(self, object_id: bytes, ref: Ref) -> LocalObject:
+        """The ref to a new object of this process: the message that makes it says so to the daemon."""
+        ref._local = local = LocalObject(object_id, self, True)
+        self.table[object_id] = local  # last: an interrupt that comes before it leaves nothing there
         return local
 
-    def borrow(self, object_id: bytes) -> LocalObject:
+    def borrow(self, object_id: bytes, ref: Ref) -> None:
         """A ref was made from a value: one more for an object that is known, or the first of a borrowed one."""
         with self._lock:
             known = self.table.get(object_id)
             if known is not None:
-                known.count += 1
-                return known
+                known.count += 1  # no call between these two: an interrupt finds both, or none
+                ref._local = known
+                return
         fresh = LocalObject(object_id, self, False)  # here, for memory that is asked for may start finalizers
         with self._lock:
-            local = self.table.setdefault(object_id, fresh)
-            if local is not fresh:
-                local.count += 1
-                return local
+            known = self.table.get(object_id)
+            if known is not None:
+                known.count += 1
+                ref._local = known
+                return
+            self.table[object_id] = ref._local = fresh  # nor between these
             if object_id in self._drops:
                 del self._drops[object_id]
             else:
                 self._holds.append(object_id)
         self._poke()
-        return local
 
     def ended(self, item: LocalObject | Pin) -> None:
         """A ref or a view is gone. Called by finalizers: only appends."""
-        self._ended.append(item)
+        self.end(item)
+        self.tell_ended()
+
+    def tell_ended(self) -> None:
+        """What has ended is told some time soon."""
         if not self.closed:
             self._poke()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asyncray.exceptions import AsyncraySystemError, OwnerDiedError, TaskCancelledError, TaskError
 from asyncray.ids import CLIENT_SIZE, OBJECT_SIZE, TASK_PREFIX_SIZE, TASK_SIZE, JobID, TaskID
 from asyncray.runtime import current
-from asyncray.runtime.references import LocalObject
+from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.serialization import collecting_refs
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ class ObjectRef(Generic[T_co]):
     def __init__(self, binary: bytes) -> None:
         if len(binary) != OBJECT_SIZE:
             raise ValueError(f"ID string needs to have length {OBJECT_SIZE}, got {len(binary)}")
-        self._local = current.require().references.borrow(bytes(binary))
+        current.require().references.borrow(bytes(binary), self)
 
     def __del__(self) -> None:
         try:
             local = self._local
-            local.home.ended(local)
+            home = local.home
+            home.end(local)
+            home.tell_ended()
         except AttributeError:
             pass  # it was never made
 
@@ -280,13 +282,20 @@ class ObjectRef(Generic[T_co]):
         return result
 
 
-def wrap(local: LocalObject) -> ObjectRef[Any]:
-    """The ref for a local object whose count includes it already."""
+def own(references: References, object_id: bytes) -> ObjectRef[Any]:
+    """The ref to an object that this process is about to make."""
     ref: ObjectRef[Any] = ObjectRef.__new__(ObjectRef)
-    ref._local = local
+    references.own(object_id, ref)
+    return ref
+
+
+def borrow(references: References, object_id: bytes) -> ObjectRef[Any]:
+    """A ref to an object that there is."""
+    ref: ObjectRef[Any] = ObjectRef.__new__(ObjectRef)
+    references.borrow(object_id, ref)
     return ref
 
 
 def restore(object_id: bytes) -> ObjectRef[Any]:
     """What a pickled ref becomes."""
-    return wrap(current.require().references.borrow(object_id))
+    return borrow(current.require().references, object_id)

@@ -18,6 +18,7 @@ from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
+from asyncray.io.interrupts import undisturbed
 from asyncray.messages import (
     ABANDON,
     ALLOCATE,
@@ -43,7 +44,7 @@ from asyncray.runtime.context import Workplace
 from asyncray.runtime.errors import system_fault
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.submission import Submitter
-from asyncray.runtime.values import Place, Values
+from asyncray.runtime.values import Place, Values, in_one_piece
 from asyncray.runtime.waiting import ThreadWaiter, Waiters
 
 Handler = Callable[[Message], None]
@@ -65,7 +66,7 @@ class Runtime:
         self._ended = ended
         self.references = References(self._poke)
         self.waiters = Waiters()
-        self.values = Values(self.references, self._allocate, self.post)
+        self.values = Values(self.references, self._allocate)
         self.channel = Channel(
             connection, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.any
         )
@@ -90,8 +91,8 @@ class Runtime:
         self._counter = itertools.count(1)
         self._requests: dict[int, LocalObject] = {}
         self._request_numbers = itertools.count(1)
-        self._allocating = threading.Lock()
-        self._places: dict[int, Place] = {}  # given, and not yet taken by the thread that asked
+        self._allocating = threading.RLock()  # a finalizer may come here in a thread that has it
+        self._places: dict[int, Place] = {}  # given, and not filled yet
         self._greeting = LocalObject(b"", self.references, True)
         self.references.posted.append((HELLO, VERSION, role, info))
 
@@ -191,8 +192,10 @@ class Runtime:
 
     def _ask(self, message: Callable[[int], Message]) -> LocalObject:
         number = next(self._request_numbers)
-        reply = self._requests[number] = LocalObject(b"", self.references, True)
-        self.post(message(number))
+        reply, request = LocalObject(b"", self.references, True), message(number)
+        self._requests[number] = reply
+        self.references.posted.append(request)  # here, for an interrupt that comes between the two leaves the first
+        self.channel.poke()
         return reply
 
     def _reply(self, reply: LocalObject) -> Any:
@@ -222,22 +225,32 @@ class Runtime:
         await self.access.wait_in_loop((reply,), 1, False)
         return self._reply(reply)
 
-    def _allocate(self, size: int) -> Place:
+    def _allocate(self, size: int, fill: Callable[[Place], bool]) -> Place:
         number = next(self._request_numbers)
-        reply = self._requests[number] = LocalObject(b"", self.references, True)
-        self.post((ALLOCATE, number, size))
+        reply = LocalObject(b"", self.references, True)
         try:
+            self._requests[number] = reply
+            self.post((ALLOCATE, number, size))
             self._wait_in_thread((reply,), None)
-            return cast(Place, self._reply(reply))
+            place = cast(Place, self._reply(reply))
+            # Room is given up only when nobody writes there: copying takes two threads.
+            in_one_piece(lambda: self._fill(number, place, fill))
         except BaseException:  # a signal handler that raised: the room must not be lost, be it given already or not
-            with self._allocating:
-                self._requests.pop(number, None)
-                place = self._places.pop(number, None)
-            if place is not None:
-                self.post((ABANDON, place[0], place[1]))
+            undisturbed(lambda: self._give_up(number))
             raise
-        finally:
+        self._places.pop(number, None)
+        return place
+
+    def _fill(self, number: int, place: Place, fill: Callable[[Place], bool]) -> None:
+        if fill(place):
             self._places.pop(number, None)
+
+    def _give_up(self, number: int) -> None:
+        with self._allocating:
+            self._requests.pop(number, None)
+            place = self._places.pop(number, None)
+        if place is not None:
+            self.post((ABANDON, place[0], place[1]))
 
     def _allocated(self, message: Message) -> None:
         _, number, segment, offset, warm = message

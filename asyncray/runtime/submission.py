@@ -5,7 +5,7 @@ Nothing here waits for an answer, except for room in shared memory when argument
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +20,7 @@ from asyncray.runtime.arguments import NO_ARGUMENTS, pack
 from asyncray.runtime.context import running_task
 from asyncray.runtime.culprits import explain_function
 from asyncray.runtime.references import References
-from asyncray.runtime.refs import ObjectRef, wrap
+from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.serialization import serialize_function
 from asyncray.runtime.values import Values, inline
 from asyncray.runtime.waiting import Waiters
@@ -51,7 +51,8 @@ class Submitter:
         self._next_call_id = next_call_id
         self._exported: set[bytes] = set()
         self._templates: dict[bytes, int] = {}
-        self._lock = threading.Lock()  # no two threads may give the same number
+        # No two threads get the same number, nor does a finalizer that comes in the middle: so there is no lock.
+        self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         return f"<Submitter {len(self._exported)} functions, {len(self._templates)} templates>"
@@ -92,12 +93,9 @@ class Submitter:
         digest = blake2b(msgpack.packb(spec, unicode_errors="surrogatepass"), digest_size=16).digest()
         number = self._templates.get(digest)
         if number is None:
-            with self._lock:
-                number = self._templates.get(digest)
-                if number is None:
-                    number = len(self._templates) + 1
-                    self._send((TEMPLATE, number, digest, spec))
-                    self._templates[digest] = number
+            number = next(self._numbers)
+            self._send((TEMPLATE, number, digest, spec))
+            self._templates[digest] = number
         return number
 
     def submit(self, template: int, returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
@@ -122,7 +120,7 @@ class Submitter:
         """Makes an actor; returns the ref that stands for its life."""
         packed, keep = self._pack(args, kwargs, name)
         actor_id = self._next_task_id()
-        life = wrap(self._references.own(actor_id + PUT_INDEX))
+        life = own(self._references, actor_id + PUT_INDEX)
         self._post((CREATE, actor_id, template, *packed), keep)
         return life
 
@@ -136,7 +134,7 @@ class Submitter:
         """
         packed, keep = self._pack(args, kwargs, name)
         actor_id = self._next_task_id()
-        life = wrap(self._references.own(actor_id + PUT_INDEX))
+        life = own(self._references, actor_id + PUT_INDEX)
         return (CREATE, actor_id, template, *packed), life, keep
 
     def _post(self, message: Message, keep: object) -> None:
@@ -147,12 +145,12 @@ class Submitter:
         del keep  # the refs among the arguments had to live until here
 
     def _own(self, task_id: bytes, returns: int) -> Any:
-        own = self._references.own
+        references = self._references
         if returns == 1:
-            return wrap(own(task_id + FIRST_RETURN))
+            return own(references, task_id + FIRST_RETURN)
         if not returns:
             return None
-        return [wrap(own(return_id(task_id, index))) for index in range(returns)]
+        return [own(references, return_id(task_id, index)) for index in range(returns)]
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[Packed, object]:
         task = running_task()

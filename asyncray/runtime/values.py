@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import AsyncraySystemError, ObjectStoreFullError
 from asyncray.io.interrupts import undisturbed
-from asyncray.messages import ABANDON, BUFFERS, ERROR, FAULT, PLAIN, SHARED, Message
+from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.context import running_task
 from asyncray.runtime.errors import load_task_error, system_fault
 from asyncray.runtime.references import Pin, References
@@ -37,16 +37,13 @@ class Values:
     """Reads and writes values.
 
     Args:
-        allocate: asks the daemon for room of so many bytes, and waits.
-        post: sends a message to the daemon.
+        allocate: asks the daemon for room of so many bytes, waits, and has it filled in one piece; gives it back if
+            that fails. What fills it returns whether somebody else looks after the room from then on.
     """
 
-    def __init__(
-        self, references: References, allocate: Callable[[int], Place], post: Callable[[Message], None]
-    ) -> None:
+    def __init__(self, references: References, allocate: Callable[[int, Callable[[Place], bool]], Place]) -> None:
         self._references = references
         self._allocate = allocate
-        self._post = post
         self._segments: SegmentMap | None = None
 
     def __repr__(self) -> str:
@@ -65,8 +62,11 @@ class Values:
         """True if the value goes to shared memory."""
         return value.size > INLINE_LIMIT
 
-    def store(self, value: Serialized) -> list[Any]:
+    def store(self, value: Serialized, seal: Callable[[list[Any]], None] | None = None) -> list[Any]:
         """Writes a value to shared memory: [segment, offset, size], for the daemon to seal.
+
+        Args:
+            seal: does so, with no interrupt in between.
 
         Raises:
             ObjectStoreFullError: there is no room, in the store or in the system.
@@ -74,16 +74,18 @@ class Values:
         from asyncray.io.segments import copy_parts  # start-up cost, as above
 
         size, parts = layout(value)
-        segment, offset, warm = self._allocate(size)
-        try:
-            # Room is given up only when nobody writes there: copying takes two threads.
-            _in_one_piece(lambda: copy_parts(self.segments.writable(segment), offset, parts, warm))
-        except OSError as error:
-            self._post((ABANDON, segment, offset))
-            raise ObjectStoreFullError(f"Writing {size} bytes to shared memory failed: {error}") from error
-        except BaseException:  # a signal handler that raised: the room must not be lost
-            self._post((ABANDON, segment, offset))
-            raise
+
+        def fill(place: Place) -> bool:
+            segment, offset, warm = place
+            try:
+                copy_parts(self.segments.writable(segment), offset, parts, warm)
+            except OSError as error:
+                raise ObjectStoreFullError(f"Writing {size} bytes to shared memory failed: {error}") from error
+            if seal is not None:
+                seal([segment, offset, size])
+            return seal is not None
+
+        segment, offset, _ = self._allocate(size, fill)
         return [segment, offset, size]
 
     def load(self, kind: int, payload: Any, pin: Pin | None) -> Any:
@@ -130,7 +132,7 @@ class Values:
             self._segments.close()
 
 
-def _in_one_piece(work: Callable[[], None]) -> None:
+def in_one_piece(work: Callable[[], None]) -> None:
     """Neither signals nor cancelling interrupt it."""
     task = running_task()
     if task is None or task.shield is None:

@@ -9,11 +9,13 @@ What loops stands outside of what takes the lock: see ``asyncray.io.interrupts``
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.core.states import UNRESOLVED
+from asyncray.io.interrupts import undisturbed
 from asyncray.messages import ERROR, FAULT
 from asyncray.runtime.references import LocalObject
 
@@ -130,13 +132,23 @@ class Waiters:
         """True while somebody waits."""
         return bool(self._all)
 
+    def has(self, objects: Sequence[LocalObject], enough: int, fails_fast: bool) -> bool:
+        """True if whoever waits for these would not wait now."""
+        kinds = [local.kind for local in objects]
+        failed = fails_fast and (ERROR in kinds or FAULT in kinds)
+        return failed or self.broken is not None or len(kinds) - kinds.count(UNRESOLVED) >= enough
+
     def register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
         """Registers the waiter with those objects that are not there. False if it need not wait at all.
 
         ``waiter.remaining`` counts what is missing for it; objects that came meanwhile are taken off here.
         """
-        with self._lock:
-            return self.broken is None and self._register(waiter, objects)
+        try:
+            with self._lock:
+                return self.broken is None and self._register(waiter, objects)
+        except BaseException:  # a signal handler that raised: nobody else would withdraw it
+            self.withdraw(waiter, objects)
+            raise
 
     def _register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
         missing = []
@@ -237,7 +249,8 @@ def call(loops: dict[Any, list[Callable[[], None]]]) -> None:
     """One call into each loop."""
     for loop, functions in loops.items():
         try:
-            loop.call_soon_threadsafe(_call_all, functions)
+            # Undisturbed: whoever is not told because a signal handler raised in between would wait for ever.
+            loop.call_soon_threadsafe(undisturbed, functools.partial(_call_all, functions))
         except RuntimeError:
             pass  # the loop was closed, and with it went everybody who waited
 

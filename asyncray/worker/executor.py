@@ -16,6 +16,8 @@ import threading
 from time import perf_counter_ns
 from typing import Any, NoReturn
 
+from asyncray.exceptions import AsyncraySystemError
+from asyncray.io.interrupts import undisturbed
 from asyncray.messages import (
     CONSTRUCT,
     DEFINE,
@@ -31,6 +33,7 @@ from asyncray.messages import (
     TAKE_BACK,
     Message,
 )
+from asyncray.runtime.access import NO_WAITING
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiting import Waiter
@@ -183,9 +186,14 @@ class Executor:
         if isinstance(task.shield, NestedTask) and task.shield.working == threading.get_ident():
             task.shield.waiter = waiter
         elif threading.current_thread() is self._main_thread:
-            self._return(self.inbox.close())
+            if self.inbox.is_at_work:
+                raise AsyncraySystemError(NO_WAITING)
+            undisturbed(self._close_inbox)  # what was taken out and not given back would be lost
         else:  # a thread that the task waits for, or not: the inbox stays open
             self._return(self.inbox.drain())
+
+    def _close_inbox(self) -> None:
+        self._return(self.inbox.close())
 
     def _after_blocking(self, task: TaskContext) -> None:
         if self.host is None and threading.current_thread() is self._main_thread:
@@ -349,7 +357,7 @@ class Executor:
         self.host.exit()
 
     def _leave(self) -> None:
-        self._return(self.inbox.close())
+        self._close_inbox()
         if self.host is not None:
             self.host.shut_down()
         self.runtime.post((EXITING, self.leaving))

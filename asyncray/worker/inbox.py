@@ -19,11 +19,17 @@ class Inbox:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Message] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Inbox {self._queue.qsize()} messages{', closed' if self._closed else ''}>"
+
+    @property
+    def is_at_work(self) -> bool:
+        """True in the thread that is in the middle of this: in a finalizer. It cannot wait."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # it is there for conditions
+        return owned
 
     def put(self, message: Message) -> bool:
         """False if the inbox is closed: the message must go back."""

@@ -92,6 +92,22 @@ def test_several_results_of_a_task_are_one_error(world: World, driver: Driver) -
     assert len(told(driver)) == 1
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_one_of_several_results_may_be_dropped_and_the_error_read_by_another(
+    world: World, driver: Driver, early: bool
+) -> None:
+    ref = driver.submit(ending="raise", returns=3)
+    if not early:
+        world.settle()
+    driver.drop(ref[:-1] + bytes([1]))
+    driver.drop(ref[:-1] + bytes([3]))
+    world.settle()
+    driver.read(ref[:-1] + bytes([2]))
+    driver.drop(ref[:-1] + bytes([2]))
+    world.settle()
+    assert not told(driver)
+
+
 def test_a_task_without_results_tells_at_once(world: World, driver: Driver) -> None:
     driver.state.spawn(Recipe(ending="raise", returns=0))
     world.settle()

@@ -18,6 +18,7 @@ import pytest
 
 from asyncray.io.channel import Channel
 from asyncray.wire.frames import Decoder, encode
+from tests.points import at_every_point
 
 DEADLINE = 10.0
 LIMIT = 16 << 20
@@ -365,6 +366,24 @@ def test_who_reads_cannot_wait_for_what_it_reads(client: Client) -> None:
     assert client.wait(1)
     assert inside == [True]
     assert not client.channel.is_at_work
+
+
+def test_who_is_about_to_read_cannot_wait_either() -> None:
+    """A finalizer that waits for what only its own thread could read would wait for ever."""
+    client = Client()  # its io thread is not started
+    channel = client.channel
+    client.daemon.socket.sendall(encode([(1,)]))
+    found: list[bool] = []
+
+    def read() -> None:
+        channel.read_until(lambda: True, lambda timeout: True, None)
+
+    at_every_point(lambda: found.append(channel.is_at_work or not channel._baton.locked()), read)
+    assert found
+    assert all(found)
+    assert not channel.is_at_work
+    channel.abandon()
+    client.daemon.socket.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

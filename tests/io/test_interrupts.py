@@ -13,6 +13,7 @@ import pytest
 
 from asyncray.io import interrupts
 from asyncray.io.interrupts import Deferrable, undisturbed
+from tests.points import at_every_point
 
 SIGNALS = [signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
@@ -154,3 +155,20 @@ def test_what_one_signal_left_undone_is_undone_the_next_time(monkeypatch: pytest
     monkeypatch.setattr(interrupts, "_replaced", [(signal.SIGUSR1, raise_it, stand_in)])
     undisturbed(lambda: None)
     assert signal.getsignal(signal.SIGUSR1) is raise_it
+
+
+def test_handlers_may_do_undisturbed_work_at_any_moment() -> None:
+    """So do those that use the session: while it puts handlers back, others come and do the same."""
+    came: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        came.append(number)
+        undisturbed(lambda: None)
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+    at_every_point(
+        lambda: signal.raise_signal(signal.SIGALRM), lambda: undisturbed(lambda: signal.raise_signal(signal.SIGUSR1))
+    )
+    assert came.count(signal.SIGALRM) == came.count(signal.SIGUSR1) - 1
+    assert [signal.getsignal(number) for number in SIGNALS] == [handle] * len(SIGNALS)

@@ -1,0 +1,46 @@
+"""Where signal handlers and the finalizers of garbage may come: at the beginning of functions, and after calls.
+
+The interpreter looks for them at jumps back, too; those nobody tells.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import asyncray
+
+_OURS = os.path.dirname(asyncray.__file__)
+_ENDS = ("__del__", "end", "tell_ended")  # what comes up in a finalizer is lost, whatever it is
+
+
+def at_point(number: int, comes: Callable[[], object], work: Callable[[], object]) -> bool:
+    """Does the work; at so-and-so many points of our code in it something comes. False if there are fewer points."""
+    passed = 0
+
+    def look(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal passed
+        code = frame.f_code
+        if event in ("call", "c_return") and code.co_filename.startswith(_OURS) and code.co_name not in _ENDS:
+            passed += 1
+            if passed == number:
+                sys.setprofile(None)
+                comes()
+
+    sys.setprofile(look)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return passed >= number
+
+
+def at_every_point(comes: Callable[[], object], work: Callable[[], object]) -> None:
+    """Does the work again and again; each time something comes a point later."""
+    for number in itertools.count(1):
+        if not at_point(number, comes, work):
+            return

@@ -1,0 +1,110 @@
+"""Signal handlers that raise at every point of what the main thread does with the session."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import asyncray.sync as ray
+from asyncray.runtime.runtime import Runtime, require
+from tests.points import at_every_point, at_point
+
+pytestmark = pytest.mark.usefixtures("node")
+
+DEADLINE = 20.0
+LARGE = bytes(200_000)
+
+
+class Came(BaseException):
+    pass
+
+
+@pytest.fixture
+def alarm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Sends this process a signal whose handler raises ``Came``."""
+
+    def handle(number: int, frame: object) -> None:
+        raise Came
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)  # it may come while a finalizer runs
+    before = signal.signal(signal.SIGALRM, handle)
+    yield lambda: signal.raise_signal(signal.SIGALRM)
+    signal.signal(signal.SIGALRM, before)
+
+
+@ray.remote
+def echo(value: Any) -> Any:
+    return value
+
+
+def assert_nothing_is_left(runtime: Runtime) -> None:
+    gc.collect()
+    assert ray.get(echo.remote(1), timeout=DEADLINE) == 1
+    deadline = time.monotonic() + DEADLINE
+    while (status := runtime.request("status"))["objects"]:  # what is dropped is told soon
+        assert time.monotonic() < deadline, status
+    assert status["store"]["used"] == 0
+    assert [*runtime._places, *runtime._requests, *runtime.references.table] == []
+    assert not runtime.waiters.any()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: ray.put(LARGE),
+        lambda: ray.get(echo.remote(LARGE), timeout=DEADLINE),
+        lambda: ray.wait([echo.remote(1), echo.remote(2)], num_returns=1, timeout=DEADLINE),
+        lambda: ray.wait([echo.remote(1)], timeout=0),
+    ],
+    ids=["put", "get", "wait", "look"],
+)
+def test_nothing_is_left_wherever_it_comes(alarm: Callable[[], None], work: Callable[[], object]) -> None:
+    def interrupted() -> None:
+        try:
+            work()
+        except Came:
+            pass
+
+    at_every_point(alarm, interrupted)
+    assert_nothing_is_left(require())
+
+
+@pytest.mark.usefixtures("one_cpu")
+def test_what_was_sent_ahead_is_not_lost_wherever_it_comes() -> None:
+    @ray.remote
+    def quick(number: int, never: list[Any]) -> bool:
+        if not number:
+            return True
+
+        def handle(signum: int, frame: object) -> None:
+            raise Came
+
+        def wait() -> None:
+            try:
+                ray.wait(never, timeout=0.001)
+            except Came:
+                pass
+
+        before = signal.signal(signal.SIGALRM, handle)
+        try:
+            return at_point(number, lambda: signal.raise_signal(signal.SIGALRM), wait)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    def pauses(self: object) -> None:
+        signal.pause()
+
+    never = [ray.remote(type("Never", (), {"pauses": pauses})).remote().pauses.remote()]
+    ray.get([quick.remote(0, never) for _ in range(20)], timeout=DEADLINE)
+    for number in range(1, 400):
+        refs = [quick.remote(number, never), *(quick.remote(0, never) for _ in range(20))]
+        came, *others = ray.get(refs, timeout=DEADLINE)
+        assert all(others)
+        if not came:
+            return
