@@ -25,6 +25,7 @@ from dataclasses import dataclass
 ALIGNMENT = 64  # a cache line, and what vector units and Arrow want of a buffer
 PAGE = 4096  # where real pages are larger, less is believed to be warm than is: slower, never wrong
 DEFAULT_SLAB = 64 << 20
+LARGE = 4  # what is larger than this part of a slab gets a segment of its own size
 
 _STORY_LENGTH = 256  # recent events kept for the message of a misuse
 
@@ -103,7 +104,7 @@ class Allocator:
     Args:
         prefix: segments are named ``prefix-0``, ``prefix-1``, ...; a number is never used twice.
         capacity: bytes that all segments together may have.
-        slab_size: bytes of a segment, unless one allocation needs more.
+        slab_size: bytes of a segment for many objects. What needs more than a quarter of that gets its own.
 
     Example:
         >>> allocator = Allocator("s", capacity=1 << 30)
@@ -258,9 +259,9 @@ class Allocator:
             spare.remove(segment)
             short -= segment.size
             retired.append(self._retire(segment))
-        segment = _Segment(
-            f"{self.prefix}-{self._next_number}", self._next_number, min(max(self.slab_size, needed), self._room())
-        )
+        # A slab in which a few large objects leave a rest would waste up to half of it, and so of the capacity.
+        size = self.slab_size if needed * LARGE <= self.slab_size else needed
+        segment = _Segment(f"{self.prefix}-{self._next_number}", self._next_number, min(size, self._room()))
         self._next_number += 1
         self._on_order[segment.name] = segment
         self.reserved += segment.size

@@ -370,12 +370,13 @@ class Scheduler:
     def waits_for_room(self, client: Client, number: int, begins: bool) -> None:
         """A worker waits for room in the store, or waits no more: others may use its CPU, and what it has not begun."""
         worker = client.worker
-        lease = None if worker is None else worker.lease
-        if lease is None:
+        if worker is None or worker.lease is None:
             return
+        lease = worker.lease
         wait = b"room" + number.to_bytes(8, "big")
         if not begins:
             self.unblock(lease, wait)
+            self.settle(worker)  # the task that waited may have been interrupted, and be over since
             return
         self.block(lease, wait)
         if lease.shape is not None:

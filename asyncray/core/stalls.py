@@ -35,7 +35,7 @@ class Stalls:
         self._outbox = outbox
         self._scheduler = scheduler
         self._resources = scheduler.resources
-        self._since: dict[Shape, float] = {}  # when it was first seen to wait for actors
+        self._since: dict[Shape, tuple[bytes, float]] = {}  # its first task, and since when that waits for actors
         self._told: set[Shape] = set()
         self._collected: dict[Shape, bytes] = {}  # the task that was its first when processes collected garbage for it
         self._look_at = 0.0
@@ -54,13 +54,16 @@ class Stalls:
             return
         self._look_at = now + _PAUSE
         stalled = [shape for shape in self._scheduler.ready if self._waits_for_actors(shape)]
-        self._since = {shape: self._since.get(shape, now) for shape in stalled}
+        before, self._since = self._since, {}
         self._told.intersection_update(stalled)
         self._collected = {shape: self._collected[shape] for shape in stalled if shape in self._collected}
-        for shape, since in self._since.items():
+        for shape in stalled:
             task = shape.peek()
-            if task is None:
-                continue
+            assert task is not None
+            first, since = before.get(shape, (b"", now))
+            if first != task.id:  # a queue that moves on is none that hangs
+                since = now
+            self._since[shape] = task.id, since
             if now > since and self._collected.get(shape) != task.id:  # it waited the last time, too
                 self._collected[shape] = task.id
                 self._collect(shape.job)

@@ -90,6 +90,7 @@ def _is_news(kind: int, payload: Any) -> bool:
     if kind != FAULT:
         return kind == ERROR
     name, fields = payload
-    if name == "ActorDiedError":
-        return str(fields.get("message", "")).startswith(ActorDiedError.CREATION_FAILED)
+    if name in ("ActorDiedError", "ActorUnavailableError"):  # not of one that ended because it was to end
+        message = str(fields.get("message", ""))
+        return message.startswith(ActorDiedError.CREATION_FAILED) or ActorDiedError.WORKER_DIED in message
     return bool(name == "WorkerCrashedError")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from asyncray.core.allocator import ALIGNMENT, PAGE, Allocation, Allocator, MissingSegment, StoreFull
+from asyncray.core.allocator import ALIGNMENT, LARGE, PAGE, Allocation, Allocator, MissingSegment, StoreFull
 
 SLAB = 4 * PAGE
 SIZES = st.one_of(
@@ -68,7 +68,8 @@ class AllocatorMachine(RuleBasedStateMachine):
         assert answer.size % PAGE == 0
         assert answer.size >= aligned(size)
         room = (self.capacity - self.reserved()) // PAGE * PAGE
-        assert answer.size == min(max(SLAB, -(-aligned(size) // PAGE) * PAGE), room)
+        needed = -(-aligned(size) // PAGE) * PAGE
+        assert answer.size == min(needed if needed > SLAB // LARGE else SLAB, room)
         self.names.add(answer.name)
         self.on_order[answer.name] = answer.size
 
@@ -171,8 +172,8 @@ TestAllocatorMachine = AllocatorMachine.TestCase
 TestAllocatorMachine.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 
 
-def filled(capacity: int, *sizes: int) -> tuple[Allocator, list[Allocation]]:
-    allocator = Allocator("shm", capacity, SLAB)
+def filled(capacity: int, *sizes: int, slab: int = SLAB) -> tuple[Allocator, list[Allocation]]:
+    allocator = Allocator("shm", capacity, slab)
     taken = []
     for size in sizes:
         answer = allocator.allocate(size)
@@ -215,7 +216,7 @@ def test_halves_of_pages_written_in_any_order_warm_whole_pages(order: list[int])
 
 
 def test_what_was_written_comes_back_warm_and_best_fit_spares_big_ranges() -> None:
-    allocator, (big, small, _last) = filled(SLAB, 2 * PAGE, PAGE, PAGE // 2)
+    allocator, (big, small, _last) = filled(SLAB, 2 * PAGE, PAGE, PAGE // 2, slab=2 * LARGE * PAGE)
     allocator.written(big)
     allocator.release(big)
     allocator.release(small)  # its writer died: never written
@@ -229,6 +230,13 @@ def test_what_was_written_comes_back_warm_and_best_fit_spares_big_ranges() -> No
     again = allocator.allocate(2 * PAGE)
     assert isinstance(again, Allocation)
     assert (again.offset, again.warm) == (0, True)
+
+
+def test_objects_that_would_waste_half_a_slab_fill_the_store() -> None:
+    size = SLAB // 2 + PAGE
+    allocator, taken = filled(8 * size, *[size] * 8)
+    assert allocator.used == allocator.capacity
+    assert len({one.segment for one in taken}) == 8
 
 
 def test_free_segments_make_room_for_a_bigger_one_and_no_more_than_needed() -> None:

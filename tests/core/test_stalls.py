@@ -89,6 +89,21 @@ def test_whose_turn_comes_is_no_news() -> None:
     world.end()
 
 
+def test_a_queue_of_actors_that_moves_on_is_no_news() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    actors = [driver.create(lives_on=1) for _ in range(4)]
+    for actor in actors:
+        while world.talk() | world.chores() | world.run():
+            pass  # and no time passes
+        for _ in range(3):
+            world.wait(PATIENCE / 4)
+        driver.lose(actor)
+    world.settle()
+    assert not told(driver)
+    world.end()
+
+
 def test_an_actor_that_waits_lends_its_cpu() -> None:
     """It is no reason for others to wait."""
     world = World(CPU=1)

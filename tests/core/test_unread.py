@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.core.unread import TOLD_SINGLY
-from asyncray.messages import CANCEL, READ, REQUEST, SUBSCRIBE, UNREAD
+from asyncray.messages import CANCEL, KILL, READ, REQUEST, SUBSCRIBE, UNREAD
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -132,6 +132,17 @@ def test_a_constructor_that_nobody_waits_for_tells(world: World, driver: Driver)
     driver.create(ending="raise")
     world.settle()
     assert [payload[0] for _, payload, _ in told(driver)] == ["ActorDiedError"]
+
+
+def test_the_crash_of_an_actor_is_news_and_its_end_is_none(world: World, driver: Driver) -> None:
+    driver.drop(driver.call(driver.create(), ending="crash"))
+    world.settle()
+    assert [payload[0] for _, payload, _ in told(driver)] == ["ActorDiedError"]
+    killed = driver.create()
+    driver.drop(driver.call(killed))
+    world.order(KILL, killed[:-4], True)
+    world.settle()
+    assert len(told(driver)) == 1
 
 
 def test_calls_tell_of_the_constructor_if_there_are_any(world: World, driver: Driver) -> None:

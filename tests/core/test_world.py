@@ -160,3 +160,12 @@ class Node(RuleBasedStateMachine):
 
 TestNode = Node.TestCase
 TestNode.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_the_lease_of_a_task_that_was_cancelled_while_it_waited_for_room_ends() -> None:
+    """Found by the machine above, once in some thousand examples."""
+    node = Node()
+    child = Recipe(steps=(("get", 0), ("share", 3969), ("share", 3969)))
+    parent = Recipe(steps=(("spawn", child), ("share", 1), ("share", 1)), ending="crash", retries=1)
+    node.a_driver_works(index=0, moves=[0], steps=[("share", 1), ("spawn", parent)])
+    node.teardown()
