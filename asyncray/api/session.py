@@ -55,6 +55,12 @@ _mask: Iterable[int] | None = None
 _last_signal: int | None = None
 """One that came while the program was ending: it ends by that."""
 
+_leaving: SystemExit | None = None
+"""What the last SIGTERM raised."""
+
+_report_unraisable = sys.unraisablehook
+_AGAIN_SECONDS = 0.01
+
 
 class Context:
     """What ``init`` returns: facts about the node, and a way to leave it.
@@ -253,20 +259,47 @@ def handle_sigterm() -> None:
 
     Only the main thread may say so, and a program that has its own handler is not disturbed.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    global _report_unraisable
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
+    if sys.unraisablehook is not _swallowed:
+        _report_unraisable, sys.unraisablehook = sys.unraisablehook, _swallowed
 
 
 def _leave_sigterm() -> None:
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.unraisablehook is _swallowed:
+        sys.unraisablehook = _report_unraisable
+
+
+def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+    """A finalizer cannot raise, and programs that use objects run many: Ctrl-C or SIGTERM in one comes again soon."""
+    error = unraisable.exc_value
+    number = signal.SIGTERM if error is _leaving else signal.SIGINT if type(error) is KeyboardInterrupt else None
+    main = threading.main_thread()
+    if error is None or number is None or threading.current_thread() is not main or not main.is_alive():
+        _report_unraisable(unraisable)
+        return
+    try:
+        again = threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main.ident, number))
+        again.daemon = True
+        again.start()
+    except RuntimeError:  # the interpreter ends and takes no new threads
+        _report_unraisable(unraisable)
 
 
 def _exit_by_signal(number: int, frame: FrameType | None) -> None:
     global _last_signal
     waits_for_threads = _is_in_threading_shutdown(frame)
     if threading.main_thread().is_alive() and not waits_for_threads:
-        sys.exit(number)
+        if not _leave_loop(number, frame):
+            _exit(number)
+        return
     # The program is ending. Nobody would hear of a SystemExit: it would be printed, and the exit code be 0.
     _last_signal = number
     if current.session is None and _driver is not None:
@@ -274,6 +307,27 @@ def _exit_by_signal(number: int, frame: FrameType | None) -> None:
     if waits_for_threads:
         atexit._run_exitfuncs()  # else it is running them
     shutdown()
+
+
+def _exit(number: int) -> NoReturn:
+    global _leaving
+    _leaving = SystemExit(number)
+    raise _leaving
+
+
+def _leave_loop(number: int, frame: FrameType | None) -> bool:
+    """True if the signal came in the middle of asyncio's own code, and the loop ends by it at its next step.
+
+    There an exception may come between taking a callback off the queue and calling it, and whoever waits for that would
+    wait for ever.
+    """
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    module = "" if frame is None else frame.f_globals.get("__name__", "")
+    if loop is None or module.partition(".")[0] not in ("asyncio", "selectors"):
+        return False
+    loop.call_soon_threadsafe(_exit, number)
+    return True
 
 
 def _is_in_threading_shutdown(frame: FrameType | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -438,3 +439,62 @@ def test_the_end_of_a_worker_is_told(sessions: Path, crash: Callable[[], None], 
             ray.get(ray.remote(max_retries=0)(crash).remote())
         for text in told:
             assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_finalizer_is_not_lost(sessions: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Finalizers cannot raise: what a signal raises there comes again."""
+    program = f"""
+    import os, threading
+    import asyncray.sync as ray
+
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), {int(number)})
+
+    print(ray.init(num_cpus=1)["session_dir"], flush=True)
+    Finalized()
+    threading.Event().wait({DEADLINE})
+    print("nothing came")
+    """
+    command = [sys.executable, "-c", dedent(program)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=2 * DEADLINE, text=True)
+    expected = (number, "") if number == signal.SIGTERM else (-number, "KeyboardInterrupt")
+    assert (done.returncode, done.stderr.strip().rpartition("\n")[2]) == expected
+    (directory,) = done.stdout.splitlines()
+    assert_nothing_left(directory, tmp_path)
+
+
+def test_what_finalizers_raise_otherwise_is_reported_as_ever(capfd: pytest.CaptureFixture[str]) -> None:
+    before, sys.unraisablehook = sys.unraisablehook, sys.__unraisablehook__
+
+    class Finalized:
+        def __del__(self) -> None:
+            raise ValueError("of its own")
+
+    try:
+        with ray.init(num_cpus=1):
+            assert sys.unraisablehook is not sys.__unraisablehook__
+            Finalized()
+        assert sys.unraisablehook is sys.__unraisablehook__
+    finally:
+        sys.unraisablehook = before
+    assert "ValueError: of its own" in capfd.readouterr().err
+
+
+def test_sigterm_in_the_code_of_asyncio_ends_the_loop_at_its_next_step() -> None:
+    """Not in between: what is off the queue and not called would be lost, and who waits for it would hang."""
+    in_asyncio = eval("sys._getframe()", {"sys": sys, "__name__": "asyncio.base_events"})
+    steps = []
+
+    async def main() -> None:
+        api_session._exit_by_signal(signal.SIGTERM, in_asyncio)
+        steps.append("goes on")
+        with pytest.raises(SystemExit):
+            api_session._exit_by_signal(signal.SIGTERM, sys._getframe())
+        await asyncio.sleep(DEADLINE)
+        steps.append("nothing came")
+
+    with pytest.raises(SystemExit, match=str(int(signal.SIGTERM))):
+        asyncio.run(main())
+    assert steps == ["goes on"]
