@@ -16,6 +16,7 @@ import asyncray
 
 _OURS = os.path.dirname(asyncray.__file__)
 _ENDS = ("__del__", "end", "tell_ended")  # what comes up in a finalizer is lost, whatever it is
+_BEGINNINGS = ("_call_all", "_flush_tick")  # a loop forgets what it calls, should something come before that has begun
 
 
 def at_point(number: int, comes: Callable[[], object], work: Callable[[], object]) -> bool:
@@ -25,7 +26,8 @@ def at_point(number: int, comes: Callable[[], object], work: Callable[[], object
     def look(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal passed
         code = frame.f_code
-        if event in ("call", "c_return") and code.co_filename.startswith(_OURS) and code.co_name not in _ENDS:
+        ours = code.co_filename.startswith(_OURS) and code.co_name not in _ENDS
+        if ours and (event == "c_return" or (event == "call" and code.co_name not in _BEGINNINGS)):
             passed += 1
             if passed == number:
                 sys.setprofile(None)

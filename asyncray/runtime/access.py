@@ -293,8 +293,8 @@ class Access:
     def _flush_after_tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what this turn of the loop submits, in one batch at its end. Waits for nothing."""
         if loop not in self._ticking:
-            self._ticking.add(loop)
             loop.call_soon(self._flush_tick, loop)
+            self._ticking.add(loop)  # last: an interrupt that comes in between leaves a turn too much, and not none
 
     def _flush_tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._ticking.discard(loop)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -249,12 +250,20 @@ def call(loops: dict[Any, list[Callable[[], None]]]) -> None:
     """One call into each loop."""
     for loop, functions in loops.items():
         try:
-            # Undisturbed: whoever is not told because a signal handler raised in between would wait for ever.
-            loop.call_soon_threadsafe(undisturbed, functools.partial(_call_all, functions))
+            loop.call_soon_threadsafe(_call_all, loop, deque(functions))
         except RuntimeError:
             pass  # the loop was closed, and with it went everybody who waited
 
 
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
+def _call_all(loop: asyncio.AbstractEventLoop, functions: deque[Callable[[], None]]) -> None:
+    """All, whatever a signal handler raises: whoever is not told would wait for ever."""
+    try:
+        undisturbed(functools.partial(_call_each, functions))
+    finally:
+        if functions:  # it came before the work was undisturbed
+            loop.call_soon(_call_all, loop, functions)
+
+
+def _call_each(functions: deque[Callable[[], None]]) -> None:
+    while functions:
+        functions.popleft()()
