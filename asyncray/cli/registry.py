@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -26,12 +27,15 @@ async def run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts: 
     registry_class = await asyncio.to_thread(_load)
     token = secrets.token_urlsafe(32)
     registry = registry_class(ask, token)
+    path = os.path.join(facts["session_dir"], REGISTRY_FILE)
     try:
         port = await registry.start()
-        await asyncio.to_thread(_write, facts["session_dir"], {"url": f"http://127.0.0.1:{port}", "token": token})
+        await asyncio.to_thread(_write, path, {"url": f"http://127.0.0.1:{port}", "token": token})
         log.info("the registry answers at port %d", port)
         await asyncio.Event().wait()
     finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # it would name a port that is anybody's soon
         await registry.stop()
 
 
@@ -42,9 +46,8 @@ def _load() -> Any:
     return Registry
 
 
-def _write(directory: str, content: dict[str, str]) -> None:
+def _write(path: str, content: dict[str, str]) -> None:
     """Under another name first: who finds the file finds all of it."""
-    path = os.path.join(directory, REGISTRY_FILE)
     descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w") as file:
         json.dump(content, file)

@@ -47,3 +47,4 @@ def test_it_resolves_ids_and_lists_actors() -> None:
             assert found["size"] > 200_000
             assert found["node_ids"] == [context["node_id"]] == [row["NodeID"] for row in ask(registry, "nodes")]
             assert ask(registry, "actors") == []
+    assert not file.exists()
