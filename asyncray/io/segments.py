@@ -25,7 +25,6 @@ import os
 import sys
 import threading
 import types
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import shared_memory
@@ -157,7 +156,7 @@ class Segment(shared_memory.SharedMemory):
         """Writes one part. See ``copy_parts``."""
         copy_parts(self, offset, (part,), warm)
 
-    def view(self, offset: int, size: int, released: Callable[[], object]) -> memoryview:
+    def view(self, offset: int, size: int, watch: Callable[[object], object]) -> memoryview:
         """A read-only view on a range. See ``SegmentMap.view``."""
         self._check_range(offset, size)
         # numpy and others keep the exporter of a buffer and drop the memoryview. So the exporter is what must be
@@ -166,7 +165,7 @@ class Segment(shared_memory.SharedMemory):
         span = min(1 << max(size - 1, 63).bit_length(), self.size)
         start = min(offset, self.size - span)
         exporter = _array_type(span).from_buffer(self._mapping(), start)
-        weakref.finalize(exporter, released).atexit = False
+        watch(exporter)
         return memoryview(exporter).cast("B")[offset - start : offset - start + size].toreadonly()
 
     def _mapping(self) -> mmap.mmap:
@@ -301,7 +300,7 @@ class SegmentMap:
 
     Example:
         >>> segments = SegmentMap()
-        >>> view = segments.view("example-0", offset=64, size=100, released=done.set)  # doctest: +SKIP
+        >>> view = segments.view("example-0", offset=64, size=100, watch=note)  # doctest: +SKIP
     """
 
     def __init__(self) -> None:
@@ -310,20 +309,19 @@ class SegmentMap:
     def __repr__(self) -> str:
         return f"<SegmentMap {sorted(self._segments)}>"
 
-    def view(self, name: str, offset: int, size: int, released: Callable[[], object]) -> memoryview:
+    def view(self, name: str, offset: int, size: int, watch: Callable[[object], object]) -> memoryview:
         """A read-only view on a range of a segment.
 
         Args:
             name: the segment.
             offset: first byte of the range.
             size: bytes of the range; may be zero.
-            released: called once when the last slice of the view, or array over it, is gone. That may be in any
-                thread, in the middle of anything, for the garbage collector runs it: it must neither wait nor raise.
-                Not called at the end of the interpreter, nor if this raises.
+            watch: called with an object that lives as long as any slice of the view, or array over it. It may make
+                weak references to it, and must not keep it.
 
         Raises FileNotFoundError, OSError when the segment cannot be mapped; ValueError when the range is not in it.
         """
-        return self.writable(name).view(offset, size, released)
+        return self.writable(name).view(offset, size, watch)
 
     def writable(self, name: str) -> Segment:
         """The segment, mapped now if it was not yet. Raises FileNotFoundError, OSError."""

@@ -18,6 +18,7 @@ last ref and the last view are gone.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -60,6 +61,14 @@ class LocalObject:
         return f"<LocalObject {self.id.hex()} {state} refs={self.count}>"
 
 
+class Watch(weakref.ref[Any]):
+    """Waits for the end of a view. Its callback is a function in C, so no signal handler can raise in it."""
+
+    __slots__ = ("bell", "pin")
+    bell: weakref.ref[Any]  # which tells that something has ended
+    pin: Pin
+
+
 class Ref(Protocol):
     """What is counted: ``ObjectRef``, which builds on this module."""
 
@@ -76,7 +85,8 @@ class References:
     def __init__(self, poke: Callable[[], None]) -> None:
         self._poke = poke
         self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
-        self._ended: deque[LocalObject | Pin] = deque()
+        self._ended: deque[LocalObject | Pin | Watch] = deque()
+        self._watches: dict[int, Watch] = {}  # by their own id: what they watch has no hash
         self._holds: list[bytes] = []
         self._drops: dict[bytes, None] = {}
         self._unpins: list[tuple[bytes, int]] = []
@@ -132,10 +142,18 @@ class References:
         if not self.closed:
             self._poke()
 
-    def add_pin(self, pin: Pin) -> None:
-        """One more view needs the pin."""
+    def watch(self, pin: Pin, view: object) -> None:
+        """One more view needs the pin, until it is gone."""
+        bell = weakref.ref(view, self._ring)  # made first: of several callbacks the first one comes last
+        watch = Watch(view, self._ended.append)
+        watch.pin, watch.bell = pin, bell
+        key = id(watch)
         with self._lock:
-            pin.count += 1
+            pin.count += 1  # no call between these two: an interrupt finds both, or none
+            self._watches[key] = watch
+
+    def _ring(self, view: object) -> None:
+        self.tell_ended()
 
     def told_place(self, object_id: bytes) -> LocalObject | None:
         """The daemon has told where an object is, and keeps it for us. None if nobody here wants it any more."""
@@ -172,6 +190,9 @@ class References:
         ended = self._ended
         while ended:
             item = ended.popleft()
+            if isinstance(item, Watch):
+                del self._watches[id(item)]
+                item = item.pin
             item.count -= 1
             if item.count:
                 continue

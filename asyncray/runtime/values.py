@@ -112,14 +112,8 @@ class Values:
 
     def _load_shared(self, payload: Any, pin: Pin) -> Any:
         segment, offset, size = payload
-        references = self._references
-        references.add_pin(pin)
-        try:
-            view = self.segments.view(segment, offset, size, functools.partial(references.ended, pin))
-        except BaseException:
-            references.ended(pin)
-            raise
-        return deserialize(*parse(view))
+        watch = functools.partial(self._references.watch, pin)
+        return deserialize(*parse(self.segments.view(segment, offset, size, watch)))
 
     def forget_segment(self, name: str) -> None:
         """The daemon has retired a segment."""

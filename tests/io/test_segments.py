@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,12 +65,15 @@ def run(code: str, *arguments: str) -> str:
 
 
 class Calls:
-    """Counts how often it was called."""
+    """Watches a view, and counts its ends."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> None:
+    def __call__(self, view: object) -> None:
+        self.watch = weakref.ref(view, self._ended)
+
+    def _ended(self, watch: object) -> None:
         self.count += 1
 
 
@@ -319,7 +323,7 @@ if sys.argv[2] == "make":
     made.write(0, b"kept", warm=False)
     exported = memoryview(made.buf)
 known = SegmentMap()
-view = known.view(sys.argv[1], 0, 4, lambda: print("released"))
+view = known.view(sys.argv[1], 0, 4, lambda view: None)
 print(bytes(view), resource_tracker._resource_tracker._fd, psutil.Process().children())
 gone = Segment.create(sys.argv[1] + "-gone", 4096)
 gone.unlink()
