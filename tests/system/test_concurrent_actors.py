@@ -263,7 +263,7 @@ def test_cancelling_coroutines() -> None:
     stubborn, gentle, waiting = loop.stubborn.remote(), loop.gentle.remote(), loop.wait.remote(gate)
     queued = [loop.switch.remote(number) for number in range(4)]
     ray.get(gate.crowd.remote(1))
-    for ref in (queued[1], stubborn, gentle, queued[2]):
+    for ref in (queued[1], queued[2], stubborn, gentle):  # what is queued first: the end of the others lets it run
         with pytest.raises(ValueError, match=r"force=True is not supported for actor tasks\."):
             ray.cancel(ref, force=True)
         ray.cancel(ref)
