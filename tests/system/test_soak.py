@@ -55,10 +55,18 @@ def round_of_work() -> None:
 
 
 def footprint() -> dict[str, tuple[int, int, int]]:
-    """Private memory, descriptors and threads of driver, daemon and zygote."""
+    """Private memory, descriptors and threads of driver, daemon and zygote.
+
+    Of the daemon's descriptors without the four of each worker: how many of those recursion leaves, the load decides.
+    """
     daemon = psutil.Process(require().facts["pid"])
+    workers = len(require().request("status")["workers"])
     named = {"driver": psutil.Process(), "daemon": daemon, "zygote": daemon.children()[0]}
-    return {name: (p.memory_full_info().uss, p.num_fds(), p.num_threads()) for name, p in named.items()}
+    of_workers = {"daemon": 4 * workers}
+    return {
+        name: (p.memory_full_info().uss, p.num_fds() - of_workers.get(name, 0), p.num_threads())
+        for name, p in named.items()
+    }
 
 
 def test_nothing_grows() -> None:
