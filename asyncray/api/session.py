@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.arguments import Arguments
-from asyncray.config import GOODBYE_DEADLINE, STOP_DEADLINE
+from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE
 from asyncray.core.unread import TOLD_SINGLY
 from asyncray.exceptions import AsyncrayError
 from asyncray.io.interrupts import Deferrable, undisturbed
@@ -26,8 +26,6 @@ from asyncray.runtime.serialization import deregister_all
 
 ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
 HIDE_VARIABLE = "ASYNCRAY_IGNORE_UNHANDLED_ERRORS"
-
-_ERROR = 40  # logging.ERROR; to import that takes 4 ms of the start
 
 
 class _Driver:
@@ -158,7 +156,7 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
     runtime.handlers[NOTICE] = lambda message: printer.log(*message[1:])
     hide = bool(os.environ.get(HIDE_VARIABLE))
-    runtime.handlers[UNREAD] = lambda message: None if hide else printer.log(_ERROR, _unread(*message[1:]))
+    runtime.handlers[UNREAD] = lambda message: None if hide else printer.log(LOG_ERROR, _unread(*message[1:]))
     try:
         runtime.start()
     except BaseException as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from asyncray.config import LOG_ERROR
 from asyncray.core.allocator import Allocator
 from asyncray.core.jobs import Jobs
 from asyncray.core.objects import Objects
@@ -62,8 +63,6 @@ KEEP_WARM = 64 * 1024 * 1024
 """So much of free store memory stays mapped for the next objects when the store has been empty for a while."""
 
 TRIM_AFTER = 5.0
-
-ERROR_LEVEL = 40
 
 Handler = Callable[[Client, Any], None]
 
@@ -236,10 +235,10 @@ class NodeMachine:
 
     def tell_drivers(self, text: str) -> None:
         """Something is wrong that concerns everybody, and only the shell knows."""
-        self.outbox.do(Note(ERROR_LEVEL, text))
+        self.outbox.do(Note(LOG_ERROR, text))
         for client in self.clients.values():
             if client.role == "driver":
-                self.outbox.send(client, (NOTICE, ERROR_LEVEL, text))
+                self.outbox.send(client, (NOTICE, LOG_ERROR, text))
 
     def stop(self, reason: str) -> None:
         """The node ends: nobody gets new work, drivers are told by their closed connections."""

@@ -39,7 +39,7 @@ class Job:
     ``over`` is set once the driver is gone; detached actors may outlive that (``lasts``).
     """
 
-    __slots__ = ("captured", "driver", "functions", "id", "lasts", "namespace", "over", "setup", "templates")
+    __slots__ = ("captured", "driver", "functions", "id", "lasts", "namespace", "over", "refused", "setup", "templates")
 
     def __init__(self, job_id: bytes, namespace: str, setup: dict[str, Any]) -> None:
         self.id = job_id
@@ -51,6 +51,7 @@ class Job:
         self.functions: dict[bytes, bytes] = {}
         self.captured: tuple[ObjectEntry, ...] = ()  # what functions have refs to in their closures and globals
         self.templates: dict[bytes, Template] = {}
+        self.refused: set[Demand] = set()  # what the node does not have, and the driver was told
 
     def __repr__(self) -> str:
         return f"<Job {self.id.hex()} {'over' if self.over else 'running'}>"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncray.config import LOG_WARNING
 from asyncray.core.outbox import Note, Outbox
 from asyncray.core.records import Job, Shape, Template
 from asyncray.core.resources import UNIT, Demand, plain
@@ -23,9 +24,19 @@ PATIENCE = 10.0
 """Seconds that a task may wait for what actors hold before its driver is told."""
 
 _PAUSE = 1.0
-
-_WARNING = 30
 _GIB = 1024**3
+
+
+class _Stall:
+    """The first task of a shape, which waits for actors."""
+
+    __slots__ = ("collected", "since", "task_id", "told")
+
+    def __init__(self, task_id: bytes, since: float, told: bool) -> None:
+        self.task_id = task_id
+        self.since = since
+        self.told = told
+        self.collected = False
 
 
 class Stalls:
@@ -35,17 +46,17 @@ class Stalls:
         self._outbox = outbox
         self._scheduler = scheduler
         self._resources = scheduler.resources
-        self._since: dict[Shape, tuple[bytes, float]] = {}  # its first task, and since when that waits for actors
-        self._told: set[Shape] = set()
-        self._collected: dict[Shape, bytes] = {}  # the task that was its first when processes collected garbage for it
+        self._stalls: dict[Shape, _Stall] = {}
         self._look_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Stalls {len(self._since)}>"
+        return f"<Stalls {len(self._stalls)}>"
 
     def described(self, template: Template) -> None:
-        """A client described a function: tells at once if the node cannot serve it."""
-        if not self._resources.feasible(template.demand):
+        """A client described a function: tells at once if the node cannot serve it, and once for each demand."""
+        refused = template.job.refused
+        if template.demand not in refused and not self._resources.feasible(template.demand):
+            refused.add(template.demand)
             self._tell(template.job, f"{template.name} {self._infeasible(template.demand)}, and waits until it has.")
 
     def tick(self, now: float) -> None:
@@ -53,22 +64,21 @@ class Stalls:
         if now < self._look_at:
             return
         self._look_at = now + _PAUSE
-        stalled = [shape for shape in self._scheduler.ready if self._waits_for_actors(shape)]
-        before, self._since = self._since, {}
-        self._told.intersection_update(stalled)
-        self._collected = {shape: self._collected[shape] for shape in stalled if shape in self._collected}
-        for shape in stalled:
+        before, self._stalls = self._stalls, {}
+        for shape in self._scheduler.ready:
             task = shape.peek()
-            assert task is not None
-            first, since = before.get(shape, (b"", now))
-            if first != task.id:  # a queue that moves on is none that hangs
-                since = now
-            self._since[shape] = task.id, since
-            if now > since and self._collected.get(shape) != task.id:  # it waited the last time, too
-                self._collected[shape] = task.id
+            if task is None or not self._waits_for_actors(shape):
+                continue
+            stall = before.get(shape)
+            if stall is None or stall.task_id != task.id:  # a queue that moves on is none that hangs
+                self._stalls[shape] = _Stall(task.id, now, stall is not None and stall.told)
+                continue
+            self._stalls[shape] = stall
+            if not stall.collected:
+                stall.collected = True
                 self._collect(shape.job)
-            if now - since >= PATIENCE and shape not in self._told:
-                self._told.add(shape)
+            if now - stall.since >= PATIENCE and not stall.told:
+                stall.told = True
                 text = f"{task.template.name} {self._held(shape.demand)}. It waits until one of them ends."
                 self._tell(shape.job, f"{text} `asyncray status` shows them.")
 
@@ -98,7 +108,7 @@ class Stalls:
 
     def _waits_for_actors(self, shape: Shape) -> bool:
         """True if the demand does not fit beside what actors hold, whatever else ends."""
-        if shape.peek() is None or shape.leases or not self._resources.feasible(shape.demand):
+        if shape.leases or not self._resources.feasible(shape.demand):
             return False
         held = self._held_by_actors()
         return any(self._resources.total[name] - held.get(name, 0) < amount for name, amount in shape.demand)
@@ -117,23 +127,23 @@ class Stalls:
     def _infeasible(self, demand: Demand) -> str:
         total = self._resources.total
         lacking = [(name, amount) for name, amount in demand if total.get(name, 0) < amount]
-        has = readable([(name, total.get(name, 0)) for name, _ in lacking])
-        return f"needs {readable(lacking)}, more than this node has ({has})"
+        has = _readable([(name, total.get(name, 0)) for name, _ in lacking])
+        return f"needs {_readable(lacking)}, more than this node has ({has})"
 
     def _held(self, demand: Demand) -> str:
         held = self._held_by_actors()
         total = self._resources.total
         short = [(name, amount) for name, amount in demand if total[name] - held.get(name, 0) < amount]
-        of = [f"{readable([(name, held.get(name, 0))])} of {readable([(name, total[name])])}" for name, _ in short]
-        return f"needs {readable(short)}, and actors hold {', '.join(of)}"
+        of = [f"{_readable([(name, held.get(name, 0))])} of {_readable([(name, total[name])])}" for name, _ in short]
+        return f"needs {_readable(short)}, and actors hold {', '.join(of)}"
 
     def _tell(self, job: Job, text: str) -> None:
-        self._outbox.do(Note(_WARNING, text))
+        self._outbox.do(Note(LOG_WARNING, text))
         if job.driver is not None:
-            self._outbox.send(job.driver, (NOTICE, _WARNING, text))
+            self._outbox.send(job.driver, (NOTICE, LOG_WARNING, text))
 
 
-def readable(demand: Demand | list[tuple[str, int]]) -> str:
+def _readable(demand: Demand | list[tuple[str, int]]) -> str:
     """A demand for people: ``1 CPU, 0.5 GPU, 2 GiB of memory``."""
     return ", ".join(
         f"{amount / UNIT / _GIB:.4g} GiB of {name}" if "memory" in name else f"{amount / UNIT:g} {name}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from asyncray.config import START_DEADLINE, STOP_DEADLINE
+from asyncray.config import LOG_ERROR, LOG_WARNING, START_DEADLINE, STOP_DEADLINE
 from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Template, Worker
 from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
@@ -195,7 +195,7 @@ class Pool:
             self._failures += 1
             self._paused_until = now + FAILURE_PAUSE
             if self._failures == MOST_FAILURES:
-                self._outbox.do(Note(40, "workers end before they say hello, again and again: see their logs"))
+                self._outbox.do(Note(LOG_ERROR, "workers end before they say hello, again and again: see their logs"))
         self._unrest(worker)
         worker.state = DEAD
         return worker
@@ -209,7 +209,8 @@ class Pool:
         for worker in list(self.workers.values()):
             if worker.deadline is not None and worker.deadline <= now:
                 late = "say hello" if worker.state == STARTING else "end"
-                self._outbox.do(Note(30, f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"))
+                text = f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"
+                self._outbox.do(Note(LOG_WARNING, text))
                 self.kill(worker, f"it did not {late} in time", now)
         pool = sum(1 for worker in self.workers.values() if worker.state in (IDLE, LEASED))
         for free in list(self.idle.values()):

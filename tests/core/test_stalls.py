@@ -32,6 +32,19 @@ def test_what_the_node_does_not_have_is_told_at_once_and_once() -> None:
     world.end()
 
 
+def test_many_functions_that_ask_for_the_same_are_told_of_once() -> None:
+    world = World(CPU=2, R=1)
+    driver = world.driver()
+    for returns in (1, 2, 3):  # so many templates
+        driver.submit(extra=("R", 3), returns=returns)
+    driver.submit(extra=("R", 4))
+    world.deliver()
+    assert [text.split(",")[0] for text in told(driver)] == ["spawn needs 3 R", "spawn needs 4 R"]
+    for index in range(7):
+        driver.state.cancel(index)
+    world.end()
+
+
 def test_what_actors_hold_is_told_after_a_while() -> None:
     world = World(CPU=2)
     driver = world.driver()
