@@ -26,6 +26,7 @@ from asyncray.exceptions import (
     TaskError,
     WorkerCrashedError,
 )
+from asyncray.messages import BLOCKED, SUBSCRIBE
 from asyncray.runtime.runtime import require
 from tests.system import actors
 from tests.system.bell import Bell
@@ -458,23 +459,31 @@ def test_waiting_lends_the_cpu_and_a_value_that_is_there_does_not(bell: Bell) ->
 
 
 @pytest.mark.usefixtures("one_cpu")
-def test_tasks_that_read_what_is_there_need_no_more_workers() -> None:
-    @ray.remote
-    def read(refs: list[Any]) -> int:
-        assert len(ray.get(refs)) == len(refs)
-        return os.getpid()
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_a_task_that_reads_what_is_there_does_not_count_as_waiting(in_a_loop: bool) -> None:
+    """Else its CPU is lent for nothing: a thousand such tasks start a dozen workers."""
+
+    async def get_in_loop(refs: list[Any]) -> Any:
+        return await asyncray.get(refs)
 
     @ray.remote
-    def read_in_a_loop(refs: list[Any]) -> int:
-        async def main() -> None:
-            assert len(await asyncray.get(refs)) == len(refs)
+    def waits_for_any(pairs: list[list[Any]]) -> bool:
+        access, said = require().access, set()
+        post = access._post
 
-        asyncio.run(main())
-        return os.getpid()
+        def listen(message: Any) -> None:
+            said.add(message[0])
+            post(message)
 
-    refs = [ray.put(1), ray.put(np.zeros(100_000))]
-    pids = get([function.remote(refs) for function in (read, read_in_a_loop) for _ in range(200)])
-    assert len(set(pids)) <= 2  # one, and another if that is slow to start; each wait that is none would start one more
+        access._post = listen
+        for refs in pairs:
+            assert len(asyncio.run(get_in_loop(refs)) if in_a_loop else ray.get(refs)) == 2
+        access._post = post
+        assert SUBSCRIBE in said
+        return BLOCKED in said
+
+    # Many, for in a loop the io thread may be as fast as the question.
+    assert not get(waits_for_any.remote([[ray.put(1), ray.put(np.zeros(100_000))] for _ in range(20)]))
 
 
 @pytest.mark.usefixtures("one_cpu")
