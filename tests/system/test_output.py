@@ -87,7 +87,8 @@ def test_nothing_is_lost_at_the_end() -> None:
     out, err = run(
         """
         @ray.remote
-        def unfinished(): print("no line feed", end="")
+        class Unfinished:  # an actor, as in the process of a task another one may go on in the line
+            def speak(self): print("no line feed", end="")
 
         @ray.remote
         def below():
@@ -101,7 +102,8 @@ def test_nothing_is_lost_at_the_end() -> None:
             os._exit(3)
 
         ray.init(num_cpus=2)
-        ray.get([unfinished.remote(), below.remote()])
+        actor = Unfinished.remote()
+        ray.get([actor.speak.remote(), below.remote()])
         try:
             ray.get(crash.remote())
         except ray.exceptions.WorkerCrashedError as error:
