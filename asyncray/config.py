@@ -51,9 +51,6 @@ REQUEST_DEADLINE = 30.0
 STORE_FULL_DEADLINE = _number("STORE_FULL_DEADLINE", 2.0)
 """How long an allocation waits for others' memory to come back before it fails as a full store."""
 
-SLAB_SIZE = 64 * 1024 * 1024
-"""Segments that small objects share. Larger objects get a segment of their own."""
-
 STORE_MINIMUM = 75 * 1024 * 1024
 """The smallest object store that makes sense: Ray's own minimum, and just above docker's 64 MB of /dev/shm."""
 
@@ -74,3 +71,9 @@ LOG_WARNING = 30
 
 LOG_ERROR = 40
 """As ``logging.ERROR``."""
+
+ALIGNMENT = 64
+"""Of what lies in shared memory: a cache line, and what vector units and Arrow want of a buffer."""
+
+TOLD_SINGLY = 10
+"""So many unread errors of one function are printed one by one, then only the 100th, the 1000th, ..."""

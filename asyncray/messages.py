@@ -74,11 +74,15 @@ ENDED = 82  # number, pid, wait status: a worker is gone; or number, 0, why it c
 STRIKE = 83  # number: kill a worker and what it started
 
 # Kinds of values ----------------------------------------------------------------------------------------------------
+UNRESOLVED = -1  # there is no value yet; never sent
 PLAIN = 0  # pickle bytes
 BUFFERS = 1  # [pickle bytes, buffer, ..]
 SHARED = 2  # [segment, offset, size]
 ERROR = 3  # an exception of user code, as asyncray.runtime.errors wrote it
 FAULT = 4  # an exception of the system: [name, fields]
 OBJECT = 5  # arguments only: the last dependency holds them
+
+OUTPUT_MARK = "\x1e"
+"""In a worker's log, before the name of a task (or actor) and a line feed: its output follows."""
 
 NAMES = {value: name for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent / "asyncray"
 
 # From the bottom to the top: a module may import from its own row and from the rows before it.
 LAYERS = (
-    {"exceptions", "ids", "config", "messages"},
+    {"exceptions", "ids", "config", "messages", "units"},
     {"core"},
     {"wire"},
     {"io"},
@@ -31,6 +31,7 @@ LAYERS = (
 )
 RANK = {part: rank for rank, row in enumerate(LAYERS) for part in row}
 PROCESSES = {"worker", "node", "head"}
+CLIENTS = {"io", "runtime", "worker", "", "api", "sync"}  # what a driver or worker loads: nothing of the daemon's
 SANS_IO = {"core", "wire"}
 IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
 IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
@@ -136,6 +137,16 @@ def processes_are_strangers(package: Package) -> list[str]:
             if Module(target, "").part in others:
                 complaints.append(f"{module.name} imports {target}, which belongs to another process")
     return complaints
+
+
+def clients_do_without_the_core(package: Package) -> list[str]:
+    return [
+        f"{module.name} imports {target}, which decides for a daemon"
+        for module in package.values()
+        if module.part in CLIENTS
+        for target in own_imports(package, module)
+        if Module(target, "").part == "core"
+    ]
 
 
 def imports_have_no_cycle(package: Package) -> list[str]:
@@ -280,6 +291,9 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (imports_go_down, {"asyncray.io.a": "importlib.import_module('asyncray.node.b')"}, "io.a imports asyncray.node"),
     (processes_are_strangers, {"asyncray.node.a": "from asyncray import head"}, "another process"),
     (processes_are_strangers, {"asyncray.worker.a": "import asyncray.node.b"}, "another process"),
+    (clients_do_without_the_core, {"asyncray.api.a": "from asyncray.core.b import B"}, "decides for a daemon"),
+    (clients_do_without_the_core, {"asyncray.runtime.a": "def f():\n    import asyncray.core.b"}, "decides"),
+    (clients_do_without_the_core, {"asyncray.io.a": "import asyncray.core"}, "io.a imports asyncray.core"),
     (
         imports_have_no_cycle,
         {"asyncray.core.a": "from asyncray.core.b import B", "asyncray.core.b": "def f():\n    import asyncray.core.a"},

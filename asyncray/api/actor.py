@@ -16,12 +16,12 @@ from asyncray.api.options import (
 )
 from asyncray.api.signature import Signature, is_asynchronous, is_generator
 from asyncray.api.source import Options, Source
-from asyncray.core.resources import fixed
 from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import KILL
 from asyncray.runtime.context import running_task
 from asyncray.runtime.runtime import Runtime, require
+from asyncray.units import fixed
 
 C = TypeVar("C")
 

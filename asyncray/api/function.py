@@ -9,9 +9,9 @@ from asyncray.api.options import complete_task_options, override_task_options, p
 from asyncray.api.signature import is_generator
 from asyncray.api.source import Options, Source
 from asyncray.api.typing import Out_co, P, Submit
-from asyncray.core.resources import fixed
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
+from asyncray.units import fixed
 
 DECORATOR = "__ray_invocation_decorator__"
 """The attribute of a function or method that is wrapped around its calls. The name is Ray's."""

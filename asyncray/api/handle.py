@@ -16,9 +16,9 @@ from asyncray.api.hints import did_you_mean
 from asyncray.api.options import complete_method_options, override_method_options, present
 from asyncray.api.signature import Signature
 from asyncray.api.source import Options, Templates
-from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import PendingCallsLimitExceeded
 from asyncray.ids import ActorID
+from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime, require

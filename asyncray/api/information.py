@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.api.handle import ActorHandle, weak_handle
-from asyncray.core.resources import plain
 from asyncray.ids import CLIENT_SIZE, TASK_PREFIX_SIZE, JobID, NodeID, TaskID
 from asyncray.runtime.context import running_task
 from asyncray.runtime.runtime import Runtime, require
+from asyncray.units import plain
 
 
 class RuntimeContext:

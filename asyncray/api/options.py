@@ -18,7 +18,7 @@ from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 from asyncray.api.hints import did_you_mean
-from asyncray.core.resources import UNIT
+from asyncray.units import UNIT
 
 Check = Callable[[str, Any], object]
 """(name, value that is not None) -> the value to keep; raises ValueError, or TypeError for what is inside of it."""

@@ -13,8 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.arguments import Arguments
-from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE
-from asyncray.core.unread import TOLD_SINGLY
+from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SINGLY
 from asyncray.exceptions import AsyncrayError
 from asyncray.io.interrupts import Deferrable, undisturbed
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD

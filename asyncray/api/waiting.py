@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from asyncray.core.states import UNRESOLVED
 from asyncray.ids import is_call
-from asyncray.messages import CANCEL
+from asyncray.messages import CANCEL, UNRESOLVED
 from asyncray.runtime import current
 from asyncray.runtime.references import LocalObject
 from asyncray.runtime.refs import ObjectRef

@@ -22,7 +22,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
 
-ALIGNMENT = 64  # a cache line, and what vector units and Arrow want of a buffer
+from asyncray.config import ALIGNMENT
+
 PAGE = 4096  # where real pages are larger, less is believed to be warm than is: slower, never wrong
 DEFAULT_SLAB = 64 << 20
 LARGE = 4  # what is larger than this part of a slab gets a segment of its own size

@@ -16,11 +16,10 @@ from typing import Any
 
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Actor, Block, Client, ObjectEntry, Task
-from asyncray.core.states import UNRESOLVED
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.ids import NODE_SIZE
-from asyncray.messages import FAULT, SHARED, VALUE
+from asyncray.messages import FAULT, SHARED, UNRESOLVED, VALUE
 
 
 class Objects:

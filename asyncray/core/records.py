@@ -14,9 +14,10 @@ from typing import Any
 
 from asyncray.config import MAILBOX_WINDOW
 from asyncray.core.allocator import Allocation
-from asyncray.core.resources import Demand, Grant
-from asyncray.core.states import ACTOR, ALIVE, DEAD, PENDING, QUEUED, RESTARTING, STARTING, UNRESOLVED, WAITING
-from asyncray.messages import Message
+from asyncray.core.resources import Grant
+from asyncray.core.states import ACTOR, ALIVE, DEAD, PENDING, QUEUED, RESTARTING, STARTING, WAITING
+from asyncray.messages import UNRESOLVED, Message
+from asyncray.units import Demand
 
 _MEAN_WEIGHT = 0.2
 """Of the newest measurement in the mean of a function's run time: five runs forget an outlier."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from asyncray.core.outbox import Outbox, ReadLogs
 from asyncray.core.records import Actor, Client, Worker
-from asyncray.core.resources import UNIT, plain
 from asyncray.core.stalls import Stalls
-from asyncray.core.states import DEAD, UNRESOLVED
+from asyncray.core.states import DEAD
 from asyncray.core.store import Store
 from asyncray.core.work import Work
-from asyncray.messages import ERROR, FAULT
+from asyncray.messages import ERROR, FAULT, UNRESOLVED
+from asyncray.units import UNIT, plain
 
 _STORE = "object_store_memory"
 

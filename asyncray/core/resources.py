@@ -1,6 +1,6 @@
-"""Resources of a node: amounts in exact fixed point, and numbered devices.
+"""Resources of a node: amounts in exact fixed point (``asyncray.units``), and numbered devices.
 
-Amounts are integers in units of 1/10000, so fractions add up exactly. ``GPU`` amounts come with device numbers: a
+``GPU`` amounts come with device numbers: a
 whole number takes whole free devices, a fraction shares one device with other fractions.
 
 Invariants (``check``): for every name 0 <= available <= total, except that CPU may be below zero for a while: a
@@ -10,25 +10,9 @@ to what of GPU is available.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-UNIT = 10_000
-Demand = tuple[tuple[str, int], ...]
-"""What a task needs: (name, fixed amount), sorted by name, no zeros."""
-
-
-def fixed(amounts: Mapping[str, float]) -> Demand:
-    """Amounts as programs give them, in fixed point.
-
-    >>> fixed({"CPU": 0.5, "GPU": 0})
-    (('CPU', 5000),)
-    """
-    return tuple(sorted((name, round(amount * UNIT)) for name, amount in amounts.items() if amount))
-
-
-def plain(amounts: Iterable[tuple[str, int]]) -> dict[str, float]:
-    """The inverse of ``fixed``, without zeros."""
-    return {name: amount / UNIT for name, amount in amounts if amount}
+from asyncray.units import UNIT, Demand, fixed, plain
 
 
 class Grant:

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, Job, Lease, Shape, Task, Worker
-from asyncray.core.resources import UNIT, Demand, Grant, Resources
+from asyncray.core.resources import Grant, Resources
 from asyncray.core.states import LEASED, OVER, QUEUED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
 from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RUN, RUN_NESTED, TAKE_BACK, Message
+from asyncray.units import UNIT, Demand
 
 if TYPE_CHECKING:
     from asyncray.core.objects import Objects

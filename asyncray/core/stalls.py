@@ -16,9 +16,9 @@ from typing import Any
 from asyncray.config import LOG_WARNING
 from asyncray.core.outbox import Note, Outbox
 from asyncray.core.records import Job, Shape, Template
-from asyncray.core.resources import UNIT, Demand, plain
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import COLLECT, NOTICE
+from asyncray.units import UNIT, Demand, plain
 
 PATIENCE = 10.0
 """Seconds that a task may wait for what actors hold before its driver is told."""

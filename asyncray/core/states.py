@@ -1,4 +1,4 @@
-"""The states of tasks, workers and actors, and of objects that have no value yet."""
+"""The states of tasks, workers and actors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,3 @@ DEAD = "dead"  # actors too
 PENDING = "pending"  # to be placed
 ALIVE = "alive"
 RESTARTING = "restarting"  # to be placed again
-
-# Objects: the kind of a value that is not there yet
-UNRESOLVED = -1

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncray.config import TOLD_SINGLY
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Job, ObjectEntry, Task, Template
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import task_of
 from asyncray.messages import ERROR, FAULT, UNREAD
-
-TOLD_SINGLY = 10
-"""So many errors of one function are told, then only round numbers."""
 
 
 class Unread:

@@ -21,11 +21,11 @@ from asyncray.core.objects import Objects, fault_of_missing
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Actor, Client, ObjectEntry, Task, Worker
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import OVER, QUEUED, SENT, UNRESOLVED, WAITING
+from asyncray.core.states import OVER, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
-from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, STOP_TASK
+from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, STOP_TASK, UNRESOLVED
 
 _MANY = 1000
 """Fewer small arguments than this are no large message, whatever they are."""

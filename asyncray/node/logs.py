@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 
-MARK = b"\x1e"
+from asyncray.messages import OUTPUT_MARK
+
+_MARK = OUTPUT_MARK.encode()
 """Before a name and a line feed, wherever in a line: what follows is the output of that task or actor."""
 
 MOST_LINES = 1000
@@ -71,7 +73,7 @@ class LogFile:
         return self._cut([line for raw in lines for line in self._parse(raw, name, pid)], pid)
 
     def _parse(self, raw: bytes, name: str, pid: int) -> list[Line]:
-        text, mark, whose = raw.partition(MARK)
+        text, mark, whose = raw.partition(_MARK)
         lines = [(self._stream, _prefix(self._name or name, pid), _clean(text))] if text or not mark else []
         if mark:
             self._name = whose.decode("utf-8", "replace")
@@ -164,7 +166,7 @@ class WorkerLogs:
                 data = file.read()
         except OSError:
             return ""
-        lines = [line for raw in data.split(b"\n") if (line := _clean(raw.partition(MARK)[0])).strip()]
+        lines = [line for raw in data.split(b"\n") if (line := _clean(raw.partition(_MARK)[0])).strip()]
         fatal = [at for at, line in enumerate(lines) if line.startswith(_FATAL)]
         if not fatal:
             return "\n".join(lines[-TAIL_LINES:])

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import AsyncraySystemError, GetTimeoutError, LocalNodeDiedError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.channel import Channel
-from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, READ, SEAL, SHARED, SUBSCRIBE, UNBLOCKED
+from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, READ, SEAL, SHARED, SUBSCRIBE, UNBLOCKED, UNRESOLVED
 from asyncray.runtime.context import TaskContext, running_task
 from asyncray.runtime.culprits import explain
 from asyncray.runtime.references import LocalObject, Pin, References

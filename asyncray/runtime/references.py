@@ -23,8 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from asyncray.core.states import UNRESOLVED
-from asyncray.messages import DROP, HOLD, UNPIN, Message
+from asyncray.messages import DROP, HOLD, UNPIN, UNRESOLVED, Message
 
 
 class Pin:

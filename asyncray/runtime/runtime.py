@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
-from asyncray.core.states import UNRESOLVED
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
@@ -33,6 +32,7 @@ from asyncray.messages import (
     REQUEST,
     RETIRED,
     SHARED,
+    UNRESOLVED,
     VALUE,
     VERSION,
     WELCOME,

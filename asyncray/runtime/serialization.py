@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
 
-ALIGNMENT = 64
+from asyncray.config import ALIGNMENT
 
 Reducer = Callable[[Any], tuple[Any, ...]]
 

@@ -15,9 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncray.core.states import UNRESOLVED
 from asyncray.io.interrupts import undisturbed
-from asyncray.messages import ERROR, FAULT
+from asyncray.messages import ERROR, FAULT, UNRESOLVED
 from asyncray.runtime.references import LocalObject
 
 if TYPE_CHECKING:

@@ -7,11 +7,9 @@ import os
 import sys
 from typing import Any
 
+from asyncray.messages import OUTPUT_MARK
 from asyncray.runtime.context import running_task
 from asyncray.runtime.runtime import Runtime
-
-MARK = "\x1e"
-"""Before a name and a line feed in a worker's log: says whose output follows."""
 
 _OMP_THREADS = b"OMP_NUM_THREADS"
 
@@ -30,7 +28,7 @@ class MarkedOutput(io.TextIOWrapper):
         name = self.whose()
         if name != self._marked:
             self._marked = name
-            super().write(f"{MARK}{name}\n")
+            super().write(f"{OUTPUT_MARK}{name}\n")
         return super().write(text)
 
 

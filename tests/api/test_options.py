@@ -12,7 +12,7 @@ from asyncray.api import options
 from asyncray.api.actor import method
 from asyncray.api.decorator import remote
 from asyncray.api.options import ActorDemand, actor_demand, present, task_demand
-from asyncray.core.resources import fixed
+from asyncray.units import fixed
 
 Validate = Callable[..., dict[str, object]]
 

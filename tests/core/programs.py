@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncray.core.resources import UNIT
 from asyncray.ids import PUT_INDEX, TASK_SIZE, return_id
 from asyncray.messages import CALL, CANCEL, CREATE, FUNCTION, KILL, PLAIN, PUT, REQUEST, SEAL, SUBMIT, TEMPLATE, Message
+from asyncray.units import UNIT
 
 if TYPE_CHECKING:
     from tests.core.processes import Process

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from asyncray.core.allocator import ALIGNMENT, LARGE, PAGE, Allocation, Allocator, MissingSegment, StoreFull
+from asyncray.config import ALIGNMENT
+from asyncray.core.allocator import LARGE, PAGE, Allocation, Allocator, MissingSegment, StoreFull
 
 SLAB = 4 * PAGE
 SIZES = st.one_of(

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from asyncray.core.resources import UNIT, Demand, Grant, Resources, fixed, plain
+from asyncray.core.resources import Grant, Resources
+from asyncray.units import UNIT, Demand, fixed, plain
 
 AMOUNTS = st.sampled_from([0.0001, 0.1, 0.25, 0.3333, 0.5, 1, 2, 3])
 GPUS = st.sampled_from([0.0001, 0.25, 0.5, 0.75, 1, 2, 3])

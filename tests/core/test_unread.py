@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.core.unread import TOLD_SINGLY
+from asyncray.config import TOLD_SINGLY
 from asyncray.messages import CANCEL, KILL, READ, REQUEST, SUBSCRIBE, UNREAD
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
