@@ -22,7 +22,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from asyncray.core.records import Actor, Client, Fault, Task
+from asyncray.core.lives import Actor
+from asyncray.core.records import Client, Fault, Task
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import ALIVE, DEAD, OVER, PENDING, QUEUED, RESTARTING, SENT, STARTING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
@@ -216,7 +217,7 @@ class Actors:
         if actor.state == DEAD:
             return
         if actor.state in (PENDING, RESTARTING):
-            self._scheduler.forget(actor.task)
+            self._scheduler.shapes.forget(actor.task)
         actor.move(DEAD)
         actor.cause = fault
         self._leave_worker(actor)
@@ -285,7 +286,7 @@ class Actors:
         calls = self._take_posted(actor) if actor.state == ALIVE else []
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
-        self._scheduler.enqueue(actor.task)
+        self._scheduler.shapes.enqueue(actor.task)
         for call in calls:
             call.worker = call.lease = None
             call.state = QUEUED

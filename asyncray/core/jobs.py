@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.core.records import Actor, Client, Job, Task
+from asyncray.core.lives import Actor
+from asyncray.core.records import Client, Job, Task
 from asyncray.core.states import DEAD
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
@@ -67,7 +68,7 @@ class Jobs:
             if worker.actor is None and worker.client not in lasting:
                 self._pool.kill(worker, "its job is over", now)
         if not workers and not job.lasts:
-            self._work.scheduler.forget_job(job)
+            self._work.scheduler.shapes.forget_job(job)
             self._work.objects.unuse_all(job.captured)
             del self.table[job.id]
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from asyncray.core.lives import Actor
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Actor, Block, Client, ObjectEntry, Task
+from asyncray.core.records import Block, Client, ObjectEntry, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.ids import NODE_SIZE

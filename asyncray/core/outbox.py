@@ -2,7 +2,7 @@
 
 The state machines append here and the shell takes everything out after each batch of events: it writes each client's
 messages as one frame and performs the commands in order. Every command that takes time ends in exactly one event of
-``asyncray.core.node.NodeMachine``; the docstring of each says which. Nothing here acts by itself.
+``asyncray.core.machine.NodeMachine``; the docstring of each says which. Nothing here acts by itself.
 """
 
 from __future__ import annotations

@@ -1,37 +1,29 @@
-"""Records: what the machines of a node keep. No decisions here, and one module, for they all know one another.
+"""Records: what the machines of a node keep. No decisions here.
 
 A *job* is one driver's work, a *client* a connected process. A *template* is what all invocations of one remote
 function with the same options share, a *task* one invocation: of a function, of an actor's constructor or of an
-actor's method. A *worker* is a forked process, a *lease* its right to resources, a *shape* a queue of tasks
-that need the same. An *object entry* is one object, a *block* its memory if it is in shared memory. An *actor*
-is one actor's life and mailbox.
+actor's method. An *object entry* is one object, a *block* its memory if it is in shared memory. Workers and leases are
+in ``leases``, actors in ``lives``: all of them know one another, so their types go round.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncray.config import MAILBOX_WINDOW
 from asyncray.core.allocator import Allocation
-from asyncray.core.resources import Grant
-from asyncray.core.states import ACTOR, ALIVE, DEAD, PENDING, QUEUED, RESTARTING, STARTING, WAITING
+from asyncray.core.states import WAITING
 from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
+
+if TYPE_CHECKING:
+    from asyncray.core.leases import Lease, Shape, Worker
+    from asyncray.core.lives import Actor
 
 _MEAN_WEIGHT = 0.2
 """Of the newest measurement in the mean of a function's run time: five runs forget an outlier."""
 
 Fault = list[Any]
 """A system error as a value: [exception name, fields]."""
-
-_MOVES = {
-    PENDING: {STARTING, DEAD},
-    STARTING: {ALIVE, RESTARTING, DEAD},
-    ALIVE: {RESTARTING, DEAD},
-    RESTARTING: {STARTING, DEAD},
-    DEAD: set(),
-}
 
 
 class Job:
@@ -165,120 +157,6 @@ class Task:
         return ["TaskCancelledError", {"task_id": self.id.hex()}]
 
 
-class Worker:
-    """A forked process."""
-
-    __slots__ = (
-        "actor", "backlog", "calls", "client", "deadline", "gpu", "idle_since", "inflight", "job", "known", "lease",
-        "lent", "nested", "number", "pid", "polite", "state", "why",
-    )  # fmt: skip
-
-    def __init__(self, number: int, deadline: float) -> None:
-        self.number = number
-        self.pid = 0
-        self.state = STARTING
-        self.deadline: float | None = deadline  # to say hello, later to be gone
-        self.client: Client | None = None
-        self.job: Job | None = None
-        self.gpu = False
-        self.actor: Actor | None = None
-        self.lease: Lease | None = None
-        self.lent: tuple[tuple[int, ...], Demand] | None = None  # devices and amounts that it was last told of
-        self.inflight: dict[bytes, Task] = {}  # in the order in which they were sent; the first one runs
-        self.nested: dict[bytes, Task] = {}  # on threads beside blocked ones
-        self.backlog = 0.0  # microseconds that inflight is thought to take
-        self.known: set[int] = set()  # templates
-        self.calls: dict[int, int] = {}  # of templates that have a limit of them
-        self.idle_since = 0.0
-        self.why = ""  # it ends, as it said itself or was told
-        self.polite = False  # it ends in order: what it made lives on, and what it was sent has not started
-
-    def __repr__(self) -> str:
-        work = f"inflight={len(self.inflight)} nested={len(self.nested)}"
-        return f"<Worker {self.number} pid={self.pid} {self.state} {work} {self.actor or ''}>"
-
-    @property
-    def hosted(self) -> bool:
-        """True once it is an actor's, and after that one's death."""
-        return self.lease is not None and self.lease.shape is None
-
-
-class Shape:
-    """Tasks of one job that need the same: a queue by depth, and the leases that serve it.
-
-    Constructors have shapes of their own (``lives``): each takes a worker for good.
-    """
-
-    __slots__ = ("count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues")
-
-    def __init__(self, job: Job, demand: Demand, lives: bool) -> None:
-        self.job = job
-        self.demand = demand
-        self.lives = lives
-        self.gpu = any(name == "GPU" for name, _ in demand)
-        self.free_of_charge = not demand
-        self.queues: dict[int, deque[Task]] = {}
-        self.depths: list[int] = []  # ascending; the last one is served first
-        self.count = 0  # of queued tasks, with cancelled ones that are still in the queues
-        self.leases: list[Lease] = []
-
-    def __repr__(self) -> str:
-        return f"<Shape {dict(self.demand)} queued={self.count} leases={len(self.leases)}>"
-
-    def push(self, task: Task, first: bool = False) -> None:
-        queue = self.queues.get(task.depth)
-        if queue is None:
-            queue = self.queues[task.depth] = deque()
-            self.depths = sorted(self.queues)
-        if first:
-            queue.appendleft(task)
-        else:
-            queue.append(task)
-        self.count += 1
-
-    def peek(self) -> Task | None:
-        """The next task, past those that were cancelled meanwhile."""
-        while self.depths:
-            depth = self.depths[-1]
-            queue = self.queues[depth]
-            while queue:
-                task = queue[0]
-                if task.state == QUEUED:
-                    return task
-                queue.popleft()
-                self.count -= 1
-            del self.queues[depth]
-            self.depths.pop()
-        return None
-
-    @property
-    def serving(self) -> int:
-        """Leases whose holders do not wait."""
-        return sum(1 for lease in self.leases if not lease.blocked)
-
-    def pop(self) -> None:
-        """Takes off what ``peek`` showed."""
-        self.queues[self.depths[-1]].popleft()
-        self.count -= 1
-
-
-class Lease:
-    """A worker's right to run tasks of a shape (or, for an actor, to live) on resources that are held for it."""
-
-    __slots__ = ("blocked", "finished_at", "grant", "served", "shape", "worker")
-
-    def __init__(self, worker: Worker, shape: Shape | None, grant: Grant, now: float) -> None:
-        self.worker = worker
-        self.shape = shape
-        self.grant = grant
-        self.blocked: dict[bytes, int] = {}  # tasks that wait for objects, each on so many threads
-        self.served = 0.0
-        self.finished_at = now
-
-    def __repr__(self) -> str:
-        return f"<Lease {self.worker.number} {self.grant} blocked={len(self.blocked)} served={self.served:.0f}us>"
-
-
 class ObjectEntry:
     """One object. ``kind`` is UNRESOLVED until it has a value."""
 
@@ -321,56 +199,3 @@ class Block:
 
     def __repr__(self) -> str:
         return f"<Block {self.id.hex()} {self.allocation} pins={len(self.pins)} in_use={self.in_use}>"
-
-
-class Actor:
-    """One actor. ``task`` constructs it, again at each restart."""
-
-    __slots__ = (
-        "cause", "detached", "handle", "id", "inflight", "job", "lanes", "lease", "mailbox", "name",
-        "ordered", "owner", "pending", "restarted", "restarts", "state", "task", "unreferenced", "window", "worker",
-    )  # fmt: skip
-
-    def __init__(self, task: Task, owner: Client) -> None:
-        options = task.template.options
-        self.id = task.id
-        self.task = task
-        self.job: Job = task.template.job
-        self.owner = owner
-        self.state = PENDING
-        self.name: tuple[str, str] | None = None  # (namespace, name)
-        self.handle: bytes = b""  # how other processes make a handle of it: theirs to read
-        self.detached = bool(options.get("detached"))
-        self.ordered = bool(options.get("ordered", True))
-        self.window: int = MAILBOX_WINDOW + int(options.get("concurrency", 1))
-        self.restarts: int = int(options.get("restarts", 0))  # left; -1 for ever
-        self.restarted = 0
-        self.worker: Worker | None = None
-        self.lease: Lease | None = None
-        self.mailbox: deque[Task] = deque()
-        self.inflight: dict[bytes, Task] = {}
-        self.lanes: dict[Client, deque[Task]] = {}
-        self.pending = 0  # calls that are not over
-        self.unreferenced = False
-        self.cause: Fault | None = None
-
-    def __repr__(self) -> str:
-        calls = f"mailbox={len(self.mailbox)} inflight={len(self.inflight)}"
-        return f"<Actor {self.id.hex()} {self.task.template.name} {self.state} {calls}>"
-
-    def move(self, state: str) -> None:
-        """To the next state of its life; raises AssertionError where the table has no such move."""
-        assert state in _MOVES[self.state], f"{self} cannot become {state}"
-        self.state = state
-
-    def fault(self, name: str, message: str) -> Fault:
-        return [name, {"actor_id": self.id.hex(), "message": message}]
-
-    def placed(self, worker: Worker, lease: Lease) -> None:
-        """A worker and the resources for life are the actor's: it is constructed there."""
-        self.move(STARTING)
-        worker.state = ACTOR
-        worker.actor = self
-        worker.lease = lease
-        self.worker = worker
-        self.lease = lease

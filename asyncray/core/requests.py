@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from asyncray.core.leases import Worker
+from asyncray.core.lives import Actor
 from asyncray.core.outbox import Outbox, ReadLogs
-from asyncray.core.records import Actor, Client, Worker
+from asyncray.core.records import Client
 from asyncray.core.stalls import Stalls
 from asyncray.core.states import DEAD
 from asyncray.core.store import Store
@@ -121,7 +123,7 @@ class Requests:
         ]
 
     def _status(self, client: Client) -> Any:
-        queued = sum(shape.count for shape in self._scheduler.ready)
+        queued = sum(shape.count for shape in self._scheduler.shapes.ready)
         return {
             "node_id": self._node_id.hex(),
             **{key: value for key, value in self._facts.items() if isinstance(value, (str, int, float))},

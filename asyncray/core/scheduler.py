@@ -1,35 +1,34 @@
-"""The scheduler: which ready task goes to which worker, and when.
+"""The scheduler: which worker gets which ready task, and when.
 
-Ready tasks queue by *shape* (job and demand), so that a shape that does not fit never blocks another. A worker is
+Ready tasks queue by shape (``shapes``). A worker is
 *leased* to a shape: resources are taken once for the lease, and then tasks of that shape are sent one after the other,
 several ahead while they are short (a measured mean per template), so that a task costs no accounting. A lease ends
 when its shape has nothing more to do, or when it had its slice and another shape starves.
-
-Within a shape deeper tasks come first: the children of a task that waits for them before its siblings. Without that a
-flood of parents would each start, block and occupy a process.
 
 What was sent ahead and has not started comes back when its worker blocks in ``get`` (the worker returns it by
 itself), and is taken back when a worker idles while another is stuck with a queue. A blocked worker lends its CPU. When
 too many workers are blocked, a task is nested: it runs on a thread of a blocked worker, so thousands of
 nested tasks need a handful of processes.
 
-Invariants (``check``): a queued task is in exactly one queue; a task that was sent is in ``inflight`` or ``nested``
+Invariants (``check``): a task that was sent is in ``inflight`` or ``nested``
 of its worker; every lease holds its grant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
+from asyncray.core.leases import Lease, Shape, Worker
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Client, Job, Lease, Shape, Task, Worker
+from asyncray.core.records import Client, Task
 from asyncray.core.resources import Grant, Resources
-from asyncray.core.states import LEASED, OVER, QUEUED, SENT
+from asyncray.core.shapes import Shapes
+from asyncray.core.states import LEASED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
 from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RUN, RUN_NESTED, TAKE_BACK, Message
-from asyncray.units import UNIT, Demand
+from asyncray.units import UNIT
 
 if TYPE_CHECKING:
     from asyncray.core.objects import Objects
@@ -62,83 +61,33 @@ class Scheduler:
         self._objects = objects
         self.resources = resources
         self.pool = pool
-        self.shapes: dict[tuple[Job, Demand, bool], Shape] = {}
-        self.ready: dict[Shape, None] = {}  # shapes with queued tasks; the first one is served first
+        self.shapes = Shapes(resources)
         self.nest_after = nest_after
         self.most_free = most_free
         self.blocked_workers: dict[Worker, None] = {}
         self.now = 0.0  # of the batch of events being worked on
-        self._starving = False
-        self._sliced: set[Shape] = set()
 
     def __repr__(self) -> str:
-        return f"<Scheduler {sum(s.count for s in self.ready)} queued, {len(self.blocked_workers)} blocked>"
-
-    # Queueing --------------------------------------------------------------------------------------------------------
-
-    def _shape_of(self, task: Task) -> Shape:
-        template = task.template
-        key = (template.job, template.demand, task.constructs)
-        shape = self.shapes.get(key)
-        if shape is None:
-            shape = self.shapes[key] = Shape(*key)
-        template.shape = shape
-        return shape
-
-    def enqueue(self, task: Task, first: bool = False) -> None:
-        """The task is ready to run."""
-        task.state = QUEUED
-        shape = task.template.shape or self._shape_of(task)
-        if not shape.count:
-            self.ready[shape] = None
-        shape.push(task, first)
-
-    def forget(self, task: Task) -> None:
-        """A queued task that will not run: it is skipped when its turn comes."""
-        task.state = OVER
+        return f"<Scheduler {sum(s.count for s in self.shapes.ready)} queued, {len(self.blocked_workers)} blocked>"
 
     # Serving ---------------------------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
         """Hands out what can be handed out. Called after each batch of events."""
-        if not self.ready:
+        if not self.shapes.ready:
             return
-        order = list(self.ready)
-        several = len(order) > 1
-        self._starving = several and self._starves(order)
+        order = self.shapes.begin_round()
         # All leases before any new one: what is sliced off one shape is there for another.
         for shape in order:
             for lease in shape.leases[:]:
                 if not lease.blocked and lease.worker.state == LEASED:
                     self._fill(lease)
-        if several:
-            order.sort(key=self._turn)
-            self._sliced.clear()
+        if len(order) > 1:
+            self.shapes.sort(order)
         for shape in order:
             if shape.peek() is not None:
                 self._grow(shape)
-            if shape.peek() is None:
-                del self.ready[shape]
-
-    def _starves(self, order: Sequence[Shape]) -> bool:
-        """True if a shape waits that nobody serves, while others are served.
-
-        A parent's siblings do not starve while children are served and the parents wait for those.
-        """
-        served = [shape.depths[-1] for shape in order if shape.peek() is not None and shape.serving]
-        deepest = max(served, default=0)
-        return bool(served) and any(
-            shape.peek() is not None
-            and not shape.serving
-            and (not shape.leases or shape.depths[-1] >= deepest)
-            and self.resources.feasible(shape.demand)
-            for shape in order
-        )
-
-    def _turn(self, shape: Shape) -> tuple[bool, int]:
-        """Who grows first: whoever starves, then children before their parents' siblings."""
-        depth = shape.depths[-1] if shape.depths else 0
-        return self._starving and (shape in self._sliced or shape.serving > 0), -depth
+            self.shapes.settle(shape)
 
     def _grow(self, shape: Shape) -> None:
         """New leases for what the present ones do not take."""
@@ -153,9 +102,7 @@ class Scheduler:
                 self.resources.release(grant)
                 self._find_worker(shape)
                 return
-            if len(self.ready) > 1:  # served: behind the others
-                del self.ready[shape]
-                self.ready[shape] = None
+            self.shapes.served(shape)
             if shape.lives:
                 shape.pop()
                 self._place(task, worker, grant)
@@ -226,10 +173,10 @@ class Scheduler:
         if inflight:
             if worker.backlog > PIPELINE_MICROSECONDS / 2 or len(inflight) > PIPELINE_TASKS / 2:
                 return  # refilled when half empty: batches, not single messages
-            if self._starving and lease.served > SLICE_MICROSECONDS:
+            if self.shapes.starving and lease.served > SLICE_MICROSECONDS:
                 return
-        elif self._starving and lease.served > SLICE_MICROSECONDS:
-            self._sliced.add(shape)
+        elif self.shapes.starving and lease.served > SLICE_MICROSECONDS:
+            self.shapes.sliced[shape] = None
             self._end(lease)
             return
         backlog = worker.backlog if inflight else 0.0
@@ -348,7 +295,7 @@ class Scheduler:
             task.estimate = 0.0
             task.worker = task.lease = None
             if task.state == SENT:
-                self.enqueue(task, first=True)
+                self.shapes.enqueue(task, first=True)
 
     def block(self, lease: Lease, task_id: bytes) -> None:
         """A task on the lease waits for an object: its CPU is free meanwhile."""
@@ -414,22 +361,15 @@ class Scheduler:
                 self.resources.release(lease.grant)
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
 
-    def forget_job(self, job: Job) -> None:
-        """Nothing of this job runs, is queued or will be."""
-        for key in [key for key in self.shapes if key[0] is job]:
-            shape = self.shapes.pop(key)
-            assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
-            self.ready.pop(shape, None)
-
     def tick(self) -> None:
         """Takes back what is stuck behind a long task while somebody else could run it."""
-        for shape in self.shapes.values():
+        for shape in self.shapes.table.values():
             for lease in shape.leases:
                 worker = lease.worker
                 if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
                     continue
                 head = next(iter(worker.inflight.values()))
-                if head.estimate != UNKNOWN and (self.ready or self.resources.fits(shape.demand)):
+                if head.estimate != UNKNOWN and (self.shapes.ready or self.resources.fits(shape.demand)):
                     # The head is longer than was thought. Else what comes back would be sent behind it again.
                     worker.backlog += UNKNOWN - head.estimate
                     head.estimate = UNKNOWN
@@ -438,18 +378,14 @@ class Scheduler:
     @property
     def restless(self) -> bool:
         """True while ``tick`` may have something to do."""
-        return any(len(lease.worker.inflight) > 1 for shape in self.shapes.values() for lease in shape.leases)
+        return any(len(lease.worker.inflight) > 1 for shape in self.shapes.table.values() for lease in shape.leases)
 
     def check(self) -> None:
         """Raises AssertionError where the queues, leases and accounts contradict one another."""
         self.resources.check()
         self.pool.check()
-        for shape in self.shapes.values():
-            queued = [task for queue in shape.queues.values() for task in queue]
-            assert shape.count == len(queued), f"{shape} counts wrong"
-            live = [task.id for task in queued if task.state == QUEUED]
-            assert len(live) == len(set(live)), f"{shape} holds a task twice"
-            assert not live or shape in self.ready, f"{shape} has work and is not served"
+        self.shapes.check()
+        for shape in self.shapes.table.values():
             for lease in shape.leases:
                 assert lease.grant.held, f"{lease} holds nothing"
                 assert lease.worker.lease is lease, f"{lease} is not its worker's"

@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.config import LOG_WARNING
+from asyncray.core.leases import Shape
 from asyncray.core.outbox import Note, Outbox
-from asyncray.core.records import Job, Shape, Template
+from asyncray.core.records import Job, Template
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import COLLECT, NOTICE
 from asyncray.units import UNIT, Demand, plain
@@ -65,7 +66,7 @@ class Stalls:
             return
         self._look_at = now + _PAUSE
         before, self._stalls = self._stalls, {}
-        for shape in self._scheduler.ready:
+        for shape in self._scheduler.shapes.ready:
             task = shape.peek()
             if task is None or not self._waits_for_actors(shape):
                 continue
@@ -93,7 +94,7 @@ class Stalls:
     def rows(self) -> list[dict[str, Any]]:
         """What waits for resources, and why, as plain data: a row for each function's demand that queues."""
         rows = []
-        for shape in self._scheduler.ready:
+        for shape in self._scheduler.shapes.ready:
             task = shape.peek()
             if task is None:
                 continue

@@ -1,4 +1,4 @@
-"""Work: every task from its submission to its result.
+"""Work: every task in progress, its submission and its end. What its worker says of it is read in ``outcomes``.
 
 A task waits for its dependencies, is queued (or posted to its actor's mailbox), is sent to a worker, and is over when
 its return values are resolved: by its results, by its own error, by the error of a dependency, by cancellation, or by
@@ -17,15 +17,17 @@ from typing import Any
 
 from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
+from asyncray.core.cancelling import Cancelling
+from asyncray.core.lives import Actor
 from asyncray.core.objects import Objects, fault_of_missing
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Actor, Client, ObjectEntry, Task, Worker
+from asyncray.core.records import Client, ObjectEntry, Task
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import OVER, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
-from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, STOP_TASK, UNRESOLVED
+from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, UNRESOLVED
 
 _MANY = 1000
 """Fewer small arguments than this are no large message, whatever they are."""
@@ -42,8 +44,10 @@ class Work:
         self._store = store
         self.objects = objects
         self.scheduler = scheduler
-        self.actors = Actors(scheduler, self.finish, self._abandon)
+        self._shapes = scheduler.shapes
         self.tasks: dict[bytes, Task] = {}
+        self.cancelling = Cancelling(outbox, scheduler, self.tasks, self.finish)
+        self.actors = Actors(scheduler, self.finish, self.cancelling.abandon)
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
         self._in_loop = False
 
@@ -59,7 +63,7 @@ class Work:
         if dependencies is None and nested is None and parent is None:
             self.tasks[task_id] = task  # the hot path
             task.returns = self._expect_returns(task, client)
-            self.scheduler.enqueue(task)
+            self._shapes.enqueue(task)
             return
         if not self._register(task, client, dependencies, nested, parent):
             self.finish(task, FAULT, self._lost_argument(task, dependencies))
@@ -91,7 +95,7 @@ class Work:
         task.actor = self.objects.table[life].actor = actor
         self.actors.add(actor, name, handle)
         if not whole:
-            self._constructor_failed(actor, FAULT, self._lost_argument(task, dependencies))
+            self.constructor_failed(actor, FAULT, self._lost_argument(task, dependencies))
         elif not task.missing:
             self._ready(task)
         return actor
@@ -165,7 +169,7 @@ class Work:
         if self._fail_by_dependency(task) or (len(task.dependencies) > _MANY and self._fail_by_size(task)):
             return
         if task.actor is None or task.constructs:
-            self.scheduler.enqueue(task, first=self._store.tight and _holds_memory(task))
+            self._shapes.enqueue(task, first=self._store.tight and _holds_memory(task))
         else:
             self.actors.dependencies_ready(task)
 
@@ -201,7 +205,7 @@ class Work:
         )
         fault = ["AsyncraySystemError", {"message": message}]
         if task.actor is not None and task.constructs:
-            self._constructor_failed(task.actor, FAULT, fault)
+            self.constructor_failed(task.actor, FAULT, fault)
         else:
             self.finish(task, FAULT, fault)
         return True
@@ -216,79 +220,10 @@ class Work:
         elif not task.missing:
             self._ready(task)
 
-    # Results ----------------------------------------------------------------------------------------------------------
+    # Ends -------------------------------------------------------------------------------------------------------------
 
-    def done(self, worker: Worker, message: Any) -> None:
-        """DONE: a task with one return value (or a constructor, or a task with none) has run."""
-        _, task_id, microseconds, kind, payload, contained = message
-        task = self._came_back(worker, task_id, microseconds)
-        if task is not None and task.actor is not None and task.constructs:
-            self.actors.constructed(task.actor)
-        elif kind == SHARED:
-            self._finish_shared(worker, task, ((kind, payload, contained),))
-        elif task is not None:
-            self._finish_all(task, ((kind, payload, contained),) if task.returns else ())
-
-    def done_many(self, worker: Worker, message: Any) -> None:
-        """DONE_MANY: a task with several return values has run."""
-        _, task_id, microseconds, values = message
-        self._finish_shared(worker, self._came_back(worker, task_id, microseconds), values)
-
-    def _finish_shared(self, worker: Worker, task: Task | None, values: Sequence[Value]) -> None:
-        """Some values are in shared memory: theirs from now on, or free again if the answer is stale."""
-        assert worker.client is not None
-        entries: Sequence[ObjectEntry] = () if task is None else task.returns
-        checked = []
-        for index, (kind, payload, contained) in enumerate(values):
-            if kind == SHARED:
-                allocation = self._store.take(worker.client, payload[0], payload[1])
-                if allocation is None:
-                    kind, payload = FAULT, ["AsyncraySystemError", {"message": "A result is not where it was said."}]
-                elif index < len(entries):
-                    entries[index].block = self._store.seal(entries[index].id, allocation)
-                else:
-                    self._store.free(allocation)
-            checked.append((kind, payload, contained))
-        if task is not None and len(checked) != len(entries):
-            message = f"{task.template.name} returned {len(checked)} values, not {len(entries)}"
-            self.finish(task, FAULT, ["AsyncraySystemError", {"message": message}])
-        elif task is not None:
-            self._finish_all(task, checked)
-
-    def failed(self, worker: Worker, message: Any) -> None:
-        """FAILED: a task has raised."""
-        _, task_id, microseconds, kind, payload, retryable, contained = message
-        task = self._came_back(worker, task_id, microseconds)
-        if task is None:
-            return
-        actor = task.actor
-        if actor is not None and task.constructs:
-            self._constructor_failed(actor, kind, payload)
-        elif retryable and task.retries and not task.cancelled:
-            task.retries -= task.retries > 0
-            if actor is not None:
-                self.actors.resend(task)
-            else:
-                self.scheduler.enqueue(task)
-        else:
-            self.finish(task, kind, payload, contained)
-
-    def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
-        lease = worker.lease
-        if lease is not None and lease.blocked:
-            self.scheduler.unblock(lease, task_id, over=True)
-        task = self.tasks.get(task_id)
-        if task is None or task.worker is not worker:
-            # A late answer: the task was ended from outside, or the worker says it twice.
-            given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)
-            if given_up is not None:
-                self.scheduler.finished(given_up, microseconds)
-            return None
-        if task.actor is None:
-            self.scheduler.finished(task, microseconds)
-        return task
-
-    def _constructor_failed(self, actor: Actor, kind: int, payload: Any) -> None:
+    def constructor_failed(self, actor: Actor, kind: int, payload: Any) -> None:
+        """The actor's constructor raised, or cannot run: the actor is dead."""
         message = ActorDiedError.CREATION_FAILED
         fields: dict[str, Any] = {"actor_id": actor.id.hex(), "message": message}
         if kind == ERROR:
@@ -304,7 +239,7 @@ class Work:
         """The task is over with the error of a dependency: its actor's end if it is a constructor."""
         self.objects.unread.read(failed.id)
         if task.actor is not None and task.constructs:
-            self._constructor_failed(task.actor, failed.kind, failed.payload)
+            self.constructor_failed(task.actor, failed.kind, failed.payload)
         else:
             self.finish(task, failed.kind, failed.payload, [entry.id for entry in failed.contained] or None)
 
@@ -312,9 +247,10 @@ class Work:
         """Every return value of the task is this: an error, or nothing."""
         if kind > SHARED and task.id in self.tasks:
             self.objects.unread.failed(task, kind, payload)
-        self._finish_all(task, ((kind, payload, contained),) * len(task.returns))
+        self.finish_all(task, ((kind, payload, contained),) * len(task.returns))
 
-    def _finish_all(self, task: Task, values: Sequence[Value]) -> None:
+    def finish_all(self, task: Task, values: Sequence[Value]) -> None:
+        """The task is over, with these return values."""
         self._ending.append((task, values))
         if not self._in_loop:
             self._run_ending()
@@ -333,7 +269,7 @@ class Work:
         if self.tasks.pop(task.id, None) is None:
             return
         if task.state == QUEUED and task.actor is None:
-            self.scheduler.forget(task)
+            self._shapes.forget(task)
         task.state = OVER
         if task.parent is not None or task.children is not None:
             self._leave_family(task)
@@ -356,100 +292,6 @@ class Work:
         for child in (task.children or {}).values():
             child.parent = None
         task.parent = task.children = None
-
-    # Cancelling -------------------------------------------------------------------------------------------------------
-
-    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
-        """CANCEL: the task shall not run, or stop; with ``recursive`` all that it submitted as well."""
-        task = self.tasks.get(task_id)
-        if task is None:
-            return
-        family = [] if task.constructs else [task]  # actors are killed, not cancelled, with what they have submitted
-        if recursive:
-            for member in family:  # grows meanwhile
-                family += (child for child in (member.children or {}).values() if not child.constructs)
-        for member in reversed(family):
-            member.spoiled = recursive
-            self._cancel_one(member, force)
-
-    def _cancel_one(self, task: Task, force: bool) -> None:
-        task.cancelled = True
-        if task.state in (WAITING, QUEUED):
-            self.finish(task, FAULT, task.cancelled_fault())
-        elif task.state == SENT and task.worker is not None:
-            self._stop(task, task.worker, force)
-
-    def _stop(self, task: Task, worker: Worker, force: bool) -> None:
-        running = next(iter(worker.inflight), None) == task.id  # a nested one would take those with it that wait
-        if force and task.actor is None and running:
-            self.scheduler.pool.kill(worker, "a task was cancelled by force", self.scheduler.now)
-        elif worker.client is not None:
-            self.outbox.send(worker.client, (STOP_TASK, task.id))
-        if task.id in worker.nested:
-            # Its thread learns of it when it comes back from what it waits in, a sleep maybe, and nobody waits for
-            # that. It keeps its CPU until then.
-            self.finish(task, FAULT, task.cancelled_fault())
-
-    # Workers ----------------------------------------------------------------------------------------------------------
-
-    def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
-        """RETURNED: the worker has not started these and will not."""
-        sent = [worker.inflight.get(task_id) or worker.nested.get(task_id) for task_id in task_ids]
-        found = [task for task in sent if task is not None]
-        self.scheduler.returned(worker, found)
-        for task in found:
-            if task.cancelled and task.state == QUEUED:
-                self.finish(task, FAULT, task.cancelled_fault())
-        self.scheduler.settle(worker)
-
-    def waits(self, worker: Worker, task_id: bytes, begins: bool) -> None:
-        """BLOCKED, UNBLOCKED: a task waits for an object, or goes on."""
-        task = worker.inflight.get(task_id) or worker.nested.get(task_id)
-        lease = task.lease if task is not None else worker.lease if worker.actor is not None else None
-        if lease is None:
-            return  # the task is over, or not this worker's any more
-        if begins:
-            self.scheduler.block(lease, task_id)
-        else:
-            self.scheduler.unblock(lease, task_id)
-
-    def worker_exited(self, worker: Worker, how: str) -> None:
-        """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
-        started, unstarted, waited = self.scheduler.worker_gone(worker)
-        culprits = sorted({task.template.name for task in started if task not in waited})
-        actor = worker.actor
-        if actor is not None:
-            self.actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
-        for task in reversed(unstarted):
-            self._again(task)
-        for task in started:
-            self._abandon(list((task.children or {}).values()))
-            if task.retries and not task.cancelled:
-                task.retries -= task.retries > 0
-                self._again(task)
-            elif culprits and task in waited:
-                self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
-            else:
-                self._crashed(task, how)
-
-    def _abandon(self, submitted: Sequence[Task]) -> None:
-        """The process is gone that has submitted these: what nobody else wants is cancelled."""
-        for child in submitted:
-            if not any(entry.borrowers or entry.uses for entry in child.returns):
-                self.cancel(child.id, False, True)
-
-    def _again(self, task: Task) -> None:
-        if task.cancelled:
-            self.finish(task, FAULT, task.cancelled_fault())
-        else:
-            self.scheduler.enqueue(task, first=True)
-
-    def _crashed(self, task: Task, how: str) -> None:
-        if task.cancelled:
-            fault = task.cancelled_fault()
-        else:
-            fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.template.name} died: {how}"}]
-        self.finish(task, FAULT, fault)
 
     def check(self) -> None:
         """Raises AssertionError where the books contradict one another."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from asyncray.config import LOG_ERROR, LOG_WARNING, START_DEADLINE, STOP_DEADLINE
+from asyncray.core.leases import Worker
 from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
-from asyncray.core.records import Client, Job, Template, Worker
+from asyncray.core.records import Client, Job, Template
 from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
 from asyncray.messages import EXIT, SETUP
 

@@ -1,4 +1,4 @@
-"""The daemon's shell: sockets, processes and clocks around ``asyncray.core.node.NodeMachine``.
+"""The daemon's shell: sockets, processes and clocks around ``asyncray.core.machine.NodeMachine``.
 
 Every event is handed to the machine at once; what the machine wants done is done once per turn of the event loop, so
 that all that came in a turn is answered in one batch per client. Nothing is decided here.
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncray.config import BACKLOG_LIMIT, FRAME_LIMIT, GREETING_LIMIT, START_DEADLINE, STOP_DEADLINE
-from asyncray.core.node import NodeMachine
+from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import (
     CloseClient,
     Command,

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from asyncray.core.node import NodeMachine
+from asyncray.core.machine import NodeMachine
 from asyncray.io import sessions
 from asyncray.io.descriptors import raise_limit
 from asyncray.io.processes import become_subreaper

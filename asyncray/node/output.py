@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from asyncray.core.records import Client, Worker
+from asyncray.core.leases import Worker
+from asyncray.core.records import Client
 from asyncray.core.workers import Pool
 from asyncray.io.streams import MessageStream
 from asyncray.messages import OUTPUT

@@ -367,7 +367,7 @@ def test_killing_an_actor_that_waits_for_resources_gives_its_request_up() -> Non
     world.settle()
     assert driver.error(call) == "ActorDiedError"
     assert "it was killed by `ray.kill`" in driver.message(call)
-    assert not world.machine.scheduler.ready
+    assert not world.machine.scheduler.shapes.ready
 
 
 def test_devices_of_a_killed_actor_are_free_when_its_process_is_gone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncray.core.node import NodeMachine
+from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import Note
 from asyncray.core.workers import FAILURE_PAUSE, MOST_FAILURES
 from asyncray.messages import DONE, LEASE, PLAIN, RUN, SUBMIT, TAKE_BACK, TEMPLATE, VALUE

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from asyncray.core.node import NodeMachine
+from asyncray.core.lives import Actor
+from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import CreateSegment, KillWorker, Note, ReadLogs, RetireSegment, StartWorker
-from asyncray.core.records import Actor, Task
+from asyncray.core.records import Task
 from asyncray.core.states import DEAD, IDLE, OVER
 from asyncray.messages import (
     BLOCKED,
@@ -317,7 +318,7 @@ class World:
 
     def _nothing_waits_that_could_run(self) -> None:
         scheduler = self.machine.scheduler
-        for shape in scheduler.shapes.values():
+        for shape in scheduler.shapes.table.values():
             waiting = shape.peek()
             assert waiting is None or not scheduler.resources.fits(shape.demand), f"{waiting} could run"
         assert not self.machine.store.waiting
@@ -372,8 +373,8 @@ class World:
             "names": machine.actors.names,
             "blocks": machine.store.blocks,
             "unread": machine.objects.unread.errors,
-            "shapes": machine.scheduler.shapes,
-            "ready": machine.scheduler.ready,
+            "shapes": machine.scheduler.shapes.table,
+            "ready": machine.scheduler.shapes.ready,
             "blocked": machine.scheduler.blocked_workers,
             "jobs": machine.jobs.table,
             "working": [w for w in machine.pool.workers.values() if w.state != IDLE or w.job is not None],

@@ -13,9 +13,11 @@ from typing import Any
 from asyncray.config import LOG_ERROR
 from asyncray.core.allocator import Allocator
 from asyncray.core.jobs import Jobs
+from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import CloseClient, Note, Outbox, StopNode
-from asyncray.core.records import Client, Job, Template, Worker
+from asyncray.core.outcomes import Outcomes
+from asyncray.core.records import Client, Job, Template
 from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
@@ -102,6 +104,7 @@ class NodeMachine:
         self.stalls = Stalls(self.outbox, self.scheduler)
         self.work = Work(self.outbox, self.store, self.objects, self.scheduler)
         self.actors = self.work.actors
+        self.outcomes = Outcomes(self.work, self.store)
         self.jobs = Jobs(self.work, self.pool)
         self.requests = Requests(
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
@@ -124,18 +127,18 @@ class NodeMachine:
         self.scheduler.now = now
 
     def _table(self) -> dict[int, Handler]:
-        work, objects, store = self.work, self.objects, self.store
+        work, objects, store, outcomes = self.work, self.objects, self.store, self.outcomes
         return {
             SUBMIT: work.submit,
             CALL: work.call,
             CREATE: lambda client, m: void(work.create(client, m)),
-            DONE: lambda client, m: work.done(_worker(client), m),
-            DONE_MANY: lambda client, m: work.done_many(_worker(client), m),
-            FAILED: lambda client, m: work.failed(_worker(client), m),
-            RETURNED: lambda client, m: work.returned(_worker(client), m[1]),
-            BLOCKED: lambda client, m: work.waits(_worker(client), m[1], True),
-            UNBLOCKED: lambda client, m: work.waits(_worker(client), m[1], False),
-            CANCEL: lambda client, m: work.cancel(m[1], m[2], m[3]),
+            DONE: lambda client, m: outcomes.done(_worker(client), m),
+            DONE_MANY: lambda client, m: outcomes.done_many(_worker(client), m),
+            FAILED: lambda client, m: outcomes.failed(_worker(client), m),
+            RETURNED: lambda client, m: outcomes.returned(_worker(client), m[1]),
+            BLOCKED: lambda client, m: outcomes.waits(_worker(client), m[1], True),
+            UNBLOCKED: lambda client, m: outcomes.waits(_worker(client), m[1], False),
+            CANCEL: lambda client, m: work.cancelling.cancel(m[1], m[2], m[3]),
             HOLD: lambda client, m: objects.hold(client, m[1]),
             DROP: lambda client, m: objects.drop(client, m[1]),
             SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
@@ -228,7 +231,7 @@ class NodeMachine:
             how = f"{how}. The last lines of its log:\n{log}"
         if worker.client is not None:
             self.client_gone(worker.client)
-        self.work.worker_exited(worker, how)
+        self.outcomes.worker_exited(worker, how)
         self.jobs.tick(self.now)
         self.pool.fill(self.now)
         self._settle_lives()

@@ -1,0 +1,159 @@
+"""Outcomes: what workers say of the tasks that they were sent, and what becomes of those when a worker ends.
+
+A task that raised or was lost is retried while its retries last. Results of tasks that are over (late, repeated, of a
+worker that was given up) are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from asyncray.core.leases import Worker
+from asyncray.core.records import ObjectEntry, Task
+from asyncray.core.states import QUEUED
+from asyncray.core.store import Store
+from asyncray.core.work import Value, Work
+from asyncray.exceptions import ActorDiedError
+from asyncray.messages import FAULT, SHARED
+
+
+class Outcomes:
+    """Reads what workers say of their tasks."""
+
+    def __init__(self, work: Work, store: Store) -> None:
+        self._work = work
+        self._tasks = work.tasks
+        self._store = store
+        self._actors = work.actors
+        self._scheduler = work.scheduler
+
+    def __repr__(self) -> str:
+        return f"<Outcomes of {self._work}>"
+
+    # Results ----------------------------------------------------------------------------------------------------------
+
+    def done(self, worker: Worker, message: Any) -> None:
+        """DONE: a task with one return value (or a constructor, or a task with none) has run."""
+        _, task_id, microseconds, kind, payload, contained = message
+        task = self._came_back(worker, task_id, microseconds)
+        if task is not None and task.actor is not None and task.constructs:
+            self._actors.constructed(task.actor)
+        elif kind == SHARED:
+            self._finish_shared(worker, task, ((kind, payload, contained),))
+        elif task is not None:
+            self._work.finish_all(task, ((kind, payload, contained),) if task.returns else ())
+
+    def done_many(self, worker: Worker, message: Any) -> None:
+        """DONE_MANY: a task with several return values has run."""
+        _, task_id, microseconds, values = message
+        self._finish_shared(worker, self._came_back(worker, task_id, microseconds), values)
+
+    def _finish_shared(self, worker: Worker, task: Task | None, values: Sequence[Value]) -> None:
+        """Some values are in shared memory: theirs from now on, or free again if the answer is stale."""
+        assert worker.client is not None
+        entries: Sequence[ObjectEntry] = () if task is None else task.returns
+        checked = []
+        for index, (kind, payload, contained) in enumerate(values):
+            if kind == SHARED:
+                allocation = self._store.take(worker.client, payload[0], payload[1])
+                if allocation is None:
+                    kind, payload = FAULT, ["AsyncraySystemError", {"message": "A result is not where it was said."}]
+                elif index < len(entries):
+                    entries[index].block = self._store.seal(entries[index].id, allocation)
+                else:
+                    self._store.free(allocation)
+            checked.append((kind, payload, contained))
+        if task is not None and len(checked) != len(entries):
+            message = f"{task.template.name} returned {len(checked)} values, not {len(entries)}"
+            self._work.finish(task, FAULT, ["AsyncraySystemError", {"message": message}])
+        elif task is not None:
+            self._work.finish_all(task, checked)
+
+    def failed(self, worker: Worker, message: Any) -> None:
+        """FAILED: a task has raised."""
+        _, task_id, microseconds, kind, payload, retryable, contained = message
+        task = self._came_back(worker, task_id, microseconds)
+        if task is None:
+            return
+        actor = task.actor
+        if actor is not None and task.constructs:
+            self._work.constructor_failed(actor, kind, payload)
+        elif retryable and task.retries and not task.cancelled:
+            task.retries -= task.retries > 0
+            if actor is not None:
+                self._actors.resend(task)
+            else:
+                self._scheduler.shapes.enqueue(task)
+        else:
+            self._work.finish(task, kind, payload, contained)
+
+    def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
+        lease = worker.lease
+        if lease is not None and lease.blocked:
+            self._scheduler.unblock(lease, task_id, over=True)
+        task = self._tasks.get(task_id)
+        if task is None or task.worker is not worker:
+            # A late answer: the task was ended from outside, or the worker says it twice.
+            given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)
+            if given_up is not None:
+                self._scheduler.finished(given_up, microseconds)
+            return None
+        if task.actor is None:
+            self._scheduler.finished(task, microseconds)
+        return task
+
+    # Workers ----------------------------------------------------------------------------------------------------------
+
+    def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
+        """RETURNED: the worker has not started these and will not."""
+        sent = [worker.inflight.get(task_id) or worker.nested.get(task_id) for task_id in task_ids]
+        found = [task for task in sent if task is not None]
+        self._scheduler.returned(worker, found)
+        for task in found:
+            if task.cancelled and task.state == QUEUED:
+                self._work.finish(task, FAULT, task.cancelled_fault())
+        self._scheduler.settle(worker)
+
+    def waits(self, worker: Worker, task_id: bytes, begins: bool) -> None:
+        """BLOCKED, UNBLOCKED: a task waits for an object, or goes on."""
+        task = worker.inflight.get(task_id) or worker.nested.get(task_id)
+        lease = task.lease if task is not None else worker.lease if worker.actor is not None else None
+        if lease is None:
+            return  # the task is over, or not this worker's any more
+        if begins:
+            self._scheduler.block(lease, task_id)
+        else:
+            self._scheduler.unblock(lease, task_id)
+
+    def worker_exited(self, worker: Worker, how: str) -> None:
+        """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
+        started, unstarted, waited = self._scheduler.worker_gone(worker)
+        culprits = sorted({task.template.name for task in started if task not in waited})
+        actor = worker.actor
+        if actor is not None:
+            self._actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
+        for task in reversed(unstarted):
+            self._again(task)
+        for task in started:
+            self._work.cancelling.abandon(list((task.children or {}).values()))
+            if task.retries and not task.cancelled:
+                task.retries -= task.retries > 0
+                self._again(task)
+            elif culprits and task in waited:
+                self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
+            else:
+                self._crashed(task, how)
+
+    def _again(self, task: Task) -> None:
+        if task.cancelled:
+            self._work.finish(task, FAULT, task.cancelled_fault())
+        else:
+            self._scheduler.shapes.enqueue(task, first=True)
+
+    def _crashed(self, task: Task, how: str) -> None:
+        if task.cancelled:
+            fault = task.cancelled_fault()
+        else:
+            fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.template.name} died: {how}"}]
+        self._work.finish(task, FAULT, fault)

@@ -1,0 +1,116 @@
+"""The queues of ready tasks, by shape, and which of them is served next.
+
+A shape is a job and a demand, so that a shape that does not fit never blocks another. Within a shape deeper tasks come
+first: the children of a task that waits for them before its siblings. Without that a flood of parents would each
+start, block and occupy a process.
+
+Invariants (``check``): a queued task is in exactly one queue; a shape with queued tasks is in ``ready``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asyncray.core.leases import Shape
+from asyncray.core.records import Job, Task
+from asyncray.core.resources import Resources
+from asyncray.core.states import OVER, QUEUED
+from asyncray.units import Demand
+
+
+class Shapes:
+    """All shapes of a node.
+
+    ``table`` holds them by job, demand and whether they are for constructors; ``ready`` holds those with queued tasks,
+    the one to serve first in front.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self.table: dict[tuple[Job, Demand, bool], Shape] = {}
+        self.ready: dict[Shape, None] = {}
+        # A shape waits that no lease serves, while others are served.
+        self.starving = False
+        # Shapes that lost a lease to the starving ones in the present round.
+        self.sliced: dict[Shape, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Shapes {len(self.ready)} of {len(self.table)} ready>"
+
+    def _shape_of(self, task: Task) -> Shape:
+        template = task.template
+        key = (template.job, template.demand, task.constructs)
+        shape = self.table.get(key)
+        if shape is None:
+            shape = self.table[key] = Shape(*key)
+        template.shape = shape
+        return shape
+
+    def enqueue(self, task: Task, first: bool = False) -> None:
+        """The task is ready to run."""
+        task.state = QUEUED
+        shape = task.template.shape or self._shape_of(task)
+        if not shape.count:
+            self.ready[shape] = None
+        shape.push(task, first)
+
+    def forget(self, task: Task) -> None:
+        """A queued task that will not run: it is skipped when its turn comes."""
+        task.state = OVER
+
+    def forget_job(self, job: Job) -> None:
+        """Nothing of this job runs, is queued or will be."""
+        for key in [key for key in self.table if key[0] is job]:
+            shape = self.table.pop(key)
+            assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
+            self.ready.pop(shape, None)
+
+    def begin_round(self) -> list[Shape]:
+        """The shapes with queued tasks, in the order in which they were served last."""
+        order = list(self.ready)
+        self.starving = len(order) > 1 and self._starves(order)
+        return order
+
+    def _starves(self, order: Sequence[Shape]) -> bool:
+        """True if a shape waits that nobody serves, while others are served.
+
+        A parent's siblings do not starve while children are served and the parents wait for those.
+        """
+        served = [shape.depths[-1] for shape in order if shape.peek() is not None and shape.serving]
+        deepest = max(served, default=0)
+        return bool(served) and any(
+            shape.peek() is not None
+            and not shape.serving
+            and (not shape.leases or shape.depths[-1] >= deepest)
+            and self._resources.feasible(shape.demand)
+            for shape in order
+        )
+
+    def sort(self, order: list[Shape]) -> None:
+        """Which shape gets new leases first: one that starves, then children before their parents' siblings."""
+        order.sort(key=self._turn)
+        self.sliced.clear()
+
+    def _turn(self, shape: Shape) -> tuple[bool, int]:
+        depth = shape.depths[-1] if shape.depths else 0
+        return self.starving and (shape in self.sliced or shape.serving > 0), -depth
+
+    def served(self, shape: Shape) -> None:
+        """The shape got a lease: it goes behind the others."""
+        if len(self.ready) > 1:
+            del self.ready[shape]
+            self.ready[shape] = None
+
+    def settle(self, shape: Shape) -> None:
+        """A shape without queued tasks is not ready."""
+        if shape.peek() is None:
+            del self.ready[shape]
+
+    def check(self) -> None:
+        """Raises AssertionError where the queues contradict themselves."""
+        for shape in self.table.values():
+            queued = [task for queue in shape.queues.values() for task in queue]
+            assert shape.count == len(queued), f"{shape} counts wrong"
+            live = [task.id for task in queued if task.state == QUEUED]
+            assert len(live) == len(set(live)), f"{shape} holds a task twice"
+            assert not live or shape in self.ready, f"{shape} has work and is not served"
