@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SINGLY
 from asyncray.exceptions import AsyncrayError
-from asyncray.io.interrupts import Deferrable, undisturbed
+from asyncray.io.interrupts import Deferrable, with_signals_deferred
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import current, launch
 from asyncray.runtime.errors import system_fault, task_error_text
@@ -246,7 +246,7 @@ def _end_driver() -> None:
         except (AsyncrayError, TimeoutError):
             pass  # the node is gone already, or stuck
         finally:
-            undisturbed(driver.end)  # an impatient Ctrl-C must not leave the node behind
+            with_signals_deferred(driver.end)  # an impatient Ctrl-C must not leave the node behind
             deregister_all()
             _driver = None
 

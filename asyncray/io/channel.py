@@ -27,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from asyncray.io.interrupts import undisturbed
+from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import Message
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
@@ -134,7 +134,7 @@ class Channel:
         Returns:
             True if there was something to write.
         """
-        return undisturbed(self._write)
+        return with_signals_deferred(self._write)
 
     def _write(self) -> bool:
         self._flushed = time.perf_counter_ns()
@@ -268,8 +268,7 @@ class Channel:
             self._turn(deadline)
         return True
 
-    @property
-    def is_at_work(self) -> bool:
+    def held_by_this_thread(self) -> bool:
         """True in the thread that reads or writes, in what it calls: in a finalizer. It cannot wait for an answer."""
         me = threading.get_ident()
         return me in self._readers or me == self._writer
@@ -328,7 +327,7 @@ class Channel:
     def _read(self) -> bool:
         """False at the end of the stream."""
         try:
-            return undisturbed(self._receive)
+            return with_signals_deferred(self._receive)
         except ProtocolViolation as error:
             self._reason = f"the daemon sent nonsense: {error}"
         except OSError as error:

@@ -1,24 +1,37 @@
-"""Keeping exceptions of signal handlers out of the middle of things.
+"""Defers signal handlers that may raise until a piece of work is done.
 
-Signal handlers run in the main thread, and some raise: that of SIGINT does, those of time limits (SIGALRM) and batch
-systems (SIGUSR1) do. Where that would leave half a message on a stream, or room in shared memory that nobody gives
-back, the handler is put off until the work is done.
+Goal: an exception that a signal handler raises (Ctrl-C, a time limit by SIGALRM, a batch system's SIGUSR1) never leaves
+half a message on a stream, or memory in the store that nobody releases.
 
-Two ways: a handler of ours asks (``Deferrable``); any other is replaced for the moment. To replace one costs two system
-calls, so it is only done for signals that have a handler from Python.
+1. **Why handlers raise in the middle of things.** Python runs signal handlers in the main thread, after any call, at
+   the beginning of any function and at any jump back. Other threads are never interrupted.
+2. **Things that do not work.**
 
-The interpreter looks for signals after calls, at the beginning of functions and at jumps back, and nowhere else. So
-before a handler can raise in ``undisturbed`` all is noted that is to be undone. What is not undone because another one
-raised just then is undone the next time.
+   * *Catching the exception and repeating the work.* How much of a message was written is then unknown.
+   * *Blocking signals with a mask.* The kernel delivers a signal to any thread that does not block it, and the io
+     thread does not; Python runs the handler in the main thread all the same.
+   * *A handler of our own that is installed for good.* Programs look at their handlers, and ``asyncio.run`` only
+     handles Ctrl-C where it finds Python's own.
+3. **Solution.** While the work runs, each handler is replaced by one that notes that the signal came; afterwards the
+   handlers are restored and called for what was noted. To replace a handler costs two system calls, so it is only done
+   for signals that have a handler in Python. A handler of ours (``Deferrable``) asks ``_deferring`` itself.
+4. **Handlers that run during the replacing and restoring.** Everything that must be undone is recorded before a handler
+   can run. If a second handler raises during the undo, the rest is undone by the next call.
+5. **System calls that are restarted.** ``signal.siginterrupt(n, False)``, which asyncio uses, sets SA_RESTART;
+   ``signal.signal`` clears it. So the flag is read before and set again after (1 us; not for Python's own handler of
+   SIGINT, of which nobody says so).
+6. **Loops.** From Python 3.12 on a handler that raises at the jump back of a loop whose body ends in a condition passes
+   by the ``finally`` and ``with`` around that loop (python/cpython#130279), and a lock stays taken for ever. So such
+   loops stand in functions of their own, here and wherever the main thread holds something; ``tests/test_rules.py``
+   looks for them.
 
-From Python 3.12 on a handler that raises at the jump back of a loop whose body ends in a condition passes by the
-``finally`` and ``with`` around that loop (python/cpython#130279), and a lock stays taken for ever. So such loops stand
-in functions of their own, here and wherever the main thread holds something; ``tests/test_rules.py`` looks for them.
+What other threads see: one that asks for a handler while the main thread works may get the replacement.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal.signal without conversions to enums: 0.3 us instead of 3.2, twice for each request
+# signal.signal without conversions to enums: 0.3 us instead of 3.2, twice for each request
+import _signal  # type: ignore[import-not-found]
 import os
 import threading
 from collections.abc import Callable
@@ -35,23 +48,30 @@ _NUMBERS = tuple(
         "SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGVTALRM", "SIGPROF", "SIGXCPU",
     )
 )  # fmt: skip
-"""Whose handlers raise in practice."""
+"""Signals whose handlers raise in practice."""
+
+_SA_RESTART = 0x10000000
 
 _getsignal = _signal.getsignal
 _get_ident = threading.get_ident
+
+# Read in any thread; changed in a forked child, whose only thread is its main thread.
 _main_thread = threading.main_thread().ident
-_depth = 0
-"""How many pieces of work are under way that are not to be disturbed. Only the main thread counts."""
 
-_replaced: list[tuple[int, Any, Deferrable]] = []
-"""Signals, the handlers that are to be put back, and what stands in for them."""
+# 1 while the main thread does work with signals deferred, otherwise 0. Only the main thread writes it.
+_deferring = 0
 
-_came: list[tuple[Handler, int, FrameType | None]] = []
-"""Handlers that are put off."""
+# Signal, the handler to restore, the one in its place, and whether system calls are restarted. Main thread only.
+_replaced: list[tuple[int, Any, Deferrable, bool]] = []
+
+# Handlers that were deferred, with their arguments. Main thread only.
+_pending: list[tuple[Handler, int, FrameType | None]] = []
+
+_read_restarts: Callable[[int], bool] | None = None
 
 
 class Deferrable:
-    """A signal handler that lets itself be put off.
+    """A signal handler that asks whether signals are deferred, so that nothing has to replace it.
 
     Example::
 
@@ -67,67 +87,100 @@ class Deferrable:
         return f"<Deferrable {self._handler!r}>"
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if _depth:
-            if all(other != number for _, other, _ in _came):  # as the system does with a signal that is pending
-                _came.append((self._handler, number, frame))
+        if _deferring:
+            if all(other != number for _, other, _ in _pending):  # as the system does with a signal that is pending
+                _pending.append((self._handler, number, frame))
         else:
             self._handler(number, frame)
 
 
-def undisturbed(work: Callable[[], T]) -> T:
+def with_signals_deferred(work: Callable[[], T]) -> T:
     """Does the work; signal handlers that are due meanwhile run after it. Costs 2 us, or 1 if all of them are ours.
 
-    Other threads are never disturbed, and just do it.
+    Signal handlers run in the main thread only, so other threads just do the work.
 
     Example::
 
-        undisturbed(write_a_whole_message)
+        with_signals_deferred(write_a_whole_message)
     """
-    global _depth
-    if _depth or _get_ident() != _main_thread:
+    global _deferring
+    if _deferring or _get_ident() != _main_thread:
         return work()
-    _depth = 1
+    _deferring = 1
     try:
-        _stand_in()
+        _install_deferring_handlers()
         return work()
     finally:
-        _depth = 0
-        _step_back()
+        _deferring = 0
+        _restore_handlers_and_replay()
 
 
-def _stand_in() -> None:
+def _restarts(number: int) -> bool:
+    global _read_restarts
+    if _read_restarts is None:
+        _read_restarts = _reader_of_restarts()
+    return _read_restarts(number)
+
+
+def _install_deferring_handlers() -> None:
     for number, handler in zip(_NUMBERS, map(_getsignal, _NUMBERS), strict=True):
         if callable(handler) and type(handler) is not Deferrable:
-            stand_in = Deferrable(handler)
-            _replaced.append((number, handler, stand_in))  # before it is done: another one may raise in between
-            _signal.signal(number, stand_in)
+            restarts = handler is not _signal.default_int_handler and _restarts(number)
+            deferring = Deferrable(handler)
+            # Recorded before it is done: another handler may raise in between.
+            _replaced.append((number, handler, deferring, restarts))
+            _install(number, deferring, restarts)
 
 
-def _step_back() -> None:
-    # A handler that comes here may do undisturbed work, and so all of this, before it returns. So what there is is
-    # looked at once more where no handler can come before it is taken off.
+def _install(number: int, handler: Any, restarts: bool) -> None:
+    _signal.signal(number, handler)
+    if restarts:
+        _signal.siginterrupt(number, False)
+
+
+def _reader_of_restarts() -> Callable[[int], bool]:
+    """A function that tells whether the kernel restarts system calls which a signal has interrupted.
+
+    Python offers no way to ask, so the C library is asked: ``struct sigaction`` is the handler, a mask of 128 bytes,
+    and the flags.
+    """
+    import ctypes  # start-up cost: few programs have handlers of their own
+
+    action = ctypes.create_string_buffer(256)
+    flags = ctypes.c_int.from_buffer(action, ctypes.sizeof(ctypes.c_void_p) + 128)
+    sigaction = ctypes.PyDLL(None).sigaction  # keeps the interpreter's lock: other threads share ``action``
+
+    def restarts(number: int) -> bool:
+        sigaction(number, None, action)
+        return bool(flags.value & _SA_RESTART)
+
+    return restarts
+
+
+def _restore_handlers_and_replay() -> None:
+    # A handler that runs here may re-enter this function. So re-check the entry right before removing it.
     while last := _replaced[-1:]:
-        number, handler, stand_in = last[0]
-        if _getsignal(number) is stand_in:  # else it was not replaced yet, or the program has set a new one
-            _signal.signal(number, handler)
+        number, handler, deferring, restarts = last[0]
+        if _getsignal(number) is deferring:  # otherwise not replaced yet, or the program has set a new one
+            _install(number, handler, restarts)
         if _replaced and _replaced[-1] is last[0]:
             _replaced.pop()
-    while first := _came[:1]:
-        if _came and _came[0] is first[0]:
-            del _came[0]
+    while first := _pending[:1]:
+        if _pending and _pending[0] is first[0]:
+            del _pending[0]
             late, number, frame = first[0]
             late(number, frame)
 
 
-def _forget_in_child() -> None:
-    """Another thread may have forked while this one's parent was at work."""
-    global _depth, _main_thread
+def _restore_in_child() -> None:
+    """Another thread may have forked while the main thread had replaced handlers."""
+    global _deferring, _main_thread
     _main_thread = threading.get_ident()
-    _depth = 0
-    _came.clear()
+    _deferring = 0
+    _pending.clear()
     while _replaced:
-        number, handler, _ = _replaced.pop()
-        _signal.signal(number, handler)
+        number, handler, _, restarts = _replaced.pop()
+        _install(number, handler, restarts)
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_restore_in_child)

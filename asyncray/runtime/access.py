@@ -179,7 +179,11 @@ class Access:
 
     def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
-        if self._channel.is_at_work or self._waiters.is_at_work or self._references.is_at_work:
+        if (
+            self._channel.held_by_this_thread()
+            or self._waiters.held_by_this_thread()
+            or self._references.held_by_this_thread()
+        ):
             raise AsyncraySystemError(NO_WAITING)
         self.flush()
         task = running_task()
@@ -189,7 +193,7 @@ class Access:
 
     def flush(self) -> None:
         """Sends what was posted, now; what the socket does not take at once is sent soon."""
-        if self._references.is_at_work:
+        if self._references.held_by_this_thread():
             return  # a finalizer: who writes just now may wait for what its thread holds. It is sent soon.
         task = running_task()
         if task is None or task.shield is None:

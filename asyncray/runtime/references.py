@@ -17,12 +17,12 @@ last ref and the last view are gone.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import DROP, HOLD, UNPIN, UNRESOLVED, Message
 
 
@@ -83,7 +83,7 @@ class References:
 
     def __init__(self, poke: Callable[[], None]) -> None:
         self._poke = poke
-        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
+        self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
         self._ended: deque[LocalObject | Pin | Watch] = deque()
         self._watches: dict[int, Watch] = {}  # by their own id: what they watch has no hash
         self._holds: list[bytes] = []
@@ -97,11 +97,9 @@ class References:
     def __repr__(self) -> str:
         return f"<References {len(self.table)} objects>"
 
-    @property
-    def is_at_work(self) -> bool:
-        """True in the thread that is in the middle of this: in a finalizer. It can neither wait nor write."""
-        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # it is there for conditions
-        return owned
+    def held_by_this_thread(self) -> bool:
+        """True in a finalizer that came up inside a critical section of this object."""
+        return self._lock.held_by_this_thread()
 
     def own(self, object_id: bytes, ref: Ref) -> LocalObject:
         """The ref to a new object of this process: the message that makes it says so to the daemon."""

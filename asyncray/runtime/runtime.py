@@ -17,7 +17,7 @@ from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
-from asyncray.io.interrupts import undisturbed
+from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import (
     ABANDON,
     ALLOCATE,
@@ -236,7 +236,7 @@ class Runtime:
             # Room is given up only when nobody writes there: copying takes two threads.
             in_one_piece(lambda: self._fill(number, place, fill))
         except BaseException:  # a signal handler that raised: the room must not be lost, be it given already or not
-            undisturbed(lambda: self._give_up(number))
+            with_signals_deferred(lambda: self._give_up(number))
             raise
         self._places.pop(number, None)
         return place

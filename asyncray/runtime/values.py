@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import AsyncraySystemError, ObjectStoreFullError
-from asyncray.io.interrupts import undisturbed
+from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.context import running_task
 from asyncray.runtime.errors import load_task_error, system_fault
@@ -130,7 +130,7 @@ def in_one_piece(work: Callable[[], None]) -> None:
     """Neither signals nor cancelling interrupt it."""
     task = running_task()
     if task is None or task.shield is None:
-        undisturbed(work)
+        with_signals_deferred(work)
     else:
         with task.shield:
             work()

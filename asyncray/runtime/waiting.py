@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncray.io.interrupts import undisturbed
+from asyncray.io.interrupts import with_signals_deferred
+from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, FAULT, UNRESOLVED
 from asyncray.runtime.references import LocalObject
 
@@ -115,18 +116,16 @@ class Waiters:
     """Registers waiters and fires them."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
+        self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
         self._all: set[Waiter] = set()
         self.broken: str | None = None
 
     def __repr__(self) -> str:
         return f"<Waiters {len(self._all)} waiting>"
 
-    @property
-    def is_at_work(self) -> bool:
-        """True in the thread that is in the middle of this: in a finalizer. It cannot wait."""
-        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # it is there for conditions
-        return owned
+    def held_by_this_thread(self) -> bool:
+        """True in a finalizer that came up inside a critical section of this object."""
+        return self._lock.held_by_this_thread()
 
     def any(self) -> bool:
         """True while somebody waits."""
@@ -257,9 +256,9 @@ def call(loops: dict[Any, list[Callable[[], None]]]) -> None:
 def _call_all(loop: asyncio.AbstractEventLoop, functions: deque[Callable[[], None]]) -> None:
     """All, whatever a signal handler raises: whoever is not told would wait for ever."""
     try:
-        undisturbed(functools.partial(_call_each, functions))
+        with_signals_deferred(functools.partial(_call_each, functions))
     finally:
-        if functions:  # it came before the work was undisturbed
+        if functions:  # an exception came before signals were deferred
             loop.call_soon(_call_all, loop, functions)
 
 

@@ -17,7 +17,7 @@ from time import perf_counter_ns
 from typing import Any, NoReturn
 
 from asyncray.exceptions import AsyncraySystemError
-from asyncray.io.interrupts import undisturbed
+from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import (
     CONSTRUCT,
     DEFINE,
@@ -186,9 +186,9 @@ class Executor:
         if isinstance(task.shield, NestedTask) and task.shield.working == threading.get_ident():
             task.shield.waiter = waiter
         elif threading.current_thread() is self._main_thread:
-            if self.inbox.is_at_work:
+            if self.inbox.held_by_this_thread():
                 raise AsyncraySystemError(NO_WAITING)
-            undisturbed(self._close_inbox)  # what was taken out and not given back would be lost
+            with_signals_deferred(self._close_inbox)  # what was taken out and not given back would be lost
         else:  # a thread that the task waits for, or not: the inbox stays open
             self._return(self.inbox.drain())
 

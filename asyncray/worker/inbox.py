@@ -8,9 +8,9 @@ process is to end is taken in at any time.
 
 from __future__ import annotations
 
-import threading
 from queue import Empty, SimpleQueue
 
+from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import EXIT, Message
 
 
@@ -19,17 +19,15 @@ class Inbox:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Message] = SimpleQueue()
-        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
+        self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Inbox {self._queue.qsize()} messages{', closed' if self._closed else ''}>"
 
-    @property
-    def is_at_work(self) -> bool:
-        """True in the thread that is in the middle of this: in a finalizer. It cannot wait."""
-        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # it is there for conditions
-        return owned
+    def held_by_this_thread(self) -> bool:
+        """True in a finalizer that came up inside a critical section of this object."""
+        return self._lock.held_by_this_thread()
 
     def put(self, message: Message) -> bool:
         """False if the inbox is closed: the message must go back."""

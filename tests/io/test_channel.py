@@ -358,14 +358,14 @@ def test_who_reads_cannot_wait_for_what_it_reads(client: Client) -> None:
     receive = client.channel._received
 
     def look(messages: list[Any]) -> None:
-        inside.append(client.channel.is_at_work)
+        inside.append(client.channel.held_by_this_thread())
         receive(messages)
 
     client.channel._received = look
     client.daemon.socket.sendall(encode([(1,)]))
     assert client.wait(1)
     assert inside == [True]
-    assert not client.channel.is_at_work
+    assert not client.channel.held_by_this_thread()
 
 
 def test_who_is_about_to_read_cannot_wait_either() -> None:
@@ -378,10 +378,10 @@ def test_who_is_about_to_read_cannot_wait_either() -> None:
     def read() -> None:
         channel.read_until(lambda: True, lambda timeout: True, None)
 
-    at_every_point(lambda: found.append(channel.is_at_work or not channel._baton.locked()), read)
+    at_every_point(lambda: found.append(channel.held_by_this_thread() or not channel._baton.locked()), read)
     assert found
     assert all(found)
-    assert not channel.is_at_work
+    assert not channel.held_by_this_thread()
     channel.abandon()
     client.daemon.socket.close()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from asyncray.io import interrupts
-from asyncray.io.interrupts import Deferrable, undisturbed
+from asyncray.io.interrupts import Deferrable, with_signals_deferred
 from tests.points import at_every_point
 
 SIGNALS = [signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
@@ -46,11 +46,11 @@ def test_a_handler_waits_for_the_end_of_the_work(number: int, handler: Any) -> N
 
     def outer() -> None:
         signal.raise_signal(number)
-        undisturbed(inner)
+        with_signals_deferred(inner)
         done.append("outer")
 
     with pytest.raises(Came):
-        undisturbed(outer)
+        with_signals_deferred(outer)
     assert done == ["inner", "outer"]
     assert signal.getsignal(number) is handler
     with pytest.raises(Came):
@@ -67,21 +67,32 @@ def test_several_signals_come_one_after_the_other_and_none_is_lost() -> None:
             signal.raise_signal(number)
         return list(came)
 
-    assert undisturbed(work) == []
+    assert with_signals_deferred(work) == []
     assert came == SIGNALS[:3]
 
 
 def test_what_is_ignored_or_left_to_the_system_stays_so() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    undisturbed(lambda: signal.raise_signal(signal.SIGUSR1))
+    with_signals_deferred(lambda: signal.raise_signal(signal.SIGUSR1))
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_interrupted_system_calls_are_restarted_as_before(restarts: bool) -> None:
+    """asyncio asks for that (``signal.siginterrupt``), and ``signal.signal`` forgets it."""
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    assert not interrupts._restarts(signal.SIGUSR1)
+    signal.siginterrupt(signal.SIGUSR1, not restarts)
+    assert interrupts._restarts(signal.SIGUSR1) == restarts
+    during = with_signals_deferred(lambda: interrupts._restarts(signal.SIGUSR1))
+    assert [during, interrupts._restarts(signal.SIGUSR1)] == [restarts, restarts]
 
 
 def test_other_threads_are_not_concerned() -> None:
     found = []
 
     def work() -> None:
-        undisturbed(lambda: found.append(signal.getsignal(signal.SIGINT)))
+        with_signals_deferred(lambda: found.append(signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -112,7 +123,7 @@ def test_a_storm_of_signals_leaves_handlers_as_they_were(monkeypatch: pytest.Mon
         while raised < 50:
             try:
                 storming = True
-                undisturbed(work)
+                with_signals_deferred(work)
                 storming = False
             except Came:
                 storming = False
@@ -120,7 +131,7 @@ def test_a_storm_of_signals_leaves_handlers_as_they_were(monkeypatch: pytest.Mon
                 raised += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    undisturbed(lambda: None)  # what the last one left undone is done now
+    with_signals_deferred(lambda: None)  # what the last one left undone is done now
     assert signal.getsignal(signal.SIGALRM) is handle
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -145,30 +156,31 @@ def test_a_fork_by_another_thread_meanwhile_leaves_the_child_its_handlers() -> N
         thread.start()
         thread.join()
 
-    undisturbed(work)
+    with_signals_deferred(work)
     assert os.waitpid(pids[0], 0)[1] == 0
 
 
 def test_what_one_signal_left_undone_is_undone_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = Deferrable(raise_it)
     signal.signal(signal.SIGUSR1, stand_in)
-    monkeypatch.setattr(interrupts, "_replaced", [(signal.SIGUSR1, raise_it, stand_in)])
-    undisturbed(lambda: None)
+    monkeypatch.setattr(interrupts, "_replaced", [(signal.SIGUSR1, raise_it, stand_in, False)])
+    with_signals_deferred(lambda: None)
     assert signal.getsignal(signal.SIGUSR1) is raise_it
 
 
-def test_handlers_may_do_undisturbed_work_at_any_moment() -> None:
+def test_handlers_may_defer_signals_at_any_moment() -> None:
     """So do those that use the session: while it puts handlers back, others come and do the same."""
     came: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         came.append(number)
-        undisturbed(lambda: None)
+        with_signals_deferred(lambda: None)
 
     for number in SIGNALS:
         signal.signal(number, handle)
     at_every_point(
-        lambda: signal.raise_signal(signal.SIGALRM), lambda: undisturbed(lambda: signal.raise_signal(signal.SIGUSR1))
+        lambda: signal.raise_signal(signal.SIGALRM),
+        lambda: with_signals_deferred(lambda: signal.raise_signal(signal.SIGUSR1)),
     )
     assert came.count(signal.SIGALRM) == came.count(signal.SIGUSR1) - 1
     assert [signal.getsignal(number) for number in SIGNALS] == [handle] * len(SIGNALS)

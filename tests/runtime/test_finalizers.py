@@ -51,12 +51,12 @@ def test_who_has_the_references_is_known() -> None:
         references.collect()
 
     def finalizer() -> None:
-        found.append(references.is_at_work == held_by_others(references._lock))
+        found.append(references.held_by_this_thread() == held_by_others(references._lock))
 
     at_every_point(finalizer, work)
     assert found
     assert all(found)
-    assert not references.is_at_work
+    assert not references.held_by_this_thread()
 
 
 def test_who_has_the_inbox_is_known() -> None:
@@ -69,7 +69,7 @@ def test_who_has_the_inbox_is_known() -> None:
         inbox.reopen()
 
     def finalizer() -> None:
-        found.append(inbox.is_at_work == held_by_others(inbox._lock))
+        found.append(inbox.held_by_this_thread() == held_by_others(inbox._lock))
 
     in_time(lambda: at_every_point(finalizer, work))
     assert found
