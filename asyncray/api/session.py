@@ -17,7 +17,7 @@ from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SIN
 from asyncray.exceptions import AsyncrayError
 from asyncray.io.interrupts import Deferrable, with_signals_deferred
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
-from asyncray.runtime import current, launch
+from asyncray.runtime import code_paths, current, launch
 from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
@@ -145,7 +145,7 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     namespace = arguments.namespace or os.urandom(8).hex()
     directory = _working_directory()
     setup = {
-        "sys_path": _code_paths(directory),
+        "code_paths": code_paths.of_program(sys.path, directory),
         "directory": directory,
         "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),
         "namespace": namespace,
@@ -188,14 +188,6 @@ def _working_directory() -> str | None:
         return os.getcwd()
     except OSError:
         return None
-
-
-def _code_paths(directory: str | None) -> list[str]:
-    """Where the driver finds its own code: what of ``sys.path`` is not the interpreter's, and where it runs."""
-    prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
-    entries = [path for path in (*sys.path, "") if directory is not None or os.path.isabs(path)]
-    paths = [os.path.abspath(path) for path in entries]
-    return [path for path in dict.fromkeys(paths) if os.path.isdir(path) and not path.startswith(prefixes)]
 
 
 def _connected() -> Runtime:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from asyncray.messages import OUTPUT_MARK
+from asyncray.runtime import code_paths
 from asyncray.runtime.context import running_task
 from asyncray.runtime.runtime import Runtime
 
@@ -76,9 +77,8 @@ class Surroundings:
         runtime.facts["job_id"] = job_id
         runtime.facts["namespace"] = job.get("namespace", "")
         runtime.work_for(job_id)
-        for path in reversed(job.get("sys_path", [])):
-            if path not in sys.path:
-                sys.path.insert(0, path)
+        if "code_paths" in job:
+            sys.path[:] = code_paths.arrange(job["code_paths"], sys.path)
         directory = job.get("directory")
         if directory:
             try:

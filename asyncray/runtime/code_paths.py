@@ -1,0 +1,124 @@
+"""Where a program's code is found, and how its workers find it there.
+
+Owns the difference between the entries of ``sys.path`` that a fresh interpreter has by itself (the *standard library* and
+the directories of *installed packages*) and all others, which are the program's.
+
+Promises:
+
+1. Whatever a driver could import from ``sys.path`` at ``init`` its workers can import, from the same file: the program's
+   directory and the working directory always, directories inside ``sys.prefix`` or beside it, zip files, zipapps,
+   relative entries. Entries are compared whole, never by how their text begins.
+2. The order is the driver's. An entry that stands behind the standard library stays behind it, so a file ``queue.py``
+   that does no harm to the driver does none to its workers.
+3. Workers of another environment of the same Python use the packages that are installed there, not the driver's.
+
+Does not follow changes of ``sys.path`` after ``init`` (Ray does not either), and does not send finders that a program
+has put into ``sys.meta_path``.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypedDict
+
+
+class CodePaths(TypedDict):
+    """The program's entries of a driver's ``sys.path``, by where they stand in it. All absolute, but for names that a
+    path hook of an installed package understands.
+    """
+
+    before: list[str]
+    """In front of the standard library."""
+
+    between: list[str]
+    """Behind the standard library, in front of the installed packages."""
+
+    after: list[str]
+    """Behind the installed packages."""
+
+
+class _Parts(NamedTuple):
+    before: list[str]
+    standard: list[str]
+    between: list[str]
+    installed: list[str]
+    after: list[str]
+
+
+def of_program(path: Iterable[object], directory: str | None) -> CodePaths:
+    """What workers need of a driver's ``sys.path``.
+
+    Args:
+        path: ``sys.path``.
+        directory: the working directory; None if it was deleted. It comes last where the path does not name it.
+    """
+    entries = [absolute for entry in path if (absolute := _absolute(entry, directory)) is not None]
+    parts = _split(entries)
+    after = parts.after if directory is None or directory in entries else [*parts.after, directory]
+    return {"before": parts.before, "between": parts.between, "after": after}
+
+
+def arrange(program: CodePaths, own: Sequence[str]) -> list[str]:
+    """The ``sys.path`` of a worker.
+
+    Args:
+        program: the driver's entries.
+        own: ``sys.path`` of a worker that serves no job yet.
+    """
+    parts = _split(own)
+    ordered = [
+        *program["before"],
+        *parts.before,
+        *parts.standard,
+        *program["between"],
+        *parts.between,
+        *parts.installed,
+        *program["after"],
+        *parts.after,
+    ]
+    return list(dict.fromkeys(ordered))
+
+
+def _absolute(entry: object, directory: str | None) -> str | None:
+    """The entry as it is found from any directory; None if it finds nothing."""
+    if not isinstance(entry, str):
+        return None  # the import system passes over it
+    if os.path.isabs(entry):
+        return entry
+    if directory is None:
+        return None
+    if entry and os.sep not in entry and not os.path.lexists(entry):
+        return entry  # no path: setuptools gives editable installs such names
+    return os.path.normpath(os.path.join(directory, entry))
+
+
+def _split(entries: Sequence[str]) -> _Parts:
+    whole = [os.path.normpath(entry) for entry in entries]
+    library, packages = _standard_entries(), _installed_entries()
+    first = next((at for at, entry in enumerate(whole) if entry in library), len(whole))
+    second = next((at for at, entry in enumerate(whole) if entry in packages and at > first), len(whole))
+    parts = _Parts([], [], [], [], [])
+    for at, entry in enumerate(entries):
+        if whole[at] in library:
+            parts.standard.append(entry)
+        elif whole[at] in packages:
+            parts.installed.append(entry)
+        else:
+            (parts.before if at < first else parts.between if at < second else parts.after).append(entry)
+    return parts
+
+
+def _standard_entries() -> set[str]:
+    library = os.path.dirname(os.path.abspath(os.__file__))
+    name = os.path.basename(library)
+    archive = f"python{sys.version_info[0]}{sys.version_info[1]}.zip"
+    modules = os.path.join(sys.base_exec_prefix, sys.platlibdir, name, "lib-dynload")
+    return {library, os.path.join(library, "lib-dynload"), modules, os.path.join(os.path.dirname(library), archive)}
+
+
+def _installed_entries() -> set[str]:
+    directories = [*site.getsitepackages(), site.USER_SITE]
+    return {os.path.normpath(directory) for directory in directories if directory}

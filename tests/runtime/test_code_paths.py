@@ -1,0 +1,89 @@
+"""Code paths: what of a driver's ``sys.path`` its workers get, and in which order."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from asyncray.runtime import code_paths
+
+LIBRARY = os.path.dirname(os.__file__)
+ARCHIVE = os.path.join(os.path.dirname(LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")
+STANDARD = [ARCHIVE, LIBRARY, os.path.join(LIBRARY, "lib-dynload")]
+INSTALLED = site.getsitepackages()[:1]
+
+
+def sent(before: Sequence[str] = (), between: Sequence[str] = (), after: Sequence[str] = ()) -> code_paths.CodePaths:
+    return {"before": list(before), "between": list(between), "after": list(after)}
+
+
+def test_entries_keep_their_place_around_the_interpreters_own() -> None:
+    path = ["/app", "/lib-of-app", *STANDARD, "/vendored", *INSTALLED, "/from-a-pth-file", "/appended"]
+    found = code_paths.of_program(path, "/app")
+    assert found == sent(["/app", "/lib-of-app"], ["/vendored"], ["/from-a-pth-file", "/appended"])
+    assert code_paths.arrange(found, [*STANDARD, *INSTALLED, "/from-a-pth-file"]) == path
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        f"{sys.prefix}/src",
+        f"{sys.prefix}-app",
+        f"{sys.prefix}/bin",
+        f"{LIBRARY}-app",
+        f"{LIBRARY}/app",
+        f"{INSTALLED[0]}/app",
+        f"{INSTALLED[0]}s",
+        sys.prefix,
+        "/",
+        "/no/such/directory",
+        "/plugins.zip/inside",
+    ],
+)
+def test_the_programs_entries_are_sent_wherever_they_are(entry: str) -> None:
+    assert code_paths.of_program([entry, *STANDARD, *INSTALLED], None) == sent([entry])
+
+
+def test_entries_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.pyz").touch()
+    here = str(tmp_path)
+    hook = "__editable__.app.finder.__path_hook__"
+    found = code_paths.of_program(["", "app.pyz", "../src", "a.zip/lib", hook, *STANDARD, b"bytes", None], here)
+    assert found == sent([here, f"{here}/app.pyz", f"{tmp_path.parent}/src", f"{here}/a.zip/lib", hook])
+
+
+def test_without_a_working_directory_only_absolute_entries_are_sent() -> None:
+    assert code_paths.of_program(["", "relative", "/app", *STANDARD], None) == sent(["/app"])
+
+
+def test_the_working_directory_comes_last_where_the_path_does_not_name_it() -> None:
+    assert code_paths.of_program(["/app", *STANDARD, *INSTALLED], "/data") == sent(["/app"], after=["/data"])
+    assert code_paths.of_program(["/data", *STANDARD], "/data") == sent(["/data"])
+
+
+def test_a_worker_keeps_its_own_entries_behind_those_of_the_program() -> None:
+    own = ["/pythonpath-of-the-node", *STANDARD, *INSTALLED, "/pth-of-the-node"]
+    program = sent(["/app"], ["/vendored"], ["/late", "/pth-of-the-node"])
+    expected = ["/app", own[0], *STANDARD, "/vendored", *INSTALLED, "/late", "/pth-of-the-node"]
+    assert code_paths.arrange(program, own) == expected
+    assert code_paths.arrange(program, expected) == expected
+
+
+def test_without_installed_packages_what_follows_the_standard_library_stays_there() -> None:
+    """As under ``python -S``."""
+    path = ["/app", *STANDARD, "/packages"]
+    found = code_paths.of_program(path, "/app")
+    assert found == sent(["/app"], ["/packages"])
+    assert code_paths.arrange(found, [*STANDARD, "/packages"]) == path
+
+
+def test_a_program_among_the_installed_packages_does_not_move_them_to_the_front() -> None:
+    """As a script that was installed beside them: its directory is ``sys.path[0]``."""
+    path = [INSTALLED[0], *STANDARD, *INSTALLED, "/late"]
+    assert code_paths.of_program(path, None) == sent(after=["/late"])
