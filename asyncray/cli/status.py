@@ -58,6 +58,8 @@ def _show(found: dict[str, Any]) -> None:
     where = f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n"
     console.print(where, markup=False, highlight=False, soft_wrap=True)
     _table(console, "Resources", ("name", "used", "total"), _resource_rows(found))
+    if found["problem"]:
+        console.print(f"Problem: {found['problem']}\n", markup=False, highlight=False, soft_wrap=True)
     store = found["store"]
     _table(
         console,

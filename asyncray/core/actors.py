@@ -18,6 +18,7 @@ and has no handle is not in the table.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,12 +26,23 @@ from typing import Any
 from asyncray.core.lives import Actor
 from asyncray.core.records import Client, Fault, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ALIVE, DEAD, OVER, PENDING, QUEUED, RESTARTING, SENT, STARTING
+from asyncray.core.states import ALIVE, DEAD, OVER, PENDING, QUEUED, RESTARTING, SENT, STARTING, WAITING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, INVOKE, PLAIN
 
 MOST_CAUSES = 1000
 """So many actors that are dead and forgotten can still say what they died of, to handles that do not count."""
+
+LIVED_A_WHILE = 5.0
+"""Seconds after its constructor. An actor that lived so long is restarted at once when it dies."""
+
+FIRST_PAUSE = 0.1
+"""Seconds before the second restart of an actor that dies sooner; twice as many before each further one."""
+
+LONGEST_PAUSE = 10.0
+
+NEAR = 1.0
+"""A restart that is due within so many seconds wants quick ticks, to be on time."""
 
 
 class Actors:
@@ -53,6 +65,10 @@ class Actors:
         self.table: dict[bytes, Actor] = {}
         self.names: dict[tuple[str, str], Actor] = {}
         self._causes: dict[bytes, Fault] = {}
+        # RESTARTING actors whose constructor is not queued yet, and when it is to be.
+        self._pausing: dict[Actor, float] = {}
+        # The earliest of these times, or of one that is not in the dict any more.
+        self._next_restart = math.inf
 
     def __repr__(self) -> str:
         return f"<Actors {len(self.table)}>"
@@ -173,6 +189,7 @@ class Actors:
         if actor.state != STARTING:
             return  # said twice
         actor.move(ALIVE)
+        actor.constructed_at = self._scheduler.now
         actor.task.state = OVER
         if not actor.restarts:
             self._finish(actor.task, PLAIN, None)  # its arguments are not needed again
@@ -217,6 +234,7 @@ class Actors:
         if actor.state == DEAD:
             return
         if actor.state in (PENDING, RESTARTING):
+            self._pausing.pop(actor, None)
             self._scheduler.shapes.forget(actor.task)
         actor.move(DEAD)
         actor.cause = fault
@@ -286,7 +304,7 @@ class Actors:
         calls = self._take_posted(actor) if actor.state == ALIVE else []
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
-        self._scheduler.shapes.enqueue(actor.task)
+        self._enqueue_restart(actor)
         for call in calls:
             call.worker = call.lease = None
             call.state = QUEUED
@@ -298,6 +316,35 @@ class Actors:
         for call in set(calls).difference(actor.mailbox):
             self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
+    def _enqueue_restart(self, actor: Actor) -> None:
+        """Queues the constructor again; after a pause, if the actor dies soon after each start."""
+        now = self._scheduler.now
+        if actor.constructed_at is not None and now - actor.constructed_at >= LIVED_A_WHILE:
+            actor.restart_pause = 0.0
+        actor.constructed_at = None
+        if actor.restart_pause:
+            due = self._pausing[actor] = now + actor.restart_pause
+            self._next_restart = min(self._next_restart, due)
+            actor.task.state = WAITING
+        else:
+            self._scheduler.shapes.enqueue(actor.task)
+        actor.restart_pause = min(2 * actor.restart_pause, LONGEST_PAUSE) or FIRST_PAUSE
+
+    @property
+    def restart_is_near(self) -> bool:
+        """True while quick ticks are wanted."""
+        return self._next_restart - self._scheduler.now < NEAR
+
+    def tick(self) -> None:
+        """Some time has passed: pauses before restarts end."""
+        now = self._scheduler.now
+        if now < self._next_restart:
+            return
+        for actor in [actor for actor, until in self._pausing.items() if until <= now]:
+            del self._pausing[actor]
+            self._scheduler.shapes.enqueue(actor.task)
+        self._next_restart = min(self._pausing.values(), default=math.inf)
+
     def check(self) -> None:
         """Raises AssertionError where the lives contradict themselves."""
         for actor in self.table.values():
@@ -305,6 +352,7 @@ class Actors:
             assert (actor.worker is not None) == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"
             if actor.worker is not None:
                 assert actor.worker.actor is actor, f"{actor} is not its worker's"
+            assert actor not in self._pausing or actor.state == RESTARTING, f"{actor} pauses"
             if actor.state == DEAD:
                 assert not (actor.mailbox or actor.lanes), f"{actor} has calls"
                 assert not actor.unreferenced, f"{actor} should be forgotten"

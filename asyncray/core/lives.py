@@ -25,8 +25,9 @@ class Actor:
     """One actor. ``task`` constructs it, again at each restart."""
 
     __slots__ = (
-        "cause", "detached", "handle", "id", "inflight", "job", "lanes", "lease", "mailbox", "name",
-        "ordered", "owner", "pending", "restarted", "restarts", "state", "task", "unreferenced", "window", "worker",
+        "cause", "constructed_at", "detached", "handle", "id", "inflight", "job", "lanes", "lease", "mailbox", "name",
+        "ordered", "owner", "pending", "restart_pause", "restarted", "restarts", "state", "task", "unreferenced",
+        "window", "worker",
     )  # fmt: skip
 
     def __init__(self, task: Task, owner: Client) -> None:
@@ -43,6 +44,10 @@ class Actor:
         self.window: int = MAILBOX_WINDOW + int(options.get("concurrency", 1))
         self.restarts: int = int(options.get("restarts", 0))  # left; -1 for ever
         self.restarted = 0
+        # When the constructor last returned; None while it has not, after a restart too.
+        self.constructed_at: float | None = None
+        # Seconds that the next restart waits: none at first, and more for an actor that dies soon again and again.
+        self.restart_pause = 0.0
         self.worker: Worker | None = None
         self.lease: Lease | None = None
         self.mailbox: deque[Task] = deque()

@@ -161,6 +161,9 @@ class NodeMachine:
         """A driver said hello: a job begins."""
         client = self._new_client("driver", pid)
         self._welcome(client, self.jobs.begin(client, namespace, setup))
+        problem = self.pool.failures.problem(self.now)
+        if problem is not None:
+            self.outbox.send(client, (NOTICE, LOG_ERROR, problem))
         self.pool.fill(self.now)
         return client
 
@@ -222,7 +225,7 @@ class NodeMachine:
 
     def worker_exited(self, number: int, how: str, log: str = "") -> None:
         """A worker process ended; ``how`` tells people (signal or exit code), and ``log`` (its last lines)."""
-        worker = self.pool.exited(number, self.now)
+        worker = self.pool.exited(number)
         if worker is None:
             return
         if worker.why:
@@ -231,13 +234,21 @@ class NodeMachine:
             how = f"{how}. The last lines of its log:\n{log}"
         if worker.client is not None:
             self.client_gone(worker.client)
+        elif not self.stopping:
+            self.pool.failures.failed(how, self.now)
+            self._report_failures()
         self.outcomes.worker_exited(worker, how)
         self.jobs.tick(self.now)
         self.pool.fill(self.now)
         self._settle_lives()
 
+    def _report_failures(self) -> None:
+        problem = self.pool.failures.report(self.now)
+        if problem is not None:
+            self.tell_drivers(problem)
+
     def tell_drivers(self, text: str) -> None:
-        """Something is wrong that concerns everybody, and only the shell knows."""
+        """Tells all drivers of something that is wrong with the node."""
         self.outbox.do(Note(LOG_ERROR, text))
         for client in self.clients.values():
             if client.role == "driver":
@@ -349,12 +360,13 @@ class NodeMachine:
         self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
         self.scheduler.tick()
         self.stalls.tick(self.now)
+        self.actors.tick()
         self.jobs.tick(self.now)
 
     @property
     def restless(self) -> bool:
         """True while ``tick`` should come within a hundredth of a second rather than half a second."""
-        return self.scheduler.restless or self.store.waiting > 0
+        return self.scheduler.restless or self.store.waiting > 0 or self.actors.restart_is_near
 
     def close(self, client: Client) -> None:
         """Ends a client's connection."""

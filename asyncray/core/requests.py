@@ -137,6 +137,7 @@ class Requests:
             "objects": len(self._work.objects.table),
             "tasks": {"unfinished": len(self._work.tasks), "queued": queued},
             "waiting": self._stalls.rows(),
+            "problem": self._scheduler.pool.failures.problem(self._scheduler.now) or "",
             "workers": [_worker_row(worker) for worker in self._scheduler.pool.workers.values()],
             "actors": self._list_actors(client),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],

@@ -103,7 +103,7 @@ class Stalls:
             elif self._waits_for_actors(shape):
                 why = self._held(shape.demand)
             else:
-                why = "its turn comes"
+                why = self._scheduler.pool.failures.problem(self._scheduler.now) or "its turn comes"
             rows.append({"name": task.template.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
         return rows
 

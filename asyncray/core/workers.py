@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from asyncray.config import LOG_ERROR, LOG_WARNING, START_DEADLINE, STOP_DEADLINE
+from asyncray.config import LOG_WARNING, START_DEADLINE, STOP_DEADLINE
 from asyncray.core.leases import Worker
 from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Template
@@ -24,11 +24,72 @@ IDLE_SECONDS = 1.0
 MOST_STARTING = 8
 """Forks under way at once: more only makes all of them late."""
 
-MOST_FAILURES = 5
-"""So many workers in a row that end before they say hello are no accident."""
+FIRST_PAUSE = 0.1
+"""Seconds without forks after a worker that ended before it said hello. Each further failure doubles them."""
 
-FAILURE_PAUSE = 1.0
-"""Then forks come at this pace: often enough to notice that the cause is gone, too seldom to burn the CPU."""
+LONGEST_PAUSE = 2.0
+"""Often enough to notice that the cause is gone, too seldom to burn the CPU."""
+
+REPORT_AFTER = 1.0
+"""Seconds of failures after which drivers are told: one failed fork is bad luck, a second of them is not."""
+
+REPORT_AGAIN_AFTER = 60.0
+"""Seconds between two reports, where workers start now and then, and fail again."""
+
+
+class StartFailures:
+    """Workers that ended before they said hello: how long forks pause, and when drivers must hear of it.
+
+    Workers that were forked together fail together. Only the first failure after a pause makes the next pause longer.
+    """
+
+    __slots__ = ("_pause", "_reported_at", "_resume_at", "_since", "reason")
+
+    def __init__(self) -> None:
+        # Why the last worker could not start, for people. None while workers start.
+        self.reason: str | None = None
+        self._since = 0.0
+        self._pause = FIRST_PAUSE
+        self._resume_at = 0.0
+        self._reported_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<StartFailures {self.reason or 'none'}>"
+
+    def failed(self, reason: str, now: float) -> None:
+        """A worker ended before it said hello."""
+        if self.reason is None:
+            self._since = now
+        self.reason = reason
+        if now >= self._resume_at:
+            self._resume_at = now + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def succeeded(self) -> None:
+        """A worker said hello: forks come without pauses again."""
+        self.reason = None
+        self._pause = FIRST_PAUSE
+        self._resume_at = 0.0
+
+    def most_starting(self, now: float) -> int:
+        """How many workers may be starting at once: after a failure one, and none during a pause."""
+        if self.reason is None:
+            return MOST_STARTING
+        return 0 if now < self._resume_at else 1
+
+    def problem(self, now: float) -> str | None:
+        """The failure for people, once it has lasted too long for an accident."""
+        if self.reason is None or now - self._since < REPORT_AFTER:
+            return None
+        return f"no worker can start: {self.reason}"
+
+    def report(self, now: float) -> str | None:
+        """What drivers must be told now, if anything."""
+        problem = self.problem(now)
+        if problem is None or (self._reported_at is not None and now - self._reported_at < REPORT_AGAIN_AFTER):
+            return None
+        self._reported_at = now
+        return problem
 
 
 class Pool:
@@ -45,18 +106,17 @@ class Pool:
         self.idle: dict[tuple[Job | None, bool], list[Worker]] = {}
         self.starting = 0
         self.stopping = False
+        self.failures = StartFailures()
         self._count = 0
-        self._failures = 0
-        self._paused_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Pool {len(self.workers)} workers, {self.starting} starting>"
 
     def start(self, count: int, now: float) -> None:
         """Starts workers until ``count`` are starting."""
-        if self.stopping or (self._failures >= MOST_FAILURES and now < self._paused_until):
+        if self.stopping:
             return
-        while self.starting < min(count, MOST_STARTING):
+        while self.starting < min(count, self.failures.most_starting(now)):
             self._count += 1
             self.workers[self._count] = Worker(self._count, now + START_DEADLINE)
             self.starting += 1
@@ -80,7 +140,7 @@ class Pool:
         if worker is None or worker.state != STARTING:
             return None
         self.starting -= 1
-        self._failures = 0
+        self.failures.succeeded()
         worker.client = client
         worker.pid = client.pid
         worker.deadline = None
@@ -185,18 +245,13 @@ class Pool:
         worker.deadline = now + STOP_DEADLINE
         self._outbox.do(KillWorker(worker.number))
 
-    def exited(self, number: int, now: float) -> Worker | None:
+    def exited(self, number: int) -> Worker | None:
         """The process is gone. None if that was known already."""
         worker = self.workers.pop(number, None)
         if worker is None:
             return None
         if worker.state == STARTING:
             self.starting -= 1
-        if worker.client is None and not self.stopping:
-            self._failures += 1
-            self._paused_until = now + FAILURE_PAUSE
-            if self._failures == MOST_FAILURES:
-                self._outbox.do(Note(LOG_ERROR, "workers end before they say hello, again and again: see their logs"))
         self._unrest(worker)
         worker.state = DEAD
         return worker

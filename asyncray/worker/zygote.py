@@ -22,7 +22,7 @@ import traceback
 from typing import NoReturn
 
 import asyncray.runtime.submission
-import asyncray.worker.main
+import asyncray.worker.lifetime
 from asyncray.config import FRAME_LIMIT
 from asyncray.io import sessions
 from asyncray.io.processes import (
@@ -163,7 +163,7 @@ class Zygote:
         code = 1
         try:
             self._become_worker(number, zygote)
-            code = asyncray.worker.main.work(number, sessions.socket_of(self._directory))
+            code = asyncray.worker.lifetime.work(number, sessions.socket_of(self._directory))
         except BaseException:  # the process ends here, and must not run on as a second zygote
             traceback.print_exc()
         finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.core.actors import MOST_CAUSES
+from asyncray.core.actors import LIVED_A_WHILE, LONGEST_PAUSE, MOST_CAUSES
 from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
 from asyncray.ids import TASK_SIZE
 from asyncray.messages import CALL, CONSTRUCT, DONE, EXIT, KILL, LEASE, PLAIN, REQUEST
@@ -544,3 +544,39 @@ def test_the_daemon_tells_a_retired_actor_to_exit_and_does_not_kill_it() -> None
     world.hear(driver, 1)
     assert [message[0] for message in worker.inbox] == [EXIT]
     assert not world.doomed
+
+
+def starts(world: World, handle: bytes, seconds: float) -> int:
+    """The actor crashes as soon as its constructor is sent, for so long: how often that is."""
+    count = 0
+    for _ in range(round(seconds / 0.05)):
+        world.talk()
+        world.chores()
+        if state(world, handle) == STARTING:
+            crash(world, handle)
+            count += 1
+        world.wait(0.05)
+    return count
+
+
+def test_an_actor_that_dies_at_once_is_restarted_more_and_more_slowly() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = driver.create(restarts=-1)
+    assert 3 < starts(world, handle, 3.0) < 9
+    assert starts(world, handle, 2 * LONGEST_PAUSE) < 8
+    world.order(KILL, handle[:TASK_SIZE], True)
+    world.wait(LONGEST_PAUSE)
+    assert state(world, handle) == DEAD
+
+
+def test_an_actor_that_lived_a_while_is_restarted_at_once() -> None:
+    world = World(CPU=1)
+    handle = alive(world, world.driver(), restarts=-1)
+    for _ in range(4):
+        world.wait(LIVED_A_WHILE)
+        crash(world, handle)
+        world.talk()
+        while world.chores() | world.talk() | world.run():
+            pass
+        assert state(world, handle) == ALIVE

@@ -6,7 +6,6 @@ import pytest
 
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import Note
-from asyncray.core.workers import FAILURE_PAUSE, MOST_FAILURES
 from asyncray.messages import DONE, LEASE, PLAIN, RUN, SUBMIT, TAKE_BACK, TEMPLATE, VALUE
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
@@ -239,25 +238,6 @@ def test_a_lease_is_told_only_when_it_changes() -> None:
     driver.submit(QUICK)
     world.talk()
     assert [message[0] for message in world.workers[0].inbox if message[0] == LEASE] == []
-
-
-def test_forks_that_fail_again_and_again_are_tried_slowly_until_they_work() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit()
-    failures = 0
-    while world.unborn:
-        world.fork(works=False)
-        world.miss_seen()
-        world.talk()
-        failures += 1
-    assert failures == MOST_FAILURES
-    world.wait(FAILURE_PAUSE / 2)
-    assert not world.unborn
-    world.wait(FAILURE_PAUSE)
-    assert world.unborn
-    world.settle()
-    assert ref in driver.values
 
 
 @pytest.mark.parametrize("spec", [{"demand": [("CPU", -1)]}, {"demand": [("CPU", 1)], "life": [("CPU", 2)]}])

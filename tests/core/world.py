@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from asyncray.core.actors import LONGEST_PAUSE
 from asyncray.core.lives import Actor
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import CreateSegment, KillWorker, Note, ReadLogs, RetireSegment, StartWorker
@@ -307,10 +308,10 @@ class World:
         for _ in range(10_000):
             moved = self.talk() | self.chores() | self.run()
             quiet = 0 if moved else quiet + 1
-            if quiet > 6:
+            if quiet > 7:
                 break
             if quiet:
-                self.wait((0.02, 0.02, 0.5, 1.0, 2.5, 2.5)[quiet - 1])
+                self.wait((0.02, 0.02, 0.5, 1.0, 2.5, 2.5, LONGEST_PAUSE)[quiet - 1])
         else:
             raise AssertionError("it never comes to rest")
         self.check()

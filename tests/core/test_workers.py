@@ -1,0 +1,79 @@
+"""Workers that cannot start: pauses between forks, and what drivers and people hear of it."""
+
+from __future__ import annotations
+
+from asyncray.core.workers import FIRST_PAUSE, LONGEST_PAUSE, MOST_STARTING, REPORT_AFTER, REPORT_AGAIN_AFTER
+from asyncray.core.workers import StartFailures as Failures
+from asyncray.messages import NOTICE
+from tests.core.processes import Driver
+from tests.core.world import World
+
+PROBLEM = "no worker can start: it did not start"
+
+
+def fail_forks(world: World, seconds: float, step: float = 0.05) -> int:
+    """All forks fail for so long; returns how many there were."""
+    failed = 0
+    for _ in range(round(seconds / step)):
+        while world.unborn:
+            world.fork(works=False)
+            world.miss_seen()
+            failed += 1
+        world.wait(step)
+    return failed
+
+
+def notices(driver: Driver) -> list[str]:
+    return [message[2] for message in driver.inbox if message[0] == NOTICE]
+
+
+def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
+    failures = Failures()
+    assert failures.most_starting(0.0) == MOST_STARTING
+    now, pauses = 0.0, []
+    for _ in range(8):
+        failures.failed("no room", now)
+        start = now
+        while not failures.most_starting(now):
+            now += 0.01
+        assert failures.most_starting(now) == 1
+        pauses.append(round(now - start, 1))
+    assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
+    assert pauses[-1] == LONGEST_PAUSE
+
+
+def test_workers_that_fail_together_count_once() -> None:
+    failures = Failures()
+    for _ in range(MOST_STARTING):
+        failures.failed("no room", 1.0)
+    assert failures.most_starting(1.0 + FIRST_PAUSE) == 1
+
+
+def test_a_failure_is_reported_when_it_lasts_and_again_after_a_minute() -> None:
+    failures = Failures()
+    failures.failed("no room", 0.0)
+    assert failures.report(0.0) is None
+    assert failures.report(REPORT_AFTER) == "no worker can start: no room"
+    assert failures.report(REPORT_AFTER + 1) is None
+    failures.succeeded()
+    assert failures.problem(2.0) is None
+    failures.failed("no room", 2.0)
+    assert failures.problem(4.0) == "no worker can start: no room"
+    assert failures.report(4.0) is None  # a worker that starts now and then is no reason for a report each time
+    assert failures.report(REPORT_AFTER + REPORT_AGAIN_AFTER) == "no worker can start: no room"
+
+
+def test_failing_forks_slow_down_and_drivers_hear_why() -> None:
+    world = World(CPU=2)
+    driver = world.driver()
+    ref = driver.submit()
+    world.hear(driver, len(driver.wire))
+    assert fail_forks(world, REPORT_AFTER + 2 * LONGEST_PAUSE) < 12
+    assert notices(driver) == [PROBLEM]
+    assert notices(world.driver()) == [PROBLEM]  # a driver that comes later
+    status = world.machine.requests.answer(world.tool, "status", [])[1]
+    assert status["problem"] == PROBLEM
+    assert [row["why"] for row in status["waiting"]] == [PROBLEM]
+    world.settle()
+    assert ref in driver.values
+    assert world.machine.requests.answer(world.tool, "status", [])[1]["problem"] == ""
