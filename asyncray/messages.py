@@ -25,8 +25,8 @@ CALL = 6  # task, template, kind, payload, dependencies | nil, nested refs | nil
 PUT = 7  # object, kind, payload, nested refs | nil
 ALLOCATE = 8  # request, bytes
 SEAL = 9  # object, segment, offset, nested refs | nil
-HOLD = 10  # objects: this process now has refs to them
-DROP = 11  # objects: this process has no more refs to them
+ADD_REFS = 10  # objects: this process now has refs to them
+RELEASE_REFS = 11  # objects: this process has no more refs to them
 SUBSCRIBE = 12  # objects: push their values when they are there
 UNPIN = 13  # [[object, times]..]: views of these shared values are gone
 BLOCKED = 14  # task: it waits for an object
@@ -34,13 +34,13 @@ UNBLOCKED = 15  # task
 DONE = 16  # task, microseconds, kind, payload, nested refs | nil
 DONE_MANY = 17  # task, microseconds, [[kind, payload, nested refs | nil]..]
 FAILED = 18  # task, microseconds, kind, payload, retryable, nested refs | nil
-RETURNED = 19  # tasks that the worker gives back unstarted
+NOT_STARTED = 19  # tasks that the worker gives back unstarted
 CANCEL = 20  # task, force, recursive
 KILL = 21  # actor, no_restart
 REQUEST = 22  # request, method, arguments [..]
-EXITING = 23  # reason: this worker is about to end by its own will
+LEAVING = 23  # reason: this worker is about to end by its own will
 ABANDON = 24  # segment, offset: an allocation that will not be sealed
-READ = 25  # objects: whoever wants them has got an error, theirs or that of another one of them
+ERROR_SEEN = 25  # object IDs whose error (or that of another one of them) was raised to the caller
 
 # From the daemon to a driver or worker ------------------------------------------------------------------------------
 WELCOME = 40  # info {..}
@@ -49,7 +49,7 @@ VALUE = 42  # object, kind, payload
 ALLOCATED = 43  # request, segment, offset, warm
 REPLY = 44  # request, value
 REPLY_FAULT = 45  # request, exception name, fields {..}
-COLLECT = 46  # the store is full, or actors hold what others wait for: collect garbage, report drops
+RUN_GC = 46  # the store is full, or actors hold what others wait for: collect garbage, report released refs
 RETIRED = 47  # segment: unmap it
 OUTPUT = 48  # [[stream, prefix, line]..]
 UNREAD = 49  # function, kind, payload, count: an error that nobody can read any more, and how many that makes
@@ -64,14 +64,14 @@ RUN_NESTED = 64  # as RUN, on a thread beside the blocked ones
 CONSTRUCT = 65  # as RUN: the worker becomes this actor
 INVOKE = 66  # as RUN: a method of this worker's actor
 STOP_TASK = 67  # task: drop it, or interrupt it
-TAKE_BACK = 68  # return what is not started
-EXIT = 69  # reason: end when what was sent before is done
+RETURN_QUEUED = 68  # return what is not started
+LEAVE = 69  # reason: end when what was sent before is done
 
 # Between the daemon and the zygote -----------------------------------------------------------------------------------
 FORK = 80  # number: fork a worker
 FORKED = 81  # number, pid
 ENDED = 82  # number, pid, wait status: a worker is gone; or number, 0, why it could not be forked
-STRIKE = 83  # number: kill a worker and what it started
+KILL_WORKER = 83  # number: kill a worker and what it started
 
 # Kinds of values ----------------------------------------------------------------------------------------------------
 UNRESOLVED = -1  # there is no value yet; never sent

@@ -41,12 +41,14 @@ class Cancelling:
         task = self._tasks.get(task_id)
         if task is None:
             return
-        family = [] if task.constructs else [task]  # actors are killed, not cancelled, with what they have submitted
+        family = (
+            [] if task.is_constructor else [task]
+        )  # actors are killed, not cancelled, with what they have submitted
         if recursive:
             for member in family:  # grows meanwhile
-                family += (child for child in (member.children or {}).values() if not child.constructs)
+                family += (child for child in (member.children or {}).values() if not child.is_constructor)
         for member in reversed(family):
-            member.spoiled = recursive
+            member.cancelled_with_children = recursive
             self._cancel_one(member, force)
 
     def _cancel_one(self, task: Task, force: bool) -> None:

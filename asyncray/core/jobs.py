@@ -61,7 +61,7 @@ class Jobs:
                 self._work.actors.kill(actor, fault, "its job is over")
         job.lasts = bool(self._living(job))
         for task in list(self._work.tasks.values()):
-            if task.template.job is job and not task.constructs and not self._lasts(task, lasting):
+            if task.template.job is job and not task.is_constructor and not self._lasts(task, lasting):
                 self._abort(task)
         workers = list(self._pool.of_job(job))
         for worker in workers:

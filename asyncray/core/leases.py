@@ -21,8 +21,24 @@ class Worker:
     """A forked process."""
 
     __slots__ = (
-        "actor", "backlog", "calls", "client", "deadline", "gpu", "idle_since", "inflight", "job", "known", "lease",
-        "lent", "nested", "number", "pid", "polite", "state", "why",
+        "actor",
+        "announced_lease",
+        "backlog",
+        "calls",
+        "client",
+        "deadline",
+        "exits_cleanly",
+        "gpu",
+        "idle_since",
+        "inflight",
+        "job",
+        "known",
+        "lease",
+        "nested",
+        "number",
+        "pid",
+        "state",
+        "why",
     )  # fmt: skip
 
     def __init__(self, number: int, deadline: float) -> None:
@@ -35,7 +51,9 @@ class Worker:
         self.gpu = False
         self.actor: Actor | None = None
         self.lease: Lease | None = None
-        self.lent: tuple[tuple[int, ...], Demand] | None = None  # devices and amounts that it was last told of
+        self.announced_lease: tuple[tuple[int, ...], Demand] | None = (
+            None  # devices and amounts that it was last told of
+        )
         self.inflight: dict[bytes, Task] = {}  # in the order in which they were sent; the first one runs
         self.nested: dict[bytes, Task] = {}  # on threads beside blocked ones
         self.backlog = 0.0  # microseconds that inflight is thought to take
@@ -43,14 +61,14 @@ class Worker:
         self.calls: dict[int, int] = {}  # of templates that have a limit of them
         self.idle_since = 0.0
         self.why = ""  # it ends, as it said itself or was told
-        self.polite = False  # it ends in order: what it made lives on, and what it was sent has not started
+        self.exits_cleanly = False  # it ends in order: what it made lives on, and what it was sent has not started
 
     def __repr__(self) -> str:
         work = f"inflight={len(self.inflight)} nested={len(self.nested)}"
         return f"<Worker {self.number} pid={self.pid} {self.state} {work} {self.actor or ''}>"
 
     @property
-    def hosted(self) -> bool:
+    def is_actor_host(self) -> bool:
         """True once it is an actor's, and after that one's death."""
         return self.lease is not None and self.lease.shape is None
 

@@ -15,7 +15,7 @@ from asyncray.core.allocator import Allocator
 from asyncray.core.jobs import Jobs
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
-from asyncray.core.outbox import CloseClient, Note, Outbox, StopNode
+from asyncray.core.outbox import CloseClient, LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
 from asyncray.core.records import Client, Job, Template
 from asyncray.core.requests import Requests
@@ -30,6 +30,7 @@ from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import (
     ABANDON,
+    ADD_REFS,
     ALLOCATE,
     BLOCKED,
     CALL,
@@ -37,20 +38,19 @@ from asyncray.messages import (
     CREATE,
     DONE,
     DONE_MANY,
-    DROP,
-    EXITING,
+    ERROR_SEEN,
     FAILED,
     FUNCTION,
-    HOLD,
     KILL,
+    LEAVING,
     NAMES,
+    NOT_STARTED,
     NOTICE,
     PUT,
-    READ,
+    RELEASE_REFS,
     REPLY,
     REPLY_FAULT,
     REQUEST,
-    RETURNED,
     SEAL,
     SHARED,
     SUBMIT,
@@ -131,18 +131,18 @@ class NodeMachine:
         return {
             SUBMIT: work.submit,
             CALL: work.call,
-            CREATE: lambda client, m: void(work.create(client, m)),
+            CREATE: lambda client, m: discard_result(work.create(client, m)),
             DONE: lambda client, m: outcomes.done(_worker(client), m),
             DONE_MANY: lambda client, m: outcomes.done_many(_worker(client), m),
             FAILED: lambda client, m: outcomes.failed(_worker(client), m),
-            RETURNED: lambda client, m: outcomes.returned(_worker(client), m[1]),
+            NOT_STARTED: lambda client, m: outcomes.returned(_worker(client), m[1]),
             BLOCKED: lambda client, m: outcomes.waits(_worker(client), m[1], True),
             UNBLOCKED: lambda client, m: outcomes.waits(_worker(client), m[1], False),
             CANCEL: lambda client, m: work.cancelling.cancel(m[1], m[2], m[3]),
-            HOLD: lambda client, m: objects.hold(client, m[1]),
-            DROP: lambda client, m: objects.drop(client, m[1]),
+            ADD_REFS: lambda client, m: objects.hold(client, m[1]),
+            RELEASE_REFS: lambda client, m: objects.drop(client, m[1]),
             SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
-            READ: lambda client, m: objects.read(m[1]),
+            ERROR_SEEN: lambda client, m: objects.read(m[1]),
             PUT: self._put,
             ALLOCATE: lambda client, m: store.request(client, m[1], m[2], self.now),
             ABANDON: lambda client, m: store.abandon(client, m[1], m[2]),
@@ -152,7 +152,7 @@ class NodeMachine:
             TEMPLATE: self._template,
             REQUEST: self._request,
             KILL: self._kill,
-            EXITING: self._exiting,
+            LEAVING: self._exiting,
         }
 
     # Processes that come and go ---------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class NodeMachine:
             self.pool.disconnected(client.worker, self.now)
         if client.role == "driver" and client.job is not None:
             self.jobs.over(client.job, self.now)
-        if client.worker is None or not client.worker.polite:
+        if client.worker is None or not client.worker.exits_cleanly:
             self._owner_gone(client)
         self.store.client_gone(client)
         self.objects.client_gone(client)
@@ -249,7 +249,7 @@ class NodeMachine:
 
     def tell_drivers(self, text: str) -> None:
         """Tells all drivers of something that is wrong with the node."""
-        self.outbox.do(Note(LOG_ERROR, text))
+        self.outbox.do(LogLine(LOG_ERROR, text))
         for client in self.clients.values():
             if client.role == "driver":
                 self.outbox.send(client, (NOTICE, LOG_ERROR, text))
@@ -342,7 +342,7 @@ class NodeMachine:
         worker, why = _worker(client), message[1]
         actor = worker.actor
         self.pool.leaving(worker, why)
-        self.scheduler.settle(worker)
+        self.scheduler.end_idle_lease(worker)
         if actor is not None:
             self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
 
@@ -364,9 +364,9 @@ class NodeMachine:
         self.jobs.tick(self.now)
 
     @property
-    def restless(self) -> bool:
+    def needs_fast_tick(self) -> bool:
         """True while ``tick`` should come within a hundredth of a second rather than half a second."""
-        return self.scheduler.restless or self.store.waiting > 0 or self.actors.restart_is_near
+        return self.scheduler.needs_fast_tick or self.store.waiting > 0 or self.actors.restart_is_near
 
     def close(self, client: Client) -> None:
         """Ends a client's connection."""
@@ -386,7 +386,7 @@ def _worker(client: Client) -> Worker:
     return client.worker
 
 
-def void(_: object) -> None:
+def discard_result(_: object) -> None:
     """For a handler whose result nobody wants."""
 
 

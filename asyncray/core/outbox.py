@@ -57,7 +57,7 @@ class StopNode:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadLogs:
+class FlushOutput:
     """Send the workers' new output to their drivers, before the messages that are queued now. Nothing follows.
 
     The client is a driver that is about to end: it gets unfinished lines, too.
@@ -67,14 +67,14 @@ class ReadLogs:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class LogLine:
     """A line for the daemon's log."""
 
     level: int
     text: str
 
 
-Command = StartWorker | KillWorker | CreateSegment | RetireSegment | CloseClient | StopNode | ReadLogs | Note
+Command = StartWorker | KillWorker | CreateSegment | RetireSegment | CloseClient | StopNode | FlushOutput | LogLine
 
 
 class Outbox:

@@ -37,7 +37,7 @@ class Outcomes:
         """DONE: a task with one return value (or a constructor, or a task with none) has run."""
         _, task_id, microseconds, kind, payload, contained = message
         task = self._came_back(worker, task_id, microseconds)
-        if task is not None and task.actor is not None and task.constructs:
+        if task is not None and task.actor is not None and task.is_constructor:
             self._actors.constructed(task.actor)
         elif kind == SHARED:
             self._finish_shared(worker, task, ((kind, payload, contained),))
@@ -77,7 +77,7 @@ class Outcomes:
         if task is None:
             return
         actor = task.actor
-        if actor is not None and task.constructs:
+        if actor is not None and task.is_constructor:
             self._work.constructor_failed(actor, kind, payload)
         elif retryable and task.retries and not task.cancelled:
             task.retries -= task.retries > 0
@@ -106,14 +106,14 @@ class Outcomes:
     # Workers ----------------------------------------------------------------------------------------------------------
 
     def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
-        """RETURNED: the worker has not started these and will not."""
+        """NOT_STARTED: the worker has not started these and will not."""
         sent = [worker.inflight.get(task_id) or worker.nested.get(task_id) for task_id in task_ids]
         found = [task for task in sent if task is not None]
         self._scheduler.returned(worker, found)
         for task in found:
             if task.cancelled and task.state == QUEUED:
                 self._work.finish(task, FAULT, task.cancelled_fault())
-        self._scheduler.settle(worker)
+        self._scheduler.end_idle_lease(worker)
 
     def waits(self, worker: Worker, task_id: bytes, begins: bool) -> None:
         """BLOCKED, UNBLOCKED: a task waits for an object, or goes on."""

@@ -118,8 +118,26 @@ class Task:
     """One invocation."""
 
     __slots__ = (
-        "actor", "cancelled", "children", "dependencies", "depth", "estimate", "id", "kind", "lease", "missing",
-        "nested", "parent", "payload", "retries", "returns", "spoiled", "state", "submitter", "template", "worker",
+        "actor",
+        "cancelled",
+        "cancelled_with_children",
+        "children",
+        "dependencies",
+        "depth",
+        "estimate",
+        "id",
+        "kind",
+        "lease",
+        "missing",
+        "nested",
+        "parent",
+        "payload",
+        "retries",
+        "returns",
+        "state",
+        "submitter",
+        "template",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, task_id: bytes, template: Template, submitter: Client, kind: int, payload: Any) -> None:
@@ -130,7 +148,7 @@ class Task:
         self.payload = payload
         self.state = WAITING
         self.cancelled = False
-        self.spoiled = False  # cancelled with all that it submits
+        self.cancelled_with_children = False  # cancelled with all that it submits
         self.missing = 0  # dependencies that are not resolved yet
         self.depth = 0
         self.retries = template.retries
@@ -148,7 +166,7 @@ class Task:
         return f"<Task {self.id.hex()} {self.template.name} {self.state}>"
 
     @property
-    def constructs(self) -> bool:
+    def is_constructor(self) -> bool:
         """True for an actor's constructor, which is no call."""
         return self.actor is not None and self.actor.task is self
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.lives import Actor
-from asyncray.core.outbox import Outbox, ReadLogs
+from asyncray.core.outbox import FlushOutput, Outbox
 from asyncray.core.records import Client
 from asyncray.core.stalls import Stalls
 from asyncray.core.states import DEAD
@@ -167,7 +167,7 @@ class Requests:
         """A driver is about to end: it gets its workers' output before the answer."""
         if client.job is not None:
             self._work.objects.unread.job_ends(client.job)
-        self._outbox.do(ReadLogs(client))
+        self._outbox.do(FlushOutput(client))
 
     def _stop(self, client: Client) -> Any:
         self._stop_node("it was told to stop")

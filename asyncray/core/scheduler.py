@@ -27,7 +27,7 @@ from asyncray.core.resources import Grant, Resources
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import LEASED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
-from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RUN, RUN_NESTED, TAKE_BACK, Message
+from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, Message
 from asyncray.units import UNIT
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Scheduler:
         for shape in order:
             if shape.peek() is not None:
                 self._grow(shape)
-            self.shapes.settle(shape)
+            self.shapes.drop_if_empty(shape)
 
     def _grow(self, shape: Shape) -> None:
         """New leases for what the present ones do not take."""
@@ -205,8 +205,8 @@ class Scheduler:
     def _tell_lease(self, worker: Worker, grant: Grant) -> None:
         devices = tuple(index for index, _ in grant.devices)
         cpus = next((amount for name, amount in grant.demand if name == "CPU"), 0)
-        if worker.lent != (devices, grant.demand) and worker.client is not None:
-            worker.lent = (devices, grant.demand)
+        if worker.announced_lease != (devices, grant.demand) and worker.client is not None:
+            worker.announced_lease = (devices, grant.demand)
             lease = {"devices": devices, "cpus": cpus // UNIT, "demand": grant.demand}
             self._outbox.send(worker.client, (LEASE, lease))
 
@@ -258,9 +258,9 @@ class Scheduler:
         lease.served += microseconds + SHORTEST_TASK
         lease.finished_at = self.now
         if not worker.inflight:
-            self.settle(worker)
+            self.end_idle_lease(worker)
 
-    def settle(self, worker: Worker) -> None:
+    def end_idle_lease(self, worker: Worker) -> None:
         """Ends the lease of a worker that has nothing left to do for it.
 
         One that is leaving gets nothing more. It may have to wait for its threads, and those for what it holds.
@@ -324,11 +324,11 @@ class Scheduler:
         wait = b"room" + number.to_bytes(8, "big")
         if not begins:
             self.unblock(lease, wait)
-            self.settle(worker)  # the task that waited may have been interrupted, and be over since
+            self.end_idle_lease(worker)  # the task that waited may have been interrupted, and be over since
             return
         self.block(lease, wait)
         if lease.shape is not None:
-            self._outbox.send(client, (TAKE_BACK,))
+            self._outbox.send(client, (RETURN_QUEUED,))
 
     def worker_gone(self, worker: Worker) -> tuple[list[Task], list[Task], list[Task]]:
         """The process ended: (tasks that had started, tasks that had not, those of the first that waited then).
@@ -337,11 +337,11 @@ class Scheduler:
         """
         started = list(worker.nested.values())
         unstarted = list(worker.inflight.values())
-        if unstarted and not worker.polite:
+        if unstarted and not worker.exits_cleanly:
             started.append(unstarted.pop(0))
         waited = [task for task in started if task.lease is not None and task.id in task.lease.blocked]
         for task in started:
-            if task not in waited and not worker.polite:
+            if task not in waited and not worker.exits_cleanly:
                 task.template.crashes = True
         for task in unstarted:
             task.estimate = UNKNOWN  # its start may be what nobody heard of: from now on it is sent alone
@@ -373,10 +373,10 @@ class Scheduler:
                     # The head is longer than was thought. Else what comes back would be sent behind it again.
                     worker.backlog += UNKNOWN - head.estimate
                     head.estimate = UNKNOWN
-                    self._outbox.send(worker.client, (TAKE_BACK,))
+                    self._outbox.send(worker.client, (RETURN_QUEUED,))
 
     @property
-    def restless(self) -> bool:
+    def needs_fast_tick(self) -> bool:
         """True while ``tick`` may have something to do."""
         return any(len(lease.worker.inflight) > 1 for shape in self.shapes.table.values() for lease in shape.leases)
 

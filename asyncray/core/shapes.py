@@ -39,7 +39,7 @@ class Shapes:
 
     def _shape_of(self, task: Task) -> Shape:
         template = task.template
-        key = (template.job, template.demand, task.constructs)
+        key = (template.job, template.demand, task.is_constructor)
         shape = self.table.get(key)
         if shape is None:
             shape = self.table[key] = Shape(*key)
@@ -101,7 +101,7 @@ class Shapes:
             del self.ready[shape]
             self.ready[shape] = None
 
-    def settle(self, shape: Shape) -> None:
+    def drop_if_empty(self, shape: Shape) -> None:
         """A shape without queued tasks is not ready."""
         if shape.peek() is None:
             del self.ready[shape]

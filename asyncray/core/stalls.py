@@ -15,10 +15,10 @@ from typing import Any
 
 from asyncray.config import LOG_WARNING
 from asyncray.core.leases import Shape
-from asyncray.core.outbox import Note, Outbox
+from asyncray.core.outbox import LogLine, Outbox
 from asyncray.core.records import Job, Template
 from asyncray.core.scheduler import Scheduler
-from asyncray.messages import COLLECT, NOTICE
+from asyncray.messages import NOTICE, RUN_GC
 from asyncray.units import UNIT, Demand, plain
 
 PATIENCE = 10.0
@@ -86,10 +86,10 @@ class Stalls:
     def _collect(self, job: Job) -> None:
         """Asks for the end of what only garbage refers to."""
         if job.driver is not None:
-            self._outbox.send(job.driver, (COLLECT,))
+            self._outbox.send(job.driver, (RUN_GC,))
         for worker in self._scheduler.pool.workers.values():
             if worker.job is job and worker.client is not None:
-                self._outbox.send(worker.client, (COLLECT,))
+                self._outbox.send(worker.client, (RUN_GC,))
 
     def rows(self) -> list[dict[str, Any]]:
         """What waits for resources, and why, as plain data: a row for each function's demand that queues."""
@@ -139,7 +139,7 @@ class Stalls:
         return f"needs {_readable(short)}, and actors hold {', '.join(of)}"
 
     def _tell(self, job: Job, text: str) -> None:
-        self._outbox.do(Note(LOG_WARNING, text))
+        self._outbox.do(LogLine(LOG_WARNING, text))
         if job.driver is not None:
             self._outbox.send(job.driver, (NOTICE, LOG_WARNING, text))
 

@@ -19,7 +19,7 @@ from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment
 from asyncray.core.outbox import CreateSegment, Outbox, RetireSegment
 from asyncray.core.records import Block, Client
-from asyncray.messages import ALLOCATED, COLLECT, REPLY_FAULT, RETIRED
+from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC
 
 
 class _Request:
@@ -106,7 +106,7 @@ class Store:
             for waiting in self._waiting:
                 self._block(waiting)
             for client in self._clients:
-                self._outbox.send(client, (COLLECT,))
+                self._outbox.send(client, (RUN_GC,))
         return False
 
     def _refuse(self, request: _Request) -> None:
@@ -194,14 +194,14 @@ class Store:
         if block.pins[client] <= 0:
             del block.pins[client]
             client.pinned.discard(object_id)
-            self._settle(block)
+            self._free_if_unused(block)
 
     def object_gone(self, block: Block) -> None:
         """Nobody references the object; its views may live on."""
         block.in_use = False
-        self._settle(block)
+        self._free_if_unused(block)
 
-    def _settle(self, block: Block) -> None:
+    def _free_if_unused(self, block: Block) -> None:
         if not block.in_use and not block.pins:
             del self.blocks[block.id]
             self.free(block.allocation)
@@ -214,17 +214,17 @@ class Store:
             self.unpin(client, object_id, self.blocks[object_id].pins[client])
 
     @property
-    def tight(self) -> bool:
+    def under_pressure(self) -> bool:
         """True when memory is short: what uses up objects is to run before what makes more of them."""
         return bool(self._waiting) or 2 * self.allocator.used > self.allocator.capacity
 
-    def tick(self, now: float, keep: int, idle_after: float, hopeful: Callable[[], bool]) -> None:
+    def tick(self, now: float, keep: int, idle_after: float, may_free_memory: Callable[[], bool]) -> None:
         """Fails requests that waited too long; returns memory that was not needed for a while to the system.
 
         Args:
-            hopeful: whether some task runs that holds memory, which it will give back.
+            may_free_memory: whether some task runs that holds memory, which it will give back.
         """
-        if self._waiting and (self._freed or (self._waiting[0].deadline <= now and hopeful())):
+        if self._waiting and (self._freed or (self._waiting[0].deadline <= now and may_free_memory())):
             for request in self._waiting:
                 request.deadline = now + STORE_FULL_DEADLINE
         self._freed = False

@@ -35,7 +35,7 @@ class Unread:
 
     def failed(self, task: Task, kind: int, payload: Any) -> None:
         """A task ends with an error. Whoever cancelled it knows, and of a constructor its actor's calls tell."""
-        if task.cancelled or task.constructs or not _is_news(kind, payload):
+        if task.cancelled or task.is_constructor or not _is_news(kind, payload):
             return
         if task.returns:
             self.errors[task.id] = task.template, kind, payload

@@ -150,10 +150,10 @@ class Work:
 
     def _born_cancelled(self, task: Task) -> bool:
         """Ends a task whose parent is cancelled, and has submitted it before it learned of that."""
-        spoiled = task.parent is not None and task.parent.spoiled
-        if spoiled:
+        cancelled_with_children = task.parent is not None and task.parent.cancelled_with_children
+        if cancelled_with_children:
             self.finish(task, FAULT, task.cancelled_fault())
-        return spoiled
+        return cancelled_with_children
 
     def _fail_by_dependency(self, task: Task) -> bool:
         """Ends a task whose dependency failed, with that error."""
@@ -168,8 +168,8 @@ class Work:
     def _ready(self, task: Task) -> None:
         if self._fail_by_dependency(task) or (len(task.dependencies) > _MANY and self._fail_by_size(task)):
             return
-        if task.actor is None or task.constructs:
-            self._shapes.enqueue(task, first=self._store.tight and _holds_memory(task))
+        if task.actor is None or task.is_constructor:
+            self._shapes.enqueue(task, first=self._store.under_pressure and _holds_memory(task))
         else:
             self.actors.dependencies_ready(task)
 
@@ -204,7 +204,7 @@ class Work:
             f"{ARGUMENTS_LIMIT >> 20} MiB are possible. Pass them as one list of refs, and get them inside."
         )
         fault = ["AsyncraySystemError", {"message": message}]
-        if task.actor is not None and task.constructs:
+        if task.actor is not None and task.is_constructor:
             self.constructor_failed(task.actor, FAULT, fault)
         else:
             self.finish(task, FAULT, fault)
@@ -238,7 +238,7 @@ class Work:
     def _end_with(self, task: Task, failed: ObjectEntry) -> None:
         """The task is over with the error of a dependency: its actor's end if it is a constructor."""
         self.objects.unread.read(failed.id)
-        if task.actor is not None and task.constructs:
+        if task.actor is not None and task.is_constructor:
             self.constructor_failed(task.actor, failed.kind, failed.payload)
         else:
             self.finish(task, failed.kind, failed.payload, [entry.id for entry in failed.contained] or None)
@@ -281,7 +281,7 @@ class Work:
             self.objects.unuse_all(task.dependencies)
         if task.nested:
             self.objects.unuse_all(task.nested)
-        if task.actor is not None and not task.constructs:
+        if task.actor is not None and not task.is_constructor:
             self.actors.call_over(task)
 
     @staticmethod
@@ -299,7 +299,7 @@ class Work:
         for task in self.tasks.values():
             waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
             assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
-            assert task.state != OVER or task.constructs, f"{task} is over and in the books"
+            assert task.state != OVER or task.is_constructor, f"{task} is over and in the books"
             assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from asyncray.config import LOG_WARNING, START_DEADLINE, STOP_DEADLINE
 from asyncray.core.leases import Worker
-from asyncray.core.outbox import KillWorker, Note, Outbox, StartWorker
+from asyncray.core.outbox import KillWorker, LogLine, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Template
 from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
-from asyncray.messages import EXIT, SETUP
+from asyncray.messages import LEAVE, SETUP
 
 IDLE_SECONDS = 1.0
 """An idle worker beyond the spare ones is ended after this: the next burst may want it."""
@@ -199,11 +199,11 @@ class Pool:
         worker.state = LEAVING
         worker.why = why
         worker.deadline = now + STOP_DEADLINE
-        self._outbox.send(worker.client, (EXIT, why))
+        self._outbox.send(worker.client, (LEAVE, why))
 
     def leaving(self, worker: Worker, why: str) -> None:
         """The worker says that it ends by itself."""
-        worker.polite = not worker.hosted
+        worker.exits_cleanly = not worker.is_actor_host
         self._retreat(worker, why)
 
     def _retreat(self, worker: Worker, why: str) -> None:
@@ -223,7 +223,7 @@ class Pool:
         if calls == template.max_calls:
             self._retreat(worker, f"{template.name} reached max_calls={template.max_calls}")
             if worker.client is not None:
-                self._outbox.send(worker.client, (EXIT, worker.why))  # in case it counts differently
+                self._outbox.send(worker.client, (LEAVE, worker.why))  # in case it counts differently
 
     def disconnected(self, worker: Worker, now: float) -> None:
         """Its connection is closed: it ends, or must."""
@@ -240,7 +240,7 @@ class Pool:
             self.starting -= 1
         self._unrest(worker)
         worker.state = LEAVING
-        worker.polite = worker.polite and not (worker.inflight or worker.nested)
+        worker.exits_cleanly = worker.exits_cleanly and not (worker.inflight or worker.nested)
         worker.why = worker.why or why
         worker.deadline = now + STOP_DEADLINE
         self._outbox.do(KillWorker(worker.number))
@@ -266,13 +266,13 @@ class Pool:
             if worker.deadline is not None and worker.deadline <= now:
                 late = "say hello" if worker.state == STARTING else "end"
                 text = f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"
-                self._outbox.do(Note(LOG_WARNING, text))
+                self._outbox.do(LogLine(LOG_WARNING, text))
                 self.kill(worker, f"it did not {late} in time", now)
         pool = sum(1 for worker in self.workers.values() if worker.state in (IDLE, LEASED))
         for free in list(self.idle.values()):
             for worker in list(free):  # the least recently used first
                 if pool > self.spare and now - worker.idle_since >= IDLE_SECONDS:
-                    worker.polite = True
+                    worker.exits_cleanly = True
                     self.retire(worker, "it was idle", now)
                     pool -= 1
         self.fill(now)

@@ -24,9 +24,9 @@ from asyncray.core.outbox import (
     CloseClient,
     Command,
     CreateSegment,
+    FlushOutput,
     KillWorker,
-    Note,
-    ReadLogs,
+    LogLine,
     RetireSegment,
     StartWorker,
     StopNode,
@@ -100,9 +100,9 @@ class Daemon:
             CreateSegment: self._create_segment,
             RetireSegment: self._retire_segment,
             CloseClient: self._close_client,
-            ReadLogs: lambda command: self._read_for(command.client),
+            FlushOutput: lambda command: self._read_for(command.client),
             StopNode: lambda command: self._stop(command.reason),
-            Note: lambda command: log.log(command.level, command.text),
+            LogLine: lambda command: log.log(command.level, command.text),
         }
 
     def __repr__(self) -> str:
@@ -389,7 +389,7 @@ class Daemon:
                 stream.abort(f"it has left {stream.backlog} bytes unread")
         if dirty:
             self._output.soon()
-        if not self._quick and machine.restless:
+        if not self._quick and machine.needs_fast_tick:
             self._quick = True
             self._loop.call_later(_QUICK_TICK, self._quick_tick)
 

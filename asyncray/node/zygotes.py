@@ -11,7 +11,7 @@ from typing import Protocol
 from asyncray.config import FRAME_LIMIT, START_DEADLINE
 from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
-from asyncray.messages import ENDED, FORK, FORKED, STRIKE, Message
+from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, Message
 
 _KILLED_DEADLINE = 1.0
 """A killed process is gone in milliseconds, unless it hangs in the kernel: then nobody can wait for it."""
@@ -70,7 +70,7 @@ class ZygoteLink:
 
     def strike(self, number: int) -> None:
         """Asks for a worker's death."""
-        self._send((STRIKE, number))
+        self._send((KILL_WORKER, number))
 
     def _send(self, message: Message) -> None:
         if self._stream is None:

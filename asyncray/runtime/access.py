@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.exceptions import AsyncraySystemError, GetTimeoutError, LocalNodeDiedError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.channel import Channel
-from asyncray.messages import BLOCKED, ERROR, FAULT, PUT, READ, SEAL, SHARED, SUBSCRIBE, UNBLOCKED, UNRESOLVED
+from asyncray.messages import BLOCKED, ERROR, ERROR_SEEN, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNBLOCKED, UNRESOLVED
 from asyncray.runtime.context import TaskContext, running_task
 from asyncray.runtime.culprits import explain
 from asyncray.runtime.references import LocalObject, Pin, References
@@ -107,7 +107,7 @@ class Access:
             self._check_alive()
             raise AssertionError(f"{local} is read before it is there")
         if local.kind > SHARED:
-            self._post((READ, [local.id]))
+            self._post((ERROR_SEEN, [local.id]))
         return self._values.load(local.kind, local.payload, local.pin)
 
     def error(self, local: LocalObject) -> BaseException | None:
@@ -356,7 +356,7 @@ class Access:
         """
         for local in objects:
             if local.kind in (UNRESOLVED, ERROR, FAULT):
-                self._post((READ, [other.id for other in objects if other.kind in (UNRESOLVED, ERROR, FAULT)]))
+                self._post((ERROR_SEEN, [other.id for other in objects if other.kind in (UNRESOLVED, ERROR, FAULT)]))
                 for failed in objects:
                     if failed.kind in (ERROR, FAULT):
                         self._values.load(failed.kind, failed.payload, failed.pin)

@@ -1,7 +1,7 @@
 """References of one process: which objects it knows, how many refs it has, and what the daemon must be told.
 
-A process counts its own refs and reports only the first of a borrowed object (HOLD) and the last (DROP). Refs end in
-finalizers, which may run in any thread in the middle of anything: they only append to a queue. Whoever writes to
+A process counts its own refs and reports only the first of a borrowed object (ADD_REFS) and the last (RELEASE_REFS).
+Refs end in finalizers, which may run in any thread in the middle of anything: they only append to a queue. Whoever writes to
 the daemon next drains that queue. The order in which things are told is what makes counting safe:
 
 1. ended refs are drained first, then the posted messages are counted, then the holds are taken; they are sent as
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import DROP, HOLD, UNPIN, UNRESOLVED, Message
+from asyncray.messages import ADD_REFS, RELEASE_REFS, UNPIN, UNRESOLVED, Message
 
 
 class Pin:
@@ -175,10 +175,10 @@ class References:
             holds, self._holds = self._holds, []
             drops, self._drops = self._drops, {}
             unpins, self._unpins = self._unpins, []
-        messages: list[Message] = [(HOLD, holds)] if holds else []
+        messages: list[Message] = [(ADD_REFS, holds)] if holds else []
         messages += [posted.popleft() for _ in range(count)]
         if drops:
-            messages.append((DROP, list(drops)))
+            messages.append((RELEASE_REFS, list(drops)))
         if unpins:
             messages.append((UNPIN, unpins))
         return messages

@@ -22,7 +22,6 @@ from asyncray.messages import (
     ABANDON,
     ALLOCATE,
     ALLOCATED,
-    COLLECT,
     FAULT,
     HELLO,
     PLAIN,
@@ -31,6 +30,7 @@ from asyncray.messages import (
     REPLY_FAULT,
     REQUEST,
     RETIRED,
+    RUN_GC,
     SHARED,
     UNRESOLVED,
     VALUE,
@@ -77,7 +77,7 @@ class Runtime:
             REPLY: lambda m: self._answer(m[1], PLAIN, m[2]),
             REPLY_FAULT: lambda m: self._answer(m[1], FAULT, (m[2], m[3])),
             RETIRED: lambda m: self.values.forget_segment(m[1]),
-            COLLECT: lambda m: self._collect(),
+            RUN_GC: lambda m: self._collect(),
         }
         self.access = Access(
             self.references, self.waiters, self.values, self.post, self.channel, self.next_task_id, self._ping

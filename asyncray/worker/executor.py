@@ -21,16 +21,16 @@ from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import (
     CONSTRUCT,
     DEFINE,
-    EXIT,
-    EXITING,
     INVOKE,
     LEASE,
-    RETURNED,
+    LEAVE,
+    LEAVING,
+    NOT_STARTED,
+    RETURN_QUEUED,
     RUN,
     RUN_NESTED,
     SETUP,
     STOP_TASK,
-    TAKE_BACK,
     Message,
 )
 from asyncray.runtime.access import NO_WAITING
@@ -81,8 +81,8 @@ class Executor:
             INVOKE: self._enqueue,
             RUN_NESTED: self._run_nested,
             STOP_TASK: lambda m: self._stop(m[1]),
-            TAKE_BACK: lambda m: self._return(self.inbox.drain()),
-            EXIT: lambda m: self._leave_soon(m[1]),
+            RETURN_QUEUED: lambda m: self._return(self.inbox.drain()),
+            LEAVE: lambda m: self._leave_soon(m[1]),
         }
         runtime.access.before_blocking = self._before_blocking
         runtime.access.after_blocking = self._after_blocking
@@ -110,10 +110,10 @@ class Executor:
             if message[0] in _WORK:
                 tasks.append(message[1])
                 self.runner.discard(message)
-            elif message[0] == EXIT:
+            elif message[0] == LEAVE:
                 self.inbox.put(message)
         if tasks:
-            self.runtime.post((RETURNED, tasks))
+            self.runtime.post((NOT_STARTED, tasks))
 
     def _stop(self, task_id: bytes) -> None:
         if self.host is not None and self.host.stop(task_id):
@@ -202,7 +202,7 @@ class Executor:
     def _leave_soon(self, why: str) -> None:
         if self.host is not None and self.host.leave(why):
             return
-        self.inbox.put((EXIT, why))
+        self.inbox.put((LEAVE, why))
 
     # On the main thread -----------------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Executor:
                 self._become_actor(message)
             elif kind == INVOKE:
                 self._run_call(message)
-            elif kind == EXIT:
+            elif kind == LEAVE:
                 self.leaving = self.leaving or message[1]
             if self.leaving is not None:
                 self._leave()
@@ -360,7 +360,7 @@ class Executor:
         self._close_inbox()
         if self.host is not None:
             self.host.shut_down()
-        self.runtime.post((EXITING, self.leaving))
+        self.runtime.post((LEAVING, self.leaving))
         self.flush()
         with self._nesting:
             running = list(self._nested.values())

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from asyncray.messages import EXIT, INVOKE, Message
+from asyncray.messages import INVOKE, LEAVE, Message
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
@@ -192,7 +192,7 @@ class ActorHost:
 
     def wake(self) -> None:
         """The main thread shall see to the end."""
-        self.process.inbox.put((EXIT, self.ending))
+        self.process.inbox.put((LEAVE, self.ending))
 
     def leave(self, why: str) -> bool:
         """The actor is to end when what came before is done (from any thread). False if the inbox should see to it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import EXIT, Message
+from asyncray.messages import LEAVE, Message
 
 
 class Inbox:
@@ -32,7 +32,7 @@ class Inbox:
     def put(self, message: Message) -> bool:
         """False if the inbox is closed: the message must go back."""
         with self._lock:
-            if self._closed and message[0] != EXIT:
+            if self._closed and message[0] != LEAVE:
                 return False
             self._queue.put(message)
             return True

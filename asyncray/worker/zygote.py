@@ -1,6 +1,6 @@
 """The zygote: a small single-threaded process that has imported what every worker needs, and forks them.
 
-It obeys the daemon over one stream (FORK, STRIKE) and reports what becomes of the workers (FORKED, ENDED). It is
+It obeys the daemon over one stream (FORK, KILL_WORKER) and reports what becomes of the workers (FORKED, ENDED). It is
 also the janitor: when the stream ends, by the daemon's will or death, it kills all that it forked, and everything that
 those started, removes the session's shared memory and sockets, and ends.
 
@@ -35,7 +35,7 @@ from asyncray.io.processes import (
     kill,
     kill_group,
 )
-from asyncray.messages import ENDED, FORK, FORKED, STRIKE, Message
+from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, Message
 from asyncray.wire.frames import Decoder, encode
 
 _WARM_AFTER_MILLISECONDS = 150
@@ -115,7 +115,7 @@ class Zygote:
     def _obey(self, message: Message) -> None:
         if message[0] == FORK:
             self._fork(message[1])
-        elif message[0] == STRIKE:
+        elif message[0] == KILL_WORKER:
             for pid, number in self._workers.items():
                 if number == message[1]:
                     kill_group(pid)

@@ -13,36 +13,36 @@ from typing import TYPE_CHECKING, Any
 from asyncray.core.records import Client
 from asyncray.messages import (
     ABANDON,
+    ADD_REFS,
     ALLOCATE,
     ALLOCATED,
     BLOCKED,
-    COLLECT,
     CONSTRUCT,
     DEFINE,
     DONE,
     DONE_MANY,
-    DROP,
     ERROR,
-    EXIT,
-    EXITING,
+    ERROR_SEEN,
     FAILED,
     FAULT,
-    HOLD,
     INVOKE,
     LEASE,
+    LEAVE,
+    LEAVING,
+    NOT_STARTED,
     NOTICE,
     PLAIN,
-    READ,
+    RELEASE_REFS,
     REPLY,
     REPLY_FAULT,
-    RETURNED,
+    RETURN_QUEUED,
     RUN,
+    RUN_GC,
     RUN_NESTED,
     SETUP,
     SHARED,
     STOP_TASK,
     SUBSCRIBE,
-    TAKE_BACK,
     UNBLOCKED,
     UNPIN,
     UNREAD,
@@ -114,7 +114,7 @@ class Process:
     def hold(self, ref: bytes) -> None:
         self.counts[ref] += 1
         if self.counts[ref] == 1:
-            self.send((HOLD, [ref]))
+            self.send((ADD_REFS, [ref]))
 
     def drop(self, ref: bytes) -> None:
         self.counts[ref] -= 1
@@ -122,7 +122,7 @@ class Process:
             del self.counts[ref]
             self.values.pop(ref, None)
             self.asked.discard(ref)
-            self.send((DROP, [ref]))
+            self.send((RELEASE_REFS, [ref]))
 
     def subscribe(self, ref: bytes) -> bool:
         """True if the value is here."""
@@ -137,7 +137,7 @@ class Process:
 
     def read(self, ref: bytes) -> Any:
         if not isinstance(self.values[ref], Content):
-            self.send((READ, [ref]))
+            self.send((ERROR_SEEN, [ref]))
         return self.values[ref]
 
     # Shared memory ----------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Process:
             assert message[2] in ("ObjectStoreFullError", "ActorAlreadyExistsError")
             if message[2] == "ObjectStoreFullError":
                 self.questions[message[1]](None)
-        elif kind == COLLECT:
+        elif kind == RUN_GC:
             self.collect()
         else:
             self.told(message)
@@ -377,9 +377,9 @@ class Worker(Process):
             self.devices = message[1]["devices"]
         elif kind == STOP_TASK:
             self._stop(message[1])
-        elif kind == TAKE_BACK:
+        elif kind == RETURN_QUEUED:
             self.give_back()
-        elif kind == EXIT:
+        elif kind == LEAVE:
             self.leaving = True
         else:
             assert kind == WELCOME, message
@@ -405,7 +405,7 @@ class Worker(Process):
     def give_back(self) -> None:
         """Actors keep what they have: nobody else could do it."""
         if self.queue and not self.is_actor:
-            self.send((RETURNED, [order.task for order in self.queue]))
+            self.send((NOT_STARTED, [order.task for order in self.queue]))
             self.queue.clear()
 
     def _start(self, order: Order) -> Invocation:
@@ -439,7 +439,7 @@ class Worker(Process):
 
     def exit(self, why: str) -> None:
         """It ends by its own will."""
-        self.send((EXITING, why))
+        self.send((LEAVING, why))
         self.world.die(self)
 
     def step(self, thread: int = 0) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from asyncray.core.actors import LIVED_A_WHILE, LONGEST_PAUSE, MOST_CAUSES
 from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
 from asyncray.ids import TASK_SIZE
-from asyncray.messages import CALL, CONSTRUCT, DONE, EXIT, KILL, LEASE, PLAIN, REQUEST
+from asyncray.messages import CALL, CONSTRUCT, DONE, KILL, LEASE, LEAVE, PLAIN, REQUEST
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -130,7 +130,7 @@ def test_what_a_broken_off_call_has_submitted_and_nobody_else_wants_is_cancelled
         driver.send((KILL, handle[:TASK_SIZE], True))
         world.deliver()
     assert driver.error(call) == ("ActorUnavailableError" if restarts and how == "crash" else "ActorDiedError")
-    left = [task for task in world.machine.work.tasks.values() if not task.constructs]
+    left = [task for task in world.machine.work.tasks.values() if not task.is_constructor]
     assert not left, left
 
 
@@ -542,7 +542,7 @@ def test_the_daemon_tells_a_retired_actor_to_exit_and_does_not_kill_it() -> None
     worker = host(world, handle)
     driver.lose(handle)
     world.hear(driver, 1)
-    assert [message[0] for message in worker.inbox] == [EXIT]
+    assert [message[0] for message in worker.inbox] == [LEAVE]
     assert not world.doomed
 
 

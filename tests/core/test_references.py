@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.config import STORE_FULL_DEADLINE
-from asyncray.messages import ALLOCATE, COLLECT, FUNCTION, PLAIN, PUT, REPLY_FAULT, SEAL, SUBMIT, SUBSCRIBE, VALUE
+from asyncray.messages import ALLOCATE, FUNCTION, PLAIN, PUT, REPLY_FAULT, RUN_GC, SEAL, SUBMIT, SUBSCRIBE, VALUE
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.core.world import CAPACITY, World
@@ -262,7 +262,7 @@ def test_a_full_store_asks_for_garbage_and_serves_who_waits_in_order() -> None:
     for size in (4000, 3000):
         two.allocate(size, places.append)
     world.hear(two, 2)
-    assert [message[0] for message in one.inbox] == [COLLECT]
+    assert [message[0] for message in one.inbox] == [RUN_GC]
     world.deliver()
     assert [place[2] for place in places] == [4000, 3000]
 
@@ -292,7 +292,7 @@ def test_a_full_store_is_an_error_in_time() -> None:
     answers: list[Any] = []
     driver.allocate(4000, answers.append)
     world.deliver()
-    assert world.machine.restless
+    assert world.machine.needs_fast_tick
     world.wait(STORE_FULL_DEADLINE / 2)
     world.deliver()
     assert answers == []

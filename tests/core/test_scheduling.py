@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asyncray.core.machine import NodeMachine
-from asyncray.core.outbox import Note
-from asyncray.messages import DONE, LEASE, PLAIN, RUN, SUBMIT, TAKE_BACK, TEMPLATE, VALUE
+from asyncray.core.outbox import LogLine
+from asyncray.messages import DONE, LEASE, PLAIN, RETURN_QUEUED, RUN, SUBMIT, TEMPLATE, VALUE
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -82,7 +82,7 @@ def test_what_does_not_fit_blocks_nobody_and_is_told() -> None:
     driver = world.driver()
     template = {"name": "f", "function": b"", "returns": 1, "retries": 0, "demand": [("moon", 1)]}
     world.machine.receive(driver.client, [(TEMPLATE, 99, b"digest", template)])
-    assert any(isinstance(command, Note) and "moon" in command.text for command in world.machine.outbox.commands)
+    assert any(isinstance(command, LogLine) and "moon" in command.text for command in world.machine.outbox.commands)
     never = driver.submit(extra=("moon", 1))
     soon = driver.submit()
     world.settle()
@@ -121,7 +121,7 @@ def test_nothing_is_sent_again_behind_a_task_that_is_stuck() -> None:
         world.wait(0.02)
         orders += [message[0] for message in worker.inbox]
         world.deliver()
-    assert orders.count(TAKE_BACK) == 1
+    assert orders.count(RETURN_QUEUED) == 1
     assert not worker.queue
     world.settle()
     assert not world.unresolved()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.core.stalls import PATIENCE
-from asyncray.messages import COLLECT, NOTICE
+from asyncray.messages import NOTICE, RUN_GC
 from tests.core.processes import Driver
 from tests.core.world import World
 
@@ -77,7 +77,7 @@ def test_before_anybody_is_told_all_collect_garbage_once() -> None:
     world.deliver()
     for _ in range(5):
         world.wait(1)
-    asked = [sum(message[0] == COLLECT for message in process.inbox) for process in (driver, *world.workers)]
+    asked = [sum(message[0] == RUN_GC for message in process.inbox) for process in (driver, *world.workers)]
     assert asked[:2] == [1, 1]
     assert sum(asked) == 2  # workers that have worked for no job have no garbage of it
     assert not told(driver)

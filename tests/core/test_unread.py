@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.config import TOLD_SINGLY
-from asyncray.messages import CANCEL, KILL, READ, REQUEST, SUBSCRIBE, UNREAD
+from asyncray.messages import CANCEL, ERROR_SEEN, KILL, REQUEST, SUBSCRIBE, UNREAD
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -51,7 +51,7 @@ def test_an_error_that_is_read_is_no_news(world: World, driver: Driver) -> None:
 
 def test_whoever_got_the_error_of_another_one_waited_for_this_as_well(world: World, driver: Driver) -> None:
     ref = driver.submit(ending="raise")
-    driver.send((READ, [ref]))
+    driver.send((ERROR_SEEN, [ref]))
     driver.drop(ref)
     world.settle()
     assert not told(driver)

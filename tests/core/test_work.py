@@ -8,7 +8,7 @@ import pytest
 
 from asyncray.core.outbox import KillWorker
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, TASK_SIZE
-from asyncray.messages import BUFFERS, CANCEL, DONE, DONE_MANY, FAILED, PLAIN, PUT, RETURNED, SHARED, SUBMIT
+from asyncray.messages import BUFFERS, CANCEL, DONE, DONE_MANY, FAILED, NOT_STARTED, PLAIN, PUT, SHARED, SUBMIT
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -328,7 +328,7 @@ def test_a_cancelled_task_that_comes_back_unstarted_is_over() -> None:
     world.order(CANCEL, ref[:TASK_SIZE], False, False)
     worker.inbox.clear()  # it gave the task back before it read that
     worker.queue.clear()
-    world.machine.receive(worker.client, [(RETURNED, [ref[:TASK_SIZE]])])
+    world.machine.receive(worker.client, [(NOT_STARTED, [ref[:TASK_SIZE]])])
     world.settle()
     assert driver.error(ref) == "TaskCancelledError"
     world.end()

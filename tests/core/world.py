@@ -23,20 +23,20 @@ from typing import Any
 from asyncray.core.actors import LONGEST_PAUSE
 from asyncray.core.lives import Actor
 from asyncray.core.machine import NodeMachine
-from asyncray.core.outbox import CreateSegment, KillWorker, Note, ReadLogs, RetireSegment, StartWorker
+from asyncray.core.outbox import CreateSegment, FlushOutput, KillWorker, LogLine, RetireSegment, StartWorker
 from asyncray.core.records import Task
 from asyncray.core.states import DEAD, IDLE, OVER
 from asyncray.messages import (
+    ADD_REFS,
     BLOCKED,
     CANCEL,
     DONE,
     DONE_MANY,
-    DROP,
-    EXITING,
     FAILED,
-    HOLD,
     INVOKE,
     KILL,
+    LEAVING,
+    RELEASE_REFS,
     REQUEST,
     Message,
 )
@@ -139,7 +139,7 @@ class World:
             elif isinstance(command, RetireSegment):
                 self.memory = {cell: content for cell, content in self.memory.items() if cell[0] != command.name}
             else:
-                assert isinstance(command, (Note, ReadLogs)), command
+                assert isinstance(command, (LogLine, FlushOutput)), command
         outbox.commands.clear()
 
     def driver(self) -> Driver:
@@ -194,7 +194,7 @@ class World:
 
     def repeat(self, process: Process) -> None:
         """A message is there twice; only of kinds that mean nothing the second time."""
-        if process.wire and process.wire[0][0][0] in (HOLD, DROP, *range(BLOCKED, REQUEST), EXITING):
+        if process.wire and process.wire[0][0][0] in (ADD_REFS, RELEASE_REFS, *range(BLOCKED, REQUEST), LEAVING):
             self.machine.receive(process.client, [process.wire[0][0]])
             self.after()
 
@@ -341,7 +341,7 @@ class World:
         self.settle()
         while obstacles := self._hopeless() or (self.unresolved() and [actor.task for actor in self._actors()]):
             for task in obstacles:
-                self.order(KILL, task.id, True) if task.constructs else self.order(CANCEL, task.id, False, False)
+                self.order(KILL, task.id, True) if task.is_constructor else self.order(CANCEL, task.id, False, False)
             self.settle()  # programs that go on may submit more such
         assert not self.unresolved(), (self.unresolved(), self.machine)
 
