@@ -117,9 +117,9 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     timeout = check_timeout(timeout)
     if isinstance(object_refs, ObjectRef):
         found = locals_of((object_refs,))
-        return require().access.get(found, timeout)[0]
+        return require().objects.get(found, timeout)[0]
     found = locals_of(object_refs)
-    return require().access.get(found, timeout) if found else []
+    return require().objects.get(found, timeout) if found else []
 
 
 def put(value: T) -> ObjectRef[T]:
@@ -145,7 +145,7 @@ def put(value: T) -> ObjectRef[T]:
         raise TypeError(
             "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, wrap it in a list."
         )
-    return require().access.put(value)
+    return require().objects.put(value)
 
 
 @overload
@@ -185,9 +185,9 @@ def wait(
         return [], []
     parts = split(object_refs, found, num_returns)
     if parts is None:
-        access = require().access
-        access.wait_in_thread(found, num_returns, False, check_timeout(timeout))
-        access.check_enough(found, num_returns)
+        objects = require().objects
+        objects.wait(found, num_returns, False, check_timeout(timeout))
+        objects.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts
 

@@ -15,7 +15,7 @@ from typing import Any
 import asyncray
 
 _OURS = os.path.dirname(asyncray.__file__)
-_ENDS = ("__del__", "end", "tell_ended")  # what comes up in a finalizer is lost, whatever it is
+_ENDS = ("__del__", "queue_release", "notify")  # what comes up in a finalizer is lost, whatever it is
 _BEGINNINGS = ("_call_all", "_flush_tick")  # a loop forgets what it calls, should something come before that has begun
 
 

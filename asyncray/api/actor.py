@@ -245,7 +245,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"kill() only supported for actors. Got: {type(actor)}.")
     life = actor._asyncray_life
-    if life is not None and life._local.home is not runtime.references:
+    if life is not None and life._local.table is not runtime.references:
         raise ActorHandleNotFoundError(
             f"ActorHandle objects are not valid across Ray sessions: {actor!r} belongs to one that is over."
         )

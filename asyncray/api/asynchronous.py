@@ -124,7 +124,7 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
     timeout = check_timeout(timeout)
     single = isinstance(object_refs, ObjectRef)
     found = locals_of((object_refs,) if single else object_refs)
-    values = await require().access.get_all_in_loop(found, timeout) if found else []
+    values = await require().objects.get_async(found, timeout) if found else []
     return values[0] if single else values
 
 
@@ -151,7 +151,7 @@ def put(value: T) -> ObjectRef[T]:
         raise TypeError(
             "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, wrap it in a list."
         )
-    return require().access.put(value)
+    return require().objects.put(value)
 
 
 @overload
@@ -203,9 +203,9 @@ async def wait(
         return [], []
     parts = split(object_refs, found, num_returns)
     if parts is None:
-        access = require().access
-        await access.wait_in_loop(found, num_returns, False, check_timeout(timeout))
-        access.check_enough(found, num_returns)
+        objects = require().objects
+        await objects.wait_async(found, num_returns, False, check_timeout(timeout))
+        objects.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts
 

@@ -71,14 +71,14 @@ class TaskGroup:
         """
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"TaskGroup.add() takes an ObjectRef, which f.remote() returns, not {type(ref).__name__}.")
-        access = current.check_home(ref._local).access
+        objects = current.session_of(ref._local).objects
         refusal = self._refusal()
         if refusal is not None:
             _cancel([ref])
             raise RuntimeError(f"{self!r} {refusal}")
         if ref not in self._pending:
             self._pending.add(ref)
-            access.add_callback(ref, lambda ref: self._ready(ref, access), None)
+            objects.add_callback(ref, lambda ref: self._ready(ref, objects), None)
         return ref
 
     def _refusal(self) -> str | None:
@@ -139,11 +139,11 @@ class TaskGroup:
                 parent.cancel()
             raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
 
-    def _ready(self, ref: ObjectRef[Any], access: current.Reading) -> None:
+    def _ready(self, ref: ObjectRef[Any], objects: current.ObjectReader) -> None:
         self._pending.discard(ref)
         if not self._pending and self._all_over is not None and not self._all_over.done():
             self._all_over.set_result(None)
-        error = access.error(ref._local)
+        error = objects.error(ref._local)
         if error is None or _is_cancellation(error, self._aborting):
             return
         self._errors.append(error)
@@ -163,7 +163,7 @@ def _cancel(refs: Iterable[ObjectRef[Any]]) -> None:
     runtime = cast("Runtime | None", current.session)
     if runtime is not None:
         for ref in refs:
-            if ref._local.home is runtime.references:
+            if ref._local.table is runtime.references:
                 runtime.post((CANCEL, ref.task_id(), False, True))
         runtime.flush()
 

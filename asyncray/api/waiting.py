@@ -42,10 +42,10 @@ def locals_of(refs: object) -> list[LocalObject]:
 def check_homes(found: Sequence[LocalObject]) -> None:
     """Raises OwnerDiedError if one is of a session that is over."""
     if found:
-        references = current.check_home(found[0]).references
+        references = current.session_of(found[0]).references
         for local in found:
-            if local.home is not references:
-                current.check_home(local)
+            if local.table is not references:
+                current.session_of(local)
 
 
 def check_timeout(timeout: float | None) -> float | None:
@@ -140,7 +140,7 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     current.check_started()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
-    current.check_home(ref._local)
+    current.session_of(ref._local)
     runtime = require()
     if force and is_call(ref._local.id):
         raise ValueError("force=True is not supported for actor tasks.")

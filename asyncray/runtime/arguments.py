@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncray.runtime.culprits import explain
-from asyncray.runtime.current import over
+from asyncray.runtime.current import session_ended_error
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.serialization import Serialized, serialize
@@ -69,8 +69,8 @@ def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any], home: References) -
 
 def _id_of(ref: ObjectRef[Any], home: References) -> bytes:
     local = ref._local
-    if local.home is not home:
-        raise over(local)
+    if local.table is not home:
+        raise session_ended_error(local)
     return local.id
 
 

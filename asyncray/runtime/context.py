@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
-class Workplace(Protocol):
+class WorkerInfo(Protocol):
     """What a worker process offers to the code that runs in it."""
 
     @property
@@ -49,7 +49,7 @@ class Workplace(Protocol):
 class TaskContext:
     """The running task, as the code in it may ask."""
 
-    __slots__ = ("blocks", "cancelled", "function_name", "id", "name", "over", "shield")
+    __slots__ = ("blocks", "cancelled", "finished", "function_name", "id", "name", "shield")
 
     def __init__(self, task_id: bytes, name: str, function_name: str, blocks: bool) -> None:
         self.id = task_id
@@ -57,7 +57,7 @@ class TaskContext:
         self.function_name = function_name
         self.blocks = blocks  # to wait in it holds resources that others may use meanwhile
         self.cancelled = False
-        self.over = False
+        self.finished = False
         self.shield: AbstractContextManager[None] | None = None  # inside it the thread is not interrupted
 
     def __repr__(self) -> str:
@@ -73,7 +73,7 @@ def running_task() -> TaskContext | None:
     task = _variable.get()
     if task is None:
         return _main[0]
-    return (_main[0] or task) if task.over else task
+    return (_main[0] or task) if task.finished else task
 
 
 def enter(context: TaskContext) -> None:
@@ -89,7 +89,7 @@ def enter_main(context: TaskContext) -> None:
 
 def leave(context: TaskContext) -> None:
     """The task that this thread or coroutine runs is over."""
-    context.over = True
+    context.finished = True
     _variable.set(None)
     if _main[0] is context:
         _main[0] = None

@@ -7,22 +7,22 @@ from typing import Any, Protocol
 
 from asyncray.exceptions import AsyncraySystemError, OwnerDiedError
 from asyncray.runtime.references import LocalObject, References
-from asyncray.runtime.waiting import Waiters
+from asyncray.runtime.waiters import Waiters
 
 
-class Reading(Protocol):
+class ObjectReader(Protocol):
     """What a ref does with its object."""
 
     def load(self, local: LocalObject) -> Any:
         """The value of an object that is there."""
 
-    def get_in_loop(self, local: LocalObject) -> Awaitable[Any]:
+    def load_async(self, local: LocalObject) -> Awaitable[Any]:
         """Waits for the object in a coroutine; its value."""
 
     def concurrent_future(self, local: LocalObject) -> Any:
         """A ``concurrent.futures.Future`` with the object's value."""
 
-    def is_over(self, local: LocalObject) -> bool:
+    def is_done(self, local: LocalObject) -> bool:
         """True if there is something to load, or nothing can come any more."""
 
     def error(self, local: LocalObject) -> BaseException | None:
@@ -32,25 +32,25 @@ class Reading(Protocol):
         """The running loop calls ``function(ref)`` when the object is there, or cannot come any more."""
 
 
-class Session(Protocol):
+class SessionLike(Protocol):
     """What a ref needs of the runtime."""
 
     references: References
     waiters: Waiters
 
     @property
-    def access(self) -> Reading:
+    def objects(self) -> ObjectReader:
         """Reads objects."""
 
 
-session: Session | None = None
+session: SessionLike | None = None
 """The connection of this process. Set by whoever starts or ends it."""
 
 start_implicitly: Callable[[], None] | None = None
 """Starts a session for a program that did not call ``init``; None where that is switched off."""
 
 
-def require() -> Session:
+def require() -> SessionLike:
     """The session; starts one if programs may rely on that.
 
     Raises:
@@ -71,20 +71,20 @@ def check_started() -> None:
         require()
 
 
-def check_home(local: LocalObject) -> Session:
+def session_of(local: LocalObject) -> SessionLike:
     """The session that an object belongs to.
 
     Raises:
         OwnerDiedError: it is over.
         AsyncraySystemError: there is no session at all, and none is started implicitly.
     """
-    if session is not None and local.home is session.references:
+    if session is not None and local.table is session.references:
         return session
     check_started()
-    raise over(local)
+    raise session_ended_error(local)
 
 
-def over(local: LocalObject) -> OwnerDiedError:
+def session_ended_error(local: LocalObject) -> OwnerDiedError:
     """What to raise for an object whose session is over."""
     return OwnerDiedError(
         f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "

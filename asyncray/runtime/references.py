@@ -43,17 +43,17 @@ class Pin:
 class LocalObject:
     """What this process knows of an object. ``kind`` is UNRESOLVED until its value came."""
 
-    __slots__ = ("coming", "count", "home", "id", "kind", "payload", "pin", "waiters")
+    __slots__ = ("count", "id", "kind", "payload", "pin", "push_expected", "table", "waiters")
 
-    def __init__(self, object_id: bytes, home: References, coming: bool) -> None:
+    def __init__(self, object_id: bytes, table: References, push_expected: bool) -> None:
         self.id = object_id
-        self.home = home
+        self.table = table
         self.kind = UNRESOLVED
         self.payload: Any = None
         self.count = 1
-        self.coming = coming  # the daemon will send the value without being asked
+        self.push_expected = push_expected  # the daemon will send the value without being asked
         self.pin: Pin | None = None
-        self.waiters: list[Any] | None = None  # asyncray.runtime.waiting.Waiter, which builds on this module
+        self.waiters: list[Any] | None = None  # asyncray.runtime.waiters.Waiter, which builds on this module
 
     def __repr__(self) -> str:
         state = "unresolved" if self.kind == UNRESOLVED else f"kind {self.kind}"
@@ -84,12 +84,13 @@ class References:
     def __init__(self, poke: Callable[[], None]) -> None:
         self._poke = poke
         self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
-        self._ended: deque[LocalObject | Pin | Watch] = deque()
+        self._release_queue: deque[LocalObject | Pin | Watch] = deque()
         self._watches: dict[int, Watch] = {}  # by their own id: what they watch has no hash
         self._holds: list[bytes] = []
         self._drops: dict[bytes, None] = {}
         self._unpins: list[tuple[bytes, int]] = []
-        self.end = self._ended.append  # for refs, whose finalizers may be interrupted before or after it, and not in it
+        # For the finalizers of refs: a C function, so no signal handler can raise in the middle of it.
+        self.queue_release = self._release_queue.append
         self.table: dict[bytes, LocalObject] = {}
         self.posted: deque[Message] = deque()
         self.closed = False
@@ -129,12 +130,12 @@ class References:
                 self._holds.append(object_id)
         self._poke()
 
-    def ended(self, item: LocalObject | Pin) -> None:
+    def released(self, item: LocalObject | Pin) -> None:
         """A ref or a view is gone. Called by finalizers: only appends."""
-        self.end(item)
-        self.tell_ended()
+        self.queue_release(item)
+        self.notify()
 
-    def tell_ended(self) -> None:
+    def notify(self) -> None:
         """What has ended is told some time soon."""
         if not self.closed:
             self._poke()
@@ -142,7 +143,7 @@ class References:
     def watch(self, pin: Pin, view: object) -> None:
         """One more view needs the pin, until it is gone."""
         bell = weakref.ref(view, self._ring)  # made first: of several callbacks the first one comes last
-        watch = Watch(view, self._ended.append)
+        watch = Watch(view, self._release_queue.append)
         watch.pin, watch.bell = pin, bell
         key = id(watch)
         with self._lock:
@@ -150,9 +151,9 @@ class References:
             self._watches[key] = watch
 
     def _ring(self, view: object) -> None:
-        self.tell_ended()
+        self.notify()
 
-    def told_place(self, object_id: bytes) -> LocalObject | None:
+    def on_shared_value(self, object_id: bytes) -> LocalObject | None:
         """The daemon has told where an object is, and keeps it for us. None if nobody here wants it any more."""
         with self._lock:  # else the last ref could end in between, and leave the pin behind
             local = self.table.get(object_id)
@@ -184,7 +185,7 @@ class References:
         return messages
 
     def _drain(self) -> None:
-        ended = self._ended
+        ended = self._release_queue
         while ended:
             item = ended.popleft()
             if isinstance(item, Watch):

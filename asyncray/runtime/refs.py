@@ -49,9 +49,9 @@ class ObjectRef(Generic[T_co]):
     def __del__(self) -> None:
         try:
             local = self._local
-            home = local.home
-            home.end(local)
-            home.tell_ended()
+            table = local.table
+            table.queue_release(local)
+            table.notify()
         except AttributeError:
             pass  # it was never made
 
@@ -124,8 +124,8 @@ class ObjectRef(Generic[T_co]):
         return cls(os.urandom(OBJECT_SIZE))
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        access = current.check_home(self._local).access
-        value: T_co = yield from access.get_in_loop(self._local).__await__()
+        objects = current.session_of(self._local).objects
+        value: T_co = yield from objects.load_async(self._local).__await__()
         return value
 
     def as_future(self) -> asyncio.Future[T_co]:
@@ -163,10 +163,10 @@ class ObjectRef(Generic[T_co]):
             print(ref.result())
         """
         try:
-            access = current.check_home(self._local).access
+            objects = current.session_of(self._local).objects
         except (OwnerDiedError, AsyncraySystemError):  # the session is over: nothing will come
             return True
-        return access.is_over(self._local)
+        return objects.is_done(self._local)
 
     def result(self) -> T_co:
         """The value of a ref that is ``done()``.
@@ -180,9 +180,9 @@ class ObjectRef(Generic[T_co]):
             done, pending = await asyncio.wait(refs)
             print([ref.result() for ref in done])
         """
-        access = current.check_home(self._local).access
+        objects = current.session_of(self._local).objects
         self._check_done()
-        value: T_co = access.load(self._local)
+        value: T_co = objects.load(self._local)
         return value
 
     def exception(self) -> BaseException | None:
@@ -200,11 +200,11 @@ class ObjectRef(Generic[T_co]):
             failures = [ref for ref in done if ref.exception()]
         """
         try:
-            access = current.check_home(self._local).access
+            objects = current.session_of(self._local).objects
         except (OwnerDiedError, AsyncraySystemError) as error:
             return error
         self._check_done()
-        return access.error(self._local)
+        return objects.error(self._local)
 
     def cancelled(self) -> bool:
         """True if the ref is ``done()`` because its task, or one that it needs, was cancelled.
@@ -234,7 +234,7 @@ class ObjectRef(Generic[T_co]):
 
             ref.add_done_callback(lambda ref: print("failed" if ref.exception() else ref.result()))
         """
-        current.check_home(self._local).access.add_callback(self, callback, context)
+        current.session_of(self._local).objects.add_callback(self, callback, context)
 
     def remove_done_callback(self, callback: Callable[[ObjectRef[Any]], object]) -> int:
         """Takes ``add_done_callback`` back.
@@ -251,7 +251,7 @@ class ObjectRef(Generic[T_co]):
             assert ref.remove_done_callback(print) == 1
         """
         try:
-            waiters = current.check_home(self._local).waiters
+            waiters = current.session_of(self._local).waiters
         except (OwnerDiedError, AsyncraySystemError):
             return 0  # they are made already
         return waiters.remove_callback(self._local, callback)
@@ -277,8 +277,8 @@ class ObjectRef(Generic[T_co]):
             for future in concurrent.futures.as_completed(futures):
                 print(future.result())
         """
-        access = current.check_home(self._local).access
-        result: concurrent.futures.Future[T_co] = access.concurrent_future(self._local)
+        objects = current.session_of(self._local).objects
+        result: concurrent.futures.Future[T_co] = objects.concurrent_future(self._local)
         return result
 
 

@@ -39,13 +39,13 @@ from asyncray.messages import (
     Message,
 )
 from asyncray.runtime import current
-from asyncray.runtime.access import Access
-from asyncray.runtime.context import Workplace
+from asyncray.runtime.context import WorkerInfo
 from asyncray.runtime.errors import system_fault
+from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.submission import Submitter
 from asyncray.runtime.values import Place, Values, in_one_piece
-from asyncray.runtime.waiting import ThreadWaiter, Waiters
+from asyncray.runtime.waiters import ThreadWaiter, Waiters
 
 Handler = Callable[[Message], None]
 
@@ -68,7 +68,7 @@ class Runtime:
         self.waiters = Waiters()
         self.values = Values(self.references, self._allocate)
         self.channel = Channel(
-            connection, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.any
+            connection, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.has_waiters
         )
         self.handlers: dict[int, Handler] = {
             WELCOME: self._welcome,
@@ -79,13 +79,13 @@ class Runtime:
             RETIRED: lambda m: self.values.forget_segment(m[1]),
             RUN_GC: lambda m: self._collect(),
         }
-        self.access = Access(
+        self.objects = ObjectClient(
             self.references, self.waiters, self.values, self.post, self.channel, self.next_task_id, self._ping
         )
         self.submitter = Submitter(
-            self.access, self.references, self.values, self.waiters, self.post, self.next_task_id, self.next_call_id
+            self.objects, self.references, self.values, self.waiters, self.post, self.next_task_id, self.next_call_id
         )
-        self.workplace: Workplace | None = None
+        self.workplace: WorkerInfo | None = None
         self.facts: dict[str, Any] = {}
         self.prefix = b""
         self._counter = itertools.count(1)
@@ -156,7 +156,7 @@ class Runtime:
 
     def flush(self) -> None:
         """Sends what was posted, now; what the socket does not take at once is sent soon."""
-        self.access.flush()
+        self.objects.flush()
 
     def _received(self, messages: list[Message]) -> None:
         values: list[tuple[LocalObject, int, Any]] = []
@@ -171,7 +171,7 @@ class Runtime:
                 handlers[kind](message)
                 continue
             _, object_id, value_kind, payload = message
-            local = references.told_place(object_id) if value_kind == SHARED else table.get(object_id)
+            local = references.on_shared_value(object_id) if value_kind == SHARED else table.get(object_id)
             if local is not None and local.kind == UNRESOLVED:
                 values.append((local, value_kind, payload))
         if values:
@@ -222,7 +222,7 @@ class Runtime:
     async def request_async(self, method: str, *arguments: Any) -> Any:
         """The same for coroutines."""
         reply = self._ask(lambda number: (REQUEST, number, method, arguments))
-        await self.access.wait_in_loop((reply,), 1, False)
+        await self.objects.wait_async((reply,), 1, False)
         return self._reply(reply)
 
     def _allocate(self, size: int, fill: Callable[[Place], bool]) -> Place:
@@ -278,7 +278,7 @@ class Runtime:
         if not self.waiters.register(waiter, replies):
             return True
         try:
-            return self.access.await_in_thread(waiter, timeout)
+            return self.objects.block_on(waiter, timeout)
         finally:
             if not waiter.fired:
                 self.waiters.withdraw(waiter, replies)

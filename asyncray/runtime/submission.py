@@ -15,15 +15,15 @@ from asyncray.config import FUNCTION_LIMIT
 from asyncray.exceptions import LocalNodeDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
 from asyncray.messages import CALL, CREATE, FUNCTION, OBJECT, PLAIN, SUBMIT, TEMPLATE, Message
-from asyncray.runtime.access import Access
 from asyncray.runtime.arguments import NO_ARGUMENTS, pack
 from asyncray.runtime.context import running_task
 from asyncray.runtime.culprits import explain_function
+from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.serialization import serialize_function
 from asyncray.runtime.values import Values, inline
-from asyncray.runtime.waiting import Waiters
+from asyncray.runtime.waiters import Waiters
 
 Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
 """kind, payload, dependencies, nested refs, parent task"""
@@ -34,7 +34,7 @@ class Submitter:
 
     def __init__(
         self,
-        access: Access,
+        access: ObjectClient,
         references: References,
         values: Values,
         waiters: Waiters,

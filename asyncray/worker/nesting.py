@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from asyncray.runtime.waiting import Waiter, Waiters
+from asyncray.runtime.waiters import Waiter, Waiters
 from asyncray.worker.running import Invocation
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -89,7 +89,7 @@ class NestedTask:
                 _raise_in_thread(thread, _EXCEPTION)
             waiter = self.waiter
         if waiter is not None:
-            self._waiters.interrupt(waiter)
+            self._waiters.wake_early(waiter)
 
     @property
     def working(self) -> int | None:

@@ -88,7 +88,7 @@ class Runner:
 
     def _give_back(self, pins: dict[bytes, Pin]) -> None:
         for pin in pins.values():
-            self._runtime.references.ended(pin)
+            self._runtime.references.released(pin)
 
     def discard(self, message: Message) -> None:
         """A call that was sent here will not run here: gives back the memory that is kept for its arguments."""

@@ -53,7 +53,7 @@ def assert_nothing_is_left(runtime: Runtime) -> None:
         assert time.monotonic() < deadline, (status, runtime.references.table)
     assert status["store"]["used"] == 0
     assert [*runtime._places, *runtime._requests] == []
-    assert not runtime.waiters.any()
+    assert not runtime.waiters.has_waiters()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_loop_may_go_on_wherever_it_comes(
     at_every_point(alarm, interrupted)
     loop.close()
     assert_nothing_is_left(require())
-    assert not require().access._ticking
+    assert not require().objects._ticking
 
 
 @pytest.mark.usefixtures("one_cpu")

@@ -468,17 +468,17 @@ def test_a_task_that_reads_what_is_there_does_not_count_as_waiting(in_a_loop: bo
 
     @ray.remote
     def waits_for_any(pairs: list[list[Any]]) -> bool:
-        access, said = require().access, set()
-        post = access._post
+        objects, said = require().objects, set()
+        post = objects._post
 
         def listen(message: Any) -> None:
             said.add(message[0])
             post(message)
 
-        access._post = listen
+        objects._post = listen
         for refs in pairs:
             assert len(asyncio.run(get_in_loop(refs)) if in_a_loop else ray.get(refs)) == 2
-        access._post = post
+        objects._post = post
         assert SUBSCRIBE in said
         return BLOCKED in said
 

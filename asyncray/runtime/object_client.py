@@ -1,4 +1,4 @@
-"""Access to objects: putting, reading, and waiting for them, from threads and from coroutines."""
+"""ObjectClient to objects: putting, reading, and waiting for them, from threads and from coroutines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncray.runtime.references import LocalObject, Pin, References
 from asyncray.runtime.refs import ObjectRef, borrow, own
 from asyncray.runtime.serialization import Serialized, serialize
 from asyncray.runtime.values import Values, inline
-from asyncray.runtime.waiting import CallbackWaiter, CallWaiter, LoopWaiter, ThreadWaiter, Waiter, Waiters
+from asyncray.runtime.waiters import IoThreadCallback, LoopCallback, LoopWaiter, ThreadWaiter, Waiter, Waiters
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +28,7 @@ NO_WAITING = "A finalizer (__del__) cannot wait while its thread talks to the no
 _ADVICE = "Put what it is made from, or give its class a __reduce__ method."
 
 
-class Access:
+class ObjectClient:
     """What a process does with objects.
 
     Args:
@@ -60,7 +60,7 @@ class Access:
         self.after_blocking: Callable[[TaskContext], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Access {self._references} {self._waiters}>"
+        return f"<ObjectClient {self._references} {self._waiters}>"
 
     def put(self, value: object) -> ObjectRef[Any]:
         """Stores a value; returns its ref.
@@ -119,7 +119,7 @@ class Access:
                 return error
         return None
 
-    def is_over(self, local: LocalObject) -> bool:
+    def is_done(self, local: LocalObject) -> bool:
         """True if there is something to load, or nothing can come any more."""
         if local.kind == UNRESOLVED and self._waiters.broken is None:
             self._subscribe((local,))  # so that it comes, if somebody only asks again and again
@@ -137,29 +137,27 @@ class Access:
 
     def _subscribe(self, objects: Sequence[LocalObject]) -> bool:
         """Asks for values that would not come by themselves. True if there are any."""
-        wanted = [local for local in objects if local.kind == UNRESOLVED and not local.coming]
+        wanted = [local for local in objects if local.kind == UNRESOLVED and not local.push_expected]
         if wanted:
             self._post((SUBSCRIBE, [local.id for local in wanted]))
             for local in wanted:  # after it: should an interrupt come in between, they are asked for again
-                local.coming = True
+                local.push_expected = True
         return bool(wanted)
 
-    def wait_in_thread(
-        self, objects: Sequence[LocalObject], enough: int, fails_fast: bool, timeout: float | None
-    ) -> bool:
+    def wait(self, objects: Sequence[LocalObject], enough: int, fails_fast: bool, timeout: float | None) -> bool:
         """Waits until ``enough`` of the objects are there (or one failed). False if the time is over first."""
         task = running_task()
         if self._subscribe(objects) and _asks_first(task, timeout):
-            self._hear_in_thread()
+            self._round_trip()
         if timeout == 0:
-            return self._waiters.has(objects, enough, fails_fast)
+            return self._waiters.satisfied(objects, enough, fails_fast)
         waiter = ThreadWaiter(enough, fails_fast)
         if not self._waiters.register(waiter, objects):
             return True
-        was_over = task is not None and task.over
+        was_over = task is not None and task.finished
         try:
             self._blocks(task, waiter)
-            return self.await_in_thread(waiter, timeout)
+            return self.block_on(waiter, timeout)
         finally:
             try:
                 self._goes_on(task, was_over)
@@ -167,17 +165,17 @@ class Access:
                 others = not waiter.fired or fails_fast or enough < len(objects)
                 self._waiters.withdraw(waiter, objects if others else ())
 
-    def _hear_in_thread(self) -> None:
+    def _round_trip(self) -> None:
         """What the daemon has of what was asked for comes ahead of its answer to this."""
         answer = (self._ping(),)
         waiter = ThreadWaiter(1, False)
         if self._waiters.register(waiter, answer):
             try:
-                self.await_in_thread(waiter, None)
+                self.block_on(waiter, None)
             finally:
                 self._waiters.withdraw(waiter, answer)
 
-    def await_in_thread(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
+    def block_on(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         """Writes what was posted, and waits for the waiter. False if the time is over first."""
         if (
             self._channel.held_by_this_thread()
@@ -212,12 +210,12 @@ class Access:
     def _goes_on(self, task: TaskContext | None, was_over: bool) -> None:
         # A task that has ended meanwhile waits no more, as far as the daemon knows. What is said of it now would be
         # taken for its next attempt, which has the same ID and may be waiting on this very worker.
-        if task is not None and task.blocks and task.over == was_over:
+        if task is not None and task.blocks and task.finished == was_over:
             if self.after_blocking is not None:  # first: what the daemon sends from now on is wanted again
                 self.after_blocking(task)
             self._post((UNBLOCKED, task.id))
 
-    async def wait_in_loop(
+    async def wait_async(
         self,
         objects: Sequence[LocalObject],
         enough: int,
@@ -234,13 +232,13 @@ class Access:
         loop = asyncio.get_running_loop()
         task = running_task()
         if self._subscribe(objects) and _asks_first(task, timeout):
-            await self._hear_in_loop(loop)
+            await self._round_trip_async(loop)
         if timeout == 0:
-            return self._waiters.has(objects, enough, fails_fast)
+            return self._waiters.satisfied(objects, enough, fails_fast)
         waiter = LoopWaiter(enough, fails_fast, loop)
         if not self._waiters.register(waiter, objects):
             return True
-        was_over = task is not None and task.over
+        was_over = task is not None and task.finished
         try:
             self._blocks(task, waiter)
             self._flush_after_tick(loop)
@@ -252,8 +250,8 @@ class Access:
             self._goes_on(task, was_over)
             self._waiters.withdraw(waiter, objects if not waiter.fired or fails_fast or enough < len(objects) else ())
 
-    async def _hear_in_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The same for coroutines as ``_hear_in_thread``."""
+    async def _round_trip_async(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The same for coroutines as ``_round_trip``."""
         answer = (self._ping(),)
         waiter = LoopWaiter(1, False, loop)
         if self._waiters.register(waiter, answer):
@@ -268,7 +266,7 @@ class Access:
     ) -> None:
         """The running loop calls ``function(ref)`` when the object is there, or cannot come any more.
 
-        A task counts as waiting until then, as in ``wait_in_loop``.
+        A task counts as waiting until then, as in ``wait_async``.
         """
         import asyncio  # start-up cost: whoever has a loop has it
         import contextvars  # start-up cost: comes with asyncio
@@ -276,16 +274,16 @@ class Access:
         loop = asyncio.get_running_loop()
         local = ref._local
         task = running_task()
-        was_over = task is not None and task.over
+        was_over = task is not None and task.finished
         if context is None:
             context = contextvars.copy_context()
 
         def call() -> None:
             self._goes_on(task, was_over)
-            if self.is_over(local):  # else it was woken to be interrupted
+            if self.is_done(local):  # else it was woken to be interrupted
                 loop.call_soon(function, ref, context=context)  # by itself: it may raise
 
-        waiter = CallbackWaiter(loop, function, call, lambda: self._goes_on(task, was_over))
+        waiter = LoopCallback(loop, function, call, lambda: self._goes_on(task, was_over))
         self._subscribe((local,))
         if self._waiters.register(waiter, (local,)):
             self._blocks(task, waiter)
@@ -318,31 +316,31 @@ class Access:
                 future.cancel()
 
         self._subscribe((local,))
-        waiter = CallWaiter(1, resolve)
+        waiter = IoThreadCallback(1, resolve)
         if not self._waiters.register(waiter, (local,)):
             _resolve(self, ref, future)
         return future
 
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
-        if not self._there(objects) and not self.wait_in_thread(objects, len(objects), True, timeout):
+        if not self._there(objects) and not self.wait(objects, len(objects), True, timeout):
             raise _timed_out(objects, timeout)
         return self._load_all(objects)
 
-    async def get_all_in_loop(
+    async def get_async(
         self,
         objects: Sequence[LocalObject],
         timeout: float | None,  # noqa: ASYNC109 - as above
     ) -> list[Any]:
         """The same in a coroutine."""
-        if not self._there(objects) and not await self.wait_in_loop(objects, len(objects), True, timeout):
+        if not self._there(objects) and not await self.wait_async(objects, len(objects), True, timeout):
             raise _timed_out(objects, timeout)
         return self._load_all(objects)
 
-    async def get_in_loop(self, local: LocalObject) -> Any:
+    async def load_async(self, local: LocalObject) -> Any:
         """Waits for the object in a coroutine; its value."""
         if local.kind == UNRESOLVED:
-            await self.wait_in_loop((local,), 1, False)
+            await self.wait_async((local,), 1, False)
         return self.load(local)
 
     @staticmethod
@@ -380,7 +378,7 @@ def _timed_out(objects: Sequence[LocalObject], seconds: float | None) -> GetTime
     )
 
 
-def _resolve(access: Access, ref: ObjectRef[Any], future: concurrent.futures.Future[Any]) -> None:
+def _resolve(access: ObjectClient, ref: ObjectRef[Any], future: concurrent.futures.Future[Any]) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:

@@ -57,7 +57,7 @@ class ThreadWaiter(Waiter):
         return self._lock.acquire(True, -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
 
-class CallWaiter(Waiter):
+class IoThreadCallback(Waiter):
     """A function that is called in the io thread: it must be quick."""
 
     __slots__ = ("_function",)
@@ -88,7 +88,7 @@ class LoopWaiter(Waiter):
             self.future.set_result(None)
 
 
-class CallbackWaiter(Waiter):
+class LoopCallback(Waiter):
     """A function that an event loop calls.
 
     Args:
@@ -127,11 +127,11 @@ class Waiters:
         """True in a finalizer that came up inside a critical section of this object."""
         return self._lock.held_by_this_thread()
 
-    def any(self) -> bool:
+    def has_waiters(self) -> bool:
         """True while somebody waits."""
         return bool(self._all)
 
-    def has(self, objects: Sequence[LocalObject], enough: int, fails_fast: bool) -> bool:
+    def satisfied(self, objects: Sequence[LocalObject], enough: int, fails_fast: bool) -> bool:
         """True if whoever waits for these would not wait now."""
         kinds = [local.kind for local in objects]
         failed = fails_fast and (ERROR in kinds or FAULT in kinds)
@@ -175,17 +175,17 @@ class Waiters:
             _remove(waiter, objects)
 
     def remove_callback(self, local: LocalObject, function: object) -> int:
-        """Withdraws the ``CallbackWaiter``s that would call the function. Returns how many."""
+        """Withdraws the ``LoopCallback``s that would call the function. Returns how many."""
         count = 0
         for waiter in tuple(local.waiters or ()):
-            if type(waiter) is CallbackWaiter and waiter.function == function:
+            if type(waiter) is LoopCallback and waiter.function == function:
                 self.withdraw(waiter, (local,))
                 if not waiter.fired:
                     count += 1
                     waiter.withdrawn()
         return count
 
-    def interrupt(self, waiter: Waiter) -> None:
+    def wake_early(self, waiter: Waiter) -> None:
         """Wakes somebody whose objects are not there: what he is to do instead he learns elsewhere."""
         loops: dict[Any, list[Callable[[], None]]] = {}
         with self._lock:
