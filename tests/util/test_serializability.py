@@ -78,8 +78,11 @@ def make_closure(*, assigned: bool) -> Callable[[], Any]:
         (make_class(), {"it.shared"}),
         (make_class()(), {"it"}),
     ],
-    ids=repr,
-)
+    ids=[
+        "a number", "functions", "a lock", "in a list", "in dicts", "in a set", "two", "the same twice",
+        "a global", "a variable", "a class", "an instance",
+    ],
+)  # fmt: skip
 def test_culprits(value: object, found: set[str]) -> None:
     assert names(value) == found
 
