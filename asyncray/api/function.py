@@ -31,6 +31,9 @@ class RemoteFunction(Generic[P, Out_co]):
     def __init__(self, source: Source, options: dict[str, object]) -> None:
         self._source = source
         self._options = options
+        # By ``options(name=...)``; None: the function's name. Travels with each call, so that it makes no template.
+        self._task_name = cast("str | None", options.get("name")) or None
+        # The session, the number of the template there, and the number of returns.
         self._exported: tuple[Runtime, int, int] | None = None
         self.__doc__ = getattr(source.target, "__doc__", None)
         self.__name__ = source.name
@@ -79,7 +82,7 @@ class RemoteFunction(Generic[P, Out_co]):
         if exported is None or exported[0] is not runtime:
             template = source.templates.find(runtime, source.name, self._options, self._make_template)
             exported = self._exported = (runtime, *template)
-        return runtime.submitter.submit(exported[1], exported[2], args, kwargs, source.name)
+        return runtime.submitter.submit(exported[1], exported[2], args, kwargs, source.name, self._task_name)
 
     remote: Submit[P, Out_co, Callable[P, Out_co]] = cast("Submit[P, Out_co, Callable[P, Out_co]]", _submit)
 
@@ -97,7 +100,7 @@ class RemoteFunction(Generic[P, Out_co]):
                 "or give the number of values by num_returns."
             )
         spec = {
-            "name": options["name"] or source.name,
+            "name": source.name,
             "function": source.export(runtime),
             "returns": returns,
             "retries": options["max_retries"],

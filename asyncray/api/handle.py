@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from asyncray.api.arguments import check_namespace
 from asyncray.api.function import retry_on
@@ -35,7 +35,7 @@ class MethodInfo:
         decorator: its ``__ray_invocation_decorator__``.
     """
 
-    __slots__ = ("decorator", "name", "options", "signature", "template")
+    __slots__ = ("call_name", "decorator", "name", "options", "signature", "template")
 
     def __init__(
         self,
@@ -47,6 +47,8 @@ class MethodInfo:
         self.name = name
         self.signature = signature
         self.options = options
+        # By ``options(name=...)``; None: "Class.method". Travels with each call, so that it makes no template.
+        self.call_name = cast("str | None", options.get("name")) or None
         self.decorator = decorator
         self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
 
@@ -117,7 +119,7 @@ class Descriptor:
         # Where calls are counted, one without a result has a None, which tells when it is over.
         counted = self.limit > 0 and not returns
         spec = {
-            "name": options["name"] or f"{self.class_name}.{name}",
+            "name": f"{self.class_name}.{name}",
             "function": b"",
             "returns": 1 if counted else returns,
             "retries": self.retries if retries is None else retries,
@@ -177,9 +179,9 @@ class ActorMethod:
         _, template, returns = descriptor.template(runtime, info)
         call = runtime.submitter.call
         if descriptor.limit <= 0:
-            return call(handle._asyncray_id, template, returns, args, kwargs, info.name)
+            return call(handle._asyncray_id, template, returns, args, kwargs, info.name, info.call_name)
         _check_pending(handle, descriptor.limit)
-        result = call(handle._asyncray_id, template, returns or 1, args, kwargs, info.name)
+        result = call(handle._asyncray_id, template, returns or 1, args, kwargs, info.name, info.call_name)
         handle._asyncray_pending.append(result[0] if returns > 1 else result)
         return result if returns else None
 

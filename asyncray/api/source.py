@@ -19,7 +19,10 @@ T = TypeVar("T")
 Options = Mapping[str, object]
 
 _MOST_TEMPLATES = 256
-"""Of one function; then all are forgotten. Who gives each call a name of its own does not need them again."""
+"""Templates cached per function; a full cache is cleared, because the program hardly ever repeats its options."""
+
+_OF_ONE_CALL = ("name", "namespace", "get_if_exists")
+"""Options that travel with each call or registration, and are no part of a template."""
 
 
 class Source:
@@ -84,7 +87,8 @@ class Templates:
             found = self._found = (runtime, {})
         known = found[1]
         try:
-            key = (name, *(item if type(item[1]) is not dict else _flat(item) for item in options.items()))
+            named = (item for item in options.items() if item[0] not in _OF_ONE_CALL)
+            key = (name, *(item if type(item[1]) is not dict else _flat(item) for item in named))
             made: T | None = known.get(key)
         except TypeError:  # an option with a list or an object in it that has no hash
             return make(runtime, options)

@@ -65,7 +65,7 @@ class Outcomes:
                     self._store.free(allocation)
             checked.append((kind, payload, contained))
         if task is not None and len(checked) != len(entries):
-            message = f"{task.template.name} returned {len(checked)} values, not {len(entries)}"
+            message = f"{task.name} returned {len(checked)} values, not {len(entries)}"
             self._work.finish(task, FAULT, ["AsyncraySystemError", {"message": message}])
         elif task is not None:
             self._work.finish_all(task, checked)
@@ -129,7 +129,7 @@ class Outcomes:
     def worker_exited(self, worker: Worker, how: str) -> None:
         """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
         started, unstarted, waited = self._scheduler.worker_gone(worker)
-        culprits = sorted({task.template.name for task in started if task not in waited})
+        culprits = sorted({task.name for task in started if task not in waited})
         actor = worker.actor
         if actor is not None:
             self._actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
@@ -155,5 +155,5 @@ class Outcomes:
         if task.cancelled:
             fault = task.cancelled_fault()
         else:
-            fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.template.name} died: {how}"}]
+            fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.name} died: {how}"}]
         self._work.finish(task, FAULT, fault)

@@ -125,6 +125,7 @@ class Task:
         "dependencies",
         "depth",
         "estimate",
+        "given_name",
         "id",
         "kind",
         "lease",
@@ -140,9 +141,19 @@ class Task:
         "worker",
     )  # fmt: skip
 
-    def __init__(self, task_id: bytes, template: Template, submitter: Client, kind: int, payload: Any) -> None:
+    def __init__(
+        self,
+        task_id: bytes,
+        template: Template,
+        submitter: Client,
+        kind: int,
+        payload: Any,
+        given_name: str | None = None,
+    ) -> None:
         self.id = task_id
         self.template = template
+        # By ``options(name=...)``; None: the template's.
+        self.given_name = given_name
         self.submitter = submitter
         self.kind = kind
         self.payload = payload
@@ -163,7 +174,12 @@ class Task:
         self.actor: Actor | None = None
 
     def __repr__(self) -> str:
-        return f"<Task {self.id.hex()} {self.template.name} {self.state}>"
+        return f"<Task {self.id.hex()} {self.name} {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """What people read: the name that was given to this call, or the function's."""
+        return self.given_name or self.template.name
 
     @property
     def is_constructor(self) -> bool:

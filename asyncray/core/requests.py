@@ -182,7 +182,7 @@ def _worker_row(worker: Worker) -> dict[str, Any]:
         "pid": worker.pid,
         "state": worker.state,
         "inflight": len(worker.inflight) + len(worker.nested),
-        "running": task.template.name if task is not None else "",
+        "running": task.name if task is not None else "",
     }
 
 

@@ -228,7 +228,7 @@ class Scheduler:
         if task.dependencies:
             value_for = self._objects.value_for
             values = [(entry.id, entry.kind, value_for(entry, client)) for entry in task.dependencies]
-        message: Message = (how, task.id, template.number, task.kind, task.payload, values)
+        message: Message = (how, task.id, template.number, task.kind, task.payload, values, task.given_name)
         if how == CONSTRUCT and task.actor is not None:
             message += (task.actor.restarted, task.actor.name[1] if task.actor.name else "")
         self._outbox.send(client, message)

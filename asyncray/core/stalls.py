@@ -80,7 +80,7 @@ class Stalls:
                 self._collect(shape.job)
             if now - stall.since >= PATIENCE and not stall.told:
                 stall.told = True
-                text = f"{task.template.name} {self._held(shape.demand)}. It waits until one of them ends."
+                text = f"{task.name} {self._held(shape.demand)}. It waits until one of them ends."
                 self._tell(shape.job, f"{text} `asyncray status` shows them.")
 
     def _collect(self, job: Job) -> None:
@@ -104,7 +104,7 @@ class Stalls:
                 why = self._held(shape.demand)
             else:
                 why = self._scheduler.pool.failures.problem(self._scheduler.now) or "its turn comes"
-            rows.append({"name": task.template.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
+            rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
         return rows
 
     def _waits_for_actors(self, shape: Shape) -> bool:

@@ -27,7 +27,7 @@ class Unread:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self.errors: dict[bytes, tuple[Template, int, Any]] = {}
+        self.errors: dict[bytes, tuple[Template, str, int, Any]] = {}
         self._others: dict[bytes, int] = {}  # tasks with several return values: so many can still be read
 
     def __repr__(self) -> str:
@@ -38,11 +38,11 @@ class Unread:
         if task.cancelled or task.is_constructor or not _is_news(kind, payload):
             return
         if task.returns:
-            self.errors[task.id] = task.template, kind, payload
+            self.errors[task.id] = task.template, task.name, kind, payload
             if len(task.returns) > 1:
                 self._others[task.id] = len(task.returns)
         else:
-            self.tell(task.template, kind, payload)
+            self.tell(task.template, task.name, kind, payload)
 
     def read(self, object_id: bytes) -> None:
         """Somebody has it, or will have it."""
@@ -59,7 +59,7 @@ class Unread:
         if error is not None:
             self.tell(*error)
 
-    def _take(self, task_id: bytes) -> tuple[Template, int, Any] | None:
+    def _take(self, task_id: bytes) -> tuple[Template, str, int, Any] | None:
         self._others.pop(task_id, None)
         return self.errors.pop(task_id, None)
 
@@ -70,12 +70,16 @@ class Unread:
                 self._take(task_id)
                 self.tell(*error)
 
-    def tell(self, template: Template, kind: int, payload: Any) -> None:
-        """Tells the driver of an error of this function, or of a constructor that nobody has called after."""
+    def tell(self, template: Template, name: str, kind: int, payload: Any) -> None:
+        """Tells the driver of an error of this function, or of a constructor that nobody has called after.
+
+        Args:
+            name: of the task.
+        """
         template.unread += 1
         count, driver = template.unread, template.job.driver
         if driver is not None and (count <= TOLD_SINGLY or str(count).strip("0") == "1"):
-            self._outbox.send(driver, (UNREAD, template.name, kind, payload, count))
+            self._outbox.send(driver, (UNREAD, name, kind, payload, count))
 
     def check(self, table: dict[bytes, ObjectEntry]) -> None:
         """Raises AssertionError where an error is kept for objects that are gone."""

@@ -58,8 +58,8 @@ class Work:
 
     def submit(self, client: Client, message: Any) -> None:
         """SUBMIT: a function is to run."""
-        _, task_id, number, kind, payload, dependencies, nested, parent = message
-        task = Task(task_id, client.templates[number], client, kind, payload)
+        _, task_id, number, kind, payload, dependencies, nested, parent, name = message
+        task = Task(task_id, client.templates[number], client, kind, payload, name)
         if dependencies is None and nested is None and parent is None:
             self.tasks[task_id] = task  # the hot path
             task.returns = self._expect_returns(task, client)
@@ -72,8 +72,8 @@ class Work:
 
     def call(self, client: Client, message: Any) -> None:
         """CALL: a method of an actor is to run."""
-        _, task_id, number, kind, payload, dependencies, nested, parent, actor_id = message
-        call = Task(task_id, client.templates[number], client, kind, payload)
+        _, task_id, number, kind, payload, dependencies, nested, parent, name, actor_id = message
+        call = Task(task_id, client.templates[number], client, kind, payload, name)
         whole = self._register(call, client, dependencies, nested, parent)
         actor = self.actors.table.get(actor_id)
         if actor is None:
@@ -146,7 +146,7 @@ class Work:
     def _lost_argument(self, task: Task, dependencies: Sequence[bytes]) -> list[Any]:
         lost = next(object_id for object_id in dependencies if object_id not in self.objects.table)
         name, fields = fault_of_missing(lost, task.submitter)
-        return [name, {**fields, "message": f"An argument of {task.template.name} is not there. {fields['message']}"}]
+        return [name, {**fields, "message": f"An argument of {task.name} is not there. {fields['message']}"}]
 
     def _born_cancelled(self, task: Task) -> bool:
         """Ends a task whose parent is cancelled, and has submitted it before it learned of that."""
@@ -200,7 +200,7 @@ class Work:
         if size <= ARGUMENTS_LIMIT:
             return False
         message = (
-            f"The arguments of {task.template.name} are {len(small)} small objects of {size >> 20} MiB in all; "
+            f"The arguments of {task.name} are {len(small)} small objects of {size >> 20} MiB in all; "
             f"{ARGUMENTS_LIMIT >> 20} MiB are possible. Pass them as one list of refs, and get them inside."
         )
         fault = ["AsyncraySystemError", {"message": message}]
@@ -232,7 +232,7 @@ class Work:
             fields["message"] = f"{message}: {payload[0]}: {payload[1].get('message', '')}"
         fault = ["ActorDiedError", fields]
         if not actor.pending:  # else its calls tell
-            self.objects.unread.tell(actor.task.template, FAULT, fault)
+            self.objects.unread.tell(actor.task.template, actor.task.name, FAULT, fault)
         self.actors.retire(actor, fault, "its constructor failed")
 
     def _end_with(self, task: Task, failed: ObjectEntry) -> None:

@@ -93,6 +93,6 @@ def _is_busy(worker: Worker) -> bool:
 def _name(worker: Worker) -> str:
     """Whose output it must be if it does not tell: C code and subprocesses write no marks."""
     if worker.actor is not None:
-        return worker.actor.task.template.name
+        return worker.actor.task.name
     task = next(iter(worker.inflight.values()), None)
-    return "" if task is None else task.template.name
+    return "" if task is None else task.name

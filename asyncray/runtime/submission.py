@@ -98,41 +98,64 @@ class Submitter:
             self._templates[digest] = number
         return number
 
-    def submit(self, template: int, returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
-        """Submits a task; returns its ref, a list of refs, or None, by the number of returns."""
-        packed, keep = self._pack(args, kwargs, name)
+    def submit(
+        self,
+        template: int,
+        returns: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        what: str,
+        name: str | None = None,
+    ) -> Any:
+        """Submits a task.
+
+        Args:
+            what: the function's name, for messages about the arguments.
+            name: the task's name; None: the template's.
+
+        Returns:
+            Its ref, a list of refs, or None, by the number of returns.
+        """
+        packed, keep = self._pack(args, kwargs, what)
         task_id = self._next_task_id()
         result = self._own(task_id, returns)
-        self._post((SUBMIT, task_id, template, *packed), keep)
+        self._post((SUBMIT, task_id, template, *packed, name), keep)
         return result
 
     def call(
-        self, actor_id: bytes, template: int, returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+        self,
+        actor_id: bytes,
+        template: int,
+        returns: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        what: str,
+        name: str | None = None,
     ) -> Any:
-        """Submits a call of an actor's method; returns as ``submit``."""
-        packed, keep = self._pack(args, kwargs, name)
+        """Submits a call of an actor's method. Arguments and result as of ``submit``."""
+        packed, keep = self._pack(args, kwargs, what)
         task_id = self._next_call_id()
         result = self._own(task_id, returns)
-        self._post((CALL, task_id, template, *packed, actor_id), keep)
+        self._post((CALL, task_id, template, *packed, name, actor_id), keep)
         return result
 
-    def create(self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> ObjectRef[Any]:
+    def create(self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> ObjectRef[Any]:
         """Makes an actor; returns the ref that stands for its life."""
-        packed, keep = self._pack(args, kwargs, name)
+        packed, keep = self._pack(args, kwargs, what)
         actor_id = self._next_task_id()
         life = own(self._references, actor_id + PUT_INDEX)
         self._post((CREATE, actor_id, template, *packed), keep)
         return life
 
     def prepare(
-        self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+        self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], what: str
     ) -> tuple[Message, ObjectRef[Any], object]:
         """An actor that is made by a request, because its name may be taken.
 
         Returns:
             The CREATE message, the ref that stands for the actor's life, and what must live until that was sent.
         """
-        packed, keep = self._pack(args, kwargs, name)
+        packed, keep = self._pack(args, kwargs, what)
         actor_id = self._next_task_id()
         life = own(self._references, actor_id + PUT_INDEX)
         return (CREATE, actor_id, template, *packed), life, keep
@@ -152,13 +175,13 @@ class Submitter:
             return None
         return [own(references, return_id(task_id, index)) for index in range(returns)]
 
-    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[Packed, object]:
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[Packed, object]:
         task = running_task()
         # What a task submits once it knows that it is cancelled is its way to clean up, and not cancelled with it.
         parent = None if task is None or task.cancelled else task.id
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
-        value, dependencies = pack(args, kwargs, name, self._references)
+        value, dependencies = pack(args, kwargs, what, self._references)
         if self._values.is_large(value):
             ref = self._access.put_serialized(value)
             return (OBJECT, None, [*(dependencies or ()), ref.binary()], None, parent), (args, kwargs, ref)

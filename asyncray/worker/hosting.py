@@ -55,7 +55,7 @@ class ActorHost:
         self.ending: str | None = None
         self.silent = False
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.surroundings.demand)
-        self.restarted, self.name = bool(invocation.message[6]), invocation.message[7]
+        self.restarted, self.name = bool(invocation.message[7]), invocation.message[8]
         self.running: dict[bytes, TaskContext] = {}
         self._stopping = b""
         self._methods: dict[str, Callable[..., Any]] = {}

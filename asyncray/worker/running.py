@@ -35,17 +35,18 @@ _MOST_INLINE = 16 * 1024 * 1024
 class Invocation:
     """One RUN, CONSTRUCT or INVOKE message at work."""
 
-    __slots__ = ("context", "definition", "id", "message", "started")
+    __slots__ = ("context", "definition", "id", "message", "name", "started")
 
     def __init__(self, message: Message, definition: Definition, blocks: bool) -> None:
         self.message = message
         self.id: bytes = message[1]
         self.definition = definition
+        self.name: str = message[6] or definition.name  # of this call, or of its function
         self.started = perf_counter_ns()
-        self.context = TaskContext(self.id, definition.name, definition.shown, blocks)
+        self.context = TaskContext(self.id, self.name, definition.shown, blocks)
 
     def __repr__(self) -> str:
-        return f"<Invocation {self.id.hex()} {self.definition.name}>"
+        return f"<Invocation {self.id.hex()} {self.name}>"
 
     def microseconds(self) -> int:
         """Since it was made."""
@@ -110,7 +111,7 @@ class Runner:
             return self.failed(invocation, error)
 
     def _several(self, invocation: Invocation, result: Any) -> list[Serialized]:
-        name, returns = invocation.definition.name, invocation.definition.returns
+        name, returns = invocation.name, invocation.definition.returns
         try:
             values = list(result)
         except TypeError:
@@ -148,7 +149,7 @@ class Runner:
         try:
             return serialize(result)
         except Exception as error:  # pickling runs user code: anything may come
-            explained = explain(result, "return value", f" of {invocation.definition.name}", _ADVICE, error)
+            explained = explain(result, "return value", f" of {invocation.name}", _ADVICE, error)
             if explained is error:
                 raise
             raise explained from error
@@ -165,7 +166,7 @@ class Runner:
         refs: list[ObjectRef[Any]] = []
         payload = dump_task_error(
             error,
-            function_name=definition.name,
+            function_name=invocation.name,
             pid=os.getpid(),
             ip=self._runtime.facts.get("ip", "127.0.0.1"),
             actor_repr=self._describe(),
@@ -179,7 +180,7 @@ class Runner:
     @staticmethod
     def exited(invocation: Invocation, error: SystemExit) -> Message:
         """The reply for a task that ended its process, where that is not to be done."""
-        message = f"{invocation.definition.name} raised SystemExit({error.code!r})"
+        message = f"{invocation.name} raised SystemExit({error.code!r})"
         fault = ["WorkerCrashedError", {"message": message}]
         return (FAILED, invocation.id, invocation.microseconds(), FAULT, fault, True, None)
 

@@ -64,10 +64,18 @@ def test_what_cannot_be_compared_is_made_each_time(option: object) -> None:
     assert [templates.find(here, "f", {"x": option}, make) for _ in range(2)] == [(1, 1), (2, 1)]
 
 
-def test_a_name_for_each_call_fills_no_memory() -> None:
+def test_names_of_calls_and_of_actors_share_a_template() -> None:
+    templates, here, make = Templates(), session(), Making()
+    for number in range(1000):
+        named = {"num_cpus": 1, "name": str(number), "namespace": str(number), "get_if_exists": bool(number % 2)}
+        assert templates.find(here, "f", named, make) == (1, 1)
+    assert repr(templates) == "<Templates 1>"
+
+
+def test_other_options_for_each_call_fill_no_memory() -> None:
     templates, here, make = Templates(), session(), Making()
     for number in range(10_000):
-        templates.find(here, "f", {"name": str(number)}, make)
+        templates.find(here, "f", {"memory": number}, make)
     assert 0 < int(repr(templates).strip("<>").split()[1]) <= 256
 
 

@@ -50,7 +50,7 @@ from asyncray.messages import (
     WELCOME,
     Message,
 )
-from tests.core.programs import Arguments, Content, Recipe, Scope, template_messages
+from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call, template_messages
 
 if TYPE_CHECKING:
     from tests.core.world import World
@@ -248,7 +248,7 @@ class Order:
     """A task as a worker gets it."""
 
     def __init__(self, message: Message) -> None:
-        self.how, self.task, self.template, self.kind, self.payload, self.values = message[:6]
+        self.how, self.task, self.template, self.kind, self.payload, self.values, self.name = message[:7]
 
     @property
     def arguments(self) -> Arguments:
@@ -387,6 +387,8 @@ class Worker(Process):
     def _ordered(self, order: Order) -> None:
         assert self.job_id
         assert order.template in self.defined
+        if order.how != CONSTRUCT and isinstance(order.payload, Arguments):
+            assert order.name == name_of_call(order.arguments.sequence)
         order.values = order.values and [
             (ref, kind, None if self._tells(ref, kind, value) else value) for ref, kind, value in order.values
         ]

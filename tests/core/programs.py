@@ -96,6 +96,11 @@ class Arguments:
     handles: tuple[bytes, ...] = ()
 
 
+def name_of_call(sequence: int) -> str | None:
+    """Every other call of a process is given a name of its own."""
+    return f"call {sequence}" if sequence % 2 else None
+
+
 class Scope:
     """The variables of running code. Each is one ref more of its process."""
 
@@ -180,7 +185,7 @@ class Scope:
         self.waitable.update(results)
 
     def spawn(self, recipe: Recipe) -> bool:
-        task_id, message = self._invoke(SUBMIT, "spawn", recipe)
+        task_id, message = self._invoke(SUBMIT, "spawn", recipe, name_of_call(self.process.counter + 1))
         self.world.watch(task_id, recipe)
         self._results(task_id, recipe.returns, message)
         return True
@@ -211,7 +216,8 @@ class Scope:
     def call(self, recipe: Recipe) -> bool:
         handle = self.handle(recipe.target)
         if handle is not None:
-            task_id, message = self._invoke(CALL, "call", recipe, handle[:TASK_SIZE])
+            name = name_of_call(self.process.counter + 1)
+            task_id, message = self._invoke(CALL, "call", recipe, name, handle[:TASK_SIZE])
             self._results(task_id, recipe.returns, message)
         return True
 

@@ -436,7 +436,7 @@ def test_what_a_forgotten_actor_died_of_is_known_for_a_while() -> None:
     driver.lose(handle)
     number = driver.template(Recipe().spec("call"))
     task = driver.next_id()
-    driver.send((CALL, task, number, PLAIN, b"", None, None, None, handle[:TASK_SIZE]), [task + b"\0\0\0\1"])
+    driver.send((CALL, task, number, PLAIN, b"", None, None, None, None, handle[:TASK_SIZE]), [task + b"\0\0\0\1"])
     world.settle()
     assert "it was killed by `ray.kill`" in driver.message(task + b"\0\0\0\1")
     for _ in range(MOST_CAUSES + 1):
@@ -516,7 +516,7 @@ def test_an_actor_is_told_its_name_what_it_holds_and_whether_it_lived_before() -
             world.settle()
         worker = host(world, handle)
         assert worker.last_told[LEASE][1]["demand"] == ()
-        assert worker.last_told[CONSTRUCT][6:] == (restarted, "ann")
+        assert worker.last_told[CONSTRUCT][6:] == (None, restarted, "ann")
         world.order(KILL, handle[:TASK_SIZE], True)
 
 

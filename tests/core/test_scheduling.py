@@ -40,7 +40,7 @@ def test_a_task_takes_one_message_each_way_per_hop() -> None:
     finish(world, worker)
     assert driver.values[ref] == world.truth[ref]
     machine, sent = world.machine, []
-    machine.receive(driver.client, [(SUBMIT, driver.next_id(), 1, PLAIN, b"", None, None, None)])
+    machine.receive(driver.client, [(SUBMIT, driver.next_id(), 1, PLAIN, b"", None, None, None, None)])
     machine.flush()
     sent += [(client.role, message[0]) for client in machine.outbox.dirty for message in client.out]
     worker.client.out.clear()

@@ -25,7 +25,7 @@ def test_what_the_node_does_not_have_is_told_at_once_and_once() -> None:
     world.deliver()
     assert told(driver) == ["spawn needs 3 R, more than this node has (1 R), and waits until it has."]
     assert rows(world) == [
-        {"name": "spawn", "needs": {"CPU": 1, "R": 3}, "tasks": 2, "why": "needs 3 R, more than this node has (1 R)"}
+        {"name": "call 1", "needs": {"CPU": 1, "R": 3}, "tasks": 2, "why": "needs 3 R, more than this node has (1 R)"}
     ]
     for ref in refs:
         driver.state.cancel(driver.state.refs.index(ref))
@@ -59,7 +59,7 @@ def test_what_actors_hold_is_told_after_a_while() -> None:
         world.wait(PATIENCE)
     world.deliver()
     (text,) = told(driver)
-    assert text.startswith("spawn needs 1 CPU, and actors hold 2 CPU of 2 CPU. It waits until one of them ends.")
+    assert text.startswith("call 3 needs 1 CPU, and actors hold 2 CPU of 2 CPU. It waits until one of them ends.")
     driver.lose(actors[0])
     world.settle()
     assert ref in driver.values

@@ -48,7 +48,7 @@ def test_a_chain_of_a_hundred_thousand_fails_without_recursion() -> None:
     tasks = [driver.next_id() for _ in range(100_000)]
     refs = [task + b"\0\0\0\1" for task in tasks]
     for before, task in zip([None, *refs], tasks, strict=False):
-        driver.send((SUBMIT, task, number, PLAIN, b"", before and [before], None, None), [task + b"\0\0\0\1"])
+        driver.send((SUBMIT, task, number, PLAIN, b"", before and [before], None, None, None), [task + b"\0\0\0\1"])
     world.hear(driver, len(driver.wire))
     world.order(CANCEL, tasks[0], False, False)
     assert not world.machine.work.tasks
@@ -311,7 +311,7 @@ def test_arguments_that_fit_in_no_message_fail_the_task(monkeypatch: pytest.Monk
         driver.send((PUT, refs[-1], kind, payload, None), [refs[-1]])
     number = driver.template(Recipe().spec("call"))
     task = driver.next_id()
-    driver.send((SUBMIT, task, number, PLAIN, b"", refs, None, None), [task + FIRST_RETURN])
+    driver.send((SUBMIT, task, number, PLAIN, b"", refs, None, None, None), [task + FIRST_RETURN])
     world.talk()
     fault = world.machine.objects.table[task + FIRST_RETURN].payload
     assert fault[0] == "AsyncraySystemError"
@@ -405,3 +405,28 @@ def test_another_drivers_calls_of_an_actor_end_with_that_driver_only() -> None:
     assert mine in owner.values
     assert theirs[:TASK_SIZE] not in world.machine.work.tasks
     world.end()
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_for_each_call_makes_no_template_and_keeps_the_mean() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    for _ in range(40):  # every other one has a name, and the worker checks that it learns it
+        driver.submit()
+    world.settle()
+    job = driver.client.job
+    assert job is not None
+    (template,) = job.templates.values()
+    assert template.mean is not None
+    assert [worker.defined for worker in world.workers if worker.defined] == [{template.number}]
+    assert driver.client.templates == {1: template}
+
+
+def test_the_name_of_a_call_stands_in_its_error() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    lost = driver.submit(ending="crash")  # the first call of a process has an odd number, and so a name
+    world.settle()
+    assert "that ran call 1 died" in driver.message(lost)

@@ -47,13 +47,14 @@ def test_errors_that_nobody_reads_are_logged(log: pytest.LogCaptureFixture) -> N
         late = fail.remote("later")
         ray.wait([late])
         del late
-        kept = fail.remote("kept")
+        kept = fail.options(name="keeper").remote("kept")
         ray.wait([kept])
     assert sorted(errors(log)) == ["ValueError: at once", "ValueError: kept", "ValueError: later"]
     first = log.records[0].getMessage().splitlines()
     hint = "ASYNCRAY_IGNORE_UNHANDLED_ERRORS=1 hides these"
     assert first[0] == f"Unhandled error of fail, which nobody has read ({hint}):"
     assert "in fail" in "".join(first)
+    assert any(record.getMessage().startswith("Unhandled error of keeper") for record in log.records)
 
 
 def test_errors_that_are_read_are_not_logged(log: pytest.LogCaptureFixture) -> None:

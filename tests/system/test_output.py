@@ -57,6 +57,7 @@ def test_tasks_and_actors_tell_whose_output_it_is() -> None:
 
         ray.init(num_cpus=2)
         print(ray.get(speak.remote("you")))
+        ray.get(speak.options(name="greeting").remote("all"))
         ray.get([Plain.remote().speak.remote(), Named.remote("x").speak.remote()])
         ray.shutdown()
         """
@@ -64,6 +65,7 @@ def test_tasks_and_actors_tell_whose_output_it_is() -> None:
     pid = out[0]
     assert f"(speak pid={pid}) hello you" in out
     assert f"(speak pid={pid}) careful" in err
+    assert f"(greeting pid={pid}) hello all" in out
     assert {"(Plain pid=N) from the class", "(Named(x) pid=N) from the object"} <= set(without_pid(out))
 
 

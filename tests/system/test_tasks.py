@@ -541,6 +541,24 @@ def test_options_keep_what_they_do_not_name() -> None:
     assert get(facts.remote()) == ("original", {"CPU": 0.5})
 
 
+def test_the_name_of_a_call_stands_in_its_error_and_sends_no_function_again() -> None:
+    class Keeper:
+        def fail(self) -> None:
+            raise ValueError("kept")
+
+        def name(self) -> Any:
+            return ray.get_runtime_context().get_task_name()
+
+    globals_of = ray.remote(lambda: id(get.__globals__))
+    assert len({get(globals_of.options(name=f"call {number}").remote()) for number in range(20)}) == 1
+    with pytest.raises(TaskError, match="first call"):
+        get(fail.options(name="first call").remote(ValueError("told")))
+    keeper: Any = ray.remote(Keeper).remote()
+    with pytest.raises(TaskError, match="second call"):
+        get(keeper.fail.options(name="second call").remote())
+    assert get([keeper.name.options(name="third").remote(), keeper.name.remote()]) == ["third", "Keeper.name"]
+
+
 def test_resources_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
