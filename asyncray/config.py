@@ -30,8 +30,8 @@ ARGUMENTS_LIMIT = 400 * 1024 * 1024
 GREETING_LIMIT = 1024 * 1024
 """The largest frame before the greeting is accepted: it holds paths and names, nothing of the user's."""
 
-BACKLOG_LIMIT = 1024 * 1024 * 1024
-"""A client that leaves so many bytes unread loses its connection: the daemon keeps them in memory meanwhile."""
+MOST_UNSENT_MESSAGES = 4_000_000
+"""A client that leaves so many messages unread loses its connection: each costs the daemon some 200 bytes."""
 
 FUNCTION_LIMIT = 95 * 1024 * 1024
 """A pickled function or class beyond this is a mistake (data captured by closure): the error says so."""

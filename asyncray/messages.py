@@ -70,8 +70,9 @@ LEAVE = 69  # reason: end when what was sent before is done
 # Between the daemon and the zygote -----------------------------------------------------------------------------------
 FORK = 80  # number: fork a worker
 FORKED = 81  # number, pid
-ENDED = 82  # number, pid, wait status: a worker is gone; or number, 0, why it could not be forked
+ENDED = 82  # number, pid, wait status or why it could not start: a worker is gone; pid 0: it was not forked
 KILL_WORKER = 83  # number: kill a worker and what it started
+LACKS_LOG = 84  # number, text: a worker starts without a log file, for the system's reason
 
 # Kinds of values ----------------------------------------------------------------------------------------------------
 UNRESOLVED = -1  # there is no value yet; never sent

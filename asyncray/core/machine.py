@@ -15,7 +15,7 @@ from asyncray.core.allocator import Allocator
 from asyncray.core.jobs import Jobs
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
-from asyncray.core.outbox import CloseClient, LogLine, Outbox, StopNode
+from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
 from asyncray.core.records import Client, Job, Template
 from asyncray.core.requests import Requests
@@ -26,7 +26,7 @@ from asyncray.core.states import DEAD
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.core.work import Work
-from asyncray.core.workers import Pool
+from asyncray.core.workers import REPORT_AGAIN_AFTER, Pool
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import (
     ABANDON,
@@ -110,6 +110,8 @@ class NodeMachine:
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
         )
         self.stopping = False
+        # When drivers may hear again that output is lost.
+        self._output_report_due = 0.0
         self._client_count = 0
         self._template_count = 0
         self._handlers = self._table()
@@ -247,6 +249,12 @@ class NodeMachine:
         if problem is not None:
             self.tell_drivers(problem)
 
+    def output_lost(self, why: str) -> None:
+        """A worker starts without a log file. Tells drivers now and then, because all later workers may."""
+        if self.now >= self._output_report_due:
+            self._output_report_due = self.now + REPORT_AGAIN_AFTER
+            self.tell_drivers(f"what workers print is lost, because no log file can be made: {why}")
+
     def tell_drivers(self, text: str) -> None:
         """Tells all drivers of something that is wrong with the node."""
         self.outbox.do(LogLine(LOG_ERROR, text))
@@ -367,10 +375,6 @@ class NodeMachine:
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` should come within a hundredth of a second rather than half a second."""
         return self.scheduler.needs_fast_tick or self.store.waiting > 0 or self.actors.restart_is_near
-
-    def close(self, client: Client) -> None:
-        """Ends a client's connection."""
-        self.outbox.do(CloseClient(client))
 
     def check(self) -> None:
         """Raises AssertionError where any of the machines contradicts itself."""

@@ -43,13 +43,6 @@ class RetireSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseClient:
-    """Close the connection once what was sent is written. Ends in ``client_gone``."""
-
-    client: Client
-
-
-@dataclass(frozen=True, slots=True)
 class StopNode:
     """Stop the whole node in order. Nothing follows."""
 
@@ -74,7 +67,7 @@ class LogLine:
     text: str
 
 
-Command = StartWorker | KillWorker | CreateSegment | RetireSegment | CloseClient | StopNode | FlushOutput | LogLine
+Command = StartWorker | KillWorker | CreateSegment | RetireSegment | StopNode | FlushOutput | LogLine
 
 
 class Outbox:

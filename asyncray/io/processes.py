@@ -111,20 +111,6 @@ def kill_group(pid: int) -> None:
         pass
 
 
-def end_children() -> bool:
-    """Kills all children and reaps what has ended. False if some have not: their own children come to us next."""
-    for pid in children():
-        kill_group(pid)
-        kill(pid)
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return True
-        if not pid:
-            return False
-
-
 def environment(pid: int) -> bytes:
     """The environment that a process was started with, as ``NAME=value`` ended by zero bytes. Empty if unknown."""
     try:

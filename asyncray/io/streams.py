@@ -11,6 +11,8 @@ from asyncray.messages import Message
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 _READ_SIZE = 256 * 1024
+_FULL = 64 * 1024 * 1024
+"""Bytes that a peer may leave unread before the stream counts as full: some frames of a busy moment."""
 
 
 class MessageStream(asyncio.Protocol):
@@ -24,6 +26,7 @@ class MessageStream(asyncio.Protocol):
         received: takes a batch of messages.
         closed: called once when the connection has ended, with a reason, or None for a plain end. What the peer said
             before may not have been read: see ``hear_out``.
+        drained: called when the peer has read most of what made the stream full.
     """
 
     def __init__(
@@ -31,10 +34,14 @@ class MessageStream(asyncio.Protocol):
         limit: int,
         received: Callable[[MessageStream, list[Message]], None],
         closed: Callable[[MessageStream, str | None], None],
+        drained: Callable[[MessageStream], None] | None = None,
     ) -> None:
         self._decoder = Decoder(limit)
         self._received = received
         self._closed = closed
+        self._drained = drained
+        # True while the peer has left more than ``_FULL`` bytes unread: the sender should wait for ``drained``.
+        self.is_full = False
         self._why: str | None = None
         self._over = False  # closed by us: nothing of the peer matters any more
         self.transport: asyncio.Transport | None = None
@@ -84,6 +91,7 @@ class MessageStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_FULL, low=_FULL // 2)
         try:
             self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
         except OSError as error:
@@ -92,6 +100,14 @@ class MessageStream(asyncio.Protocol):
         if self._over:
             # Soon, for who makes the connection hands its socket to uvloop's transport after this: not to a closed one.
             asyncio.get_running_loop().call_soon(self.transport.abort)
+
+    def pause_writing(self) -> None:
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        self.is_full = False
+        if self._drained is not None and not self._over:
+            self._drained(self)
 
     def data_received(self, data: bytes) -> None:
         if self._over:

@@ -1,32 +1,42 @@
-"""The daemon's end of the zygote: telling it what to fork and kill, hearing what became of it, ending it."""
+"""The daemon's end of the zygote: asks it to fork and to kill, hears what became of workers, and ends it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+from collections import deque
 from typing import Protocol
 
 from asyncray.config import FRAME_LIMIT, START_DEADLINE
 from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
-from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, Message
+from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message
 
 _KILLED_DEADLINE = 1.0
 """A killed process is gone in milliseconds, unless it hangs in the kernel: then nobody can wait for it."""
 
-End = int | str | None
-"""How a worker ended: its wait status, why it was not forked at all, or None if nobody knows."""
+_MOST_DEATHS = 5
+"""Zygotes that may die within ``_DEATHS_WITHIN`` seconds: one is bad luck, more than five are a broken machine."""
+
+_DEATHS_WITHIN = 60.0
+
+ExitStatus = int | str | None
+"""How a worker ended: its wait status, why it could not start, or None if its zygote took that to its grave."""
 
 
 class Listener(Protocol):
-    """Who hears of workers."""
+    """Hears what becomes of workers."""
 
     def worker_started(self, number: int, pid: int) -> None:
         """A worker was forked."""
 
-    def worker_ended(self, number: int, end: End) -> None:
+    def worker_lacks_log(self, number: int, why: str) -> None:
+        """A worker starts without a log file, for the system's reason."""
+
+    def worker_ended(self, number: int, status: ExitStatus) -> None:
         """A worker is gone."""
 
     def zygote_ended(self) -> None:
@@ -68,7 +78,7 @@ class ZygoteLink:
         self._unanswered[number] = self._loop.time() + START_DEADLINE
         self._send((FORK, number))
 
-    def strike(self, number: int) -> None:
+    def kill_worker(self, number: int) -> None:
         """Asks for a worker's death."""
         self._send((KILL_WORKER, number))
 
@@ -87,6 +97,8 @@ class ZygoteLink:
             if message[0] == FORKED:
                 self._unanswered.pop(message[1], None)
                 self._listener.worker_started(message[1], message[2])
+            elif message[0] == LACKS_LOG:
+                self._listener.worker_lacks_log(message[1], message[2])
             elif message[0] == ENDED:
                 self._unanswered.pop(message[1], None)
                 self._workers.discard(message[1])
@@ -123,7 +135,8 @@ class ZygoteLink:
         finally:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
-        os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - this does not wait
+        with contextlib.suppress(ChildProcessError):  # the system reaped it, where SIGCHLD is ignored
+            os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - this does not wait
         self.pid = None
 
 
@@ -136,15 +149,30 @@ async def _happens(event: asyncio.Event, deadline: float) -> bool:
     return True
 
 
-def describe_end(end: End) -> str:
+class DeathRate:
+    """Counts deaths of zygotes, and forgets those of long ago."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=_MOST_DEATHS + 1)
+
+    def __repr__(self) -> str:
+        return f"<DeathRate {len(self._times)} deaths>"
+
+    def is_too_high(self, now: float) -> bool:
+        """Counts a death at this time; True if there were too many lately."""
+        self._times.append(now)
+        return len(self._times) > _MOST_DEATHS and now - self._times[0] <= _DEATHS_WITHIN
+
+
+def describe_exit(status: ExitStatus) -> str:
     """A worker's end, for people."""
-    if end is None:
+    if status is None:
         return "it went with the zygote that had forked it"
-    if isinstance(end, str):
-        return end
-    if not os.WIFSIGNALED(end):
-        return f"exit code {os.waitstatus_to_exitcode(end)}"
-    number = os.WTERMSIG(end)
+    if isinstance(status, str):
+        return status
+    if not os.WIFSIGNALED(status):
+        return f"exit code {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 
 from asyncray.config import STOP_DEADLINE
 from asyncray.io.interrupts import Deferrable
@@ -21,16 +22,20 @@ from asyncray.worker.surroundings import Surroundings
 from asyncray.worker.threads import inherit_tasks
 
 
-def work(number: int, address: str) -> int:
+def work(number: int, address: str, connected: Callable[[], None]) -> int:
     """Connects to the daemon and runs what it sends; returns the exit code of the process.
 
     Args:
         number: how the daemon calls this worker.
         address: the path of the daemon's socket.
+        connected: called when the daemon has said welcome.
     """
     offer_to_the_oom_killer()
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(address)
+    try:
+        connection.connect(address)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, address) from None
     surroundings = Surroundings()
     runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
     executor = Executor(runtime, surroundings)
@@ -41,6 +46,7 @@ def work(number: int, address: str) -> int:
     surroundings.mark_output()
     faulthandler.enable(2)
     runtime.start()
+    connected()
     inherit_tasks()
     worker = os.getpid()
     os.register_at_fork(after_in_child=functools.partial(_forget_in_child, runtime))

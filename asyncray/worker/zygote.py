@@ -1,11 +1,12 @@
-"""The zygote: a small single-threaded process that has imported what every worker needs, and forks them.
+"""The zygote: a small single-threaded process that has imported what every worker needs, and forks workers.
 
 It obeys the daemon over one stream (FORK, KILL_WORKER) and reports what becomes of the workers (FORKED, ENDED). It is
-also the janitor: when the stream ends, by the daemon's will or death, it kills all that it forked, and everything that
-those started, removes the session's shared memory and sockets, and ends.
+also the janitor: when the stream ends, because the daemon wants it or has died, the zygote kills all that it forked and
+everything that those started, removes the session's shared memory and sockets, and ends.
 
 Workers die with the zygote (PR_SET_PDEATHSIG). It is their subreaper: what a dead worker leaves behind becomes the
-zygote's child, and is killed. It must stay single-threaded: a fork copies one thread only.
+zygote's child, and is killed, resource trackers last (``asyncray.io.janitor``). It must stay single-threaded: a fork
+copies one thread only.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ import asyncray.runtime.submission
 import asyncray.worker.lifetime
 from asyncray.config import FRAME_LIMIT
 from asyncray.io import sessions
+from asyncray.io.janitor import TRACKER_GRACE, end_children, end_group, is_tracker
 from asyncray.io.processes import (
     WORKER_VARIABLE,
     become_subreaper,
     children,
     die_with_parent,
-    end_children,
     environment,
     kill,
-    kill_group,
 )
-from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, Message
+from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message
 from asyncray.wire.frames import Decoder, encode
+from asyncray.worker.start_report import StartReports, describe
 
-_WARM_AFTER_MILLISECONDS = 150
-"""After so much quiet the rest is loaded: the first workers must not wait for that."""
+_WARM_AFTER = 0.15
+"""Seconds of quiet after which the rest is loaded: the first workers must not wait for that."""
 
-_WANTED_SOON = ("cloudpickle", "asyncray.sync", "asyncray.api.asynchronous", "asyncio", "uvloop", "numpy.random")
+_PRELOADED = ("cloudpickle", "asyncray.sync", "asyncray.api.asynchronous", "asyncio", "uvloop", "numpy.random")
 """What most programs use in remote code. A worker that must load asyncray's own faces itself needs 27 ms more."""
 
-_ROUND = 0.005
-"""Seconds between two looks at what has been killed and has not ended."""
+_CHECK_SECONDS = 0.005
+"""Between two looks at what has been killed and has not ended."""
 
 
 class Zygote:
@@ -62,8 +63,14 @@ class Zygote:
         self._decoder = Decoder(FRAME_LIMIT)
         self._directory = directory
         self._lock = lock
-        self._workers: dict[int, int] = {}  # pid -> number
+        # By pid: the number that the daemon gave each living worker.
+        self._workers: dict[int, int] = {}
+        # By number: why workers could not start, until their ends are seen.
+        self._failures: dict[int, str] = {}
+        # By pid: when resource trackers that ended workers have left are killed.
+        self._trackers: dict[int, float] = {}
         self._warm = False
+        self._reports = StartReports()
 
     def __repr__(self) -> str:
         return f"<Zygote {len(self._workers)} workers>"
@@ -75,42 +82,60 @@ class Zygote:
         for end in (read, write):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-        # Ctrl-C in a terminal is the driver's. And whoever stops a whole machine or container signals everybody: the
+        # Ctrl-C in a terminal is the driver's. What stops a whole machine or container signals all processes, and the
         # janitor has to be the last.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(read, select.POLLIN)
+        for descriptor in (self._control.fileno(), read, self._reports.read_end):
+            poll.register(descriptor, select.POLLIN)
         self._inherited = (read, write)
         try:
             self._serve(poll, read)
         finally:
             self._clean_up()
 
-    def _serve(self, poll: select.poll, read: int) -> None:
-        while self._turn(poll, read):
+    def _serve(self, poll: select.poll, wakeup: int) -> None:
+        while self._turn(poll, wakeup):
             pass
 
-    def _turn(self, poll: select.poll, read: int) -> bool:
-        events = poll.poll(None if self._warm else _WARM_AFTER_MILLISECONDS)
-        if not events and not self._warm:
-            self._warm_up()
+    def _turn(self, poll: select.poll, wakeup: int) -> bool:
+        """Waits for something to happen and acts on it. False when the daemon is gone."""
+        events = poll.poll(self._patience())
+        if not events:
+            self._after_quiet()
         for descriptor, _ in events:
-            if descriptor == read:
-                os.read(read, 4096)
+            if descriptor == wakeup:
+                os.read(wakeup, 4096)
                 self._reap()
-                continue
-            try:
-                data = self._control.recv(65536)
-            except OSError:
+            elif descriptor == self._reports.read_end:
+                self._read_reports()
+            elif not self._receive():
                 return False
-            if not data:
-                return False
-            for message in self._decoder.feed(data):
-                self._obey(message)
         return True
+
+    def _patience(self) -> float | None:
+        """Milliseconds until something is to be done even if nothing happens; None for ever."""
+        seconds = [] if self._warm else [_WARM_AFTER]
+        if self._trackers:
+            seconds.append(max(0.0, min(self._trackers.values()) - time.monotonic()))
+        return 1000 * min(seconds) + 1 if seconds else None
+
+    def _after_quiet(self) -> None:
+        if self._trackers:
+            self._kill_orphans()
+        elif not self._warm:
+            self._warm_up()
+
+    def _receive(self) -> bool:
+        try:
+            data = self._control.recv(65536)
+        except OSError:
+            return False
+        for message in self._decoder.feed(data):
+            self._obey(message)
+        return bool(data)
 
     def _obey(self, message: Message) -> None:
         if message[0] == FORK:
@@ -118,8 +143,7 @@ class Zygote:
         elif message[0] == KILL_WORKER:
             for pid, number in self._workers.items():
                 if number == message[1]:
-                    kill_group(pid)
-                    kill(pid)  # it may have left its group
+                    kill(pid)  # what it has started goes when it is reaped
 
     def _tell(self, *messages: Message) -> None:
         try:
@@ -127,11 +151,18 @@ class Zygote:
         except OSError:
             pass  # the daemon is gone; the loop sees that next
 
+    def _read_reports(self) -> None:
+        for report in self._reports.read():
+            if report.failed:
+                self._failures[report.number] = report.text
+            else:
+                self._tell((LACKS_LOG, report.number, report.text))
+
     def _warm_up(self) -> None:
         self._warm = True
-        # Else numpy starts threads, and a zygote must have none.
+        # Otherwise numpy starts threads, and a zygote must have none.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        for name in _WANTED_SOON:
+        for name in _PRELOADED:
             importlib.import_module(name)
 
     # Forking ----------------------------------------------------------------------------------------------------------
@@ -142,8 +173,8 @@ class Zygote:
         zygote = os.getpid()
         try:
             pid = os.fork()
-        except OSError as error:  # no memory, or too many processes: those that are there work on
-            self._tell((ENDED, number, 0, f"it could not be forked: {error}"))
+        except OSError as error:  # no memory, or too many processes: those that exist work on
+            self._tell((ENDED, number, 0, f"it could not be forked: {describe(error)}"))
             return
         if pid == 0:
             self._work(number, zygote)
@@ -153,7 +184,7 @@ class Zygote:
 
     @staticmethod
     def _lead(pid: int) -> None:
-        """The worker leads a group. Said here and there, for either may be first to rely on it."""
+        """The worker leads a group. Both it and the zygote see to that, because either may rely on it first."""
         try:
             os.setpgid(pid, pid)
         except OSError:
@@ -161,10 +192,19 @@ class Zygote:
 
     def _work(self, number: int, zygote: int) -> NoReturn:
         code = 1
+        reports: StartReports | None = self._reports
+
+        def connected() -> None:
+            nonlocal reports
+            self._reports.close()
+            reports = None
+
         try:
             self._become_worker(number, zygote)
-            code = asyncray.worker.lifetime.work(number, sessions.socket_of(self._directory))
-        except BaseException:  # the process ends here, and must not run on as a second zygote
+            code = asyncray.worker.lifetime.work(number, sessions.socket_of(self._directory), connected)
+        except BaseException as error:  # the process ends here, and must not run on as a second zygote
+            if reports is not None:
+                reports.failed(number, error)
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -180,49 +220,63 @@ class Zygote:
             os.close(descriptor)
         os.environ[WORKER_VARIABLE] = str(number)
         for descriptor, kind in ((1, "out"), (2, "err")):
-            path = os.path.join(self._directory, "logs", f"worker-{number}.{kind}")
-            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            log = self._open_log(number, os.path.join(self._directory, "logs", f"worker-{number}.{kind}"))
             os.dup2(log, descriptor)
             os.close(log)
         if self._warm:
             import numpy.random  # loaded already: only the name
 
-            numpy.random.seed()  # else all workers would draw the same numbers
+            numpy.random.seed()  # otherwise all workers would draw the same numbers
+
+    def _open_log(self, number: int, path: str) -> int:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:  # tasks run without a log, too
+            self._reports.lacks(number, str(error))
+            return os.open(os.devnull, os.O_WRONLY)
 
     # Reaping ----------------------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
         ended: list[Message] = []
         others = False
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if not pid:
-                break
+        while (pid := _ended_child()) is not None:
             number = self._workers.pop(pid, None)
+            if number is not None:
+                # Before it is reaped: afterwards its ID may be that of another group.
+                end_group(pid, self._strangers())
+            _, status = os.waitpid(pid, 0)
             if number is None:
+                self._trackers.pop(pid, None)
                 others = True
                 continue
-            kill_group(pid)  # what it started and left in its group
-            ended.append((ENDED, number, pid, status))
+            self._read_reports()
+            ended.append((ENDED, number, pid, self._failures.pop(number, status)))
         if ended or others:
             self._kill_orphans()
         if ended:
             self._tell(*ended)
 
+    def _strangers(self) -> list[int]:
+        """Our children that are no workers."""
+        return [pid for pid in children() if pid not in self._workers]
+
     def _kill_orphans(self) -> None:
-        """What a dead worker started in a group of its own is a child of ours now, and no worker.
+        """Kills what dead workers have left: it is a child of ours now.
 
         What a living worker has started and cut loose is, too, and is left alone: its group or its environment tell.
-        Should they not tell, it is left until the last worker or the node ends.
+        If they do not, it is left until the last worker or the node ends. A resource tracker is given a moment.
         """
         living = {str(number).encode() for number in self._workers.values()}
-        for pid in children():
-            if pid not in self._workers and not (living and self._may_belong(pid, living)):
-                kill_group(pid)
-                kill(pid)
+        now = time.monotonic()
+        for pid in self._strangers():
+            if living and self._may_belong(pid, living):
+                continue
+            if is_tracker(pid) and now < self._trackers.setdefault(pid, now + TRACKER_GRACE):
+                continue
+            self._trackers.pop(pid, None)
+            end_group(pid, [pid])
+            kill(pid)
 
     def _may_belong(self, pid: int, living: set[bytes]) -> bool:
         try:
@@ -234,10 +288,20 @@ class Zygote:
         return not found or rest.partition(b"\0")[0] in living
 
     def _clean_up(self) -> None:
-        while not end_children():
-            time.sleep(_ROUND)
+        spare_until = time.monotonic() + TRACKER_GRACE
+        while not end_children(spare_trackers=time.monotonic() < spare_until):
+            time.sleep(_CHECK_SECONDS)
         sessions.remove(sessions.garbage_of(self._directory))
         sessions.ended(self._directory)
+
+
+def _ended_child() -> int | None:
+    """A child that has ended and was not reaped, if there is one."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
 
 
 def main() -> None:

@@ -1,0 +1,86 @@
+"""Ends processes and what they have started, and lets resource trackers do their work first.
+
+``multiprocessing`` and loky leave semaphores, shared memory and folders to a process of their own, the *resource
+tracker*. It removes what nobody has removed as soon as the last process that uses it has ended, which it sees by the
+end of a pipe. So a tracker that is killed with the others leaves its files in ``/dev/shm``. Here the others are killed
+first, and a tracker only when it has had ``TRACKER_GRACE`` seconds and has not ended.
+
+Nothing here waits: callers come again until all have ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from asyncray.io.processes import children, kill, kill_group
+
+TRACKER_GRACE = 2.0
+"""Seconds. A tracker ends within 30 ms, and on a busy machine, where it may not even have started, within a second.
+Less than ``STOP_DEADLINE``, because a session's end waits for trackers too."""
+
+_TRACKER = b"resource_tracker import main"
+"""In the command line of the trackers of multiprocessing and of loky."""
+
+
+def is_tracker(pid: int) -> bool:
+    """True for a resource tracker that still runs."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return _TRACKER in file.read()
+    except OSError:
+        return False
+
+
+def offspring(pid: int) -> list[int]:
+    """All descendants of a process, as far as their parents live."""
+    found = []
+    unseen = [pid]
+    while unseen:
+        born = _children_of(unseen.pop())
+        found += born
+        unseen += born
+    return found
+
+
+def _children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass  # it has ended, or the system does not say
+    return found
+
+
+def end_group(leader: int, strangers: Sequence[int]) -> None:
+    """Kills a process group at once, unless a tracker may be in it: then its members have to be killed one by one.
+
+    Args:
+        leader: leads the group. It must not be reaped yet, or its ID may be that of another group.
+        strangers: children of this process that were not its own. What a process leaves becomes one of them at its end.
+    """
+    if not any(is_tracker(pid) for stranger in strangers for pid in (stranger, *offspring(stranger))):
+        kill_group(leader)
+
+
+def end_children(*, spare_trackers: bool) -> bool:
+    """Kills all children of this process and reaps those that have ended.
+
+    Returns:
+        False if some have not ended, or their own children became ours meanwhile: call it again.
+    """
+    for pid in children():
+        if not spare_trackers:
+            kill_group(pid)
+            kill(pid)
+        elif not is_tracker(pid):
+            kill(pid)  # alone: what it has started is a child of ours in the next round
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        if not pid:
+            return False

@@ -1,0 +1,217 @@
+"""The daemon's doors: who may connect, which connection is whose, and what is written to each.
+
+A connection must greet first, and within a deadline. A client that does not read is sent no more for a while: its
+messages wait in the core's outbox, where a result costs little beside the object itself. Only a client that leaves
+millions of messages unread loses its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable
+
+from asyncray.config import FRAME_LIMIT, GREETING_LIMIT, MOST_UNSENT_MESSAGES, START_DEADLINE
+from asyncray.core.machine import NodeMachine
+from asyncray.core.records import Client
+from asyncray.io.streams import MessageStream
+from asyncray.messages import HELLO, REFUSED, VERSION, Message
+
+_MOST_STRANGERS = 500
+"""Connections that have not greeted yet. An honest client greets at once, so the oldest gives way."""
+
+_CHUNK = 1000
+"""Messages that are written before the next look at whether the client reads."""
+
+log = logging.getLogger("asyncray.node")
+
+
+class Doors:
+    """The connections of all clients.
+
+    Args:
+        machine: decides what messages mean.
+        changed: called after each event that the machine got from here.
+    """
+
+    def __init__(self, machine: NodeMachine, changed: Callable[[], None]) -> None:
+        self._machine = machine
+        self._changed = changed
+        # The connection of the driver that started this node, if one did: the node ends with it.
+        self._owner: MessageStream | None = None
+        self._streams: dict[int, MessageStream] = {}
+        self._clients: dict[MessageStream, Client] = {}
+        # Connections that have not greeted, and the timers that end them.
+        self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}
+        # Clients that do not read: what they are sent waits in ``client.out``.
+        self._paused: dict[Client, None] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Doors {len(self._streams)} clients, {len(self._greeting)} strangers>"
+
+    # Coming in --------------------------------------------------------------------------------------------------------
+
+    def new_stream(self) -> MessageStream:
+        """The daemon's end of a connection that somebody makes."""
+        stream = MessageStream(GREETING_LIMIT, self._received, self._closed, self._drained)
+        if len(self._greeting) >= _MOST_STRANGERS:
+            oldest = next(iter(self._greeting))
+            self._greeting.pop(oldest).cancel()
+            oldest.abort(f"{_MOST_STRANGERS} others came and it had not said hello")
+        self._greeting[stream] = self._loop.call_later(START_DEADLINE, stream.abort, "it did not say hello in time")
+        return stream
+
+    async def let_in(self, driver: socket.socket) -> None:
+        """Serves the driver that started this node for itself."""
+        driver.setblocking(False)
+        owner = self._owner = self.new_stream()
+        await self._loop.create_connection(lambda: owner, sock=driver)
+
+    def _received(self, stream: MessageStream, messages: list[Message]) -> None:
+        self._machine.now = self._loop.time()
+        client = self._clients.get(stream)
+        try:
+            if client is None:
+                client = self._greet(stream, messages[0])
+                messages = messages[1:]
+                if client is None:
+                    return
+            self._machine.receive(client, messages)
+        except Exception:  # the messages of one client make no sense: it ends, the node does not
+            log.exception("%s sent what makes no sense", client or "a stranger")
+            stream.abort("it sent what makes no sense")
+        self._changed()
+
+    def _greet(self, stream: MessageStream, message: Message) -> Client | None:
+        refusal = self._check_greeting(stream, message)
+        client = None if refusal is not None else self._admit(message)
+        if client is None:
+            refusal = refusal or "this worker is not expected"
+            log.warning("a connection was refused: %s", refusal)
+            stream.send([(REFUSED, refusal)])
+            stream.close()
+            return None
+        timer = self._greeting.pop(stream, None)
+        if timer is not None:
+            timer.cancel()
+        stream.set_limit(FRAME_LIMIT)
+        self._streams[client.number] = stream
+        self._clients[stream] = client
+        return client
+
+    def _admit(self, message: Message) -> Client | None:
+        _, _, role, info = message
+        if role == "driver":
+            return self._machine.driver_connected(info["pid"], info["namespace"], info["setup"])
+        if role == "worker":
+            return self._machine.worker_connected(info["number"], info["pid"])
+        return self._machine.observer_connected(info["pid"])
+
+    def _check_greeting(self, stream: MessageStream, message: Message) -> str | None:
+        if len(message) != 4 or message[0] != HELLO:
+            return "it did not say hello"
+        if message[1] != VERSION:
+            return f"it speaks version {message[1]!r:.20} of the protocol, this node {VERSION}: upgrade the older one"
+        role, info = message[2], message[3]
+        wanted = _GREETINGS.get(role) if isinstance(role, str) else None
+        if wanted is None or type(info) is not dict:
+            return "its greeting is incomplete"
+        if any(type(info.get(name)) is not kind for name, kind in wanted.items()):
+            return "its greeting is incomplete"
+        user = _peer_user(stream)
+        if user is not None and user != os.getuid():
+            return f"it belongs to user {user}"
+        if self._machine.stopping:
+            return "the node is stopping"
+        return None
+
+    # Being in ---------------------------------------------------------------------------------------------------------
+
+    def stream_of(self, client: Client) -> MessageStream | None:
+        """The connection of a client, if it still has one."""
+        return self._streams.get(client.number)
+
+    def write(self, clients: Iterable[Client]) -> None:
+        """Writes what the machine has for these clients, in one batch for each."""
+        for client in clients:
+            stream = self._streams.get(client.number)
+            if stream is None:
+                client.out = []
+            elif client.out:
+                self._write(client, stream)
+
+    def _write(self, client: Client, stream: MessageStream) -> None:
+        messages, client.out = client.out, []
+        for start in range(0, len(messages), _CHUNK):
+            if stream.is_full:
+                client.out = messages[start:]
+                self._paused[client] = None
+                return
+            stream.send(messages[start : start + _CHUNK] if len(messages) > _CHUNK else messages)
+
+    def _drained(self, stream: MessageStream) -> None:
+        """The client reads again."""
+        client = self._clients.get(stream)
+        if client is not None and client in self._paused:
+            del self._paused[client]
+            self._write(client, stream)
+
+    def tick(self) -> None:
+        """Some time has passed: clients that left too much unread are cut off."""
+        for client in list(self._paused):
+            if len(client.out) > MOST_UNSENT_MESSAGES:
+                self._streams[client.number].abort(f"it has left {len(client.out)} messages unread")
+
+    # Going out --------------------------------------------------------------------------------------------------------
+
+    def _closed(self, stream: MessageStream, why: str | None) -> None:
+        timer = self._greeting.pop(stream, None)
+        if timer is not None:
+            timer.cancel()
+        if stream in self._clients:
+            stream.hear_out()
+        client = self._clients.pop(stream, None)
+        if why is not None:
+            log.warning("the connection of %s was closed: %s", client or "a stranger", why)
+        self._machine.now = self._loop.time()
+        if client is not None:
+            self._streams.pop(client.number, None)
+            self._paused.pop(client, None)
+            self._machine.client_gone(client)
+        if stream is self._owner:
+            self._machine.stop("its driver has ended")
+        self._changed()
+
+    def close(self) -> None:
+        """Closes all connections once what was sent is written."""
+        for stream in [*self._streams.values(), *self._greeting]:
+            stream.close()
+
+
+_GREETINGS: dict[str, dict[str, type]] = {
+    "driver": {"pid": int, "namespace": str, "setup": dict},
+    "worker": {"pid": int, "number": int},
+    "observer": {"pid": int},
+}
+"""What the greeting of each role must hold."""
+
+
+@functools.cache
+def _credentials() -> struct.Struct:
+    return struct.Struct("3i")
+
+
+def _peer_user(stream: MessageStream) -> int | None:
+    """The user at the other end, where the system tells."""
+    transport = stream.transport
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None or not hasattr(socket, "SO_PEERCRED"):
+        return None
+    layout = _credentials()
+    user: int = layout.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size))[1]
+    return user

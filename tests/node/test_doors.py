@@ -1,0 +1,142 @@
+"""Connections of a daemon, by real sockets and a real machine, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import pytest
+import uvloop
+
+from asyncray.core.machine import NodeMachine
+from asyncray.core.records import Client
+from asyncray.io import streams
+from asyncray.messages import HELLO, REFUSED, REPLY, VERSION, WELCOME
+from asyncray.node import doors
+from asyncray.node.doors import Doors
+from asyncray.wire.frames import Decoder, encode
+
+DEADLINE = 30.0
+DRIVER = (HELLO, VERSION, "driver", {"pid": 1, "namespace": "", "setup": {}})
+
+
+class Node:
+    """A machine and its doors."""
+
+    def __init__(self) -> None:
+        self.machine = NodeMachine(os.urandom(8), {"CPU": 0}, "seg", 8192, {})
+        self.doors = Doors(self.machine, self.changed)
+
+    def changed(self) -> None:
+        dirty, self.machine.outbox.dirty = self.machine.outbox.dirty, []
+        self.doors.write(dirty)
+
+    async def connect(self) -> Peer:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        await asyncio.get_running_loop().create_connection(self.doors.new_stream, sock=ours)
+        return Peer(theirs)
+
+    def driver(self) -> Client:
+        return next(client for client in self.machine.clients.values() if client.role == "driver")
+
+
+class Peer:
+    """The other end of a connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._decoder = Decoder(1 << 30)
+
+    async def say(self, *messages: Any) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, encode(list(messages)))
+
+    async def hear(self, count: int) -> list[Any]:
+        """So many messages, or fewer if the connection ends."""
+        heard: list[Any] = []
+        while len(heard) < count:
+            data = await asyncio.get_running_loop().sock_recv(self._socket, 1 << 20)
+            if not data:
+                break
+            heard += self._decoder.feed(data)
+        return heard
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def run(main: Any) -> None:
+    uvloop.run(asyncio.wait_for(main(), DEADLINE))
+
+
+@pytest.mark.parametrize(
+    ("greeting", "why"),
+    [
+        ((HELLO, VERSION + 1, "driver", {}), "upgrade the older one"),
+        ((HELLO, VERSION, "driver", {"pid": 1}), "its greeting is incomplete"),
+        ((HELLO, VERSION, "worker", {"pid": 1, "number": 5}), "this worker is not expected"),
+        ((REPLY, 1, 2), "it did not say hello"),
+    ],
+)
+def test_a_stranger_hears_why_it_is_refused(greeting: Any, why: str) -> None:
+    async def main() -> None:
+        node = Node()
+        peer = await node.connect()
+        await peer.say(greeting)
+        ((kind, reason),) = await peer.hear(2)
+        assert kind == REFUSED
+        assert why in reason
+        assert not node.machine.clients
+        peer.close()
+
+    run(main)
+
+
+def test_a_client_that_does_not_read_gets_all_of_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(streams, "_FULL", 1_000_000)
+        node = Node()
+        peer = await node.connect()
+        await peer.say(DRIVER)
+        assert (await peer.hear(1))[0][0] == WELCOME
+        client = node.driver()
+        for number in range(3000):
+            node.machine.outbox.send(client, (REPLY, number, b"x" * 10_000))
+        node.changed()
+        stream = node.doors.stream_of(client)
+        assert stream is not None
+        assert stream.backlog < 20_000_000  # of 30 MB
+        assert client.out
+        node.machine.outbox.send(client, (REPLY, 3000, b""))
+        node.changed()
+        node.doors.tick()
+        heard = await peer.hear(3001)
+        assert [message[1] for message in heard] == list(range(3001))
+        assert not client.out
+        peer.close()
+
+    run(main)
+
+
+def test_a_client_that_leaves_too_much_unread_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(streams, "_FULL", 1_000_000)
+        monkeypatch.setattr(doors, "MOST_UNSENT_MESSAGES", 100)
+        node = Node()
+        peer = await node.connect()
+        await peer.say(DRIVER)
+        await peer.hear(1)
+        client = node.driver()
+        for number in range(3000):
+            node.machine.outbox.send(client, (REPLY, number, b"x" * 10_000))
+        node.changed()
+        node.doors.tick()
+        while client.alive:
+            await asyncio.sleep(0)
+        assert node.doors.stream_of(client) is None
+        peer.close()
+
+    run(main)
