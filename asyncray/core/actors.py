@@ -75,7 +75,7 @@ class Actors:
 
     def add(self, actor: Actor, name: tuple[str, str] | None, handle: bytes) -> None:
         """A new actor, its constructor not queued yet."""
-        self.table[actor.id] = actor
+        self.table[actor.id] = actor.job.actors[actor.id] = actor.owner.actors[actor.id] = actor
         actor.handle = handle
         if name is not None:
             actor.name = name
@@ -238,6 +238,7 @@ class Actors:
             self._scheduler.shapes.forget(actor.task)
         actor.move(DEAD)
         actor.cause = fault
+        del actor.job.actors[actor.id], actor.owner.actors[actor.id]
         self._leave_worker(actor)
         if actor.detached:
             self.free_name(actor)
@@ -251,8 +252,9 @@ class Actors:
             self._finish(call, FAULT, fault)
         self._finish(actor.task, FAULT, fault)  # its arguments are not needed for another restart
 
-    @staticmethod
-    def _leave_worker(actor: Actor) -> None:
+    def _leave_worker(self, actor: Actor) -> None:
+        if actor.lease is not None:
+            self._scheduler.resources.end_life(actor.lease.grant)
         if actor.worker is not None:
             actor.worker.actor = None
         actor.worker = actor.lease = None
@@ -305,15 +307,18 @@ class Actors:
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
         self._enqueue_restart(actor)
+        lost = []
         for call in calls:
             call.worker = call.lease = None
             call.state = QUEUED
             if call.retries and not call.cancelled:
                 call.retries -= call.retries > 0
                 actor.mailbox.append(call)
+            else:
+                lost.append(call)
         # Only now, as the end of the last call may be the actor's. What waits in lanes was not on its way yet.
         unavailable = actor.fault("ActorUnavailableError", f"{ActorUnavailableError.RESTARTING} {message}")
-        for call in set(calls).difference(actor.mailbox):
+        for call in lost:
             self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
     def _enqueue_restart(self, actor: Actor) -> None:
@@ -348,6 +353,8 @@ class Actors:
     def check(self) -> None:
         """Raises AssertionError where the lives contradict themselves."""
         for actor in self.table.values():
+            known = [actor.id in actors for actors in (actor.job.actors, actor.owner.actors)]
+            assert known == 2 * [actor.state != DEAD], f"{actor} and its job and creator disagree"
             assert not actor.inflight or actor.state == ALIVE, f"{actor} has calls in flight"
             assert (actor.worker is not None) == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"
             if actor.worker is not None:

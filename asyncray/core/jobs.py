@@ -1,17 +1,19 @@
 """Jobs: what begins with a driver, and what of it may outlive the driver.
 
-When a driver ends, its job is over: its actors die, its unfinished tasks fail, its workers are killed. What stays are
-its detached actors and whatever works for them: the tasks and actors that they submitted, and so on. When the last of
-them is dead the job is swept again, and forgotten once its last process is gone.
+When a driver ends, its actors die, its unfinished tasks fail, its workers are killed. What stays are the job's detached
+actors and the processes that work for them: those of the tasks and actors that they submitted, and so on. When the
+last of its actors is dead the job is swept again, and forgotten once its last process is gone.
+
+Each job knows its own tasks, actors and workers, so nothing here looks at those of other jobs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from asyncray.core.lives import Actor
+from asyncray.core.leases import Worker
 from asyncray.core.records import Client, Job, Task
-from asyncray.core.states import DEAD
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
@@ -25,6 +27,8 @@ class Jobs:
         self._work = work
         self._pool = pool
         self.table: dict[bytes, Job] = {}
+        # Jobs whose drivers are gone.
+        self._over: dict[Job, None] = {}
         self._count = 0
 
     def __repr__(self) -> str:
@@ -42,54 +46,76 @@ class Jobs:
     def over(self, job: Job, now: float) -> None:
         """The driver has gone."""
         job.over = True
+        self._over[job] = None
         self._sweep(job, now)
+
+    def worker_exited(self, job: Job, now: float) -> None:
+        """A process of the job is gone: the last that its actors needed, or the last of all."""
+        if job.over and not job.actors and (job.lasts or not job.workers):
+            self._sweep(job, now)
 
     def tick(self, now: float) -> None:
         """Ends the jobs whose last lasting actor has died."""
-        for job in list(self.table.values()):
-            if job.over and not self._living(job):
+        for job in list(self._over):
+            if not job.actors:
                 self._sweep(job, now)
 
-    def _living(self, job: Job) -> list[Actor]:
-        return [actor for actor in self._work.actors.table.values() if actor.job is job and actor.state != DEAD]
-
     def _sweep(self, job: Job, now: float) -> None:
-        lasting = self._lasting()
-        for actor in self._living(job):
+        lasting = _lasting(job)
+        for actor in list(job.actors.values()):
             if not actor.detached and actor.owner not in lasting:
                 fault = actor.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
                 self._work.actors.kill(actor, fault, "its job is over")
-        job.lasts = bool(self._living(job))
-        for task in list(self._work.tasks.values()):
-            if task.template.job is job and not task.is_constructor and not self._lasts(task, lasting):
+        job.lasts = bool(job.actors)
+        for task in list(job.tasks.values()):
+            if not task.is_constructor and not _lasts(task, lasting):
                 self._abort(task)
-        workers = list(self._pool.of_job(job))
-        for worker in workers:
-            if worker.actor is None and worker.client not in lasting:
+        for worker in job.workers.values():
+            if worker.actor is None and worker.client not in lasting and not worker.killed:
                 self._pool.kill(worker, "its job is over", now)
-        if not workers and not job.lasts:
+        if not job.workers and not job.lasts and job in self._over:
             self._work.scheduler.shapes.forget_job(job)
             self._work.objects.unuse_all(job.captured)
-            del self.table[job.id]
-
-    def _lasting(self) -> set[Client]:
-        """The processes that work for detached actors, in whatever generation."""
-        actors, tasks = self._work.actors.table.values(), self._work.tasks.values()
-        lasting = {actor.worker.client for actor in actors if actor.detached and actor.worker is not None}
-        more = lasting
-        while more:
-            more = {actor.worker.client for actor in actors if actor.owner in lasting and actor.worker is not None}
-            more |= {task.worker.client for task in tasks if task.worker is not None and self._lasts(task, lasting)}
-            more -= lasting
-            lasting = lasting | more
-        return {client for client in lasting if client is not None}
-
-    @staticmethod
-    def _lasts(task: Task, lasting: set[Any]) -> bool:
-        return task.submitter in lasting or (task.actor is not None and task.actor.detached)
+            del self.table[job.id], self._over[job]
 
     def _abort(self, task: Task) -> None:
         worker = task.worker
         if worker is not None and worker.client is not None:
             self._work.outbox.send(worker.client, (STOP_TASK, task.id))
         self._work.finish(task, FAULT, ["OwnerDiedError", {"message": "The driver of the task's job has ended."}])
+
+    def check(self) -> None:
+        """Raises AssertionError where a job disagrees with the tables of all jobs about what is its own."""
+        for job in self.table.values():
+            assert job.over == (job in self._over), f"{job} is in the wrong table"
+            assert job.tasks.items() <= self._work.tasks.items(), f"{job} has tasks that are finished"
+            assert job.workers.items() <= self._pool.workers.items(), f"{job} has workers that are gone"
+
+
+def _lasts(task: Task, lasting: dict[Client, None]) -> bool:
+    return task.submitter in lasting or (task.actor is not None and task.actor.detached)
+
+
+def _lasting(job: Job) -> dict[Client, None]:
+    """The processes of the job that work for its detached actors, in whatever generation."""
+    served_by: dict[Client, list[Client]] = {}
+    for worker in job.workers.values():
+        if worker.client is not None:
+            for client in _served(worker):
+                served_by.setdefault(client, []).append(worker.client)
+    found = [a.worker.client for a in job.actors.values() if a.detached and a.worker is not None]
+    lasting = {client: None for client in found if client is not None}
+    stack = list(lasting)
+    while stack:
+        for client in served_by.get(stack.pop(), ()):
+            if client not in lasting:
+                lasting[client] = None
+                stack.append(client)
+    return lasting
+
+
+def _served(worker: Worker) -> Iterator[Client]:
+    """The processes that a worker works for: the creator of its actor, and those that submitted what it runs."""
+    if worker.actor is not None:
+        yield worker.actor.owner
+    yield from (task.submitter for task in worker.sent)

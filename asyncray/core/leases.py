@@ -6,10 +6,11 @@ A *worker* is a forked process, a *lease* its right to resources, a *shape* a qu
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from asyncray.core.resources import Grant
-from asyncray.core.states import QUEUED, STARTING
+from asyncray.core.states import QUEUED, SENT, STARTING
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
@@ -21,51 +22,43 @@ class Worker:
     """A forked process."""
 
     __slots__ = (
-        "actor",
-        "announced_lease",
-        "backlog",
-        "calls",
-        "client",
-        "deadline",
-        "exits_cleanly",
-        "gpu",
-        "idle_since",
-        "inflight",
-        "job",
-        "known",
-        "lease",
-        "nested",
-        "number",
-        "pid",
-        "state",
-        "why",
+        "actor", "announced_lease", "backlog", "calls", "client", "deadline", "exits_cleanly", "gpu", "idle_since",
+        "inflight", "job", "killed", "known", "lease", "nested", "number", "pid", "state", "why",
     )  # fmt: skip
 
-    def __init__(self, number: int, deadline: float) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
         self.pid = 0
         self.state = STARTING
-        self.deadline: float | None = deadline  # to say hello, later to be gone
+        # When it must have said hello, or later be gone: the pool writes it.
+        self.deadline: float | None = None
         self.client: Client | None = None
         self.job: Job | None = None
         self.gpu = False
         self.actor: Actor | None = None
         self.lease: Lease | None = None
-        self.announced_lease: tuple[tuple[int, ...], Demand] | None = (
-            None  # devices and amounts that it was last told of
-        )
+        # Devices and amounts of the last LEASE that it was sent.
+        self.announced_lease: tuple[tuple[int, ...], Demand] | None = None
         self.inflight: dict[bytes, Task] = {}  # in the order in which they were sent; the first one runs
         self.nested: dict[bytes, Task] = {}  # on threads beside blocked ones
         self.backlog = 0.0  # microseconds that inflight is thought to take
         self.known: set[int] = set()  # templates
         self.calls: dict[int, int] = {}  # of templates that have a limit of them
         self.idle_since = 0.0
+        # SIGKILL is on its way.
+        self.killed = False
         self.why = ""  # it ends, as it said itself or was told
         self.exits_cleanly = False  # it ends in order: what it made lives on, and what it was sent has not started
 
     def __repr__(self) -> str:
         work = f"inflight={len(self.inflight)} nested={len(self.nested)}"
         return f"<Worker {self.number} pid={self.pid} {self.state} {work} {self.actor or ''}>"
+
+    @property
+    def sent(self) -> Iterator[Task]:
+        """The unfinished tasks that it was sent, calls of its actor among them."""
+        calls = () if self.actor is None else self.actor.inflight.values()
+        return (task for task in (*self.inflight.values(), *self.nested.values(), *calls) if task.state == SENT)
 
     @property
     def is_actor_host(self) -> bool:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asyncray.config import MAILBOX_WINDOW
-from asyncray.core.states import ACTOR, ALIVE, DEAD, PENDING, RESTARTING, STARTING
+from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
 
 if TYPE_CHECKING:
     from asyncray.core.leases import Lease, Worker
@@ -72,7 +72,6 @@ class Actor:
     def placed(self, worker: Worker, lease: Lease) -> None:
         """A worker and the resources for life are the actor's: it is constructed there."""
         self.move(STARTING)
-        worker.state = ACTOR
         worker.actor = self
         worker.lease = lease
         self.worker = worker

@@ -22,7 +22,6 @@ from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.stalls import Stalls
-from asyncray.core.states import DEAD
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.core.work import Work
@@ -214,10 +213,10 @@ class NodeMachine:
         self._settle_lives()
 
     def _owner_gone(self, client: Client) -> None:
-        for actor in [actor for actor in self.actors.table.values() if actor.owner is client]:
+        for actor in list(client.actors.values()):
             # A worker may have become the very actor that a task on it had made: such an actor may be restarted.
             itself = actor.worker is not None and actor.worker is client.worker
-            if not (actor.detached or itself or actor.state == DEAD):
+            if not (actor.detached or itself):
                 fault = actor.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
                 self.actors.kill(actor, fault, "its owner has died")
 
@@ -240,7 +239,8 @@ class NodeMachine:
             self.pool.failures.failed(how, self.now)
             self._report_failures()
         self.outcomes.worker_exited(worker, how)
-        self.jobs.tick(self.now)
+        if worker.job is not None:
+            self.jobs.worker_exited(worker.job, self.now)
         self.pool.fill(self.now)
         self._settle_lives()
 
@@ -382,6 +382,7 @@ class NodeMachine:
         self.store.check()
         self.scheduler.check()
         self.work.check()
+        self.jobs.check()
 
 
 def _worker(client: Client) -> Worker:

@@ -39,7 +39,7 @@ class Objects:
     def expect(self, object_id: bytes, owner: Client, task: Task | None) -> ObjectEntry:
         """A new entry that is pending, held by its maker."""
         entry = self.table[object_id] = ObjectEntry(object_id, owner, task)
-        owner.owned += 1
+        owner.made[object_id] = entry
         return entry
 
     def use_all(self, object_ids: Iterable[bytes]) -> tuple[ObjectEntry, ...]:
@@ -99,7 +99,7 @@ class Objects:
         if object_id in self.table:
             raise ValueError(f"{owner} makes {self.table[object_id]} again")
         entry = self.table[object_id] = ObjectEntry(object_id, owner, None)
-        owner.owned += 1
+        owner.made[object_id] = entry
         entry.kind = kind
         entry.payload = payload
         entry.block = block
@@ -151,12 +151,12 @@ class Objects:
             if entry.owner is client:
                 if not entry.held:
                     entry.held = True
-                    client.owned += 1
+                    client.made[object_id] = entry
                 continue
             if entry.borrowers is None:
                 entry.borrowers = set()
             entry.borrowers.add(client)
-            client.borrowed.add(object_id)
+            client.borrowed[object_id] = None
 
     def drop(self, client: Client, object_ids: Iterable[bytes]) -> None:
         """A process has no more refs to these objects."""
@@ -168,10 +168,10 @@ class Objects:
             if entry.owner is client:
                 if entry.held:
                     entry.held = False
-                    client.owned -= 1
+                    del client.made[object_id]
             elif entry.borrowers:
                 entry.borrowers.discard(client)
-                client.borrowed.discard(object_id)
+                client.borrowed.pop(object_id, None)
             if not entry.uses:
                 self.release(entry)
 
@@ -199,8 +199,7 @@ class Objects:
     def client_gone(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
         self.drop(client, list(client.borrowed))
-        if client.owned:
-            self.drop(client, [e.id for e in self.table.values() if e.owner is client and e.held])
+        self.drop(client, list(client.made))
 
     def check(self) -> None:
         """Raises AssertionError where the table contradicts itself."""
@@ -208,6 +207,7 @@ class Objects:
         uses: dict[bytes, int] = {}
         for entry in self.table.values():
             assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"
+            assert entry.held == (entry.id in entry.owner.made), f"{entry} and its maker disagree"
             assert entry.kind != UNRESOLVED or entry.task is not None, f"{entry} waits for no task"
             for inner in entry.contained:
                 assert inner.id in self.table, f"{entry} contains a freed object"

@@ -32,7 +32,10 @@ class Job:
     ``over`` is set once the driver is gone; detached actors may outlive that (``lasts``).
     """
 
-    __slots__ = ("captured", "driver", "functions", "id", "lasts", "namespace", "over", "refused", "setup", "templates")
+    __slots__ = (
+        "actors", "captured", "driver", "functions", "id", "lasts", "namespace", "over", "refused", "setup", "shapes",
+        "tasks", "templates", "unread", "workers",
+    )  # fmt: skip
 
     def __init__(self, job_id: bytes, namespace: str, setup: dict[str, Any]) -> None:
         self.id = job_id
@@ -41,6 +44,16 @@ class Job:
         self.driver: Client | None = None
         self.over = False
         self.lasts = False
+        # Unfinished tasks that the job's processes submitted, constructors among them.
+        self.tasks: dict[bytes, Task] = {}
+        # Actors that the job's processes created and that are not dead.
+        self.actors: dict[bytes, Actor] = {}
+        # Processes that serve the job, until the end of the process.
+        self.workers: dict[int, Worker] = {}
+        # The queues of its tasks.
+        self.shapes: list[Shape] = []
+        # Tasks whose errors nobody has read yet.
+        self.unread: dict[bytes, None] = {}
         self.functions: dict[bytes, bytes] = {}
         self.captured: tuple[ObjectEntry, ...] = ()  # what functions have refs to in their closures and globals
         self.templates: dict[bytes, Template] = {}
@@ -54,8 +67,8 @@ class Client:
     """A connected process. ``out`` holds the messages that the shell has not taken yet."""
 
     __slots__ = (
-        "alive", "borrowed", "id", "job", "number", "out", "owned", "pid", "pinned", "role", "templates", "unsealed",
-        "worker",
+        "actors", "alive", "borrowed", "id", "job", "made", "number", "out", "pid", "pinned", "role", "templates",
+        "unsealed", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, client_id: bytes, role: str, pid: int) -> None:
@@ -68,9 +81,13 @@ class Client:
         self.alive = True
         self.out: list[Message] = []
         self.templates: dict[int, Template] = {}
-        self.owned = 0  # objects that this client made and still has refs to: none, no search when it ends
-        self.borrowed: set[bytes] = set()
-        self.pinned: set[bytes] = set()
+        # Objects that this process made and has refs to.
+        self.made: dict[bytes, ObjectEntry] = {}
+        # Objects that others made and this process has refs to, and objects whose memory it may be looking at.
+        self.borrowed: dict[bytes, None] = {}
+        self.pinned: dict[bytes, None] = {}
+        # Actors that this process created and that are not dead.
+        self.actors: dict[bytes, Actor] = {}
         self.unsealed: dict[tuple[str, int], Allocation] = {}
 
     def __repr__(self) -> str:
@@ -118,27 +135,9 @@ class Task:
     """One invocation."""
 
     __slots__ = (
-        "actor",
-        "cancelled",
-        "cancelled_with_children",
-        "children",
-        "dependencies",
-        "depth",
-        "estimate",
-        "given_name",
-        "id",
-        "kind",
-        "lease",
-        "missing",
-        "nested",
-        "parent",
-        "payload",
-        "retries",
-        "returns",
-        "state",
-        "submitter",
-        "template",
-        "worker",
+        "actor", "cancelled", "cancelled_with_children", "children", "dependencies", "depth", "estimate", "given_name",
+        "id", "kind", "lease", "missing", "nested", "parent", "payload", "retries", "returns", "state", "submitter",
+        "template", "worker",
     )  # fmt: skip
 
     def __init__(

@@ -18,12 +18,14 @@ from asyncray.units import UNIT, Demand, fixed, plain
 class Grant:
     """Resources that somebody holds, with the devices among them."""
 
-    __slots__ = ("demand", "devices", "held", "lent")
+    __slots__ = ("demand", "devices", "for_life", "held", "lent")
 
     def __init__(self, demand: Demand, devices: tuple[tuple[int, int], ...] = ()) -> None:
         self.demand = demand
         self.devices = devices
         self.held = True
+        # An actor has it, for as long as it lives.
+        self.for_life = False
         self.lent = False  # its CPU part is given back while the task waits in get
 
     def __repr__(self) -> str:
@@ -40,6 +42,8 @@ class Resources:
     def __init__(self, totals: Mapping[str, float]) -> None:
         self.total: dict[str, int] = dict(fixed(totals))
         self.available: dict[str, int] = dict(self.total)
+        # What actors hold, without what they lend.
+        self.for_life: dict[str, int] = {}
         self.devices = [UNIT] * (self.total.get("GPU", 0) // UNIT)
 
     def __repr__(self) -> str:
@@ -79,6 +83,7 @@ class Resources:
         """Gives everything back. A grant is given back once."""
         if not grant.held:
             raise AssertionError(f"{grant} was given back twice")
+        self.end_life(grant)
         grant.held = False
         for name, amount in grant.demand:
             if not (grant.lent and name == "CPU"):
@@ -94,6 +99,8 @@ class Resources:
         for name, amount in grant.demand:
             if name == "CPU":
                 self.available[name] += amount
+                if grant.for_life:
+                    self.for_life[name] -= amount
                 return True
         return False
 
@@ -105,6 +112,23 @@ class Resources:
         for name, amount in grant.demand:
             if name == "CPU":
                 self.available[name] -= amount
+                if grant.for_life:
+                    self.for_life[name] += amount
+
+    def hold_for_life(self, grant: Grant) -> None:
+        """The grant is an actor's."""
+        grant.for_life = True
+        for name, amount in grant.demand:
+            self.for_life[name] = self.for_life.get(name, 0) + amount
+
+    def end_life(self, grant: Grant) -> None:
+        """The actor is dead. Its process may hold the grant a little longer."""
+        if not grant.for_life:
+            return
+        grant.for_life = False
+        for name, amount in grant.demand:
+            if not (grant.lent and name == "CPU"):
+                self.for_life[name] -= amount
 
     def _choose_devices(self, amount: int) -> tuple[tuple[int, int], ...]:
         if amount >= UNIT:

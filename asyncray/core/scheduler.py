@@ -65,6 +65,10 @@ class Scheduler:
         self.nest_after = nest_after
         self.most_free = most_free
         self.blocked_workers: dict[Worker, None] = {}
+        # The leases of all shapes.
+        self._leases: dict[Lease, None] = {}
+        # Workers that tasks were nested into.
+        self._hosts: dict[Worker, None] = {}
         self.now = 0.0  # of the batch of events being worked on
 
     def __repr__(self) -> str:
@@ -109,6 +113,7 @@ class Scheduler:
                 continue
             lease = Lease(worker, shape, grant, self.now)
             shape.leases.append(lease)
+            self._leases[lease] = None
             worker.lease = lease
             self._fill(lease)
 
@@ -139,12 +144,13 @@ class Scheduler:
             shape.pop()
             task.lease = Lease(host, None, grant, self.now)
             host.nested[task.id] = task
+            self._hosts[host] = None
             self._send(task, host, RUN_NESTED)
             host = self._host(shape)
             room -= 1
 
     def _threads(self, shape: Shape) -> int:
-        nested = (task for worker in self.pool.workers.values() for task in worker.nested.values())
+        nested = (task for worker in self._hosts for task in worker.nested.values())
         return sum(1 for task in nested if task.template.shape is shape and task.lease and not task.lease.blocked)
 
     def _host(self, shape: Shape) -> Worker | None:
@@ -161,7 +167,9 @@ class Scheduler:
         life = self.resources.acquire(task.template.life)
         assert life is not None, f"{task}: the demand for life is part of the demand for placing"
         task.lease = Lease(worker, None, life, self.now)
+        self.resources.hold_for_life(life)
         actor.placed(worker, task.lease)
+        self.pool.becomes_actor(worker)
         self._tell_lease(worker, life)
         self._send(task, worker, CONSTRUCT)
 
@@ -240,15 +248,14 @@ class Scheduler:
         worker, lease = task.worker, task.lease
         if worker is None or lease is None:
             return
-        task.worker = task.lease = None
         template = task.template
         if microseconds or not task.cancelled:  # else it never started
             template.ran(microseconds)
             if template.max_calls:
                 self.pool.called(worker, template)
-        if worker.nested.pop(task.id, None) is not None:
-            if lease.grant.held:
-                self.resources.release(lease.grant)
+        nested = bool(worker.nested) and self._take_nested(worker, task)
+        task.worker = task.lease = None
+        if nested:
             if not worker.nested and worker.lease is None:
                 self.pool.give_back(worker, self.now)
             return
@@ -259,6 +266,16 @@ class Scheduler:
         lease.finished_at = self.now
         if not worker.inflight:
             self.end_idle_lease(worker)
+
+    def _take_nested(self, worker: Worker, task: Task) -> bool:
+        """The task is no more on a thread beside others of the worker. False if it never was."""
+        if worker.nested.pop(task.id, None) is None:
+            return False
+        if task.lease is not None and task.lease.grant.held:
+            self.resources.release(task.lease.grant)
+        if not worker.nested:
+            del self._hosts[worker]
+        return True
 
     def end_idle_lease(self, worker: Worker) -> None:
         """Ends the lease of a worker that has nothing left to do for it.
@@ -275,6 +292,7 @@ class Scheduler:
         worker, shape = lease.worker, lease.shape
         if shape is not None:
             shape.leases.remove(lease)
+            del self._leases[lease]
         if lease.grant.held:
             self.resources.release(lease.grant)
         worker.lease = None
@@ -286,10 +304,7 @@ class Scheduler:
     def returned(self, worker: Worker, tasks: Iterable[Task]) -> None:
         """A worker gives back what it has not started. In front again, in the old order."""
         for task in reversed(list(tasks)):
-            if worker.nested.pop(task.id, None) is not None:
-                if task.lease is not None and task.lease.grant.held:
-                    self.resources.release(task.lease.grant)
-            elif worker.inflight.pop(task.id, None) is None:
+            if not self._take_nested(worker, task) and worker.inflight.pop(task.id, None) is None:
                 continue
             worker.backlog -= task.estimate
             task.estimate = 0.0
@@ -351,34 +366,37 @@ class Scheduler:
             task.worker = task.lease = None
         worker.inflight.clear()
         worker.nested.clear()
+        self._hosts.pop(worker, None)
         self.blocked_workers.pop(worker, None)
         lease = worker.lease
         if lease is not None:
             worker.lease = None
             if lease.shape is not None:
                 lease.shape.leases.remove(lease)
+                del self._leases[lease]
             if lease.grant.held:
                 self.resources.release(lease.grant)
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
 
     def tick(self) -> None:
         """Takes back what is stuck behind a long task while somebody else could run it."""
-        for shape in self.shapes.table.values():
-            for lease in shape.leases:
-                worker = lease.worker
-                if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
-                    continue
-                head = next(iter(worker.inflight.values()))
-                if head.estimate != UNKNOWN and (self.shapes.ready or self.resources.fits(shape.demand)):
-                    # The head is longer than was thought. Else what comes back would be sent behind it again.
-                    worker.backlog += UNKNOWN - head.estimate
-                    head.estimate = UNKNOWN
-                    self._outbox.send(worker.client, (RETURN_QUEUED,))
+        for lease in self._leases:
+            worker, shape = lease.worker, lease.shape
+            if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
+                continue
+            head = next(iter(worker.inflight.values()))
+            if head.estimate == UNKNOWN or shape is None:
+                continue
+            if self.shapes.ready or self.resources.fits(shape.demand):
+                # The head is longer than was thought. Otherwise what comes back would be sent behind it again.
+                worker.backlog += UNKNOWN - head.estimate
+                head.estimate = UNKNOWN
+                self._outbox.send(worker.client, (RETURN_QUEUED,))
 
     @property
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` may have something to do."""
-        return any(len(lease.worker.inflight) > 1 for shape in self.shapes.table.values() for lease in shape.leases)
+        return any(len(lease.worker.inflight) > 1 for lease in self._leases)
 
     def check(self) -> None:
         """Raises AssertionError where the queues, leases and accounts contradict one another."""
@@ -390,6 +408,10 @@ class Scheduler:
                 assert lease.grant.held, f"{lease} holds nothing"
                 assert lease.worker.lease is lease, f"{lease} is not its worker's"
                 assert lease.worker.inflight or shape.count, f"{lease} has nothing to do"
+        leases = [lease for shape in self.shapes.table.values() for lease in shape.leases]
+        assert sorted(map(id, leases)) == sorted(map(id, self._leases)), "leases"
+        hosts = [worker for worker in self.pool.workers.values() if worker.nested]
+        assert sorted(map(id, hosts)) == sorted(map(id, self._hosts)), f"{hosts} host, not {list(self._hosts)}"
         waiting = {w for w in self.pool.workers.values() if w.lease and w.lease.shape and w.lease.blocked}
         assert waiting == set(self.blocked_workers), f"{waiting} wait, not {set(self.blocked_workers)}"
         for worker in self.pool.workers.values():

@@ -43,6 +43,7 @@ class Shapes:
         shape = self.table.get(key)
         if shape is None:
             shape = self.table[key] = Shape(*key)
+            template.job.shapes.append(shape)
         template.shape = shape
         return shape
 
@@ -60,8 +61,8 @@ class Shapes:
 
     def forget_job(self, job: Job) -> None:
         """Nothing of this job runs, is queued or will be."""
-        for key in [key for key in self.table if key[0] is job]:
-            shape = self.table.pop(key)
+        for shape in job.shapes:
+            del self.table[shape.job, shape.demand, shape.lives]
             assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
             self.ready.pop(shape, None)
 

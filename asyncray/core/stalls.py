@@ -87,8 +87,8 @@ class Stalls:
         """Asks for the end of what only garbage refers to."""
         if job.driver is not None:
             self._outbox.send(job.driver, (RUN_GC,))
-        for worker in self._scheduler.pool.workers.values():
-            if worker.job is job and worker.client is not None:
+        for worker in job.workers.values():
+            if worker.client is not None:
                 self._outbox.send(worker.client, (RUN_GC,))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -111,19 +111,8 @@ class Stalls:
         """True if the demand does not fit beside what actors hold, whatever else ends."""
         if shape.leases or not self._resources.feasible(shape.demand):
             return False
-        held = self._held_by_actors()
+        held = self._resources.for_life
         return any(self._resources.total[name] - held.get(name, 0) < amount for name, amount in shape.demand)
-
-    def _held_by_actors(self) -> dict[str, int]:
-        held: dict[str, int] = {}
-        for worker in self._scheduler.pool.workers.values():
-            if worker.actor is None or worker.lease is None:
-                continue
-            grant = worker.lease.grant
-            for name, amount in grant.demand:
-                if not (grant.lent and name == "CPU"):
-                    held[name] = held.get(name, 0) + amount
-        return held
 
     def _infeasible(self, demand: Demand) -> str:
         total = self._resources.total
@@ -132,7 +121,7 @@ class Stalls:
         return f"needs {_readable(lacking)}, more than this node has ({has})"
 
     def _held(self, demand: Demand) -> str:
-        held = self._held_by_actors()
+        held = self._resources.for_life
         total = self._resources.total
         short = [(name, amount) for name, amount in demand if total[name] - held.get(name, 0) < amount]
         of = [f"{_readable([(name, held.get(name, 0))])} of {_readable([(name, total[name])])}" for name, _ in short]

@@ -23,13 +23,13 @@ from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC
 
 
 class _Request:
-    __slots__ = ("blocked", "client", "deadline", "number", "size")
+    __slots__ = ("asked_at", "blocked", "client", "number", "size")
 
-    def __init__(self, client: Client, number: int, size: int, deadline: float) -> None:
+    def __init__(self, client: Client, number: int, size: int, now: float) -> None:
         self.client = client
         self.number = number
         self.size = size
-        self.deadline = deadline
+        self.asked_at = now
         self.blocked = False
 
 
@@ -53,6 +53,8 @@ class Store:
         self._creating: set[str] = set()
         self._collecting = False  # the store is full
         self._freed = False  # since the last tick
+        # When memory last came back, or was going to, as far as ticks saw: what waits gets its full time from then.
+        self._hope_at = 0.0
         self._idle_since: float | None = None
 
     def __repr__(self) -> str:
@@ -66,7 +68,7 @@ class Store:
         """
         if type(size) is not int or size < 0:
             raise ValueError(f"{client} wants {size!r} bytes")
-        request = _Request(client, number, size, now + STORE_FULL_DEADLINE)
+        request = _Request(client, number, size, now)
         if self._waiting or not self._serve(request):
             self._waiting.append(request)
             if self._collecting:
@@ -183,7 +185,7 @@ class Store:
         """The place of the block is told to the client."""
         if client.alive:
             block.pins[client] = block.pins.get(client, 0) + 1
-            client.pinned.add(block.id)
+            client.pinned[block.id] = None
 
     def unpin(self, client: Client, object_id: bytes, times: int) -> None:
         """The client has no view any more of what it was told ``times`` times."""
@@ -193,7 +195,7 @@ class Store:
         block.pins[client] -= times
         if block.pins[client] <= 0:
             del block.pins[client]
-            client.pinned.discard(object_id)
+            client.pinned.pop(object_id, None)
             self._free_if_unused(block)
 
     def object_gone(self, block: Block) -> None:
@@ -224,11 +226,10 @@ class Store:
         Args:
             may_free_memory: whether some task runs that holds memory, which it will give back.
         """
-        if self._waiting and (self._freed or (self._waiting[0].deadline <= now and may_free_memory())):
-            for request in self._waiting:
-                request.deadline = now + STORE_FULL_DEADLINE
+        if self._waiting and (self._freed or (self._first_is_late(now) and may_free_memory())):
+            self._hope_at = now
         self._freed = False
-        while self._waiting and (self._waiting[0].deadline <= now or not self._waiting[0].client.alive):
+        while self._waiting and (self._first_is_late(now) or not self._waiting[0].client.alive):
             request = self._take_first()
             if request.client.alive:
                 self._refuse(request)
@@ -241,6 +242,9 @@ class Store:
         elif now - self._idle_since >= idle_after:
             self._idle_since = None
             self._retire(allocator.trim(keep))
+
+    def _first_is_late(self, now: float) -> bool:
+        return max(self._waiting[0].asked_at, self._hope_at) + STORE_FULL_DEADLINE <= now
 
     @property
     def waiting(self) -> int:

@@ -39,6 +39,7 @@ class Unread:
             return
         if task.returns:
             self.errors[task.id] = task.template, task.name, kind, payload
+            task.template.job.unread[task.id] = None
             if len(task.returns) > 1:
                 self._others[task.id] = len(task.returns)
         else:
@@ -60,15 +61,18 @@ class Unread:
             self.tell(*error)
 
     def _take(self, task_id: bytes) -> tuple[Template, str, int, Any] | None:
-        self._others.pop(task_id, None)
-        return self.errors.pop(task_id, None)
+        error = self.errors.pop(task_id, None)
+        if error is not None:
+            self._others.pop(task_id, None)
+            del error[0].job.unread[task_id]
+        return error
 
     def job_ends(self, job: Job) -> None:
         """The driver is about to end, with all its refs."""
-        for task_id, error in list(self.errors.items()):
-            if error[0].job is job:
-                self._take(task_id)
-                self.tell(*error)
+        for task_id in list(job.unread):
+            error = self._take(task_id)
+            assert error is not None
+            self.tell(*error)
 
     def tell(self, template: Template, name: str, kind: int, payload: Any) -> None:
         """Tells the driver of an error of this function, or of a constructor that nobody has called after.

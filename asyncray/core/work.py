@@ -61,7 +61,7 @@ class Work:
         _, task_id, number, kind, payload, dependencies, nested, parent, name = message
         task = Task(task_id, client.templates[number], client, kind, payload, name)
         if dependencies is None and nested is None and parent is None:
-            self.tasks[task_id] = task  # the hot path
+            self.tasks[task_id] = task.template.job.tasks[task_id] = task  # the hot path
             task.returns = self._expect_returns(task, client)
             self._shapes.enqueue(task)
             return
@@ -116,7 +116,7 @@ class Work:
         returns: bool = True,
     ) -> bool:
         """Enters the task in all books. False if an argument is gone already."""
-        self.tasks[task.id] = task
+        self.tasks[task.id] = task.template.job.tasks[task.id] = task
         if returns:
             task.returns = self._expect_returns(task, client)
         if parent_id is not None:
@@ -177,8 +177,8 @@ class Work:
         """True if a task runs that holds objects in shared memory and waits for nothing."""
         return any(
             task.lease is not None and not task.lease.blocked and _holds_memory(task) and self._may_run(task)
-            for task in self.tasks.values()
-            if task.state == SENT
+            for worker in self.scheduler.pool.workers.values()
+            for task in worker.sent
         )
 
     def _may_run(self, task: Task) -> bool:
@@ -268,6 +268,7 @@ class Work:
     def _end(self, task: Task, values: Sequence[Value]) -> None:
         if self.tasks.pop(task.id, None) is None:
             return
+        del task.template.job.tasks[task.id]
         if task.state == QUEUED and task.actor is None:
             self._shapes.forget(task)
         task.state = OVER
@@ -297,6 +298,7 @@ class Work:
         """Raises AssertionError where the books contradict one another."""
         self.actors.check()
         for task in self.tasks.values():
+            assert task.template.job.tasks.get(task.id) is task, f"{task} is not its job's"
             waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
             assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
             assert task.state != OVER or task.is_constructor, f"{task} is over and in the books"

@@ -9,17 +9,18 @@ work; ``starting`` counts the workers that have not said hello.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from asyncray.config import LOG_WARNING, START_DEADLINE, STOP_DEADLINE
 from asyncray.core.leases import Worker
 from asyncray.core.outbox import KillWorker, LogLine, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Template
-from asyncray.core.states import DEAD, IDLE, LEASED, LEAVING, STARTING
+from asyncray.core.states import ACTOR, DEAD, IDLE, LEASED, LEAVING, STARTING
 from asyncray.messages import LEAVE, SETUP
 
 IDLE_SECONDS = 1.0
 """An idle worker beyond the spare ones is ended after this: the next burst may want it."""
+
+_SERVING = (IDLE, LEASED)
+"""The states of workers that do tasks, or could."""
 
 MOST_STARTING = 8
 """Forks under way at once: more only makes all of them late."""
@@ -103,8 +104,14 @@ class Pool:
         self._outbox = outbox
         self.spare = spare
         self.workers: dict[int, Worker] = {}
-        self.idle: dict[tuple[Job | None, bool], list[Worker]] = {}
+        # Free workers by job and whether they had a GPU, the least recently used first.
+        self.idle: dict[tuple[Job | None, bool], dict[Worker, None]] = {}
+        # How many workers have not said hello.
         self.starting = 0
+        # How many workers do tasks or are free: the others are actors, starting or leaving.
+        self.serving = 0
+        # Workers with a deadline: to say hello, or to be gone.
+        self._deadlines: dict[Worker, None] = {}
         self.stopping = False
         self.failures = StartFailures()
         self._count = 0
@@ -118,15 +125,26 @@ class Pool:
             return
         while self.starting < min(count, self.failures.most_starting(now)):
             self._count += 1
-            self.workers[self._count] = Worker(self._count, now + START_DEADLINE)
+            worker = self.workers[self._count] = Worker(self._count)
+            self._set_deadline(worker, now + START_DEADLINE)
             self.starting += 1
             self._outbox.do(StartWorker(self._count))
 
     def fill(self, now: float) -> None:
         """Keeps the spare workers: those that do tasks count, actors do not."""
-        pool = sum(1 for worker in self.workers.values() if worker.state in (IDLE, LEASED))
-        if pool + self.starting < self.spare:
-            self.start(self.spare - pool, now)
+        if self.serving + self.starting < self.spare:
+            self.start(self.spare - self.serving, now)
+
+    def _set_deadline(self, worker: Worker, deadline: float | None) -> None:
+        worker.deadline = deadline
+        if deadline is None:
+            self._deadlines.pop(worker, None)
+        else:
+            self._deadlines[worker] = None
+
+    def _enter(self, worker: Worker, state: str) -> None:
+        self.serving += (state in _SERVING) - (worker.state in _SERVING)
+        worker.state = state
 
     def started(self, number: int, pid: int) -> None:
         """The zygote has forked it."""
@@ -143,33 +161,38 @@ class Pool:
         self.failures.succeeded()
         worker.client = client
         worker.pid = client.pid
-        worker.deadline = None
+        self._set_deadline(worker, None)
         client.worker = worker
         self._rest(worker, now)
         return worker
 
     def _rest(self, worker: Worker, now: float) -> None:
-        worker.state = IDLE
+        self._enter(worker, IDLE)
         worker.idle_since = now
-        self.idle.setdefault((worker.job, worker.gpu), []).append(worker)
+        self.idle.setdefault((worker.job, worker.gpu), {})[worker] = None
 
     def take(self, job: Job, gpu: bool) -> Worker | None:
         """The most recently used free worker for this job (its caches are warm), else one that has no job yet."""
         for key in ((job, gpu), (None, False)):
             free = self.idle.get(key)
             if free:
-                worker = free.pop()
+                worker, _ = free.popitem()
                 if not free:
                     del self.idle[key]
                 worker.state = LEASED
                 worker.gpu = gpu
                 if worker.job is None:
                     worker.job = job
+                    job.workers[worker.number] = worker
                     assert worker.client is not None
                     worker.client.job = job
                     self._outbox.send(worker.client, (SETUP, job.id, job.setup))
                 return worker
         return None
+
+    def becomes_actor(self, worker: Worker) -> None:
+        """The worker is an actor's for life: it does no other tasks."""
+        self._enter(worker, ACTOR)
 
     def give_back(self, worker: Worker, now: float) -> None:
         """Its lease is over."""
@@ -183,8 +206,8 @@ class Pool:
     def _unrest(self, worker: Worker) -> None:
         key = (worker.job, worker.gpu)
         free = self.idle.get(key)
-        if free and worker in free:
-            free.remove(worker)
+        if free is not None and worker in free:
+            del free[worker]
             if not free:
                 del self.idle[key]
 
@@ -196,9 +219,9 @@ class Pool:
             self.kill(worker, why, now)
             return
         self._unrest(worker)
-        worker.state = LEAVING
+        self._enter(worker, LEAVING)
         worker.why = why
-        worker.deadline = now + STOP_DEADLINE
+        self._set_deadline(worker, now + STOP_DEADLINE)
         self._outbox.send(worker.client, (LEAVE, why))
 
     def leaving(self, worker: Worker, why: str) -> None:
@@ -210,9 +233,9 @@ class Pool:
         if worker.state in (LEAVING, DEAD):
             return  # as it was told: the deadline stands
         self._unrest(worker)
-        worker.state = LEAVING
+        self._enter(worker, LEAVING)
         worker.why = why
-        worker.deadline = None  # it may run exit handlers of the user for as long as those take
+        self._set_deadline(worker, None)  # it may run exit handlers of the user for as long as those take
 
     def called(self, worker: Worker, template: Template) -> None:
         """The worker ran a function that is limited in calls. It counts as well, and ends by itself.
@@ -229,8 +252,8 @@ class Pool:
         """Its connection is closed: it ends, or must."""
         if worker.state not in (LEAVING, DEAD):
             self.kill(worker, "it closed its connection", now)
-        elif worker.deadline is None:
-            worker.deadline = now + STOP_DEADLINE
+        elif worker.state == LEAVING and worker.deadline is None:
+            self._set_deadline(worker, now + STOP_DEADLINE)
 
     def kill(self, worker: Worker, why: str, now: float) -> None:
         """SIGKILL. Its end arrives as an event."""
@@ -239,10 +262,11 @@ class Pool:
         if worker.state == STARTING:
             self.starting -= 1
         self._unrest(worker)
-        worker.state = LEAVING
+        self._enter(worker, LEAVING)
         worker.exits_cleanly = worker.exits_cleanly and not (worker.inflight or worker.nested)
         worker.why = worker.why or why
-        worker.deadline = now + STOP_DEADLINE
+        worker.killed = True
+        self._set_deadline(worker, now + STOP_DEADLINE)
         self._outbox.do(KillWorker(worker.number))
 
     def exited(self, number: int) -> Worker | None:
@@ -253,37 +277,43 @@ class Pool:
         if worker.state == STARTING:
             self.starting -= 1
         self._unrest(worker)
-        worker.state = DEAD
+        self._enter(worker, DEAD)
+        self._set_deadline(worker, None)
+        if worker.job is not None:
+            del worker.job.workers[number]
         return worker
-
-    def of_job(self, job: Job) -> Iterator[Worker]:
-        """All workers that serve a job."""
-        return (worker for worker in list(self.workers.values()) if worker.job is job)
 
     def tick(self, now: float) -> None:
         """Ends what idles, kills what does not start or stop in time."""
-        for worker in list(self.workers.values()):
+        for worker in list(self._deadlines):
             if worker.deadline is not None and worker.deadline <= now:
                 late = "say hello" if worker.state == STARTING else "end"
                 text = f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"
                 self._outbox.do(LogLine(LOG_WARNING, text))
                 self.kill(worker, f"it did not {late} in time", now)
-        pool = sum(1 for worker in self.workers.values() if worker.state in (IDLE, LEASED))
         for free in list(self.idle.values()):
-            for worker in list(free):  # the least recently used first
-                if pool > self.spare and now - worker.idle_since >= IDLE_SECONDS:
-                    worker.exits_cleanly = True
-                    self.retire(worker, "it was idle", now)
-                    pool -= 1
+            self._end_idle(free, now)
         self.fill(now)
+
+    def _end_idle(self, free: dict[Worker, None], now: float) -> None:
+        for worker in list(free):
+            if self.serving <= self.spare or now - worker.idle_since < IDLE_SECONDS:
+                return
+            worker.exits_cleanly = True
+            self.retire(worker, "it was idle", now)
 
     def check(self) -> None:
         """Raises AssertionError where the pool contradicts itself."""
         free = [worker for group in self.idle.values() for worker in group]
-        assert len(free) == len(set(free)), "a worker is idle twice"
+        assert len(free) == len(dict.fromkeys(free)), "a worker is idle twice"
         for worker in self.workers.values():
             assert (worker.state == IDLE) == (worker in free), f"{worker} and the idle list disagree"
             if worker.state == IDLE:
                 assert not (worker.inflight or worker.nested), f"{worker} is idle with work"
                 assert worker.lease is None, f"{worker} is idle with a lease"
-        assert self.starting == sum(1 for worker in self.workers.values() if worker.state == STARTING), "starting"
+            assert (worker.deadline is not None) == (worker in self._deadlines), f"{worker} and the deadlines disagree"
+            assert worker.job is None or worker.job.workers[worker.number] is worker, f"{worker} is not its job's"
+        assert len(self._deadlines) <= len(self.workers), "a worker that is gone has a deadline"
+        states = [worker.state for worker in self.workers.values()]
+        assert self.starting == states.count(STARTING), "starting"
+        assert self.serving == states.count(IDLE) + states.count(LEASED), "serving"

@@ -380,7 +380,9 @@ class World:
             "jobs": machine.jobs.table,
             "working": [w for w in machine.pool.workers.values() if w.state != IDLE or w.job is not None],
             "clients": [c for c in machine.clients.values() if c.role == "driver"],
-            "pinned": [c for c in machine.clients.values() if c.pinned or c.borrowed or c.owned or c.unsealed],
+            "pinned": [
+                c for c in machine.clients.values() if c.pinned or c.borrowed or c.made or c.actors or c.unsealed
+            ],
         }
         assert {name: table for name, table in tables.items() if table} == {}
         assert machine.store.allocator.used == 0
