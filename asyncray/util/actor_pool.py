@@ -1,27 +1,38 @@
-"""``ActorPool``: hands values to whichever actor of a fixed set is free."""
+"""``ActorPool``: hands values to the free actors of a fixed set.
+
+Owns the values that wait and the calls that run. Promises: each value that was submitted has one outcome, its result or
+an error; an actor that has died gets no further value, one that restarts gets the next when it is ready again, and one
+whose call raised gets the next at once.
+
+Does not: watch idle actors. The next call of one that died while it was idle fails.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from copy import copy
+from time import monotonic
+from typing import Any, NoReturn
 
 import asyncray.sync as ray
 from asyncray.api.handle import ActorHandle
+from asyncray.exceptions import ActorDiedError, ActorError, ActorUnavailableError
 from asyncray.runtime.refs import ObjectRef
 
-Submit = Callable[[ActorHandle[Any], Any], Any]
+CallActor = Callable[[ActorHandle[Any], Any], Any]
 """Calls a method of the actor with the value; returns its ref, or a list of refs if it has several results."""
 
 
 class _Run:
-    """A value at work."""
+    """A value that an actor works on."""
 
     __slots__ = ("actor", "number", "ref", "refs")
 
     def __init__(self, number: int, actor: ActorHandle[Any], refs: Any) -> None:
         self.number = number
         self.actor = actor
+        # What the call returned; ``ref`` is the first one: when it has its value all have.
         self.refs: Any = refs
         self.ref: ObjectRef[Any] = refs[0] if isinstance(refs, list) else refs
 
@@ -44,15 +55,21 @@ class ActorPool:
     def __init__(self, actors: list[ActorHandle[Any]]) -> None:
         self._idle = list(actors)
         self._running: dict[ObjectRef[Any], _Run] = {}
+        # The same by number, in the order of submission.
         self._run_of: dict[int, _Run] = {}
         self._next_submission = 0
         self._next_result = 0
-        self._waiting: deque[tuple[Submit, Any]] = deque()
+        # Values for which no actor was free.
+        self._waiting: deque[tuple[CallActor, Any]] = deque()
+        # Restarting actors, by the ref of a call that ends when the actor is ready again or dead.
+        self._restarting: dict[ObjectRef[Any], ActorHandle[Any]] = {}
+        # Of the actor that died last; None once an actor was added after it.
+        self._death: ActorDiedError | None = None
 
     def __repr__(self) -> str:
         return f"<ActorPool {len(self._idle)} idle, {len(self._running)} busy, {len(self._waiting)} values waiting>"
 
-    def map(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
+    def map(self, fn: CallActor, values: Iterable[Any]) -> Iterator[Any]:
         """Runs ``fn(actor, value)`` for all values. Submits at once.
 
         Results of earlier submissions that nobody fetched are forgotten.
@@ -72,17 +89,9 @@ class ActorPool:
             for result in pool.map(lambda actor, value: actor.double.remote(value), [1, 2, 3]):
                 print(result)  # 2, 4, 6
         """
-        self._forget_results()
-        for value in values:
-            self.submit(fn, value)
+        return self._map(fn, values, self.get_next)
 
-        def results() -> Iterator[Any]:
-            while self.has_next():
-                yield self.get_next()
-
-        return results()
-
-    def map_unordered(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
+    def map_unordered(self, fn: CallActor, values: Iterable[Any]) -> Iterator[Any]:
         """The same as ``map``, in the order in which results are ready.
 
         Args:
@@ -100,21 +109,26 @@ class ActorPool:
             for result in pool.map_unordered(lambda actor, value: actor.double.remote(value), [1, 2, 3]):
                 print(result)  # 4, 2, 6, or in any other order
         """
+        return self._map(fn, values, self.get_next_unordered)
+
+    def _map(self, fn: CallActor, values: Iterable[Any], next_result: Callable[[], Any]) -> Iterator[Any]:
         self._forget_results()
         for value in values:
             self.submit(fn, value)
 
         def results() -> Iterator[Any]:
             while self.has_next():
-                yield self.get_next_unordered()
+                yield next_result()
 
         return results()
 
     def _forget_results(self) -> None:
         while self._running:
             self._take(next(iter(self._running.values())))
+        if self._death is not None or self._restarting:
+            self._waiting.clear()
 
-    def submit(self, fn: Submit, value: Any) -> None:
+    def submit(self, fn: CallActor, value: Any) -> None:
         """Runs ``fn(actor, value)`` on a free actor, now or when one is free. Does not wait.
 
         Args:
@@ -129,23 +143,28 @@ class ActorPool:
             pool.submit(lambda actor, value: actor.double.remote(value), 1)
             print(pool.get_next())  # 2
         """
+        self._look_at_restarting()
         if not self._idle:
             self._waiting.append((fn, value))
             return
-        actor = self._idle.pop()
+        actor = self._idle[-1]
         run = _Run(self._next_submission, actor, fn(actor, value))
+        self._idle.pop()  # not before: an actor stays in the pool where ``fn`` raises
         self._running[run.ref] = self._run_of[run.number] = run
         self._next_submission += 1
 
     def has_next(self) -> bool:
-        """True if there are results to fetch, or will be.
+        """True if there are results or errors to fetch, or will be.
+
+        False while values wait in a pool that has no actor, unless its actors have died: then each of those values has
+        the error of the actor that died last. An actor that is added before takes them.
 
         Example::
 
             while pool.has_next():
                 print(pool.get_next())
         """
-        return bool(self._running)
+        return bool(self._running) or (bool(self._waiting) and bool(self._restarting or self._death is not None))
 
     def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
         """The next result in the order of submission.
@@ -158,6 +177,7 @@ class ActorPool:
             StopIteration: there is none.
             TimeoutError: it is not ready in time.
             ValueError: ``get_next_unordered`` has taken the result whose turn it is.
+            ActorDiedError: the actor died, or all of them did before one could take the value.
             Exception: what the call raised.
 
         Example::
@@ -166,11 +186,7 @@ class ActorPool:
                 pool.submit(lambda actor, value: actor.double.remote(value), value)
             print([pool.get_next(timeout=10) for _ in range(3)])  # [0, 2, 4]
         """
-        if not self._running:
-            raise StopIteration("No more results to get")
-        if self._next_result >= self._next_submission:
-            raise ValueError("It is not allowed to call get_next() after get_next_unordered().")
-        return self._result([self._run_of[self._next_result]], timeout, ignore_if_timedout)
+        return self._result(self._next_run, timeout, ignore_if_timedout)
 
     def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
         """The next result that is ready, whichever it is.
@@ -182,6 +198,7 @@ class ActorPool:
         Raises:
             StopIteration: there is none.
             TimeoutError: none is ready in time.
+            ActorDiedError: the actor died, or all of them did before one could take the value.
             Exception: what the call raised.
 
         Example::
@@ -189,31 +206,79 @@ class ActorPool:
             while pool.has_next():
                 print(pool.get_next_unordered())
         """
-        if not self._running:
-            raise StopIteration("No more results to get")
-        return self._result(list(self._running.values()), timeout, ignore_if_timedout)
+        return self._result(lambda: list(self._running.values()), timeout, ignore_if_timedout)
 
-    def _result(self, runs: list[_Run], timeout: float | None, forget: bool) -> Any:
-        ready, _ = ray.wait([run.ref for run in runs], timeout=timeout)
-        if ready:
-            run = self._running[ready[0]]
+    def _next_run(self) -> list[_Run]:
+        """The run whose turn it is; none while its value waits for an actor that restarts."""
+        if self._running and self._next_result >= self._next_submission:
+            raise ValueError("It is not allowed to call get_next() after get_next_unordered().")
+        return [self._run_of[self._next_result]] if self._running else []
+
+    def _result(self, choose: Callable[[], list[_Run]], timeout: float | None, forget: bool) -> Any:
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            self._check_next()
+            runs = choose()
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            ready, _ = ray.wait([*(run.ref for run in runs), *self._restarting], timeout=left)
+            if not ready:
+                self._timed_out(runs[0] if forget and runs else None)
+            run = self._running.get(ready[0])
+            if run is None:
+                self._look_at_restarting()
+                continue
+            try:
+                result = ray.get(run.refs)
+            except Exception:  # what the user's method raised, among others
+                self._take(run)
+                raise
             self._take(run)
-            return ray.get(run.refs)
-        if forget:
-            self._take(runs[0])
-            raise TimeoutError(f"Timed out waiting for result. The task {runs[0].refs} has been ignored.")
-        raise TimeoutError("Timed out waiting for result")
+            return result
+
+    def _check_next(self) -> None:
+        """Raises what ``get_next`` raises if no call runs, and none will."""
+        if not self.has_next():
+            raise StopIteration("No more results to get")
+        if not self._running and not self._restarting:
+            assert self._death is not None
+            self._waiting.popleft()
+            raise copy(self._death)
+
+    def _timed_out(self, forgotten: _Run | None) -> NoReturn:
+        if forgotten is None:
+            raise TimeoutError("Timed out waiting for result")
+        self._take(forgotten)
+        raise TimeoutError(f"Timed out waiting for result. The task {forgotten.refs} has been ignored.")
 
     def _take(self, run: _Run) -> None:
-        """The result is taken: its actor is free for the next value."""
+        """The result is taken: the actor is free for the next value, unless it is dead or restarts."""
         del self._running[run.ref]
         del self._run_of[run.number]
         self._next_result = max(self._next_result, run.number + 1)
-        self._return(run.actor)
+        self._call_ended(run.actor, run.ref)
 
-    def _return(self, actor: ActorHandle[Any]) -> None:
+    def _call_ended(self, actor: ActorHandle[Any], ref: ObjectRef[Any]) -> None:
+        """Decides what becomes of the actor. A call that was forgotten and still runs says nothing against it."""
+        error = ref.exception() if ref.done() else None
+        # The error may also be that of another actor, which the method uses or which made its argument.
+        if isinstance(error, ActorError) and error.actor_id == actor._actor_id.hex():
+            if isinstance(error, ActorDiedError):
+                self._death = error
+                self._submit_waiting()
+                return
+            if isinstance(error, ActorUnavailableError):
+                # Until it is ready again an actor fails its calls at once, unless they have retries.
+                self._restarting[actor.__ray_ready__.options(max_task_retries=-1).remote()] = actor
+                return
         self._idle.append(actor)
-        if self._waiting:
+        self._submit_waiting()
+
+    def _look_at_restarting(self) -> None:
+        for ref in [ref for ref in self._restarting if ref.done()]:
+            self._call_ended(self._restarting.pop(ref), ref)
+
+    def _submit_waiting(self) -> None:
+        if self._waiting and self._idle:
             self.submit(*self._waiting.popleft())
 
     def has_free(self) -> bool:
@@ -224,6 +289,7 @@ class ActorPool:
             if pool.has_free():
                 pool.submit(lambda actor, value: actor.double.remote(value), 4)
         """
+        self._look_at_restarting()
         return bool(self._idle) and not self._waiting
 
     def pop_idle(self) -> ActorHandle[Any] | None:
@@ -253,6 +319,9 @@ class ActorPool:
 
             pool.push(Worker.remote())
         """
-        if actor in self._idle or any(actor == run.actor for run in self._running.values()):
+        busy = (run.actor for run in self._running.values())
+        if actor in (*self._idle, *busy, *self._restarting.values()):
             raise ValueError("Actor already belongs to current ActorPool")
-        self._return(actor)
+        self._death = None
+        self._idle.append(actor)
+        self._submit_waiting()

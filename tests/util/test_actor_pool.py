@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,17 @@ __all__ = ["nothing_left", "sessions"]
 
 Gate: Any = actors.Gate
 Log: Any = actors.Log
+
+
+class _Mortal:
+    def give(self, value: Any) -> Any:
+        return value
+
+    def die(self) -> None:
+        os._exit(1)
+
+
+Mortal: Any = ray.remote(_Mortal)
 
 
 @pytest.fixture
@@ -139,3 +151,79 @@ def test_actors_come_and_go(pool: ActorPool) -> None:
     pool.push(two)
     assert list(pool.map(give, range(10))) == list(range(10))
     assert pool.pop_idle() in (one, two)
+
+
+# Actors that die ------------------------------------------------------------------------------------------------------
+
+
+def die_at(victim: int) -> Any:
+    return lambda actor, value: actor.die.remote() if value == victim else actor.give.remote(value)
+
+
+def outcomes(pool: ActorPool, name: str) -> list[Any]:
+    """The results, and the classes of the errors."""
+    found: list[Any] = []
+    while pool.has_next():
+        try:
+            found.append(getattr(pool, name)(timeout=20))
+        except ray.exceptions.ActorError as error:
+            found.append(type(error).__name__)
+    return found
+
+
+@pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
+def test_a_dead_actor_gets_no_further_value(nothing_left: None, name: str) -> None:
+    with ray.init(num_cpus=2, log_to_driver=False):
+        pool = ActorPool([Mortal.remote() for _ in range(2)])
+        for value in range(20):
+            pool.submit(die_at(1), value)
+        found = outcomes(pool, name)
+        assert found.count("ActorDiedError") == 1
+        assert {value for value in found if isinstance(value, int)} == {0, *range(2, 20)}
+        assert repr(pool) == "<ActorPool 1 idle, 0 busy, 0 values waiting>"
+
+
+@pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
+def test_where_all_are_dead_each_value_that_waits_has_the_error_until_an_actor_is_added(
+    nothing_left: None, name: str
+) -> None:
+    with ray.init(num_cpus=2, log_to_driver=False):
+        pool = ActorPool([Mortal.remote()])
+        for value in range(6):
+            pool.submit(die_at(0), value)
+        for _ in range(3):
+            with pytest.raises(ray.exceptions.ActorDiedError):
+                getattr(pool, name)(timeout=20)
+        pool.push(Mortal.remote())
+        assert outcomes(pool, name) == [3, 4, 5]
+        results = pool.map(die_at(0), range(2))
+        with pytest.raises(ray.exceptions.ActorDiedError):
+            next(results)
+        assert list(pool.map(give, [])) == []  # what was before is forgotten
+        assert not pool.has_next()
+
+
+@pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
+def test_a_restarting_actor_gets_the_next_value_when_it_is_ready(nothing_left: None, name: str) -> None:
+    with ray.init(num_cpus=2, log_to_driver=False):
+        pool = ActorPool([Mortal.options(max_restarts=1).remote()])
+        for value in range(6):
+            pool.submit(die_at(2), value)
+        assert outcomes(pool, name) == [0, 1, "ActorUnavailableError", 3, 4, 5]
+
+
+def test_the_death_of_another_actor_is_no_reason_to_leave(nothing_left: None) -> None:
+    with ray.init(num_cpus=2, log_to_driver=False):
+        other = Mortal.remote()
+        lost = other.die.remote()
+        pool = ActorPool([Mortal.remote()])
+        pool.submit(give, lost)
+        pool.submit(give, 2)
+        assert outcomes(pool, "get_next") == ["ActorDiedError", 2]
+
+
+def test_an_actor_stays_where_the_call_cannot_be_made(pool: ActorPool) -> None:
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(lambda actor, value: actor.give.remote(1 // value), 0)
+    assert list(pool.map(give, range(3))) == [0, 1, 2]
