@@ -93,7 +93,7 @@ class NodeMachine:
         self.clients: dict[int, Client] = {}
         cpus = int(resources.get("CPU", 0))
         self.resources = Resources(resources)
-        self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients.values())
+        self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients)
         self.objects = Objects(self.outbox, self.store, Unread(self.outbox))
         self.pool = Pool(self.outbox, spare=cpus)
         self.scheduler = Scheduler(

@@ -13,7 +13,7 @@ the error.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment
@@ -44,7 +44,7 @@ class Store:
     waits: Callable[[Client, int, bool], None]
     """``waits(client, number, begins)``: the client waits for room with that request, or waits no more."""
 
-    def __init__(self, outbox: Outbox, allocator: Allocator, clients: Iterable[Client]) -> None:
+    def __init__(self, outbox: Outbox, allocator: Allocator, clients: Mapping[int, Client]) -> None:
         self._outbox = outbox
         self._clients = clients
         self.allocator = allocator
@@ -107,7 +107,7 @@ class Store:
             self._collecting = True
             for waiting in self._waiting:
                 self._block(waiting)
-            for client in self._clients:
+            for client in self._clients.values():
                 self._outbox.send(client, (RUN_GC,))
         return False
 
@@ -128,7 +128,7 @@ class Store:
     def _retire(self, names: Sequence[str]) -> None:
         for name in names:
             self._outbox.do(RetireSegment(name))
-            for client in self._clients:
+            for client in self._clients.values():
                 self._outbox.send(client, (RETIRED, name))
 
     def segment_created(self, name: str) -> None:

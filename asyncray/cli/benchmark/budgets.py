@@ -52,4 +52,5 @@ BUDGETS: dict[str, Budget] = {
     "1:1 actor calls async": Budget(30_000, 60_000, 0.25),
     "n:n actor calls async": Budget(25_000, 40_000),
     "1:1 async-actor calls async": Budget(25_000, 50_000),
+    "event beside 200,000 tasks and 10,000 actors": Budget(1e-3, 100e-6),
 }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from asyncray.cli.benchmark import actors, lifecycle, objects, tasks
+from asyncray.cli.benchmark import actors, crowd, lifecycle, objects, tasks
 from asyncray.cli.benchmark.bench import Row
 
-ROWS: list[Row] = [*lifecycle.ROWS, *objects.ROWS, *tasks.ROWS, *lifecycle.BURSTS, *actors.ROWS]
+ROWS: list[Row] = [*lifecycle.ROWS, *objects.ROWS, *tasks.ROWS, *lifecycle.BURSTS, *actors.ROWS, *crowd.ROWS]
 
 
 def chosen(only: tuple[str, ...], everything: bool) -> list[Row]:
