@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.arguments import Arguments
 from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SINGLY
 from asyncray.exceptions import AsyncrayError
+from asyncray.io import forking
 from asyncray.io.interrupts import Deferrable, with_signals_deferred
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import code_paths, current, launch
@@ -46,9 +47,6 @@ class _Driver:
 
 _lock = threading.RLock()
 _driver: _Driver | None = None
-_mask: Iterable[int] | None = None
-"""Signals that were blocked before a fork that is under way."""
-
 _last_signal: int | None = None
 """One that came while the program was ending: it ends by that."""
 
@@ -361,39 +359,18 @@ def set_auto_init(enabled: bool) -> None:
     current.start_implicitly = _start_implicitly if enabled else None
 
 
-def _hold_sigterm() -> None:
-    """Before a fork. A SIGTERM that comes to the child before it has left our handler would be lost."""
-    global _mask
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-        _mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-
-def _let_sigterm() -> None:
-    """After a fork, on both sides."""
-    global _mask
-    mask, _mask = _mask, None
-    if mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def _forget_in_child() -> None:
-    """A forked child has copies of the parent's connections, but not its io thread: it has no session.
-
-    It must close them, or the node would live as long as it does. And it ends by SIGTERM as it would without us:
-    ``multiprocessing`` ends children that way.
-    """
+    """A forked child has no session, and ends by SIGTERM as it would without us: ``multiprocessing`` ends it so."""
     global _driver, _lock
     _lock = threading.RLock()
     driver, _driver = _driver, None
     if driver is not None:
         current.session = None
-        driver.runtime.channel.abandon()
         deregister_all()
     _leave_sigterm()
-    _let_sigterm()
 
 
 if current.session is None:  # not in a worker
     current.start_implicitly = _start_implicitly
 atexit.register(shutdown)
-os.register_at_fork(before=_hold_sigterm, after_in_parent=_let_sigterm, after_in_child=_forget_in_child)
+forking.in_child(_forget_in_child)

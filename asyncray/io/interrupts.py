@@ -32,7 +32,6 @@ from __future__ import annotations
 
 # signal.signal without conversions to enums: 0.3 us instead of 3.2, twice for each request
 import _signal  # type: ignore[import-not-found]
-import os
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -172,7 +171,7 @@ def _restore_handlers_and_replay() -> None:
             late(number, frame)
 
 
-def _restore_in_child() -> None:
+def restore_in_child() -> None:
     """Another thread may have forked while the main thread had replaced handlers."""
     global _deferring, _main_thread
     _main_thread = threading.get_ident()
@@ -181,6 +180,3 @@ def _restore_in_child() -> None:
     while _replaced:
         number, handler, _, restarts = _replaced.pop()
         _install(number, handler, restarts)
-
-
-os.register_at_fork(after_in_child=_restore_in_child)

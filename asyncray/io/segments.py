@@ -25,11 +25,13 @@ import os
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import shared_memory
 
 from asyncray.config import STORE_MINIMUM
+from asyncray.io import forking
 
 SHARED_MEMORY = "/dev/shm"
 
@@ -88,10 +90,12 @@ class Segment(shared_memory.SharedMemory):
 
     def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
         self._create = create
-        if "/" in name:
-            self._map_file(name, create, size)
-        else:
-            _map_untracked(self, name, create, size)
+        with forking.lock:
+            if "/" in name:
+                self._map_file(name, create, size)
+            else:
+                _map_untracked(self, name, create, size)
+            forking.close_in_child(functools.partial(_close_in_child, weakref.ref(self)), self._fd)
         self._complete = True
 
     @classmethod
@@ -150,7 +154,12 @@ class Segment(shared_memory.SharedMemory):
         except BufferError:
             pass  # there are views, and they hold the mapping themselves
         if descriptor >= 0:
-            os.close(descriptor)
+            if sys.is_finalizing():  # nothing forks any more, and other modules may be gone
+                os.close(descriptor)
+                return
+            with forking.lock:
+                os.close(descriptor)
+                forking.closed(descriptor)
 
     def write(self, offset: int, part: bytes | memoryview, warm: bool) -> None:
         """Writes one part. See ``copy_parts``."""
@@ -176,6 +185,13 @@ class Segment(shared_memory.SharedMemory):
     def _check_range(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"bytes {offset} to {offset + size} are not in {self}")
+
+
+def _close_in_child(segment: weakref.ref[Segment]) -> None:
+    """Views that the child has of the parent's objects live on, and the mapping with them."""
+    alive = segment()
+    if alive is not None:
+        alive.close()
 
 
 def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview], warm: bool) -> None:

@@ -18,6 +18,7 @@ import fcntl
 import os
 import time
 
+from asyncray.io import forking
 from asyncray.io.processes import kill_session
 
 KEEP = 20
@@ -68,14 +69,27 @@ def new_session() -> tuple[str, int]:
 
 def _hold(directory: str) -> int:
     path = _lock_of(directory)
-    descriptor = os.open(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = _open_lock(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.rename(f"{path}.new", path)
     except OSError:
-        os.close(descriptor)
+        close_lock(descriptor)
         raise
     return descriptor
+
+
+def _open_lock(path: str, flags: int) -> int:
+    """A child that is forked meanwhile does not keep the lock."""
+    with forking.lock:
+        return forking.own(os.open(path, flags, 0o600))
+
+
+def close_lock(descriptor: int) -> None:
+    """Lets go of a lock: it stays held if another process has inherited it."""
+    with forking.lock:
+        os.close(descriptor)
+        forking.closed(descriptor)
 
 
 def name_of(directory: str) -> str:
@@ -120,7 +134,7 @@ def is_running(directory: str) -> bool:
     """True if a process of the session lives."""
     descriptor = _take(directory)
     if descriptor is not None:
-        os.close(descriptor)
+        close_lock(descriptor)
         return False
     return os.path.exists(_lock_of(directory))
 
@@ -137,7 +151,7 @@ def clean_up(directory: str, deadline: float) -> None:
         descriptor = _take(directory)
         if descriptor is not None:
             _sweep(directory)
-            os.close(descriptor)
+            close_lock(descriptor)
         elif time.monotonic() > until:
             kill_session(name_of(directory), deadline)  # stopped, or stuck
             _sweep(directory)
@@ -159,7 +173,7 @@ def sweep_stale(own: str) -> list[str]:
         descriptor = _take(directory)
         if descriptor is not None:
             _sweep(directory)
-            os.close(descriptor)
+            close_lock(descriptor)
             swept.append(directory)
     return swept
 
@@ -194,13 +208,13 @@ def _lock_of(directory: str) -> str:
 def _take(directory: str) -> int | None:
     """Locks a session if nobody does; None if it runs, or has ended in order."""
     try:
-        descriptor = os.open(_lock_of(directory), os.O_RDWR)
+        descriptor = _open_lock(_lock_of(directory), os.O_RDWR)
     except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
+        close_lock(descriptor)
         return None
     return descriptor
 

@@ -9,7 +9,7 @@ import struct
 from typing import Any
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
-from asyncray.io import descriptors, sessions
+from asyncray.io import descriptors, forking, sessions
 from asyncray.io.processes import ends_within, kill, python, spawn
 from asyncray.io.sessions import base_directory
 
@@ -85,21 +85,37 @@ def start_node(amounts: dict[str, Any]) -> LocalNode:
     """
     config = configuration(amounts)
     directory, lock = config["directory"], config["lock"]
-    ours, its = socket.socketpair()
+    ours, its = _socketpair()
     config["driver"] = its.fileno()
     try:
         command = python("asyncray.node.__main__", json.dumps(config))
         output = os.path.join(directory, "logs", "node.err")
         pid = spawn(command, [its.fileno(), lock], dict(os.environ), output)
     except BaseException:
-        ours.close()
+        close(ours)
         sessions.ended(directory)
         raise
     finally:
-        its.close()
-        os.close(lock)  # the daemon holds it now
+        close(its)
+        sessions.close_lock(lock)  # the daemon holds it now
     point_latest(directory)
     return LocalNode(ours, pid, directory)
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    with forking.lock:
+        ends = socket.socketpair()
+        for end in ends:
+            forking.close_in_child(end.close, end.fileno())
+    return ends
+
+
+def close(connection: socket.socket) -> None:
+    """Closes a socket of ``start_node`` or ``connect`` that no channel has taken over."""
+    with forking.lock:
+        descriptor = connection.fileno()
+        connection.close()
+        forking.closed(descriptor)
 
 
 def point_latest(directory: str) -> None:
@@ -132,13 +148,15 @@ def connect(address: str) -> socket.socket:
         raise ValueError(f"The address {address!r} is none of 'local', 'auto' or 'unix:PATH'.")
     reason = "no session runs"
     for path in paths:
-        connection = socket.socket(socket.AF_UNIX)
+        with forking.lock:
+            connection = socket.socket(socket.AF_UNIX)
+            forking.close_in_child(connection.close, connection.fileno())
         try:
             _set_deadline(connection, START_DEADLINE)
             connection.connect(path)
             _set_deadline(connection, 0)
         except OSError as error:
-            connection.close()
+            close(connection)
             reason = error.strerror or str(error)
         else:
             return connection

@@ -147,12 +147,12 @@ class Runtime:
     # Messages ---------------------------------------------------------------------------------------------------------
 
     def _poke(self) -> None:
-        self.channel.poke()
+        self.channel.request_flush()
 
     def post(self, message: Message) -> None:
         """Sends a message soon. Messages of one thread stay in order."""
         self.references.posted.append(message)
-        self.channel.poke()
+        self.channel.request_flush()
 
     def flush(self) -> None:
         """Sends what was posted, now; what the socket does not take at once is sent soon."""
@@ -195,7 +195,7 @@ class Runtime:
         reply, request = LocalObject(b"", self.references, True), message(number)
         self._requests[number] = reply
         self.references.posted.append(request)  # here, for an interrupt that comes between the two leaves the first
-        self.channel.poke()
+        self.channel.request_flush()
         return reply
 
     def _reply(self, reply: LocalObject) -> Any:

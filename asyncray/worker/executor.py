@@ -177,6 +177,11 @@ class Executor:
                 if nested.working == threading.get_ident():
                     threading.Timer(_AGAIN_SECONDS, nested.interrupt).start()
 
+    def forget_in_child(self) -> None:
+        """In a child that user code has forked: nothing of what a finalizer raises is meant for a task."""
+        if sys.unraisablehook == self._swallowed:
+            sys.unraisablehook = self._report_unraisable
+
     def _interrupt_later(self, task_id: bytes) -> None:
         threading.Timer(_AGAIN_SECONDS, self._interrupt, (task_id,)).start()
 
@@ -241,7 +246,7 @@ class Executor:
             self._flushed = now
             self.runtime.flush()
         else:
-            self.runtime.channel.poke()
+            self.runtime.channel.request_flush()
 
     def _run_task(self, message: Message) -> None:
         invocation = Invocation(message, self.definitions[message[2]], True)

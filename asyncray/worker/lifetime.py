@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 
 from asyncray.config import STOP_DEADLINE
+from asyncray.io import forking
 from asyncray.io.interrupts import Deferrable
 from asyncray.io.processes import offer_to_the_oom_killer
 from asyncray.runtime import current
@@ -42,14 +43,15 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     current.session = runtime
     current.start_implicitly = None  # set by the faces, where the zygote has loaded them: a worker starts no node
     runtime.workplace = executor
-    signal.signal(signal.SIGINT, Deferrable(executor.interrupted))
+    interrupted = Deferrable(executor.interrupted)
+    signal.signal(signal.SIGINT, interrupted)
     surroundings.mark_output()
     faulthandler.enable(2)
     runtime.start()
     connected()
     inherit_tasks()
     worker = os.getpid()
-    os.register_at_fork(after_in_child=functools.partial(_forget_in_child, runtime))
+    forking.in_child(functools.partial(_forget_in_child, executor, interrupted))
     code = 0
     try:
         executor.run()
@@ -65,10 +67,12 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     return code
 
 
-def _forget_in_child(runtime: Runtime) -> None:
-    """What user code forks has copies of the connection, but no io thread: it has no session."""
+def _forget_in_child(executor: Executor, interrupted: Deferrable) -> None:
+    """A child that user code forks has no session and no task to cancel: Ctrl-C interrupts it as any program."""
     current.session = None
-    runtime.channel.abandon()
+    if signal.getsignal(signal.SIGINT) is interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    executor.forget_in_child()
 
 
 def _daemon_gone(reason: str) -> None:

@@ -160,7 +160,7 @@ def test_the_death_of_the_node_ends_the_waiting(run: Run) -> None:
         late = never.remote()
         waiting = asyncio.create_task(asyncio.wait([as_any(late)]))
         await asyncio.sleep(0)
-        require().channel._shut_down()
+        require().channel._sender.shut_down()
         assert await waiting == ({late}, set())
         assert isinstance(late.exception(), LocalNodeDiedError)
 

@@ -409,7 +409,7 @@ def test_the_end_of_the_session_ends_it(run: Run) -> None:
             assert [type(error) for error in errors] == [LocalNodeDiedError]
 
     async def die() -> None:
-        require().channel._shut_down()
+        require().channel._sender.shut_down()
 
     run(main())
 

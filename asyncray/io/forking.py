@@ -1,0 +1,140 @@
+"""What becomes of asyncray in a child that user code forks, in drivers and workers.
+
+Goal: the child is as it would be without asyncray. It owns none of our descriptors (or the node would live as long as
+the child does), none of its own is closed, its signal mask and handlers are the caller's, and it has no session.
+
+1. **Why that is hard.** A fork may come in any thread at any moment: while another one starts or ends a session, after
+   the node has died, and again in the child. The other threads, and whatever they were about to do, stay in the parent.
+2. **Things that do not work.**
+
+   * *Closing descriptors by number.* The number may belong to a file of the program by now.
+   * *Closing what the session knows.* While ``init`` runs there is no session yet.
+   * *A global for the mask.* Two threads may fork at once.
+   * *Hooks of each session by* ``os.register_at_fork``. They cannot be removed, and run in every generation.
+3. **Solution.** Each descriptor is registered here before it connects to anything, with the file that it stands for
+   (device and inode). It is made and closed under ``lock``, and a fork waits for that. The child closes those that
+   still stand for the same file. Then the registry is empty: a grandchild finds nothing to close.
+4. **Signals.** All are blocked in the thread that forks, from before the fork until the child is in order. So one that
+   is sent to the child at once is not lost to a handler of ours, and none interrupts the steps.
+5. **Steps of other modules** (``in_child``) run in the order of their registration, in each generation, so they must be
+   idempotent: they reset what they find. If one fails, it is reported, and the others still run.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # no conversions to enums
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from asyncray.io import interrupts
+from asyncray.io.interrupts import with_signals_deferred
+from asyncray.io.owned_lock import OwnedRLock
+
+_ALL_SIGNALS = tuple(_signal.valid_signals())
+
+lock = OwnedRLock()
+"""Held while descriptors are made or closed, for microseconds: a fork of another thread waits for it."""
+
+# What to call, and the files behind the descriptors, by the first descriptor. Written under ``lock``.
+_registered: dict[int, tuple[Callable[[], object], tuple[tuple[int, int, int], ...]]] = {}
+
+# In the order in which they run. Written at import.
+_steps: list[Callable[[], object]] = [interrupts.restore_in_child]
+
+
+class _Masks(threading.local):
+    """The signal masks that this thread had before the forks that it is in the middle of."""
+
+    def __init__(self) -> None:
+        self.stack: list[set[int]] = []
+
+
+_masks = _Masks()
+
+
+def in_child(step: Callable[[], object]) -> None:
+    """Each forked child calls the step, before the code that forked goes on."""
+    _steps.append(step)
+
+
+def close_in_child(close: Callable[[], object], *descriptors: int) -> None:
+    """A forked child calls ``close``, and closes those of the descriptors that are open after that.
+
+    An earlier registration of the first descriptor ends. Call it with ``lock`` held since before they were made.
+    """
+    _registered[descriptors[0]] = close, tuple(map(_identity, descriptors))
+
+
+def own(descriptor: int) -> int:
+    """A forked child closes the descriptor. Returns it."""
+    close_in_child(_nothing, descriptor)
+    return descriptor
+
+
+def closed(descriptor: int) -> None:
+    """What was registered with this as its first descriptor is closed. Call it with ``lock`` held since before that."""
+    _registered.pop(descriptor, None)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _identity(descriptor: int) -> tuple[int, int, int]:
+    status = os.fstat(descriptor)
+    return descriptor, status.st_dev, status.st_ino
+
+
+def _before() -> None:
+    # A signal handler that raises comes before all of this or after it. Before: then the fork is as without it.
+    with_signals_deferred(_block)
+
+
+def _block() -> None:
+    lock.acquire()
+    _masks.stack.append(_signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS))
+
+
+def _unblock() -> None:
+    if _masks.stack:
+        if lock.held_by_this_thread():
+            lock.release()
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, _masks.stack.pop())
+
+
+def _after_in_parent() -> None:
+    with_signals_deferred(_unblock)
+
+
+def _after_in_child() -> None:
+    try:
+        registered = list(_registered.values())
+        _registered.clear()
+        for close, files in registered:
+            _guarded(close)
+            for file in files:
+                _close_if_open(file)
+        for step in _steps:
+            _guarded(step)
+    finally:
+        _unblock()
+
+
+def _close_if_open(file: tuple[int, int, int]) -> None:
+    try:
+        if _identity(file[0]) == file:
+            os.close(file[0])
+    except OSError:
+        pass  # it was closed
+
+
+def _guarded(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except Exception:  # a defect of ours: it must not keep the others from their work
+        sys.excepthook(*sys.exc_info())
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

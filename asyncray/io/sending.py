@@ -1,0 +1,147 @@
+"""The sending half of a stream: every thread may write what was posted, at once and in its own thread.
+
+Promises: messages are written in the order in which ``collect`` gives them; writing never blocks, even if the daemon
+does not read; a signal handler that raises never leaves half a message behind.
+
+A finalizer may run in the middle of a write, in the same thread, and flush, too. It cannot wait for the lock that its
+own thread holds, so it only notes that there is more to write.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from asyncray.io.interrupts import with_signals_deferred
+from asyncray.io.owned_lock import OwnedRLock
+from asyncray.io.wakeup import Wakeup
+from asyncray.messages import Message
+from asyncray.wire.frames import encode_all
+
+_FRAME_MESSAGES = 500
+"""Messages to a frame: the daemon works on the first while the next is packed."""
+
+_DRAIN_POLL_MILLISECONDS = 1
+
+
+class Sender:
+    """Writes to a connected stream socket that somebody else owns.
+
+    Args:
+        connection: the socket.
+        collect: gives the messages to write now. Called under the send lock, by any thread.
+        wakeup: wakes the reader, which writes what the socket did not take.
+    """
+
+    def __init__(self, connection: socket.socket, collect: Callable[[], list[Message]], wakeup: Wakeup) -> None:
+        self._socket = connection
+        self._collect = collect
+        self._wakeup = wakeup
+
+        # Held while messages are collected and written, so that the order stays.
+        self._lock = OwnedRLock()
+
+        # A finalizer wants the thread that holds the send lock to look once more. Written by that thread only.
+        self._write_again = False
+
+        # What the socket did not take. Written under the send lock, read by the reader without it.
+        self._unsent: deque[memoryview] = deque()
+
+        # When somebody last looked for posted messages, by ``perf_counter_ns``. Written by every thread, without a
+        # lock: it only decides whether the reader looks, too.
+        self.flushed_at = 0
+
+    def __repr__(self) -> str:
+        return f"<Sender {len(self._unsent)} unsent parts>"
+
+    @property
+    def has_unsent(self) -> bool:
+        """True while something waits until the socket takes it."""
+        return bool(self._unsent)
+
+    def held_by_this_thread(self) -> bool:
+        """True in the thread that is writing: in a finalizer. It must not wait for an answer."""
+        return self._lock.held_by_this_thread()
+
+    def flush(self) -> bool:
+        """Writes what was posted, now, in this thread; what the socket does not take at once, the reader writes soon.
+
+        So no thread waits for a daemon that does not read: Ctrl-C and timeouts work. An error shows in the reader,
+        which sees the stream end.
+
+        Returns:
+            True if there was something to write.
+        """
+        return with_signals_deferred(self._write)
+
+    def _write(self) -> bool:
+        self.flushed_at = time.perf_counter_ns()
+        if self._lock.held_by_this_thread():  # a finalizer that came up in the middle of this
+            self._write_again = True
+            return True
+        with self._lock:
+            written = self._write_posted()
+            while self._write_again:
+                self._write_again = False
+                written |= self._write_posted()
+            return written
+
+    def _write_posted(self) -> bool:
+        messages = self._collect()
+        if not messages and not self._unsent:
+            return False
+        self._send()
+        for start in range(0, len(messages), _FRAME_MESSAGES):
+            idle = not self._unsent
+            self._unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
+            if idle:
+                self._send()
+        if self._unsent:
+            self._wakeup.wake()
+        return True
+
+    def _send(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                done = self._socket.send(unsent[0], socket.MSG_DONTWAIT)
+                if done < len(unsent[0]):
+                    unsent[0] = unsent[0][done:]
+                else:
+                    unsent.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            # The daemon is gone. The reader sees the end of the stream and wakes every waiter.
+            unsent.clear()
+            self.shut_down()
+
+    def shut_down(self) -> None:
+        """Ends the stream in both directions: the reader sees its end."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended already
+
+    def drain(self, timeout: float) -> None:
+        """Writes everything, and waits until the system has taken it: the process is about to end.
+
+        Args:
+            timeout: seconds.
+        """
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        self.flush()
+        while self._unsent and time.monotonic() < deadline:
+            poll.poll(_DRAIN_POLL_MILLISECONDS)
+            self.flush()
+
+    def forget_in_child(self) -> None:
+        """In a forked child: the thread that held the lock, or was writing, has stayed in the parent."""
+        self._lock = OwnedRLock()
+        self._write_again = False
+        self._unsent.clear()

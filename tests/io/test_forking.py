@@ -1,0 +1,177 @@
+"""What a forked child finds: none of our descriptors, all of its own, and the caller's signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from asyncray.io import forking
+from tests.points import at_point
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(forking, "_steps", list(forking._steps))
+    before = dict(forking._registered)
+    yield
+    assert forking._registered == before
+    assert not forking.lock.held_by_this_thread()
+
+
+def in_a_child(check: Callable[[], bool]) -> bool:
+    """Forks; what the check says there."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            code = not check()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_child_closes_what_is_registered_and_a_grandchild_nothing() -> None:
+    def child() -> bool:
+        if is_open(mine):
+            return False
+        again = os.open(os.devnull, os.O_RDONLY)  # gets the number
+        return again == mine and in_a_child(lambda: is_open(again))
+
+    with forking.lock:
+        mine = forking.own(os.open(os.devnull, os.O_RDONLY))
+    assert in_a_child(child)
+    with forking.lock:
+        os.close(mine)
+        forking.closed(mine)
+    assert in_a_child(lambda: not is_open(mine))
+
+
+def test_a_number_that_belongs_to_another_file_by_now_is_left_alone() -> None:
+    with forking.lock:
+        number = forking.own(os.open(os.devnull, os.O_RDONLY))
+    os.close(number)  # behind our back, as programs do that become daemons
+    other = os.open("/", os.O_RDONLY)
+    assert other == number
+    assert in_a_child(lambda: is_open(other))
+    with forking.lock:
+        os.close(other)
+        forking.closed(number)
+
+
+def test_a_step_that_fails_does_not_keep_the_others_from_their_work(capfd: pytest.CaptureFixture[str]) -> None:
+    done = []
+    forking.in_child(lambda: done.append(1))
+    forking.in_child(lambda: done[2])
+    forking.in_child(lambda: done.append(2))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert in_a_child(lambda: done == [1, 2] and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked)
+    assert "IndexError" in capfd.readouterr().err
+    assert not done
+
+
+def test_each_thread_keeps_its_own_signal_mask() -> None:
+    def fork_often(number: int) -> None:
+        mask = {number}
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for _ in range(20):
+            found.append(in_a_child(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask))
+            found.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask)
+
+    found: list[bool] = []
+    threads = [threading.Thread(target=fork_often, args=(number,)) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert all(found)
+
+
+def test_a_fork_waits_until_what_another_thread_makes_is_registered() -> None:
+    made = threading.Event()
+    forks = threading.Event()
+    numbers: list[int] = []
+
+    def make() -> None:
+        with forking.lock:
+            numbers.append(os.open(os.devnull, os.O_RDONLY))
+            made.set()
+            forks.wait()
+            forking.own(numbers[0])
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    made.wait()
+    threading.Timer(0.01, forks.set).start()
+    assert in_a_child(lambda: not is_open(numbers[0]))
+    thread.join()
+    with forking.lock:
+        os.close(numbers[0])
+        forking.closed(numbers[0])
+
+
+def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python reports what hooks raise, and forks all the same."""
+
+    class Came(Exception):
+        pass
+
+    def handle(number: int, frame: object) -> None:
+        raise Came
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    before = signal.signal(signal.SIGALRM, handle)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    parent = os.getpid()
+
+    def come() -> None:
+        if os.getpid() == parent:
+            signal.raise_signal(signal.SIGALRM)
+
+    def fork() -> None:
+        try:
+            pid = os.fork()
+        except Came:
+            return
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    number = 0
+    while at_point(number := number + 1, come, fork):
+        assert not forking.lock.held_by_this_thread()
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    signal.signal(signal.SIGALRM, before)
+    assert number > 10
+
+
+def test_what_is_started_with_code_of_its_own_before_it_runs_forks_as_ever() -> None:
+    with forking.lock:
+        mine = forking.own(os.open(os.devnull, os.O_RDONLY))
+    done = subprocess.run(["true"], preexec_fn=lambda: os.fstat(0), check=False)
+    assert done.returncode == 0
+    assert is_open(mine)
+    with forking.lock:
+        os.close(mine)
+        forking.closed(mine)
