@@ -7,12 +7,14 @@
 # make bench      asyncray's microbenchmark
 # make clean      take away what the others made
 #
-# PYTHON=/path/to/python3.12 names the interpreter, VENV=dir the environment, PYTEST_ARGS="-x -k wait" what pytest gets.
+# PYTHON=/path/to/python3.12 names the interpreter, VENV=dir the environment, PYTEST_ARGS="-x -k wait" the arguments of
+# pytest, JOBS=4 how many tests run at a time (2; 0: all of them in pytest's own process, for --pdb).
 
 SHELL := bash
 VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 VERSIONS := 3.11 3.12 3.13
 SOURCES := asyncray tests examples
 BIN := $(VENV)/bin
@@ -32,7 +34,7 @@ check: $(VENV)/.installed-test
 	@$(BIN)/mypy --python-version $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 pytest: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS) </dev/null
 
 test-all:
 	@failed=; \

@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,12 @@ import cloudpickle
 import pytest
 
 import asyncray.sync as ray
-from tests.system.conftest import nothing_left, sessions  # the leak check, for real processes run here, too
+from tests.system.conftest import node, nothing_left, own_node, sessions  # real processes run here, too
 from tests.system.pickles import Box, register
 
-__all__ = ["nothing_left", "sessions"]
+__all__ = ["node", "nothing_left", "own_node", "sessions"]
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def node(nothing_left: None) -> Iterator[None]:
-    with ray.init(num_cpus=1):
-        yield
 
 
 def test_nothing_is_imported_before() -> None:

@@ -44,10 +44,20 @@ RAYS_ROWS = {
 }
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("row", [row for row in ROWS if row.session], ids=lambda row: row.name)
 def test_a_row_does_its_work(row: Row) -> None:
     bench = Bench(TINY)
-    figures = measure_row(row, bench)
+    check_figures(row.measure(bench), bench)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.session], ids=lambda row: row.name)
+def test_a_row_does_its_work_without_a_session(row: Row) -> None:
+    bench = Bench(TINY)
+    check_figures(measure_row(row, bench), bench)
+
+
+def check_figures(figures: Figures, bench: Bench) -> None:
     assert figures.values
     assert all(value > 0 for value in figures.values)
     assert bench.checks >= 1

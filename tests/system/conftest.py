@@ -1,6 +1,9 @@
 """A leak check around every test that starts processes, and ways to start them.
 
-After each test nothing of it may be left: no process, no descriptor, no thread of ours, no shared memory, no socket.
+After each test nothing of it may be left: no process, no descriptor, no thread of ours, no shared memory, no socket,
+and on a node that it shares with other tests no task, actor, object or resource in use.
+
+``node`` connects to such a shared node, ``own_node`` starts one for the test.
 """
 
 from __future__ import annotations
@@ -22,12 +25,16 @@ import asyncray.sync as ray
 from asyncray.api.session import Context
 from asyncray.io.sessions import name_of
 from tests.system.bell import Bell
+from tests.system.shared_node import SharedNode, SharedNodes
 
 DEADLINE = 5.0
 """Seconds in which nothing may be left of a session, as promised."""
 
 LOOP_DEADLINE = 20.0
 """Seconds that a test of an event loop may take."""
+
+SHARED = SharedNodes()
+"""The nodes that the tests of this process share. Each conftest that imports the fixtures below has the same."""
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -45,13 +52,31 @@ def descriptors() -> dict[str, str]:
 
 def shared_memory(directory: Path) -> set[str]:
     """Segments of the sessions in a directory: those of other programs on this machine come and go."""
-    names = tuple(name_of(str(path)) for path in directory.glob("session_*"))
+    names = tuple(name_of(str(path)) for path in directory.rglob("session_*") if not SHARED.has(path))
     return {name for name in os.listdir("/dev/shm") if name.startswith(names)}
 
 
 def sockets(directory: Path) -> list[Path]:
     """Sockets that are left in session directories."""
-    return [path for path in directory.rglob("*") if path.is_socket()]
+    return [path for path in directory.rglob("*") if path.is_socket() and not SHARED.has(path.parent)]
+
+
+def processes(directory: Path) -> list[psutil.Process]:
+    """What is left of this test: not the nodes that others will use, too.
+
+    Whole trees: a daemon leads a session of its own, but it is this process's child or has been one.
+    """
+    named = [p for p in psutil.process_iter(["cmdline"]) if str(directory) in " ".join(p.info["cmdline"] or [])]
+    found = {*psutil.Process().children(recursive=True), *named}
+    return list(found.difference(*(node.processes() for node in SHARED.nodes.values())))
+
+
+def shared_cpus(request: pytest.FixtureRequest) -> int | None:
+    """How many CPUs the shared node of a test has. None if it uses none."""
+    names = set(request.fixturenames)
+    if "own_node" in names or not names & {"node", "one_cpu"}:
+        return None
+    return 1 if "one_cpu" in names else 2
 
 
 @pytest.fixture(scope="session")
@@ -61,30 +86,33 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Path]:
     path = Path(f"/tmp/asyncray-test-{os.getpid()}")
     path.mkdir(mode=0o700, exist_ok=True)
     yield path
+    SHARED.stop()
     if not request.session.testsfailed and path.exists():  # each file that imports this has a fixture of its own
         shutil.rmtree(path)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The leak check."""
-    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(sessions))
+def nothing_left(
+    request: pytest.FixtureRequest, sessions: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SharedNode | None]:
+    """The leak check. Its value is the node that the test shares with others, if it does."""
+    cpus = shared_cpus(request)
+    shared = SHARED.get(sessions, cpus) if cpus is not None else None
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(shared.directory if shared else sessions))
     monkeypatch.delenv("ASYNCRAY_ADDRESS", raising=False)
     gc.collect()
     before = descriptors()
     threads = set(threading.enumerate())
-    yield
+    yield shared
     ray.shutdown()
     gc.collect()
-    # Whole trees: a daemon leads a session of its own, but it is this process's child or has been one.
-    ours = [
-        p for p in psutil.process_iter(["cmdline"]) if any(str(sessions) in part for part in p.info["cmdline"] or [])
-    ]
-    _, alive = psutil.wait_procs([*psutil.Process().children(recursive=True), *ours], timeout=DEADLINE)
+    _, alive = psutil.wait_procs(processes(sessions), timeout=DEADLINE)
     left = [(p.pid, p.cmdline()) for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     for process in alive:
         process.kill()
     assert not left, f"processes are left: {left}"
+    if shared is not None:
+        SHARED.check(shared)
     assert not (memory := shared_memory(sessions)), f"shared memory is left: {memory}"
     assert not sockets(sessions), "sockets are left"
     after = descriptors()
@@ -93,21 +121,29 @@ def nothing_left(sessions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.fixture
-def node(nothing_left: None) -> Iterator[Context]:
-    """A node with two CPUs, and this process as its driver."""
-    with ray.init(num_cpus=2) as context:
+def node(request: pytest.FixtureRequest, nothing_left: SharedNode | None) -> Iterator[Context]:
+    """This process as a driver of a node with two CPUs (one with ``one_cpu``) that other tests have used."""
+    if nothing_left is None:
+        yield request.getfixturevalue("own_node")
+        return
+    with ray.init(nothing_left.address) as context:
         yield context
 
 
 @pytest.fixture
 def one_cpu(node: object) -> None:
     """A node with one CPU instead."""
-    ray.shutdown()
-    ray.init(num_cpus=1)
 
 
 @pytest.fixture
-def bell(nothing_left: None) -> Iterator[Bell]:
+def own_node(nothing_left: object) -> Iterator[Context]:
+    """A new node with two CPUs, started by this process: for tests that end it, harm it or count what it has."""
+    with ray.init(num_cpus=2) as context:
+        yield context
+
+
+@pytest.fixture
+def bell(nothing_left: object) -> Iterator[Bell]:
     """How tasks tell the test that they run."""
     with Bell() as bell:
         yield bell

@@ -276,7 +276,7 @@ def test_an_actor_may_kill_itself() -> None:
         ray.get(log.__ray_call__.remote(suicide))
 
 
-def test_children_of_actors_end_with_the_session(node: Context) -> None:
+def test_children_of_actors_end_with_the_session(own_node: Context) -> None:
     child = ray.get(Mortal.options(name="keep", lifetime="detached").remote().start_child.remote())
     ray.shutdown()
     assert gone(child)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ import pytest
 import asyncray.sync as ray
 from asyncray.util import ActorPool
 from tests.system import actors
-from tests.system.conftest import nothing_left, sessions  # the leak check, for real processes run here, too
+from tests.system.conftest import node, nothing_left, own_node, sessions  # real processes run here, too
 
-__all__ = ["nothing_left", "sessions"]
+__all__ = ["node", "nothing_left", "own_node", "sessions"]
 
 Gate: Any = actors.Gate
 Log: Any = actors.Log
@@ -31,10 +30,9 @@ Mortal: Any = ray.remote(_Mortal)
 
 
 @pytest.fixture
-def pool(nothing_left: None) -> Iterator[ActorPool]:
+def pool(node: object) -> ActorPool:
     """Two actors."""
-    with ray.init(num_cpus=2):
-        yield ActorPool([Log.remote() for _ in range(2)])
+    return ActorPool([Log.remote() for _ in range(2)])
 
 
 def give(actor: Any, value: Any) -> Any:

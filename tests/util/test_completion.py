@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,17 +10,13 @@ import pytest
 import asyncray.sync as ray
 from asyncray.runtime.runtime import require
 from tests.system import actors
-from tests.system.conftest import nothing_left, sessions  # the leak check, for real processes run here, too
+from tests.system.conftest import node, nothing_left, own_node, sessions  # real processes run here, too
 
-__all__ = ["nothing_left", "sessions"]
+__all__ = ["node", "nothing_left", "own_node", "sessions"]
+
+pytestmark = pytest.mark.usefixtures("node")
 
 Gate: Any = actors.Gate
-
-
-@pytest.fixture(autouse=True)
-def node(nothing_left: None) -> Iterator[None]:
-    with ray.init(num_cpus=2):
-        yield
 
 
 @ray.remote

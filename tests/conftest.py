@@ -1,0 +1,23 @@
+"""A defined state for the processes of the tests, however `pytest` was started.
+
+A shell that starts a program in the background makes it ignore SIGINT, `nohup` makes it ignore SIGHUP, some callers
+block signals, and people export variables that asyncray reads. Children inherit all of that, and tests would test the
+caller.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+KEPT = {"ASYNCRAY_CHAOS_SECONDS", "ASYNCRAY_CHAOS_SEED", "ASYNCRAY_SOAK_SECONDS"}
+
+
+def pytest_configure() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for name in os.environ.keys() - KEPT:
+        if name.startswith("ASYNCRAY_"):
+            del os.environ[name]
