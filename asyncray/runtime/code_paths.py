@@ -1,13 +1,13 @@
 """Where a program's code is found, and how its workers find it there.
 
-Owns the difference between the entries of ``sys.path`` that a fresh interpreter has by itself (the *standard library* and
-the directories of *installed packages*) and all others, which are the program's.
+Owns the difference between the entries of ``sys.path`` that a fresh interpreter has by itself (the *standard library*
+and the directories of *installed packages*) and all others, which are the program's.
 
 Promises:
 
-1. Whatever a driver could import from ``sys.path`` at ``init`` its workers can import, from the same file: the program's
-   directory and the working directory always, directories inside ``sys.prefix`` or beside it, zip files, zipapps,
-   relative entries. Entries are compared whole, never by how their text begins.
+1. Every module that a driver could import from ``sys.path`` at ``init`` its workers can import, from the same file:
+   the program's directory and the working directory always, directories inside ``sys.prefix`` or beside it, zip files,
+   zipapps, relative entries. Entries are compared whole, never by how their text begins.
 2. The order is the driver's. An entry that stands behind the standard library stays behind it, so a file ``queue.py``
    that does no harm to the driver does none to its workers.
 3. Workers of another environment of the same Python use the packages that are installed there, not the driver's.

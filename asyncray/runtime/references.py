@@ -1,8 +1,8 @@
 """References of one process: which objects it knows, how many refs it has, and what the daemon must be told.
 
 A process counts its own refs and reports only the first of a borrowed object (ADD_REFS) and the last (RELEASE_REFS).
-Refs end in finalizers, which may run in any thread in the middle of anything: they only append to a queue. Whoever writes to
-the daemon next drains that queue. The order in which things are told is what makes counting safe:
+Refs end in finalizers, which may run in any thread in the middle of anything: they only append to a queue. The next
+writer to the daemon drains that queue. The order of the messages is what makes counting safe:
 
 1. ended refs are drained first, then the posted messages are counted, then the holds are taken; they are sent as
    holds, so many messages, drops. So a message that uses an object is never behind the drop of that object (it was
