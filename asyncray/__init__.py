@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from asyncray.messages import RELEASE as __version__
 
 if TYPE_CHECKING:
     from asyncray.api.actor import ActorClass, kill, method

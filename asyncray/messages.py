@@ -7,10 +7,13 @@ bytes. ``kind, payload`` is always a value (see the second table). Frames of mes
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
-VERSION = 1
+VERSION = 2
 """Changes whenever a message changes. Both ends must say the same."""
+
+RELEASE = "0.1.0"
+"""The version of asyncray, that of ``pyproject.toml``. Processes tell it each other for error messages."""
 
 Message = Any
 """A list (as received) or tuple (as sent) that starts with a message kind. Typed by the handler that takes it."""
@@ -87,3 +90,74 @@ OUTPUT_MARK = "\x1e"
 """In a worker's log, before the name of a task (or actor) and a line feed: its output follows."""
 
 NAMES = {value: name for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)}
+
+
+# Records ------------------------------------------------------------------------------------------------------------
+
+
+class Interpreter(TypedDict):
+    """Which Python a process runs, and with which asyncray."""
+
+    executable: str
+    prefix: str
+    """Names the environment: where its packages are."""
+    python: str
+    """Implementation and version, e.g. "cpython 3.11": code objects of one are of no use to another."""
+    asyncray: str
+    """Its version."""
+
+
+class CodePaths(TypedDict):
+    """The program's entries of a driver's ``sys.path``, by where they stand in it.
+
+    All are absolute, except names that a path hook of an installed package understands.
+    """
+
+    before: list[str]
+    """In front of the standard library."""
+    between: list[str]
+    """Behind the standard library, in front of the installed packages."""
+    after: list[str]
+    """Behind the installed packages."""
+
+
+class JobSetup(TypedDict):
+    """What the workers of a job must know of its driver."""
+
+    code_paths: CodePaths
+    directory: str | None
+    """Where the driver runs; None if that was deleted."""
+    interpreter: Interpreter
+    log_to_driver: bool
+    namespace: str
+
+
+class LeaseTerms(TypedDict):
+    """What the tasks that a worker gets next may use."""
+
+    demand: list[Any]
+    """[name, fixed amount] of each resource."""
+    devices: list[int]
+    """Numbers of GPUs."""
+    cpus: int
+
+
+class NodeAmounts(TypedDict):
+    """What a node has; None stands for what the machine has."""
+
+    num_cpus: float | None
+    num_gpus: float | None
+    resources: dict[str, float] | None
+    object_store_memory: int | None
+
+
+class NodeConfig(TypedDict):
+    """What the process that starts a daemon tells it, as JSON."""
+
+    directory: str
+    """The session's."""
+    lock: int
+    """The descriptor that holds the session's lock."""
+    driver: int | None
+    """The descriptor of the connection to the driver that this node is for; None for a node of `asyncray node`."""
+    amounts: NodeAmounts

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from asyncray.api.hints import did_you_mean
 from asyncray.config import STORE_MINIMUM
+from asyncray.messages import NodeAmounts
 
 _MISSING: dict[str, tuple[object, str]] = {
     "labels": ({}, "labels of nodes"),
@@ -60,7 +61,7 @@ class Arguments(NamedTuple):
         return cls(**options)
 
     @property
-    def amounts(self) -> dict[str, Any]:
+    def amounts(self) -> NodeAmounts:
         """What a node is started with."""
         return {
             "num_cpus": self.num_cpus,

@@ -17,9 +17,10 @@ from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SIN
 from asyncray.exceptions import AsyncrayError
 from asyncray.io import forking
 from asyncray.io.interrupts import Deferrable, with_signals_deferred
-from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
+from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD, JobSetup
 from asyncray.runtime import code_paths, current, launch
 from asyncray.runtime.errors import system_fault, task_error_text
+from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deregister_all
@@ -142,9 +143,11 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
     printer = Printer()
     namespace = arguments.namespace or os.urandom(8).hex()
     directory = _working_directory()
-    setup = {
+    interpreter = this_interpreter()
+    setup: JobSetup = {
         "code_paths": code_paths.of_program(sys.path, directory),
         "directory": directory,
+        "interpreter": interpreter,
         "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),
         "namespace": namespace,
     }
@@ -163,6 +166,7 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
             if isinstance(error, (AsyncrayError, TimeoutError)):
                 raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
         raise
+    compare(interpreter, runtime.facts["interpreter"])
     return _Driver(runtime, node, printer)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import Any
 
 import click
+
+from asyncray.messages import NodeAmounts
 
 # KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB of 1024.
 _UNITS = {"": 1} | {
@@ -84,13 +85,12 @@ def node_command(
     from asyncray.node.start import start_zygote_early  # start-up cost: only this command is a daemon
     from asyncray.runtime.launch import configuration
 
-    amounts = {
+    amounts: NodeAmounts = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
         "resources": resources,
         "object_store_memory": object_store_memory,
     }
-    os.umask(0o077)
     try:
         config = configuration(amounts)
         zygote = start_zygote_early(config)

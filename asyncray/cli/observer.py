@@ -7,13 +7,12 @@ node does. It never changes anything but by ``request("stop")``.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import time
 from typing import Any, Self
 
 from asyncray.config import FRAME_LIMIT
-from asyncray.io.sessions import base_directory, running, socket_of
+from asyncray.io.peers import peer_of
+from asyncray.io.sessions import running, socket_of
 from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message
 from asyncray.runtime.launch import ADDRESS_SCHEME, connect
 from asyncray.wire.frames import Decoder, encode
@@ -93,7 +92,7 @@ class Observer:
 
 def running_nodes() -> list[str]:
     """The addresses of this user's nodes on this machine, the newest first."""
-    found = [f"{ADDRESS_SCHEME}{socket_of(directory)}" for directory in running(base_directory())]
+    found = [f"{ADDRESS_SCHEME}{socket_of(directory)}" for directory in running()]
     return [address for address in found if listener(address) is not None]
 
 
@@ -108,8 +107,5 @@ def listener(address: str) -> tuple[int, str] | None:
         return None
     with connection:
         directory = os.path.dirname(os.path.realpath(connection.getpeername()))
-        if not hasattr(socket, "SO_PEERCRED"):
-            return 0, directory
-        size = struct.calcsize("3i")
-        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-        return pid, directory
+        peer = peer_of(connection)
+        return 0 if peer is None else peer.pid, directory

@@ -1,8 +1,9 @@
-"""Processes: started without detours, found again when their parents are gone, and ended with all that they started.
+"""Processes: found again when their parents are gone, and ended with all that they started.
 
-Two ways lead to what a worker has started. As long as the zygote lives, whatever loses its parent becomes the zygote's
-child (it is a *subreaper*, and so is the daemon, should the zygote be killed). Should both be killed at once, what is
-left still carries the session's name in its environment. Only Linux has either; elsewhere a process group must do.
+There are two ways to find what a worker has started. As long as the zygote lives, a process that loses its parent
+becomes the zygote's child (the zygote is a *subreaper*, and so is the daemon, in case the zygote is killed). If both
+are killed at once, the session's name is still in the environment of all that is left. Only Linux has either;
+elsewhere a process group must do.
 """
 
 from __future__ import annotations
@@ -15,56 +16,13 @@ import sys
 import time
 
 SESSION_VARIABLE = "ASYNCRAY_SESSION"
-"""Names the session in the environment of its zygote, and so of all that comes from it."""
+"""Names the session in the environment of its zygote, and so of all its descendants."""
 
 WORKER_VARIABLE = "ASYNCRAY_WORKER"
 """Names the worker, by its number, in the environment of what it starts."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_ROUND = 0.005
-
-
-def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs ``main()`` of a module of asyncray in a new interpreter, wherever that is started.
-
-    It finds this very asyncray, installed or not. The working directory is not on its path: a file that a user calls
-    ``queue.py`` must not stop a node. Where this interpreter was told to leave out what its user has installed, it does
-    so, too: workers with other versions of packages could not unpickle what they get.
-    """
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    find = f"import sys; sys.path.insert(0, {root!r}); import asyncray; del sys.path[0]"
-    options = ["-P", "-s"] if sys.flags.no_user_site else ["-P"]
-    return [sys.executable, *options, "-c", f"{find}; from {module} import main; main()", *arguments]
-
-
-def spawn(command: list[str], keep: list[int], environment: dict[str, str], output: str | None = None) -> int:
-    """Starts a process in a session of its own; returns its pid.
-
-    Without ``subprocess``: importing that takes as long as starting the process.
-
-    Args:
-        keep: descriptors that it inherits, none of them a standard one. All others are closed in it, except standard
-            input, output and error.
-        output: a file to append its output and errors to; its input is empty then.
-
-    Raises OSError.
-    """
-    actions: list[tuple[object, ...]] = []
-    if output is not None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ]
-    for descriptor in keep:
-        os.set_inheritable(descriptor, True)
-    try:
-        return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
-    finally:
-        for descriptor in keep:
-            os.set_inheritable(descriptor, False)
 
 
 def _prctl(option: int, argument: int) -> None:
@@ -80,7 +38,7 @@ def become_subreaper() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """This process is killed when its parent ends, or at once if that is no longer its parent."""
+    """The system kills this process when its parent ends. Ends it at once if ``parent`` has ended already."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it ended before that took effect
@@ -121,7 +79,7 @@ def environment(pid: int) -> bytes:
 
 
 def of_session(session: str) -> list[int]:
-    """The zygote of a session, and all that comes from it."""
+    """The zygote of a session, and its descendants."""
     mark = f"\0{SESSION_VARIABLE}={session}\0".encode()
     try:
         names = os.listdir("/proc")
@@ -131,14 +89,24 @@ def of_session(session: str) -> list[int]:
 
 
 def kill_session(session: str, deadline: float) -> bool:
-    """Kills all processes of a session; False if some are still there after so many seconds."""
+    """Kills all processes of a session; False if some have not ended after so many seconds."""
     until = time.monotonic() + deadline
-    while found := of_session(session):  # again, for they may fork
-        if time.monotonic() > until:
-            return False
+    while found := of_session(session):  # again, because they may have forked
         for pid in found:
             kill(pid)
-        time.sleep(_ROUND)
+        for pid in found:
+            ends_within(pid, max(0.0, until - time.monotonic()))
+        if time.monotonic() > until:
+            return not of_session(session)
+    return True
+
+
+def is_child(pid: int) -> bool:
+    """True if this is a child of this process that was not reaped. Its number belongs to no other process then."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
     return True
 
 

@@ -2,20 +2,27 @@
 
 A session is a directory with the node's socket, logs and files, and shared memory whose names begin with its name. Its
 driver makes it with a *lock*: a file on which daemon and zygote hold a lock of the system for as long as one of them
-lives. They inherit it, so there is no moment in which nobody holds it. Who ends last removes the file. So
+lives. They inherit it, so there is no moment in which no process holds it. The last of them removes the file. So
 
-- a lock file that somebody holds: the session runs, or ends right now;
+- a lock file that a process holds: the session runs, or ends right now;
 - a lock file that can be locked: all its processes were killed, and something may be left: the session is *stale*;
 - no lock file: nothing is left but logs.
 
-The file gets its name only when it is locked already. So whoever starts a session meanwhile, and sweeps, never takes a
-session for stale that has just begun. Two that sweep at once lock one session each at a time, and do not wait.
+The file gets its name only when it is locked already. So a program that starts a session meanwhile, and sweeps, never
+takes a session for stale that has just begun. Two that sweep at once lock one session each at a time, and do not wait.
+
+Sessions of other users are not ours to trust or to end: what a daemon sends is unpickled, and the name of a directory
+says which processes and which memory belong to it. So the base directory and each session in it must belong to this
+user and must not be writable by others. A base that others may write is refused; sessions of others are passed over.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import stat
 import time
 
 from asyncray.io import forking
@@ -24,6 +31,12 @@ from asyncray.io.processes import kill_session
 KEEP = 20
 """Session directories that are kept for their logs."""
 
+_VARIABLE = "ASYNCRAY_TMPDIR"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+_NAME = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{12}")
+"""What ``new_session`` calls a directory."""
+
 _YOUNG = 60.0
 """Seconds in which a directory without a lock may be one that is just being made."""
 
@@ -31,30 +44,87 @@ _POLL = 0.01
 
 
 def base_directory() -> str:
-    """Where the sessions of this user are. Raises OSError with a way out when it cannot be used."""
-    path = os.environ.get("ASYNCRAY_TMPDIR") or os.path.join(
-        os.environ.get("TMPDIR", "/tmp"), f"asyncray-{os.getuid()}"
-    )
+    """Where the sessions of this user are; makes it if it does not exist.
+
+    Raises:
+        OSError: it cannot be used. The text says why, and what to do.
+    """
+    path = _base_path()
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.stat(path)
-        if status.st_uid != os.getuid() or not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError(13, "it belongs to somebody else or cannot be written", path)
+        _check_base(path)
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The session directory {path} cannot be used ({error.strerror}). Set ASYNCRAY_TMPDIR to a directory that "
-            "you can write to",
-        ) from error
+        raise _unusable(path, error) from error
     return path
+
+
+def running() -> list[str]:
+    """The directories of this user's sessions that run, the newest first.
+
+    Raises:
+        OSError: the base directory exists and cannot be used.
+    """
+    path = _base_path()
+    try:
+        _check_base(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return [directory for directory in reversed(_all(path)) if is_running(directory)]
+
+
+def variables() -> dict[str, str]:
+    """Environment variables with which processes find the same base directory from any working directory."""
+    return {_VARIABLE: _base_path()} if os.environ.get(_VARIABLE) else {}
+
+
+def _base_path() -> str:
+    named = os.environ.get(_VARIABLE)
+    return os.path.abspath(named or os.path.join(os.environ.get("TMPDIR") or "/tmp", f"asyncray-{os.geteuid()}"))
+
+
+def _check_base(path: str) -> None:
+    """Raises OSError if this is not a directory that belongs to this user alone."""
+    user = os.geteuid()
+    if (owner := os.lstat(path).st_uid) not in (user, 0):  # a link may be root's
+        raise PermissionError(errno.EACCES, f"it belongs to user {owner} and you are user {user}", path)
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    if status.st_uid != user:
+        raise PermissionError(errno.EACCES, f"it belongs to user {status.st_uid} and you are user {user}", path)
+    if status.st_mode & _OTHERS_WRITE:
+        mode = stat.S_IMODE(status.st_mode)
+        raise PermissionError(errno.EACCES, f"others may write to it: its mode is {mode:04o}", path)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "it cannot be written", path)
+
+
+def _unusable(path: str, error: OSError) -> OSError:
+    unset = ", or unset it to have one made" if os.environ.get(_VARIABLE) else ""
+    return OSError(
+        error.errno,
+        f"The session directory {path} cannot be used ({error.strerror}). Set {_VARIABLE} to a directory that you can "
+        f"write to and others cannot{unset}",
+    )
+
+
+def _is_ours(directory: str) -> bool:
+    """True for a session that this user, and no other, has made."""
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return False  # it is gone
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
 
 
 def new_session() -> tuple[str, int]:
     """The directory of a new session, and the descriptor that holds its lock."""
     base = base_directory()
     directory = os.path.join(base, f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(6).hex()}")
-    if len(socket_of(directory)) > 100:
-        raise OSError(36, f"The session directory {directory} is too long for a socket's path. Set ASYNCRAY_TMPDIR")
+    if len(os.fsencode(socket_of(directory))) > 100:
+        raise OSError(36, f"The session directory {directory} is too long for a socket's path. Set {_VARIABLE}")
     try:
         os.mkdir(directory, 0o700)
         os.mkdir(os.path.join(directory, "logs"), 0o700)
@@ -62,7 +132,7 @@ def new_session() -> tuple[str, int]:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"The session directory {directory} cannot be made ({error.strerror}). Set ASYNCRAY_TMPDIR to a directory "
+            f"The session directory {directory} cannot be made ({error.strerror}). Set {_VARIABLE} to a directory "
             "that you can write to",
         ) from error
 
@@ -103,7 +173,7 @@ def socket_of(directory: str) -> str:
 
 
 def garbage_of(directory: str) -> list[str]:
-    """What is to be removed when a session has ended: files ("unlink:PATH") and segments (prefixes of names)."""
+    """What to remove when a session has ended: files ("unlink:PATH") and segments (prefixes of names)."""
     session = name_of(directory)
     return [f"unlink:{socket_of(directory)}", f"{session}-", f"{os.path.join(directory, 'store', session)}-"]
 
@@ -127,7 +197,7 @@ def ended(directory: str) -> None:
     try:
         os.unlink(_lock_of(directory))
     except OSError:
-        pass  # the other one was as fast
+        pass  # the other process was as fast
 
 
 def is_running(directory: str) -> bool:
@@ -139,11 +209,6 @@ def is_running(directory: str) -> bool:
     return os.path.exists(_lock_of(directory))
 
 
-def running(base: str) -> list[str]:
-    """The directories of the sessions that run, the newest first."""
-    return [directory for directory in reversed(_all(base)) if is_running(directory)]
-
-
 def clean_up(directory: str, deadline: float) -> None:
     """The daemon was killed: waits for the zygote to clean up, and does it itself if that was killed, too."""
     until = time.monotonic() + deadline
@@ -152,19 +217,20 @@ def clean_up(directory: str, deadline: float) -> None:
         if descriptor is not None:
             _sweep(directory)
             close_lock(descriptor)
-        elif time.monotonic() > until:
+            return  # even if the lock file is still there: its directory may have become read-only
+        if time.monotonic() > until:
             kill_session(name_of(directory), deadline)  # stopped, or stuck
             _sweep(directory)
-        else:
-            time.sleep(_POLL)
+            return
+        time.sleep(_POLL)
 
 
 def sweep_stale(own: str) -> list[str]:
     """Cleans up after sessions whose processes were all killed. Returns their directories.
 
     Args:
-        own: the directory of the session that does so, for the others are beside it. It is never swept, whatever became
-            of its lock.
+        own: the directory of the session that does so; the others are beside it. It is never swept, even if its lock is
+            gone.
     """
     swept = []
     for directory in _all(os.path.dirname(own)):
@@ -185,20 +251,21 @@ def prune(base: str, keep: int = KEEP) -> None:
 
         old = _all(base)[:-keep]
     except OSError:
-        return  # no descriptor is left: the next start prunes
+        return  # no descriptor is left, and the next start prunes
     now = time.time()
     for directory in old:
         try:
             young = now - os.stat(directory).st_mtime < _YOUNG
         except OSError:
-            continue  # another one prunes, too
+            continue  # another session prunes, too
         if not young and not os.path.exists(_lock_of(directory)):
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def _all(base: str) -> list[str]:
-    """All session directories, the oldest first."""
-    return [os.path.join(base, name) for name in sorted(os.listdir(base)) if name.startswith("session_")]
+    """All session directories of this user, the oldest first."""
+    found = [os.path.join(base, name) for name in sorted(os.listdir(base)) if _NAME.fullmatch(name)]
+    return [directory for directory in found if _is_ours(directory)]
 
 
 def _lock_of(directory: str) -> str:
@@ -206,7 +273,7 @@ def _lock_of(directory: str) -> str:
 
 
 def _take(directory: str) -> int | None:
-    """Locks a session if nobody does; None if it runs, or has ended in order."""
+    """Locks a session if no process does; None if it runs, or has ended in order."""
     try:
         descriptor = _open_lock(_lock_of(directory), os.O_RDWR)
     except OSError:

@@ -1,21 +1,19 @@
-"""``python -m asyncray.node CONFIG``: a node's daemon, as ``init`` and the command line start it.
+"""A node's daemon as ``init`` starts it, with its configuration as JSON (``asyncray.messages.NodeConfig``).
 
-CONFIG is JSON: see ``asyncray.node.main.serve``. The zygote is started before anything heavy is imported, so that the
-two get ready side by side.
+The zygote is started before anything heavy is imported, so that the two get ready side by side.
 """
 
 import json
-import os
 import sys
+
+from asyncray.messages import NodeConfig
 
 
 def main() -> None:
     """Starts the zygote, then becomes the daemon."""
     from asyncray.node.start import start_zygote_early  # light: no event loop yet
 
-    config = json.loads(sys.argv[1])
-    for inherited in (config["lock"], config["driver"]):
-        os.set_inheritable(inherited, False)  # the zygote must not keep the driver's connection open
+    config: NodeConfig = json.loads(sys.argv[1])
     zygote = start_zygote_early(config)
 
     from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile

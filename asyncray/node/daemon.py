@@ -110,7 +110,9 @@ class Daemon:
             ready: called when clients may connect.
         """
         self._loop.set_exception_handler(self._defect)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGTERM and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup, or a background job of a script: Ctrl-C and hang-up are for others
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
         try:
             await self._zygote.connect(*zygote)

@@ -8,18 +8,17 @@ millions of messages unread loses its connection.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import os
 import socket
-import struct
 from collections.abc import Callable, Iterable
 
 from asyncray.config import FRAME_LIMIT, GREETING_LIMIT, MOST_UNSENT_MESSAGES, START_DEADLINE
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Client
+from asyncray.io.peers import Peer, peer_of
 from asyncray.io.streams import MessageStream
-from asyncray.messages import HELLO, REFUSED, VERSION, Message
+from asyncray.messages import REFUSED, Message
+from asyncray.node.greetings import refusal
 
 _MOST_STRANGERS = 500
 """Connections that have not greeted yet. An honest client greets at once, so the oldest gives way."""
@@ -88,12 +87,14 @@ class Doors:
         self._changed()
 
     def _greet(self, stream: MessageStream, message: Message) -> Client | None:
-        refusal = self._check_greeting(stream, message)
-        client = None if refusal is not None else self._admit(message)
+        why = refusal(message, _peer_of(stream))
+        if why is None and self._machine.stopping:
+            why = "the node is stopping"
+        client = None if why is not None else self._admit(message)
         if client is None:
-            refusal = refusal or "this worker is not expected"
-            log.warning("a connection was refused: %s", refusal)
-            stream.send([(REFUSED, refusal)])
+            why = why or "this worker is not expected"
+            log.warning("a connection was refused: %s", why)
+            stream.send([(REFUSED, why)])
             stream.close()
             return None
         timer = self._greeting.pop(stream, None)
@@ -111,24 +112,6 @@ class Doors:
         if role == "worker":
             return self._machine.worker_connected(info["number"], info["pid"])
         return self._machine.observer_connected(info["pid"])
-
-    def _check_greeting(self, stream: MessageStream, message: Message) -> str | None:
-        if len(message) != 4 or message[0] != HELLO:
-            return "it did not say hello"
-        if message[1] != VERSION:
-            return f"it speaks version {message[1]!r:.20} of the protocol, this node {VERSION}: upgrade the older one"
-        role, info = message[2], message[3]
-        wanted = _GREETINGS.get(role) if isinstance(role, str) else None
-        if wanted is None or type(info) is not dict:
-            return "its greeting is incomplete"
-        if any(type(info.get(name)) is not kind for name, kind in wanted.items()):
-            return "its greeting is incomplete"
-        user = _peer_user(stream)
-        if user is not None and user != os.getuid():
-            return f"it belongs to user {user}"
-        if self._machine.stopping:
-            return "the node is stopping"
-        return None
 
     # Being in ---------------------------------------------------------------------------------------------------------
 
@@ -193,25 +176,7 @@ class Doors:
             stream.close()
 
 
-_GREETINGS: dict[str, dict[str, type]] = {
-    "driver": {"pid": int, "namespace": str, "setup": dict},
-    "worker": {"pid": int, "number": int},
-    "observer": {"pid": int},
-}
-"""What the greeting of each role must hold."""
-
-
-@functools.cache
-def _credentials() -> struct.Struct:
-    return struct.Struct("3i")
-
-
-def _peer_user(stream: MessageStream) -> int | None:
-    """The user at the other end, where the system tells."""
+def _peer_of(stream: MessageStream) -> Peer | None:
     transport = stream.transport
     connection = None if transport is None else transport.get_extra_info("socket")
-    if connection is None or not hasattr(socket, "SO_PEERCRED"):
-        return None
-    layout = _credentials()
-    user: int = layout.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size))[1]
-    return user
+    return None if connection is None else peer_of(connection)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,33 +18,39 @@ from asyncray.io import sessions
 from asyncray.io.descriptors import raise_limit
 from asyncray.io.processes import become_subreaper
 from asyncray.io.segments import pick_backend
+from asyncray.messages import NodeConfig
+from asyncray.node.capacity import detect
 from asyncray.node.daemon import Daemon
-from asyncray.node.resources import detect
+from asyncray.runtime.interpreters import this_interpreter
 
-_HARMLESS = {"status", "nodes", "actors", "object"}
+_QUERIES = {"status", "nodes", "actors", "object"}
+"""Requests that change nothing."""
 
-Ask = Callable[[str, list[Any]], tuple[Any, ...]]
-Beside = Callable[[Ask, dict[str, Any]], Coroutine[Any, Any, None]]
+_IP = "127.0.0.1"
+
+Query = Callable[[str, list[Any]], tuple[Any, ...]]
+"""Asks the node: method and arguments in, (True, the answer) or (False, name and fields of an error) out."""
+
+Companion = Callable[[Query, dict[str, Any]], Coroutine[Any, Any, None]]
+"""Runs in the daemon's loop. Takes a way to ask the node, and the facts that clients get."""
 
 log = logging.getLogger("asyncray.node")
 
 
 def serve(
-    config: dict[str, Any],
+    config: NodeConfig,
     zygote: tuple[socket.socket, int],
     ready: Callable[[dict[str, Any]], None] = lambda facts: None,
-    beside: Beside | None = None,
+    companion: Companion | None = None,
 ) -> None:
-    """Runs the daemon until it is told to stop.
+    """Runs the daemon until something stops it.
 
     Args:
-        config: "directory" (the session's), "lock" and "driver" (inherited descriptors: of the session's lock, and of
-            the connection of the driver that starts this node for itself, or None), and the amounts of
-            ``asyncray.node.resources.detect``.
         zygote: the stream to the zygote and its pid.
-        ready: told the facts that clients are told ("address", "pid", ...) as soon as clients may connect.
-        beside: runs in the daemon's loop from then on until it is cancelled: the head registry.
+        ready: called with the facts that clients get ("address", "pid", ...) as soon as clients may connect.
+        companion: runs from then on until it is cancelled: the head registry.
     """
+    _define_state()
     directory = config["directory"]
     logging.basicConfig(
         filename=os.path.join(directory, "logs", "node.log"),
@@ -53,7 +61,7 @@ def serve(
         log.info("removed what was left of %s, whose processes were killed", stale)
     machine = _make_machine(config)
     facts = machine.facts
-    driver = None if config.get("driver") is None else socket.socket(fileno=config["driver"])
+    driver = None if config["driver"] is None else socket.socket(fileno=config["driver"])
 
     become_subreaper()
     raise_limit()
@@ -64,8 +72,8 @@ def serve(
 
         def started() -> None:
             ready(facts)
-            if beside is not None:
-                tasks.append(asyncio.get_running_loop().create_task(beside(_asker(machine), facts)))
+            if companion is not None:
+                tasks.append(asyncio.get_running_loop().create_task(companion(_querier(machine), facts)))
                 tasks[0].add_done_callback(_report)
 
         await daemon.run(zygote, driver, started)
@@ -76,43 +84,54 @@ def serve(
     uvloop.run(run())
 
 
+def _define_state() -> None:
+    """What ``asyncray node`` may have inherited; a daemon that ``init`` starts has this state already.
+
+    An ignored SIGCHLD would hide the end of the zygote, and a blocked SIGTERM would make ``kill`` useless. Warnings
+    are for the program: an option that turns them into errors must not end the daemon.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    warnings.simplefilter("ignore")
+
+
 def _report(task: asyncio.Task[None]) -> None:
-    """The registry has ended: tools miss it, programs do not."""
+    """Logs that the registry has failed: tools miss it, programs do not."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         log.error("the registry could not be served", exc_info=error)
 
 
-def _make_machine(config: dict[str, Any]) -> NodeMachine:
+def _make_machine(config: NodeConfig) -> NodeMachine:
     directory = config["directory"]
     session = sessions.name_of(directory)
-    resources, wanted = detect(config)
+    resources, wanted = detect(config["amounts"])
     backend = pick_backend(wanted, os.path.join(directory, "store"))
     if backend.warning:
         log.warning(backend.warning)
     resources["object_store_memory"] = backend.capacity
-    ip = config.get("ip", "127.0.0.1")
-    resources[f"node:{ip}"] = 1.0
+    resources[f"node:{_IP}"] = 1.0
     resources["node:__internal_head__"] = 1.0
     facts = {
         "session": session,
         "session_dir": directory,
         "address": f"unix:{sessions.socket_of(directory)}",
-        "ip": ip,
+        "ip": _IP,
         "hostname": socket.gethostname(),
+        "interpreter": this_interpreter(),
         "pid": os.getpid(),
         "store_warning": backend.warning or "",
     }
     return NodeMachine(os.urandom(8), resources, backend.prefix(session), backend.capacity, facts)
 
 
-def _asker(machine: NodeMachine) -> Ask:
-    """Puts questions that change nothing to the machine."""
+def _querier(machine: NodeMachine) -> Query:
+    """Asks the machine what changes nothing."""
     tool = machine.observer_connected(os.getpid())
 
-    def ask(method: str, arguments: list[Any]) -> tuple[Any, ...]:
-        if method not in _HARMLESS:
-            return False, "AsyncraySystemError", {"message": f"{method!r} is no question."}
+    def query(method: str, arguments: list[Any]) -> tuple[Any, ...]:
+        if method not in _QUERIES:
+            return False, "AsyncraySystemError", {"message": f"{method!r} is not a query."}
         return machine.requests.answer(tool, method, arguments)
 
-    return ask
+    return query

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
 
-from asyncray.io.processes import SESSION_VARIABLE, python, spawn
-from asyncray.io.sessions import name_of
+from asyncray.io.processes import SESSION_VARIABLE
+from asyncray.io.sessions import name_of, variables
+from asyncray.io.spawning import start_interpreter
+from asyncray.messages import NodeConfig
 
 
 def start_zygote(directory: str, lock: int) -> tuple[socket.socket, int]:
@@ -18,16 +19,17 @@ def start_zygote(directory: str, lock: int) -> tuple[socket.socket, int]:
         lock: the descriptor that holds the session's lock; the zygote holds it, too.
     """
     ours, its = socket.socketpair()
-    command = python("asyncray.worker.zygote", str(its.fileno()), str(lock), directory)
+    arguments = [str(its.fileno()), str(lock), directory]
+    environment = {**os.environ, **variables(), SESSION_VARIABLE: name_of(directory)}
     try:
-        return ours, spawn(command, [its.fileno(), lock], {**os.environ, SESSION_VARIABLE: name_of(directory)})
-    except OSError:
+        return ours, start_interpreter("asyncray.worker.zygote", arguments, [its.fileno(), lock], environment)
+    except (OSError, RuntimeError):
         ours.close()
         raise
     finally:
         its.close()
 
 
-def start_zygote_early(config: dict[str, Any]) -> tuple[socket.socket, int]:
+def start_zygote_early(config: NodeConfig) -> tuple[socket.socket, int]:
     """Starts the zygote of a node."""
     return start_zygote(config["directory"], config["lock"])

@@ -5,9 +5,9 @@ and the directories of *installed packages*) and all others, which are the progr
 
 Promises:
 
-1. Every module that a driver could import from ``sys.path`` at ``init`` its workers can import, from the same file:
-   the program's directory and the working directory always, directories inside ``sys.prefix`` or beside it, zip files,
-   zipapps, relative entries. Entries are compared whole, never by how their text begins.
+1. Whatever a driver could import from ``sys.path`` at ``init`` its workers can import, from the same file: from the
+   directories of the program and of the working directory always, from those inside ``sys.prefix`` or beside it, from
+   zip files, zipapps and relative entries. Entries are compared whole, never by how their text begins.
 2. The order is the driver's. An entry that stands behind the standard library stays behind it, so a file ``queue.py``
    that does no harm to the driver does none to its workers.
 3. Workers of another environment of the same Python use the packages that are installed there, not the driver's.
@@ -22,22 +22,9 @@ import os
 import site
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
-
-class CodePaths(TypedDict):
-    """The program's entries of a driver's ``sys.path``, by where they stand in it. All absolute, but for names that a
-    path hook of an installed package understands.
-    """
-
-    before: list[str]
-    """In front of the standard library."""
-
-    between: list[str]
-    """Behind the standard library, in front of the installed packages."""
-
-    after: list[str]
-    """Behind the installed packages."""
+from asyncray.messages import CodePaths
 
 
 class _Parts(NamedTuple):

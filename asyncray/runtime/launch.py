@@ -6,23 +6,13 @@ import json
 import os
 import socket
 import struct
-from typing import Any
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.io import descriptors, forking, sessions
-from asyncray.io.processes import ends_within, kill, python, spawn
-from asyncray.io.sessions import base_directory
-
-__all__ = [
-    "ADDRESS_SCHEME",
-    "LocalNode",
-    "base_directory",
-    "configuration",
-    "connect",
-    "ends_within",
-    "point_latest",
-    "start_node",
-]
+from asyncray.io.peers import peer_of
+from asyncray.io.processes import ends_within, is_child, kill
+from asyncray.io.spawning import check_interpreter, start_interpreter
+from asyncray.messages import NodeAmounts, NodeConfig
 
 LATEST = "latest"
 ADDRESS_SCHEME = "unix:"
@@ -56,41 +46,51 @@ class LocalNode:
         return "\n".join(lines)
 
     def wait(self) -> None:
-        """Waits for the daemon to end; kills what does not end in time, and removes what that leaves."""
-        if not ends_within(self.pid, STOP_DEADLINE):
+        """Waits for the daemon to end; kills it if it does not in time, and removes what it leaves then."""
+        # Where SIGCHLD is ignored nobody need reap it, and its number may belong to a stranger by now.
+        if is_child(self.pid) and not ends_within(self.pid, STOP_DEADLINE):
             kill(self.pid)
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:
-            pass  # somebody else (a child watcher of the program) has reaped it
+            pass  # a child watcher of the program, or the system, has reaped it
         sessions.clean_up(self.directory, STOP_DEADLINE)
 
 
-def configuration(amounts: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a new node's daemon, whose session directory is made. Its "lock" is an open descriptor."""
+def configuration(amounts: NodeAmounts) -> NodeConfig:
+    """The configuration of a new node's daemon, whose session directory is made. Its "lock" is an open descriptor.
+
+    Raises:
+        OSError: no directory could be made, or the limits of the system are too low.
+        RuntimeError: this process has no interpreter that a node could run.
+    """
+    check_interpreter()
     descriptors.fill_standard()
     descriptors.check_limit()
     directory, lock = sessions.new_session()
-    return {"directory": directory, "lock": lock, "driver": None, **amounts}
+    return {"directory": directory, "lock": lock, "driver": None, "amounts": amounts}
 
 
-def start_node(amounts: dict[str, Any]) -> LocalNode:
+def start_node(amounts: NodeAmounts) -> LocalNode:
     """Starts a daemon for this process. It ends when the connection does.
 
     Args:
-        amounts: "num_cpus", "num_gpus", "resources", "object_store_memory": numbers, or None for what is there.
+        amounts: what the node has; None for what the machine has.
 
     Raises:
         OSError: no directory, or no process, could be made.
+        RuntimeError: this process has no interpreter that a node could run.
     """
     config = configuration(amounts)
     directory, lock = config["directory"], config["lock"]
     ours, its = _socketpair()
     config["driver"] = its.fileno()
+    output = os.path.join(directory, "logs", "node.err")
+    environment = {**os.environ, **sessions.variables()}
     try:
-        command = python("asyncray.node.__main__", json.dumps(config))
-        output = os.path.join(directory, "logs", "node.err")
-        pid = spawn(command, [its.fileno(), lock], dict(os.environ), output)
+        pid = start_interpreter(
+            "asyncray.node.__main__", [json.dumps(config)], [its.fileno(), lock], environment, output
+        )
     except BaseException:
         close(ours)
         sessions.ended(directory)
@@ -136,12 +136,12 @@ def connect(address: str) -> socket.socket:
         address: "auto" for the newest running session of this user, or ``unix:PATH``.
 
     Raises:
-        ConnectionError: there is none, or it does not answer.
+        ConnectionError: there is none, it does not answer, or it belongs to another user.
         ValueError: not an address.
     """
     descriptors.fill_standard()
     if address == "auto":
-        paths = [sessions.socket_of(directory) for directory in sessions.running(base_directory())]
+        paths = [sessions.socket_of(directory) for directory in sessions.running()]
     elif address.startswith(ADDRESS_SCHEME):
         paths = [address.removeprefix(ADDRESS_SCHEME)]
     else:
@@ -155,6 +155,7 @@ def connect(address: str) -> socket.socket:
             _set_deadline(connection, START_DEADLINE)
             connection.connect(path)
             _set_deadline(connection, 0)
+            _check_owner(connection)
         except OSError as error:
             close(connection)
             reason = error.strerror or str(error)
@@ -164,6 +165,13 @@ def connect(address: str) -> socket.socket:
         f"Could not find a running node at {address} ({reason}). Start one with `asyncray node`, or call init() "
         "without an address."
     )
+
+
+def _check_owner(connection: socket.socket) -> None:
+    """Raises ConnectionError if the node belongs to another user: this process would run code that it sends."""
+    peer = peer_of(connection)
+    if peer is not None and peer.user != os.geteuid():
+        raise ConnectionError(f"it belongs to user {peer.user} and you are user {os.geteuid()}")
 
 
 def _set_deadline(connection: socket.socket, seconds: float) -> None:

@@ -16,6 +16,7 @@ from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.context import running_task
 from asyncray.runtime.errors import load_task_error, system_fault
+from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.references import Pin, References
 from asyncray.runtime.serialization import Serialized, deserialize, layout, parse
 
@@ -108,7 +109,9 @@ class Values:
             assert pin is not None
             return self._load_shared(payload, pin)
         except Exception as error:  # unpickling runs user code: anything may come
-            raise AsyncraySystemError(f"A value could not be deserialized: {type(error).__name__}: {error}") from error
+            text = f"A value could not be deserialized: {type(error).__name__}: {error}"
+            note = environment_note(error)
+            raise AsyncraySystemError(f"{text}. {note}" if note else text) from error
 
     def _load_shared(self, payload: Any, pin: Pin) -> Any:
         segment, offset, size = payload

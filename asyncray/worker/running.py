@@ -17,6 +17,7 @@ from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.culprits import explain
 from asyncray.runtime.errors import dump_task_error
+from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.references import Pin
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
@@ -163,6 +164,9 @@ class Runner:
     def raised(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
         """The same for an exception, whatever it is, with its traceback."""
         definition = invocation.definition
+        note = environment_note(error)
+        if note:
+            error.add_note(note)
         refs: list[ObjectRef[Any]] = []
         payload = dump_task_error(
             error,

@@ -7,9 +7,10 @@ import os
 import sys
 from typing import Any
 
-from asyncray.messages import OUTPUT_MARK
+from asyncray.messages import OUTPUT_MARK, JobSetup, LeaseTerms
 from asyncray.runtime import code_paths
 from asyncray.runtime.context import running_task
+from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.runtime import Runtime
 
 _OMP_THREADS = b"OMP_NUM_THREADS"
@@ -44,7 +45,6 @@ class Surroundings:
         self.devices: list[Any] = []
         self.demand: list[Any] = []
         self.actor_name = ""
-        self.job: dict[str, Any] = {}
         self._visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._threads = _variables.get(_OMP_THREADS)
         self._threads_set_by_user = self._threads is not None
@@ -71,23 +71,22 @@ class Surroundings:
         task = running_task()
         return "" if task is None else task.name
 
-    def set_up(self, runtime: Runtime, job_id: bytes, job: dict[str, Any]) -> None:
-        """The process works for this job from now on."""
-        self.job = job
+    def set_up(self, runtime: Runtime, job_id: bytes, job: JobSetup) -> None:
+        """Prepares the process for the tasks of a job."""
         runtime.facts["job_id"] = job_id
-        runtime.facts["namespace"] = job.get("namespace", "")
+        runtime.facts["namespace"] = job["namespace"]
         runtime.work_for(job_id)
-        if "code_paths" in job:
-            sys.path[:] = code_paths.arrange(job["code_paths"], sys.path)
-        directory = job.get("directory")
+        compare(program=job["interpreter"], workers=this_interpreter())
+        sys.path[:] = code_paths.arrange(job["code_paths"], sys.path)
+        directory = job["directory"]
         if directory:
             try:
                 os.chdir(directory)
             except OSError:
-                pass  # it is the driver's; a worker works without
+                pass  # the driver's directory may not exist on this machine, and a worker works without it
 
-    def lease(self, lease: dict[str, Any]) -> None:
-        """The tasks that follow may use these devices and CPUs."""
+    def lease(self, lease: LeaseTerms) -> None:
+        """Prepares the process for tasks that may use these devices and CPUs."""
         self.demand = lease["demand"]
         self._set_devices(lease["devices"])
         if not self._threads_set_by_user:

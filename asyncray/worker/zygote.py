@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from typing import NoReturn
 
 import asyncray.runtime.submission
@@ -162,8 +163,10 @@ class Zygote:
         self._warm = True
         # Otherwise numpy starts threads, and a zygote must have none.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        for name in _PRELOADED:
-            importlib.import_module(name)
+        with warnings.catch_warnings():  # the program may have turned them into errors
+            warnings.simplefilter("ignore")
+            for name in _PRELOADED:
+                importlib.import_module(name)
 
     # Forking ----------------------------------------------------------------------------------------------------------
 
@@ -307,8 +310,6 @@ def _ended_child() -> int | None:
 def main() -> None:
     """``python -m asyncray.worker.zygote FD LOCK DIRECTORY``: started by the daemon."""
     descriptor, lock, directory = sys.argv[1:]
-    for inherited in (descriptor, lock):
-        os.set_inheritable(int(inherited), False)
     Zygote(socket.socket(fileno=int(descriptor)), directory, int(lock)).run()
 
 

@@ -1,23 +1,118 @@
-"""Session directories: which are swept."""
+"""Session directories: which are used, which are swept, and which are left alone."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from asyncray.io import sessions
 
+STRANGER = 65534
 
-def test_a_session_without_processes_is_swept_but_never_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as base:  # pytest's own are too long for the path of a socket
-        monkeypatch.setenv("ASYNCRAY_TMPDIR", base)
-        (own, lock), (stale, its_lock), (running, held) = (sessions.new_session() for _ in range(3))
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:  # pytest's own are too long for the path of a socket
+        monkeypatch.setenv("ASYNCRAY_TMPDIR", path)
+        yield Path(path)
+
+
+def stale_session() -> str:
+    """A session whose processes were all killed."""
+    directory, lock = sessions.new_session()
+    os.close(lock)
+    return directory
+
+
+def test_a_session_without_processes_is_swept_but_never_ones_own(base: Path) -> None:
+    own, stale = stale_session(), stale_session()
+    other, lock = sessions.new_session()
+    assert sessions.sweep_stale(own) == [stale]
+    assert not sessions.is_running(stale)
+    assert sessions.running() == [other]
+    assert os.path.exists(f"{own}/lock")
+    os.close(lock)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
+def test_a_base_that_others_may_write_is_refused(base: Path, mode: int) -> None:
+    base.chmod(mode)
+    for use in (sessions.base_directory, sessions.new_session, sessions.running):
+        with pytest.raises(OSError, match=rf"{base} cannot be used \(others may write.*{mode:04o}.*or unset it"):
+            use()
+    base.chmod(0o755)
+    assert sessions.base_directory() == str(base)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_base_of_another_user_is_refused(base: Path) -> None:
+    link = base / "link"
+    (base / "theirs").mkdir()
+    (base / "mine").mkdir()
+    for target, owned in (("theirs", base / "theirs"), ("mine", link)):
+        link.symlink_to(base / target)
+        os.chown(owned, STRANGER, STRANGER, follow_symlinks=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ASYNCRAY_TMPDIR", str(link))
+            with pytest.raises(OSError, match=f"it belongs to user {STRANGER} and you are user 0"):
+                sessions.base_directory()
+        link.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_sessions_of_others_are_neither_found_nor_swept(base: Path) -> None:
+    own, theirs, writable, link = (stale_session() for _ in range(4))
+    os.chown(theirs, STRANGER, STRANGER)
+    os.chmod(writable, 0o777)
+    os.rename(link, base / "elsewhere")
+    os.symlink(base / "elsewhere", link)
+    (base / "session_x_").mkdir()
+    (base / "session_x_" / "lock").touch()
+    assert sessions.sweep_stale(own) == []
+    assert sessions.running() == []
+    sessions.prune(str(base), keep=0)
+    assert os.path.exists(theirs)
+
+
+def test_looking_for_sessions_makes_no_directory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(base / "new"))
+    assert sessions.running() == []
+    assert not (base / "new").exists()
+    assert sessions.base_directory() == str(base / "new")
+    assert (base / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_an_empty_variable_names_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", "")
+    monkeypatch.setenv("TMPDIR", "")
+    assert sessions.base_directory() == f"/tmp/asyncray-{os.geteuid()}"
+    assert sessions.variables() == {}
+
+
+def test_a_relative_directory_is_told_to_processes_as_an_absolute_one(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(base)
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", "relative")
+    assert sessions.base_directory() == str(base / "relative")
+    assert sessions.variables() == {"ASYNCRAY_TMPDIR": str(base / "relative")}
+
+
+def test_cleaning_up_ends_even_if_the_lock_cannot_be_removed(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, lock = sessions.new_session()
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "as in a directory that became read-only", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        sessions.clean_up(directory, 0.0)  # while a process holds the lock
         os.close(lock)
-        os.close(its_lock)
-        assert sessions.sweep_stale(own) == [stale]
-        assert not sessions.is_running(stale)
-        assert sessions.is_running(running)
-        assert os.path.exists(f"{own}/lock")
-        os.close(held)
+        sessions.clean_up(directory, 60.0)
+    assert os.path.exists(f"{directory}/lock")
+    sessions.clean_up(directory, 60.0)
+    assert not os.path.exists(f"{directory}/lock")

@@ -17,9 +17,10 @@ from asyncray.messages import HELLO, REFUSED, REPLY, VERSION, WELCOME
 from asyncray.node import doors
 from asyncray.node.doors import Doors
 from asyncray.wire.frames import Decoder, encode
+from tests.greeting import DRIVER
 
 DEADLINE = 30.0
-DRIVER = (HELLO, VERSION, "driver", {"pid": 1, "namespace": "", "setup": {}})
+HELLO_OF_DRIVER = (HELLO, VERSION, "driver", DRIVER)
 
 
 class Node:
@@ -100,7 +101,7 @@ def test_a_client_that_does_not_read_gets_all_of_it_later(monkeypatch: pytest.Mo
         monkeypatch.setattr(streams, "_FULL", 1_000_000)
         node = Node()
         peer = await node.connect()
-        await peer.say(DRIVER)
+        await peer.say(HELLO_OF_DRIVER)
         assert (await peer.hear(1))[0][0] == WELCOME
         client = node.driver()
         for number in range(3000):
@@ -127,7 +128,7 @@ def test_a_client_that_leaves_too_much_unread_is_cut_off(monkeypatch: pytest.Mon
         monkeypatch.setattr(doors, "MOST_UNSENT_MESSAGES", 100)
         node = Node()
         peer = await node.connect()
-        await peer.say(DRIVER)
+        await peer.say(HELLO_OF_DRIVER)
         await peer.hear(1)
         client = node.driver()
         for number in range(3000):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncray.messages import CodePaths
 from asyncray.runtime import code_paths
 
 LIBRARY = os.path.dirname(os.__file__)
@@ -18,7 +19,7 @@ STANDARD = [ARCHIVE, LIBRARY, os.path.join(LIBRARY, "lib-dynload")]
 INSTALLED = site.getsitepackages()[:1]
 
 
-def sent(before: Sequence[str] = (), between: Sequence[str] = (), after: Sequence[str] = ()) -> code_paths.CodePaths:
+def sent(before: Sequence[str] = (), between: Sequence[str] = (), after: Sequence[str] = ()) -> CodePaths:
     return {"before": list(before), "between": list(between), "after": list(after)}
 
 

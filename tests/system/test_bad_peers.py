@@ -19,9 +19,9 @@ from asyncray import messages
 from asyncray.api.session import Context
 from asyncray.config import GREETING_LIMIT
 from asyncray.wire.frames import Decoder, encode
+from tests.greeting import DRIVER
 
 ANSWER_DEADLINE = 20.0
-DRIVER = {"pid": 1, "namespace": "raw", "setup": {}}
 HELLO = (messages.HELLO, messages.VERSION, "driver", DRIVER)
 
 

@@ -1,0 +1,104 @@
+"""The limits of this process's control groups: what a container may use of its host's CPUs and memory.
+
+Promises: every limit between this process's own group and the root counts, and the tightest wins, under version 2 of
+control groups, version 1, and both at once; in a container that sees its own part of the tree and in one that sees its
+host's. No limit, and files that cannot be read, are no limit.
+
+All files are read below ``root``, so that a test can make them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class _Mount(NamedTuple):
+    """A tree of groups that is visible here."""
+
+    controllers: frozenset[str]
+    """Of version 1; empty for version 2, which has all controllers in one tree."""
+    group: str
+    """The group that is mounted, by its path in the whole tree."""
+    directory: str
+    """Where it is mounted."""
+
+
+def cpu_limit(root: str = "/") -> float | None:
+    """CPUs that may be used at once; None if there is no limit."""
+    limits = [*_version_2_cpus(root), *_version_1_cpus(root)]
+    return min(limits, default=None)
+
+
+def memory_limit(root: str = "/") -> int | None:
+    """Bytes of memory that may be used; None if there is no limit."""
+    files = [os.path.join(directory, "memory.max") for directory in _directories(root, "")]
+    files += [os.path.join(directory, "memory.limit_in_bytes") for directory in _directories(root, "memory")]
+    limits = [int(fields[0]) for file in files if (fields := _fields(file)) and fields[0].isdigit()]
+    return min(limits, default=None)
+
+
+def _version_2_cpus(root: str) -> Iterator[float]:
+    for directory in _directories(root, ""):
+        quota, _, period = " ".join(_fields(os.path.join(directory, "cpu.max"))).partition(" ")
+        if quota.isdigit() and period.isdigit() and int(period):
+            yield int(quota) / int(period)
+
+
+def _version_1_cpus(root: str) -> Iterator[float]:
+    for directory in _directories(root, "cpu"):
+        quota = "".join(_fields(os.path.join(directory, "cpu.cfs_quota_us")))  # -1 is no limit
+        period = "".join(_fields(os.path.join(directory, "cpu.cfs_period_us")))
+        if quota.isdigit() and period.isdigit() and int(period):
+            yield int(quota) / int(period)
+
+
+def _directories(root: str, controller: str) -> Iterator[str]:
+    """The directories of this process's group and of those above it, as far as they can be seen.
+
+    Args:
+        controller: of version 1; empty for version 2.
+    """
+    for line in _lines(os.path.join(root, "proc/self/cgroup")):
+        number, controllers, group = [*line.split(":", 2), "", ""][:3]
+        if controller not in controllers.split(",") or (not controller and number != "0"):
+            continue
+        for mount in _mounts(root):
+            if (controller in mount.controllers) if controller else not mount.controllers:
+                yield from _upwards(mount, group)
+
+
+def _upwards(mount: _Mount, group: str) -> Iterator[str]:
+    """The directories from a group's up to that of the mount.
+
+    The group may not be below what is mounted: a container without a namespace of its own has the path that its host
+    uses, and sees only its own part of the tree, at the root. Then that is the group.
+    """
+    below = os.path.relpath(group, mount.group) if group.startswith("/") else "."
+    parts = [] if below == "." or below.startswith("..") else below.split("/")
+    for length in range(len(parts), -1, -1):
+        yield os.path.join(mount.directory, *parts[:length])
+
+
+def _mounts(root: str) -> Iterator[_Mount]:
+    for line in _lines(os.path.join(root, "proc/self/mountinfo")):
+        # number, parent, device, root, mount point, options, optional fields ..., "-", type, source, super options
+        mounted, dash, filesystem = line.partition(" - ")
+        fields, kind = mounted.split(), filesystem.split()
+        if not dash or len(fields) < 5 or len(kind) < 3 or kind[0] not in ("cgroup", "cgroup2"):
+            continue
+        controllers = frozenset(kind[2].split(",")) if kind[0] == "cgroup" else frozenset[str]()
+        yield _Mount(controllers, fields[3], os.path.join(root, fields[4].lstrip("/")))
+
+
+def _fields(file: str) -> list[str]:
+    return [field for line in _lines(file)[:1] for field in line.split()]
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        with open(file, errors="replace") as opened:
+            return opened.read().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,164 @@
+"""New interpreters for asyncray's own processes: in a defined state, whatever that of the caller is.
+
+Owns how a driver starts its daemon and a daemon its zygote. Workers are forks of the zygote and inherit its state.
+
+Promises. A new process
+
+1. blocks no signal and has the default action for each, even if the caller blocks, ignores or handles some of them
+   (a ``sigwait`` thread, a background job of a script, ``nohup``). Each process then installs the handlers it wants.
+2. runs the caller's interpreter with the caller's options (``-I``, ``-E``, ``-s``, ``-S``, ``-O``, ``-B``, ``-b``,
+   ``-W``, ``-X``), so that code means the same there.
+3. imports the standard library and the installed packages first and in this order, as every interpreter does. Then
+   comes what else the caller's path has, but neither the directory of the program nor the working directory: a file
+   that a user calls ``queue.py`` must not stop a node. ``asyncray`` is the caller's own, wherever that is.
+4. has the standard descriptors and those it was given, and no other. In the caller none of them is inheritable for
+   even a moment: another thread that starts a process just then would give it away.
+5. leads a session of its own: Ctrl-C in a terminal is for the driver.
+
+Inherited on purpose, because the user chose them for all that the program starts: environment, working directory,
+umask, limits, priority, CPU affinity, control group.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""The directory (or zip file) that holds this very asyncray."""
+
+_ONLY_PRINT = {"importtime", "showrefcount"}
+"""``-X`` options that do nothing but write to standard error."""
+
+_STANDARD_ERROR = 2
+
+# Loads the package by its place and not through sys.path: another asyncray may be installed, and if its root came
+# first, whatever else is there would hide the standard library.
+_BOOT = """\
+def boot():
+    import sys
+    sys.path += [entry for entry in {entries!r} if entry not in sys.path]
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+    spec = PathFinder.find_spec("asyncray", [{root!r}])
+    sys.modules["asyncray"] = package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+    from asyncray.io.spawning import enter
+    enter({module!r}, {keep!r})
+boot()
+"""
+
+
+def start_interpreter(
+    module: str, arguments: Sequence[str], keep: Sequence[int], environment: dict[str, str], output: str | None = None
+) -> int:
+    """Starts ``main()`` of a module of asyncray in a new process; returns its pid.
+
+    Without ``subprocess``: importing that takes as long as starting the process.
+
+    Args:
+        arguments: ``sys.argv[1:]`` of the process.
+        keep: descriptors that the process inherits, none of them a standard one. They are not inheritable there.
+        output: a file to append its output and errors to; its input is empty then. Without, it has the caller's.
+
+    Raises:
+        OSError: the system starts no process.
+        RuntimeError: this process has no interpreter to start.
+    """
+    check_interpreter()
+    boot = _BOOT.format(entries=_entries(), root=_ROOT, module=module, keep=list(keep))
+    actions: list[tuple[object, ...]] = []
+    if output is not None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+    # Onto itself: in the new process, and only there, the descriptor is not closed when the interpreter is loaded.
+    actions += [(os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in keep]
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, *_options(), "-c", boot, *arguments],
+        environment,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
+
+
+def check_interpreter() -> None:
+    """Raises RuntimeError if no interpreter can be started that runs what this one runs."""
+    if getattr(sys, "frozen", False):
+        raise RuntimeError(
+            "asyncray cannot start a node from a frozen program: its executable is the program itself and not a Python "
+            "interpreter. Start one with `asyncray node` under the same version of Python, and connect to it with "
+            'init("auto").'
+        )
+    if not sys.executable:
+        raise RuntimeError(
+            f"asyncray cannot start a node: sys.executable is {sys.executable!r}, so this program does not know its "
+            "Python interpreter. Set sys.executable to the path of one before init()."
+        )
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise RuntimeError(
+            "asyncray relies on the global interpreter lock, and this free-threaded Python runs without: start it with "
+            "`python -X gil=1` or PYTHON_GIL=1."
+        )
+
+
+def enter(module: str, keep: Sequence[int]) -> None:
+    """The rest of the start, in the new process: closes the descriptors of others, and runs the module's ``main()``."""
+    for descriptor in keep:
+        os.set_inheritable(descriptor, False)
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        _close_inherited(int(name))
+    importlib.import_module(module).main()
+
+
+def _close_inherited(descriptor: int) -> None:
+    """Closes what came with the process; what this interpreter has opened itself is not inheritable."""
+    try:
+        if descriptor > _STANDARD_ERROR and os.get_inheritable(descriptor):
+            os.close(descriptor)
+    except OSError:
+        pass  # that of the listing itself
+
+
+def _entries() -> list[str]:
+    """What a new interpreter appends to its path: where this one has found asyncray and perhaps what that needs."""
+    program = getattr(sys.modules.get("__main__"), "__file__", None)
+    excluded = {"" if program is None else os.path.dirname(os.path.abspath(program)), _working_directory()}
+    entries = [entry for entry in map(str, sys.path) if os.path.isabs(entry)]
+    return list(dict.fromkeys([*(entry for entry in entries if os.path.normpath(entry) not in excluded), _ROOT]))
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""  # it was deleted
+
+
+def _options() -> list[str]:
+    """The options of this interpreter that change what code does.
+
+    Not ``-u``: a worker's output is never buffered. Not ``-v``, ``-d``, ``-q`` and ``-i``, which are about this
+    terminal.
+    """
+    flags = sys.flags
+    options = ["-I"] if flags.isolated else ["-P"]
+    options += ["-E"] if flags.ignore_environment and not flags.isolated else []
+    options += ["-s"] if flags.no_user_site and not flags.isolated else []
+    options += ["-S"] if flags.no_site else []
+    options += ["-B"] if flags.dont_write_bytecode else []
+    options += ["-O"] * flags.optimize + ["-b"] * flags.bytes_warning
+    options += [f"-W{option}" for option in sys.warnoptions]
+    for name, value in sys._xoptions.items():
+        if name not in _ONLY_PRINT:
+            options.append(f"-X{name}" if value is True else f"-X{name}={value}")
+    return options

@@ -1,0 +1,55 @@
+"""Which Python a program runs in and which its workers run in, and what follows if they differ.
+
+Promises: a program whose functions a node's workers cannot load (another implementation or minor version of Python) is
+refused before anything is unpickled. Where only the environment differs, the program may connect, and an error that
+this may have caused names both interpreters.
+
+Another version of cloudpickle is not refused: with few exceptions one loads what another has pickled, and an exception
+is an error that names both interpreters.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from asyncray.messages import RELEASE, Interpreter
+
+_difference = ""
+"""What differs between the program and its workers, for people; empty if nothing does. Written by ``compare``."""
+
+
+def this_interpreter() -> Interpreter:
+    """The Python of this process."""
+    version = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
+    executable = sys.executable or sys.implementation.name
+    return {"executable": executable, "prefix": sys.prefix, "python": version, "asyncray": RELEASE}
+
+
+def describe(interpreter: Interpreter) -> str:
+    """An interpreter, for people."""
+    return f"{interpreter['executable']} ({interpreter['python']}, asyncray {interpreter['asyncray']})"
+
+
+def loads_code_of(one: Interpreter, other: Interpreter) -> bool:
+    """True if one can load functions that the other has pickled."""
+    return one["python"] == other["python"]
+
+
+def compare(program: Interpreter, workers: Interpreter) -> None:
+    """Records whether the program of this session and its workers have different environments."""
+    global _difference
+    same = program["prefix"] == workers["prefix"] and program["asyncray"] == workers["asyncray"]
+    _difference = ""
+    if not same:
+        _difference = (
+            f"The program runs in {describe(program)} and its workers in {describe(workers)}: what is installed for "
+            "one of them may be missing in the other."
+        )
+
+
+def environment_note(error: BaseException) -> str:
+    """What to add to the text of an error that different environments may have caused; empty if they have not."""
+    missing = isinstance(error, ImportError) or (
+        isinstance(error, AttributeError) and str(error).startswith("Can't get attribute")
+    )
+    return _difference if missing else ""

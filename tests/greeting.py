@@ -1,0 +1,17 @@
+"""What a driver says first, for tests that speak to a node by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.messages import JobSetup
+from asyncray.runtime.interpreters import this_interpreter
+
+SETUP: JobSetup = {
+    "code_paths": {"before": [], "between": [], "after": []},
+    "directory": None,
+    "interpreter": this_interpreter(),
+    "log_to_driver": True,
+    "namespace": "raw",
+}
+DRIVER: dict[str, Any] = {"pid": 1, "namespace": "raw", "setup": SETUP}
