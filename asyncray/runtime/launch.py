@@ -104,10 +104,10 @@ def start_node(amounts: NodeAmounts) -> LocalNode:
 
 def _socketpair() -> tuple[socket.socket, socket.socket]:
     with forking.lock:
-        ends = socket.socketpair()
-        for end in ends:
-            forking.close_in_child(end.close, end.fileno())
-    return ends
+        ours, its = socket.socketpair()
+        forking.close_in_child(ours.close, ours.fileno())
+        forking.close_in_child(its.close, its.fileno())
+    return ours, its
 
 
 def close(connection: socket.socket) -> None:
