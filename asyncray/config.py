@@ -25,10 +25,10 @@ FRAME_LIMIT = 512 * 1024 * 1024
 """The largest frame that a peer may send: a pickled function has up to 95 MB, 4,000 small arguments up to 400 MB."""
 
 ARGUMENTS_LIMIT = 400 * 1024 * 1024
-"""What all small values among the arguments of one call may add up to."""
+"""The largest sum of all small values among the arguments of one call."""
 
 GREETING_LIMIT = 1024 * 1024
-"""The largest frame before the greeting is accepted: it holds paths and names, nothing of the user's."""
+"""The largest frame before the greeting is accepted: it holds paths and names, and no data of the user."""
 
 MOST_UNSENT_MESSAGES = 4_000_000
 """A client that leaves so many messages unread loses its connection: each costs the daemon some 200 bytes."""
@@ -37,13 +37,13 @@ FUNCTION_LIMIT = 95 * 1024 * 1024
 """A pickled function or class beyond this is a mistake (data captured by closure): the error says so."""
 
 START_DEADLINE = _number("START_DEADLINE", 30.0)
-"""Within this the daemon must answer, and a forked worker must have said hello."""
+"""The time in which the daemon must answer, and in which a forked worker must say hello."""
 
 STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
-"""What has not stopped by then is killed. Below the promise that nothing is left after five seconds."""
+"""A process that has not stopped by then is killed. The promise is that nothing is left after five seconds."""
 
 GOODBYE_DEADLINE = 1.0
-"""So long a driver that ends waits for the last output. A busy daemon needs milliseconds."""
+"""The longest that a driver waits at its end for the last output. A busy daemon needs milliseconds."""
 
 REQUEST_DEADLINE = 30.0
 """A question to the daemon is answered at once, or the daemon is stuck."""
@@ -58,16 +58,16 @@ STORE_FRACTION = 0.3
 """The share of memory that the store may use unless the user says otherwise (Ray's own default)."""
 
 PIPELINE_MICROSECONDS = 2000
-"""Work queued ahead at a worker: enough to hide a round trip of some 100 us, little enough to be taken back."""
+"""Work sent ahead to a worker: enough to hide a round trip of some 100 us, little enough to take back."""
 
 PIPELINE_TASKS = 128
-"""And never more tasks than this at a worker, so that a frame stays small."""
+"""The most tasks at a worker, however short they are, so that a frame stays small."""
 
 MAILBOX_WINDOW = 256
 """Actor calls sent ahead to the actor's process beyond its concurrency; the rest waits in the mailbox."""
 
 LOG_WARNING = 30
-"""As ``logging.WARNING``, for those who must not import that: the core, and drivers (4 ms of the start)."""
+"""As ``logging.WARNING``, for code that must not import logging: the core, and drivers (4 ms of the start)."""
 
 LOG_ERROR = 40
 """As ``logging.ERROR``."""

@@ -1,4 +1,4 @@
-"""The errors of asyncray: one tree, and the class that carries a user's exception from a worker to whoever waits.
+"""The errors of asyncray: one tree, and the class that carries a user's exception from a worker to the caller.
 
     AsyncrayError
         TaskError                            code: what a task or method raised; also an instance of that class
@@ -6,13 +6,13 @@
         TaskCancelledError                   caller
         GetTimeoutError                      caller; also a TimeoutError
         PendingCallsLimitExceeded            caller
-        TaskPlacementGroupRemoved            caller
-        ActorPlacementGroupRemoved           caller
-        TaskUnschedulableError               caller
-        ActorUnschedulableError              caller
+        TaskPlacementGroupRemoved            caller; reserved
+        ActorPlacementGroupRemoved           caller; reserved
+        TaskUnschedulableError               caller; reserved
+        ActorUnschedulableError              caller; reserved
         ActorAlreadyExistsError              caller; also a ValueError
         ActorHandleNotFoundError             caller; also a ValueError
-        RuntimeEnvSetupError                 caller
+        RuntimeEnvSetupError                 caller; reserved
         ActorClassInheritanceException       code: inherits from an actor class; also a TypeError
         AsyncioActorExit                     nobody: how exit_actor() leaves an async method
         WorkerCrashedError                   machine
@@ -21,22 +21,24 @@
             ActorUnavailableError            machine
         ObjectLostError                      machine
             OwnerDiedError                   machine
-            ObjectReconstructionFailedError  machine
-            ObjectFreedError                 caller
-            ObjectFetchTimedOutError         machine
-            ReferenceCountingAssertionError  asyncray; also an AssertionError
+            ObjectReconstructionFailedError  machine; reserved
+            ObjectFreedError                 caller; reserved
+            ObjectFetchTimedOutError         machine; reserved
+            ReferenceCountingAssertionError  asyncray; also an AssertionError; reserved
         ObjectStoreFullError                 machine
-        OutOfDiskError                       machine
-        OutOfMemoryError                     machine
-        NodeDiedError                        machine
+        OutOfDiskError                       machine; reserved
+        OutOfMemoryError                     machine; reserved
+        NodeDiedError                        machine; reserved
         LocalNodeDiedError                   machine
         AsyncraySystemError                  asyncray, or the caller who did not start it
 
 "code" is the code of the remote function or actor, "caller" the program that asked for something it cannot have,
-"machine" a process, a node or a store that failed, "asyncray" a bug of ours. Ray's names are aliases at the bottom.
+"machine" a process, a node or a store that failed, "asyncray" a bug of ours. This release never raises a *reserved*
+class: it exists so that programs can name it in `except`, as they do for Ray, and for the releases that will raise it.
+Ray's names are aliases at the bottom.
 
-Promises: every error has a message without being given one, with the fragments that users match; every error is pickled
-and copied with its attributes, and like any exception without its `__cause__`. IDs in attributes are hex strings.
+Promises: every error has a default message, with the fragments that users match; every error is pickled and copied with
+its attributes, and like any exception without its `__cause__`. IDs in attributes are hex strings.
 
 Does not: format tracebacks, pickle or choose which error is raised.
 """
@@ -49,13 +51,13 @@ from typing import ClassVar, SupportsIndex, cast
 
 
 class AsyncrayError(Exception):
-    """Base of every error that asyncray raises about remote work. Fault: told by the subclass."""
+    """Base of every error that asyncray raises about remote work. Fault: see the subclass."""
 
     default_message: ClassVar[str] = "Something failed in asyncray."
 
     def __init__(self, message: str = "") -> None:
-        # Pickle calls cls(*args) and then restores __dict__: so every subclass takes the message first and nothing else
-        # that is positional or required.
+        # Pickle calls cls(*args) and then restores __dict__. So the message is the first parameter of every subclass,
+        # and no other parameter is positional or required.
         super().__init__(message or self.default_message)
 
 
@@ -79,7 +81,7 @@ class GetTimeoutError(AsyncrayError, TimeoutError):
 
 
 class PendingCallsLimitExceeded(AsyncrayError):
-    """The handle has `max_pending_calls` calls under way already. Fault: caller."""
+    """The handle already has `max_pending_calls` unfinished calls. Fault: caller."""
 
     default_message = "The actor handle has reached max_pending_calls: wait for earlier calls to finish."
 
@@ -173,7 +175,7 @@ class ActorError(AsyncrayError):
 class ActorDiedError(ActorError):
     """The actor is dead and will not come back. Fault: machine."""
 
-    # Why it died, to start a message with: users match these sentences. The last goes on with ", " and the traceback.
+    # The first sentence of a message: why the actor died. Users match these. ", " and the traceback follow the last.
     KILLED: ClassVar[str] = "The actor is dead because it was killed by `ray.kill`."
     EXITED: ClassVar[str] = "The actor is dead because it called exit_actor()."
     OUT_OF_SCOPE: ClassVar[str] = "The actor is dead because all references to the actor were removed."
@@ -334,11 +336,11 @@ class TaskError(AsyncrayError):
     def __repr__(self) -> str:
         try:
             cause = repr(self.cause)
-        except Exception:  # user code, and this is where people look when something is wrong
+        except Exception:  # user code: the repr must not hide the error
             cause = f"<{type(self.cause).__name__}>"
         return f"{type(self).__name__}({cause})"
 
-    # Not __reduce__: pickle asks for this one first, and the class of the cause may have its own.
+    # Not __reduce__: pickle looks for this method first, and the class of the cause may define it.
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
         dual = type(self) is not TaskError
         copied = object.__getattribute__(self.cause, "__dict__") if dual else {}
@@ -350,7 +352,7 @@ class TaskError(AsyncrayError):
         """This error as an instance of the cause's class too.
 
         Returns: an instance of `RayTaskError(<class of the cause>)` with the state of the cause (args, attributes,
-        slots, `__cause__` and `__context__`), or this plain error where the class does not let itself be combined.
+        slots, `__cause__` and `__context__`), or this plain error if the class cannot be combined with `TaskError`.
         """
         if type(self) is not TaskError:
             return self
@@ -363,7 +365,8 @@ class TaskError(AsyncrayError):
             dual = revive(combined, members, {**attributes, self._FIELDS: self._fields})
             link(dual, self.cause.__cause__, self.cause.__context__, suppress=self.cause.__suppress_context__)
             usable = isinstance(dual, TaskError) and dual.cause is self.cause
-        except Exception:  # metaclasses, descriptors and hooks of the user's class may refuse with anything
+        # Metaclasses, descriptors and hooks of the user's class may raise anything.
+        except Exception:
             return self
         return cast(TaskError, dual) if usable else self
 
@@ -379,7 +382,7 @@ class _Portable:
 
 
 def _portable(cause: BaseException) -> BaseException | _Portable:
-    """What pickles into the cause: pickle would call its constructor with `args` alone, which fits few of users'."""
+    """Pickles into the cause: pickle itself would call its constructor with `args` alone, which fits few classes."""
     cls = type(cause)
     constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
     reduces = isinstance(cls.__reduce__, FunctionType) or isinstance(cls.__reduce_ex__, FunctionType)
@@ -407,8 +410,8 @@ def _restore_task_error(
 
 # --- instances without constructors ----------------------------------------------------------------------------------
 
-# Raised in the receiver these would steer it (end its process, its generator, its loop, its asyncio task) instead of
-# telling it of a failure. The name of asyncio's is compared, for importing asyncio costs more than all the rest.
+# Raised in the receiver, these would steer it (end its process, its generator, its loop, its asyncio task) instead of
+# reporting a failure. asyncio's class is compared by name, because importing asyncio costs more than all the rest.
 _STEERING = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, StopAsyncIteration)
 _ASYNCIO_CANCELLED = ("asyncio.exceptions", "CancelledError")
 
@@ -418,7 +421,7 @@ _NOT_STATE = frozenset(
 )
 
 
-# The bound is for programs that make exception classes as they run: what is forgotten is made again, in microseconds.
+# The bound is for programs that make exception classes as they run. A forgotten class is made again, in microseconds.
 @lru_cache(maxsize=256)
 def combined_class(cause_class: type[BaseException]) -> type[TaskError] | None:
     """The class that is both `TaskError` and `cause_class`; None if there must not or cannot be one."""
@@ -431,7 +434,8 @@ def combined_class(cause_class: type[BaseException]) -> type[TaskError] | None:
     name = f"RayTaskError({cause_class.__name__})"  # Ray's name: users match it
     try:
         made = new_class(name, (TaskError, cause_class), exec_body=lambda ns: ns.update(__module__=__name__))
-    except Exception as error:  # final by its metaclass or __init_subclass__, or laid out in memory in a way of its own
+    # Its metaclass or __init_subclass__ forbids it, or it has a memory layout of its own.
+    except Exception as error:
         import logging  # start-up cost: few classes are such
 
         logging.getLogger("asyncray").warning(
@@ -446,7 +450,7 @@ def combined_class(cause_class: type[BaseException]) -> type[TaskError] | None:
 
 
 def exception_state(exc: BaseException) -> tuple[dict[str, object], dict[str, object]]:
-    """What an exception remembers: (args, slots and members that C code keeps; a copy of its `__dict__`)."""
+    """The state of an exception: (args, slots and members that C code keeps; a copy of its `__dict__`)."""
     members: dict[str, object] = {}
     for cls in type(exc).__mro__:
         for name, descriptor in vars(cls).items():
@@ -455,13 +459,13 @@ def exception_state(exc: BaseException) -> tuple[dict[str, object], dict[str, ob
                     value = descriptor.__get__(exc, type(exc))
                 except (AttributeError, TypeError):  # never set
                     continue
-                if value is not None or cls.__flags__ & _HEAP_TYPE:  # C code says None for what was never set
+                if value is not None or cls.__flags__ & _HEAP_TYPE:  # in C, None stands for a member that was never set
                     members.setdefault(name, value)
     return members, dict(object.__getattribute__(exc, "__dict__"))
 
 
 def revive(cls: type[BaseException], members: dict[str, object], attributes: dict[str, object]) -> BaseException:
-    """An instance of `cls` with the state `exception_state` told; runs no constructor, for it may want anything."""
+    """An instance of `cls` with the given state. Runs no constructor, because that may require any arguments."""
     built_in: type = cls
     while built_in.__flags__ & _HEAP_TYPE:
         built_in = cast(type, built_in.__base__)
@@ -470,15 +474,16 @@ def revive(cls: type[BaseException], members: dict[str, object], attributes: dic
     for name, value in members.items():
         try:
             object.__setattr__(exc, name, value)
-        except (AttributeError, TypeError):  # read-only: a group's contents, which it was made with
+        except (AttributeError, TypeError):  # read-only, such as the contents of a group
             continue
     object.__getattribute__(exc, "__dict__").update(attributes)
     return exc
 
 
 def link(exc: BaseException, cause: BaseException | None, context: BaseException | None, *, suppress: bool) -> None:
-    """Gives `exc` the chain that pickle and copy leave behind."""
-    # Not by plain assignment: an exception may be a frozen dataclass. The last is last because __cause__ sets it too.
+    """Gives `exc` the chain that pickle and copy drop."""
+    # Not by plain assignment: an exception may be a frozen dataclass. Setting __cause__ also sets
+    # __suppress_context__, so that one comes last.
     object.__setattr__(exc, "__context__", context)
     object.__setattr__(exc, "__cause__", cause)
     object.__setattr__(exc, "__suppress_context__", suppress)

@@ -1,4 +1,4 @@
-"""Identifiers: who made a thing, and so who can resolve it.
+"""Identifiers. An ID names the process that made a task, actor or object, and so the node that knows it.
 
 An ID is bytes, and each kind extends another::
 
@@ -9,8 +9,8 @@ An ID is bytes, and each kind extends another::
                                                      first bit is set for calls of actors
     ObjectID 26   TaskID + index (4)                 index 0: a put, or an actor's life; 1..n: the returns
 
-So every ID carries the node that owns it. Inside the project IDs travel as plain ``bytes``; the classes here are what
-public calls hand out. This module makes no IDs at random: randomness comes from the shells.
+So every ID carries the node that owns it. Inside the project IDs travel as plain ``bytes``; public calls return the
+classes of this module. This module makes no random IDs: randomness comes from the shells.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TASK_SIZE = TASK_PREFIX_SIZE + 6
 OBJECT_SIZE = TASK_SIZE + 4
 
 CALL_MARK = 1 << 47
-"""Added to the counter in the IDs of actor calls: whoever has a ref may have to know, and not only who made it."""
+"""Added to the counter in the IDs of actor calls: any process that has a ref may have to know that it is a call."""
 
 PUT_INDEX = (0).to_bytes(4, "big")
 FIRST_RETURN = (1).to_bytes(4, "big")
@@ -115,8 +115,3 @@ def task_of(object_id: bytes) -> bytes:
 def is_call(identifier: bytes) -> bool:
     """True for a call of an actor, and for what it returns."""
     return identifier[TASK_PREFIX_SIZE] >= 0x80
-
-
-def job_of(identifier: bytes) -> bytes:
-    """The job that a task or object belongs to."""
-    return identifier[CLIENT_SIZE:TASK_PREFIX_SIZE]

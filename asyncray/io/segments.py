@@ -6,11 +6,11 @@ allocator decides.
 Promises:
 
 - The resource tracker of multiprocessing never hears of our segments and is never started by us. Python 3.11 and 3.12
-  register every segment that a process so much as attaches, start a tracker process for it, and that one unlinks the
-  segment when its process ends, whoever else uses it. (3.13 has ``track=False``.)
-- Memory that runs out while writing is an OSError, never a SIGBUS: fresh pages are written through the descriptor.
-- A view is read-only and keeps its memory mapped; it tells once when the last slice or array over it is gone.
-- Closing never fails: what is still viewed stays mapped until the last view goes.
+  register every segment that a process makes or attaches and start a tracker process for it, which unlinks the segment
+  when that process ends, even if others use it. (3.13 has ``track=False``.)
+- If memory runs out during a write, that is an OSError, never a SIGBUS: fresh pages are written through the descriptor.
+- A view is read-only and keeps its memory mapped. The caller can watch for the end of its last slice or array.
+- Closing never fails: a segment with views stays mapped until the last view is gone.
 
 A name that is a path (``/directory/name``) means a file there instead of shared memory, for machines whose /dev/shm
 is too small (docker gives 64 MB).
@@ -52,10 +52,10 @@ if sys.version_info >= (3, 13):
 else:
 
     def _untracked(method: Callable[..., None]) -> Callable[..., None]:
-        """The same code, but where it says ``resource_tracker`` it finds one that ignores everything.
+        """The same code with other globals: its ``resource_tracker`` ignores everything.
 
-        To patch the real tracker for the moment of the call would disturb other threads, and a fork in that moment
-        would leave the child patched for ever. This way nothing that others can see changes.
+        Patching the real tracker during the call would disturb other threads, and a fork at that moment would leave the
+        child patched for ever. This way other code sees no change.
         """
         code: types.CodeType = method.__code__
         tracker = types.SimpleNamespace(register=lambda name, kind: None, unregister=lambda name, kind: None)
@@ -71,16 +71,16 @@ class Segment(shared_memory.SharedMemory):
 
     Args:
         name: its name among the shared memory of the system, or the path of a file.
-        create: make it, and fail with FileExistsError if it is there; else map what is there.
-        size: bytes, if it is to be made.
+        create: make it, and raise FileExistsError if it exists; otherwise map an existing segment.
+        size: bytes of a segment to make.
 
     Example:
         >>> segment = Segment.create("example-0", 4096)
-        >>> segment.write(0, b"hello", warm=False)
+        >>> copy_parts(segment, 0, [b"hello"], warm=False)
         >>> segment.unlink(); segment.close()
     """
 
-    # What the base class has, but does not tell the type checker.
+    # The base class has these, but its types do not say so.
     _name: str
     _size: int
     _fd: int
@@ -105,11 +105,11 @@ class Segment(shared_memory.SharedMemory):
 
     @classmethod
     def attach(cls, name: str) -> Segment:
-        """Maps a segment that is there. Raises FileNotFoundError, OSError."""
+        """Maps an existing segment. Raises FileNotFoundError, OSError."""
         return cls(name)
 
     def _map_file(self, path: str, create: bool, size: int) -> None:
-        self._prepend_leading_slash = False  # the name is given back as it is
+        self._prepend_leading_slash = False  # the property `name` returns the path unchanged
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDWR, 0o600)
         self._name = path
         try:
@@ -130,9 +130,10 @@ class Segment(shared_memory.SharedMemory):
         return self._buf
 
     def unlink(self) -> None:
-        """Removes the name, if it is still there; the memory goes with the last mapping of any process."""
+        """Removes the name, if it still exists; the memory is freed with the last mapping of any process."""
+        # The base class unlinks when mapping fails: an attach that found no descriptor would destroy the store.
         if not self._complete and not self._create:
-            return  # The base class unlinks when mapping fails: an attach without descriptors would destroy the store.
+            return
         try:
             if self._prepend_leading_slash:
                 _unlink_untracked(self)
@@ -142,7 +143,7 @@ class Segment(shared_memory.SharedMemory):
             pass
 
     def close(self) -> None:
-        """Lets go of the mapping. Views live on; the mapping goes with the last of them."""
+        """Releases the mapping. Views live on; the mapping ends with the last of them."""
         buf, self._buf = self._buf, None
         mapping, self._mmap = self._mmap, None
         descriptor, self._fd = self._fd, -1
@@ -152,7 +153,7 @@ class Segment(shared_memory.SharedMemory):
             if mapping is not None:
                 mapping.close()
         except BufferError:
-            pass  # there are views, and they hold the mapping themselves
+            pass  # views exist, and they hold the mapping themselves
         if descriptor >= 0:
             if sys.is_finalizing():  # nothing forks any more, and other modules may be gone
                 os.close(descriptor)
@@ -161,16 +162,12 @@ class Segment(shared_memory.SharedMemory):
                 os.close(descriptor)
                 forking.closed(descriptor)
 
-    def write(self, offset: int, part: bytes | memoryview, warm: bool) -> None:
-        """Writes one part. See ``copy_parts``."""
-        copy_parts(self, offset, (part,), warm)
-
     def view(self, offset: int, size: int, watch: Callable[[object], object]) -> memoryview:
         """A read-only view on a range. See ``SegmentMap.view``."""
         self._check_range(offset, size)
-        # numpy and others keep the exporter of a buffer and drop the memoryview. So the exporter is what must be
-        # watched, and it must be made for this view alone: a ctypes array is. Types are costly to make and stay until
-        # the garbage collector comes, so there are only those of power-of-two lengths and those of whole segments.
+        # numpy and others keep the exporter of a buffer and drop the memoryview. So we must watch the exporter, and it
+        # must belong to this view alone: a ctypes array does. Array types are costly to make and stay until the garbage
+        # collector runs, so we use only power-of-two lengths and the lengths of whole segments.
         span = min(1 << max(size - 1, 63).bit_length(), self.size)
         start = min(offset, self.size - span)
         exporter = _array_type(span).from_buffer(self._mapping(), start)
@@ -198,10 +195,10 @@ def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview
     """Writes parts one after the other, without gaps, from an offset on.
 
     Args:
-        segment: where to.
-        offset: of the first byte of the first part.
+        segment: the segment to write to.
+        offset: position of the first byte of the first part.
         parts: C-contiguous bytes of any format; padding is a part too.
-        warm: all pages of the range were written before, by whatever process.
+        warm: all pages of the range were written before, by any process.
 
     Raises OSError (ENOSPC, ENOMEM) when there is no memory for fresh pages; then part of the range is written.
     """
@@ -221,7 +218,7 @@ def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview
 
 
 def _write_fresh(descriptor: int, offset: int, views: list[memoryview]) -> None:
-    """Through the descriptor, on one thread: 2.7 to 3.1 GB/s; two are no faster, the kernel locks the inode."""
+    """Writes through the descriptor, on one thread: 2.7 to 3.1 GB/s. Two are no faster: the kernel locks the inode."""
     index = 0
     while index < len(views):
         done = os.pwritev(descriptor, views[index : index + _MOST_PARTS], offset)
@@ -237,8 +234,8 @@ _Move = tuple[int, int, int]  # to, from, bytes
 
 
 def _move(mapping: mmap.mmap, offset: int, views: list[memoryview], total: int) -> None:
-    """Through the mapping, without the GIL, and on two threads if that pays."""
-    anchor = ctypes.c_ubyte.from_buffer(mapping)  # while it lives the mapping cannot be closed
+    """Writes through the mapping, without the GIL, and on two threads if that pays."""
+    anchor = ctypes.c_ubyte.from_buffer(mapping)  # as long as it lives, the mapping cannot be closed
     to = ctypes.addressof(anchor) + offset
     moves: list[_Move] = []
     for view in views:
@@ -252,7 +249,7 @@ def _move(mapping: mmap.mmap, offset: int, views: list[memoryview], total: int) 
     helper = threading.Thread(target=_move_all, args=(second, keep), name="asyncray-copy")
     try:
         helper.start()
-    except RuntimeError:  # no more threads are to be had
+    except RuntimeError:  # the system gives no more threads
         _move_all(moves, keep)
         return
     _move_all(first, keep)
@@ -260,7 +257,7 @@ def _move(mapping: mmap.mmap, offset: int, views: list[memoryview], total: int) 
 
 
 def _move_all(moves: list[_Move], keep: object) -> None:
-    """``keep`` is what owns the memory: should the caller be interrupted, the helper still needs it."""
+    """Copies. ``keep`` owns the memory: the helper thread still needs it if the caller is interrupted."""
     for to, start, size in moves:
         ctypes.memmove(to, start, size)
 
@@ -298,7 +295,7 @@ class _PyBuffer(ctypes.Structure):
 
 
 def _address(view: memoryview) -> int:
-    """Where the bytes are, valid while the view lives. (``from_buffer`` knows only writable ones.)"""
+    """The address of the bytes, valid while the view lives. (``from_buffer`` takes only writable buffers.)"""
     buffer = _PyBuffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
     address: int = buffer.buf
@@ -312,7 +309,7 @@ def _array_type(length: int) -> type[ctypes.Array[ctypes.c_ubyte]]:
 
 
 class SegmentMap:
-    """The segments that a process has mapped, each once. Safe in any thread, and in finalizers: it has no lock.
+    """The segments that a process has mapped, each once. Safe in any thread and in finalizers, because it has no lock.
 
     Example:
         >>> segments = SegmentMap()
@@ -343,8 +340,8 @@ class SegmentMap:
         """The segment, mapped now if it was not yet. Raises FileNotFoundError, OSError."""
         segment = self._segments.get(name)
         if segment is None:
-            # Two threads may come here at once: both map, the first one in is kept by both. A lock could be wanted
-            # again by a finalizer that the garbage collector starts in the thread that holds it.
+            # Two threads may get here at once: both map the segment, and both keep the mapping that was entered first.
+            # No lock: the garbage collector could run a finalizer that wants it in the thread that holds it.
             mine = Segment.attach(name)
             segment = self._segments.setdefault(name, mine)
             if segment is not mine:
@@ -352,7 +349,7 @@ class SegmentMap:
         return segment
 
     def forget(self, name: str) -> None:
-        """The segment was retired: unmaps it, if it was mapped. A view that still is there keeps its memory."""
+        """Unmaps a segment that was retired, if it was mapped. A view that still exists keeps its memory."""
         segment = self._segments.pop(name, None)
         if segment is not None:
             segment.close()
@@ -369,8 +366,8 @@ class Backend:
 
     Args:
         directory: of the files, or "" for shared memory.
-        capacity: bytes that it can hold, at most what was asked for.
-        warning: what the user should know, or None.
+        capacity: bytes that it can hold, at most as many as were asked for.
+        warning: text for the user, or None.
     """
 
     directory: str
@@ -378,12 +375,12 @@ class Backend:
     warning: str | None
 
     def prefix(self, session: str) -> str:
-        """What the names of the session's segments begin with."""
+        """The beginning of the names of the session's segments."""
         return f"{self.directory}/{session}" if self.directory else session
 
 
 def pick_backend(capacity: int, fallback_directory: str) -> Backend:
-    """Shared memory if it holds the capacity, or at least a useful part of it; else files in the directory.
+    """Shared memory if it holds the capacity, or at least a useful part of it; otherwise files in the directory.
 
     Raises OSError when the directory is needed and cannot be made.
     """
@@ -419,9 +416,9 @@ def in_files(capacity: int, free: int, directory: str, free_on_disk: int) -> Bac
 
 
 def sweep(prefix: str) -> list[str]:
-    """Unlinks all segments whose names begin with the prefix, and returns the names. Others' are left alone.
+    """Unlinks all segments whose names begin with the prefix, and returns the names. Leaves others' segments alone.
 
-    For what was left by a session whose processes were killed: nothing of it needs to be mapped.
+    For the segments of a session whose processes were killed: none of them needs to be mapped.
     """
     directory, start = os.path.split(prefix)
     if not start:
@@ -433,7 +430,7 @@ def sweep(prefix: str) -> list[str]:
             try:
                 os.unlink(os.path.join(place, name))
             except (FileNotFoundError, PermissionError, IsADirectoryError):
-                continue  # gone meanwhile, or somebody else's
+                continue  # it has gone meanwhile, or it is another user's
             swept.append(os.path.join(directory, name))
     return swept
 

@@ -12,21 +12,21 @@ from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 _READ_SIZE = 256 * 1024
 _FULL = 64 * 1024 * 1024
-"""Bytes that a peer may leave unread before the stream counts as full: some frames of a busy moment."""
+"""Bytes that a peer may leave unread before the stream counts as full: several frames of a busy moment."""
 
 
 class MessageStream(asyncio.Protocol):
     """A connection that carries frames.
 
-    Writing never waits: what a peer has not read yet is kept (``backlog``). Whoever sends more than what the peer asked
-    for must look at that first.
+    Writing never waits: the stream keeps the bytes that the peer has not read yet (``backlog``). Code that sends more than
+    the peer asked for must look at the backlog first.
 
     Args:
         limit: the largest frame to accept, in bytes.
         received: takes a batch of messages.
-        closed: called once when the connection has ended, with a reason, or None for a plain end. What the peer said
-            before may not have been read: see ``hear_out``.
-        drained: called when the peer has read most of what made the stream full.
+        closed: called once when the connection has ended, with a reason, or None for a plain end. Messages that the peer
+            sent before its end may not have been read yet: see ``drain_input``.
+        drained: called when the peer has read most of the bytes that made the stream full.
     """
 
     def __init__(
@@ -42,49 +42,52 @@ class MessageStream(asyncio.Protocol):
         self._drained = drained
         # True while the peer has left more than ``_FULL`` bytes unread: the sender should wait for ``drained``.
         self.is_full = False
+        # The reason that ``closed`` gets.
         self._why: str | None = None
-        self._over = False  # closed by us: nothing of the peer matters any more
+        # True once this side has closed or aborted the connection: input of the peer is ignored from then on.
+        self._closing = False
         self.transport: asyncio.Transport | None = None
-        self._descriptor: int | None = None  # of our own: the loop closes its one when writing fails, read or not
+        # A duplicate of the socket's: the loop closes its own descriptor when a write fails, even with unread input.
+        self._descriptor: int | None = None
 
     def __repr__(self) -> str:
         return f"<MessageStream {'open' if self.transport else 'closed'}>"
 
     def set_limit(self, limit: int) -> None:
-        """The peer is known now: larger frames may come."""
+        """Accepts larger frames, once the peer is known."""
         self._decoder.limit = limit
 
     def send(self, messages: list[Message]) -> None:
         """Writes a batch; drops it if the connection has ended."""
-        if self.transport is not None and not self._over:
+        if self.transport is not None and not self._closing:
             for frame in encode_all(messages):
                 self.transport.write(frame)
 
     @property
     def backlog(self) -> int:
-        """Bytes that were sent and that the peer has not read yet, the system's own buffers apart."""
+        """Bytes that were sent and that the peer has not read yet, without those in the system's buffers."""
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def close(self) -> None:
-        """Ends the connection when what was sent is written. What comes meanwhile is not read."""
-        self._over = True
+        """Ends the connection when all sent bytes are written. Ignores input from now on."""
+        self._closing = True
         if self.transport is not None:
             self.transport.close()
 
     def abort(self, why: str | None = None) -> None:
-        """Ends the connection at once, for a reason that ``closed`` is told."""
-        self._over = True
+        """Ends the connection at once. ``closed`` gets the reason."""
+        self._closing = True
         self._why = self._why or why
         if self.transport is not None:
             self.transport.abort()
 
-    def hear_out(self) -> None:
-        """Takes in, now, what the peer has sent and nobody has read yet. For a peer that has ended."""
-        while self._descriptor is not None and not self._over:
+    def drain_input(self) -> None:
+        """Reads at once all input of a peer that has ended, and hands it to ``received``."""
+        while self._descriptor is not None and not self._closing:
             try:
                 data = os.read(self._descriptor, _READ_SIZE)
             except OSError:
-                return  # there is no more
+                return  # no more input
             if not data:
                 return
             self.data_received(data)
@@ -95,10 +98,10 @@ class MessageStream(asyncio.Protocol):
         try:
             self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
         except OSError as error:
-            self._over = True
+            self._closing = True
             self._why = f"a connection needs another descriptor: {error.strerror}"
-        if self._over:
-            # Soon, for who makes the connection hands its socket to uvloop's transport after this: not to a closed one.
+        if self._closing:
+            # Not at once: the caller hands the socket to uvloop's transport after this call, which must not be closed.
             asyncio.get_running_loop().call_soon(self.transport.abort)
 
     def pause_writing(self) -> None:
@@ -106,11 +109,11 @@ class MessageStream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_full = False
-        if self._drained is not None and not self._over:
+        if self._drained is not None and not self._closing:
             self._drained(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._over:
+        if self._closing:
             return
         try:
             messages = self._decoder.feed(data)

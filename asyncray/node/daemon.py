@@ -204,7 +204,7 @@ class Daemon:
         worker = self._machine.pool.workers.get(number)
         stream = None if worker is None or worker.client is None else self._doors.stream_of(worker.client)
         if stream is not None:
-            stream.hear_out()  # results that it gave before its end count
+            stream.drain_input()  # results that it gave before its end count
         log_tail = "" if worker is None else self._output.ended(worker)
         how = describe_exit(status)
         if worker is not None and worker.client is None and (lacking := shortage()) is not None:

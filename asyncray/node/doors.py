@@ -157,7 +157,7 @@ class Doors:
         if timer is not None:
             timer.cancel()
         if stream in self._clients:
-            stream.hear_out()
+            stream.drain_input()
         client = self._clients.pop(stream, None)
         if why is not None:
             log.warning("the connection of %s was closed: %s", client or "a stranger", why)

@@ -105,7 +105,7 @@ class ZygoteLink:
                 self._listener.worker_ended(message[1], message[3])
 
     def _closed(self, stream: MessageStream, why: str | None) -> None:
-        stream.hear_out()
+        stream.drain_input()
         self._listener.zygote_ended()
         for number in sorted(self._workers):
             self._listener.worker_ended(number, None)

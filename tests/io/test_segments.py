@@ -85,8 +85,8 @@ def test_made_written_attached_closed_and_unlinked(prefix: str) -> None:
     with pytest.raises(FileExistsError):
         Segment.create(name, 10_000)
     assert (made.name, made.size) == (name, 10_000)
-    made.write(9_990, b"0123456789", warm=False)
-    made.write(9_995, memoryview(b"abcde"), warm=True)
+    copy_parts(made, 9_990, [b"0123456789"], warm=False)
+    copy_parts(made, 9_995, [memoryview(b"abcde")], warm=True)
 
     other = Segment.attach(name)
     again = pickle.loads(pickle.dumps(other))
@@ -111,7 +111,7 @@ def test_made_written_attached_closed_and_unlinked(prefix: str) -> None:
 
 def test_closing_leaves_what_is_viewed(prefix: str) -> None:
     segment = Segment.create(f"{prefix}-0", 4096)
-    segment.write(0, b"still here", warm=False)
+    copy_parts(segment, 0, [b"still here"], warm=False)
     calls = Calls()
     view = segment.view(0, 10, calls)
     array = np.frombuffer(segment.buf, np.uint8)
@@ -128,7 +128,7 @@ def test_nothing_is_written_or_viewed_outside(prefix: str) -> None:
     for warm in (False, True):
         for offset, part in ((4095, b"ab"), (-1, b"a"), (4097, b"")):
             with pytest.raises(ValueError, match="are not in Segment"):
-                segment.write(offset, part, warm)
+                copy_parts(segment, offset, [part], warm)
     for offset, size in ((4000, 97), (-1, 1), (0, -1)):
         with pytest.raises(ValueError, match="are not in Segment"):
             segment.view(offset, size, Calls())
@@ -247,7 +247,7 @@ def test_arrays_over_a_view_are_read_only_and_keep_it(prefix: str) -> None:
 def test_views_of_all_sizes_and_places(session: str) -> None:
     segment = Segment.create(f"{session}-0", 5000)
     content = bytes(range(250)) * 20
-    segment.write(0, content, warm=False)
+    copy_parts(segment, 0, [content], warm=False)
     for offset, size in ((0, 0), (5000, 0), (4999, 1), (0, 5000), (1, 4999), (64, 65), (4900, 70), (100, 2049)):
         calls = Calls()
         view = segment.view(offset, size, calls)
@@ -293,7 +293,7 @@ def test_a_process_maps_each_segment_once(prefix: str) -> None:
     assert len(seen) == 8
     assert all(found is segment for row in seen for found, segment in zip(row, seen[0], strict=True))
 
-    known.writable(names[0]).write(0, b"one", warm=False)
+    copy_parts(known.writable(names[0]), 0, [b"one"], warm=False)
     calls = Calls()
     view = known.view(names[0], 0, 3, calls)
     assert bytes(view) == b"one"
@@ -320,7 +320,7 @@ from multiprocessing import resource_tracker
 from asyncray.io.segments import Segment, SegmentMap
 if sys.argv[2] == "make":
     made = Segment.create(sys.argv[1], 4096)
-    made.write(0, b"kept", warm=False)
+    copy_parts(made, 0, [b"kept"], warm=False)
     exported = memoryview(made.buf)
 known = SegmentMap()
 view = known.view(sys.argv[1], 0, 4, lambda view: None)
@@ -354,7 +354,7 @@ print(told == [("REGISTER", theirs._name), ("UNREGISTER", theirs._name)])
 def test_an_attach_without_descriptors_does_not_unlink(prefix: str) -> None:
     """mmap duplicates the descriptor; where it cannot, SharedMemory unlinks what it only wanted to map."""
     segment = Segment.create(f"{prefix}-0", 4096)
-    segment.write(0, b"kept", warm=False)
+    copy_parts(segment, 0, [b"kept"], warm=False)
     code = """
 import os, resource, sys
 from asyncray.io.segments import Segment

@@ -41,7 +41,7 @@ class End:
 
     def _closed(self, stream: MessageStream, why: str | None) -> None:
         if self.hears_out:
-            stream.hear_out()
+            stream.drain_input()
         self.closed.append(why)
         self.ended.set()
 
@@ -95,15 +95,15 @@ def test_a_peer_is_heard_out_at_once_where_its_end_is_known_from_elsewhere() -> 
     async def main() -> None:
         end = End(hears_out=False)
         peer = await end.connect()
-        end.stream.hear_out()
+        end.stream.drain_input()
         assert end.messages == []
         peer.sendall(encode([(1,)]) + encode([(2,)]))
         peer.close()
-        end.stream.hear_out()
+        end.stream.drain_input()
         assert end.messages == [[1], [2]]
         await end.ended.wait()
         assert end.messages == [[1], [2]]
-        end.stream.hear_out()
+        end.stream.drain_input()
 
     run(main)
 
