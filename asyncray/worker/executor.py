@@ -41,8 +41,8 @@ from asyncray.worker.definitions import Definition
 from asyncray.worker.hosting import ActorHost, ThreadedHost
 from asyncray.worker.inbox import Inbox
 from asyncray.worker.nesting import NestedTask
+from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.running import Invocation, Runner
-from asyncray.worker.surroundings import Surroundings
 
 _WORK = (RUN, RUN_NESTED, CONSTRUCT, INVOKE)
 _FLUSH_NANOSECONDS = 500_000
@@ -54,12 +54,12 @@ class Executor:
     """Runs what the daemon sends to this process.
 
     Args:
-        surroundings: paths, environment and output of this process.
+        environment: what jobs and leases change in this process.
     """
 
-    def __init__(self, runtime: Runtime, surroundings: Surroundings) -> None:
+    def __init__(self, runtime: Runtime, environment: ProcessEnvironment) -> None:
         self.runtime = runtime
-        self.surroundings = surroundings
+        self.environment = environment
         self.inbox = Inbox()
         self.definitions: dict[int, Definition] = {}
         self.host: ActorHost | None = None
@@ -73,9 +73,9 @@ class Executor:
         self._flushed = 0
         self._report_unraisable = sys.unraisablehook
         runtime.handlers |= {
-            SETUP: lambda m: surroundings.set_up(runtime, m[1], m[2]),
+            SETUP: lambda m: environment.set_up(runtime, m[1], m[2]),
             DEFINE: self._define,
-            LEASE: lambda m: surroundings.lease(m[1]),
+            LEASE: lambda m: environment.lease(m[1]),
             RUN: self._enqueue,
             CONSTRUCT: self._enqueue,
             INVOKE: self._enqueue,
@@ -271,7 +271,7 @@ class Executor:
             del result
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
         leave(invocation.context)
-        self.surroundings.restore()
+        self.environment.restore()
         if self._stops:  # of this task, or of one that was over when they came: what comes next is in the inbox yet
             self._stops.clear()
         self.inbox.reopen()  # an interrupt may have come before the task that waited could do so
@@ -344,12 +344,12 @@ class Executor:
     @property
     def devices(self) -> list[Any]:
         """Numbers (or names) of the GPUs that may be used."""
-        return self.surroundings.devices
+        return self.environment.devices
 
     @property
     def demand(self) -> list[Any]:
         """Resources that are held: [name, fixed amount]."""
-        return self.surroundings.demand
+        return self.environment.demand
 
     def exit_actor(self) -> NoReturn:
         """The actor ends by its own will: raises what ends the method.

@@ -17,8 +17,8 @@ from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
 from asyncray.worker.inbox import Inbox
+from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.running import Invocation, Runner
-from asyncray.worker.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ class Process(Protocol):
     runner: Runner
     inbox: Inbox
     definitions: dict[int, Definition]
-    surroundings: Surroundings
+    environment: ProcessEnvironment
     leaving: str | None
 
     def post(self, message: Message, keep: object) -> None:
@@ -54,7 +54,7 @@ class ActorHost:
         self.instance: Any = None
         self.ending: str | None = None
         self.silent = False
-        self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.surroundings.demand)
+        self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.environment.demand)
         self.restarted, self.name = bool(invocation.message[7]), invocation.message[8]
         self.running: dict[bytes, TaskContext] = {}
         self._stopping = b""
@@ -69,7 +69,7 @@ class ActorHost:
         """Makes the instance, on the main thread, and replies."""
         process, invocation = self.process, self.constructor
         enter_main(invocation.context)
-        process.surroundings.actor_name = self.class_name
+        process.environment.actor_name = self.class_name
         failure: tuple[Message, object] | None = None
         try:
             args, kwargs = process.runner.arguments(invocation.message)
@@ -96,7 +96,7 @@ class ActorHost:
                 self.description = repr(self.instance)
             except Exception:  # the user's; the name of the class will do
                 return
-            self.process.surroundings.actor_name = self.description
+            self.process.environment.actor_name = self.description
 
     def prepare(self) -> None:
         """The instance is there: makes what runs its methods."""

@@ -19,7 +19,7 @@ from asyncray.io.processes import offer_to_the_oom_killer
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.executor import Executor
-from asyncray.worker.surroundings import Surroundings
+from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.threads import inherit_tasks
 
 
@@ -37,15 +37,15 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
         connection.connect(address)
     except OSError as error:
         raise OSError(error.errno, error.strerror, address) from None
-    surroundings = Surroundings()
+    environment = ProcessEnvironment()
     runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
-    executor = Executor(runtime, surroundings)
+    executor = Executor(runtime, environment)
     current.session = runtime
     current.start_implicitly = None  # set by the faces, where the zygote has loaded them: a worker starts no node
     runtime.workplace = executor
     interrupted = Deferrable(executor.interrupted)
     signal.signal(signal.SIGINT, interrupted)
-    surroundings.mark_output()
+    environment.mark_output()
     faulthandler.enable(2)
     runtime.start()
     connected()

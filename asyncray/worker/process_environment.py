@@ -1,4 +1,7 @@
-"""The process around user code: its paths, environment variables and output."""
+"""The process that runs user code, as that code sees it: its paths, environment variables and output.
+
+Owns what a job (code paths, working directory) and a lease (GPUs, threads of OpenMP) change in the process.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ from asyncray.runtime.runtime import Runtime
 
 _OMP_THREADS = b"OMP_NUM_THREADS"
 
-# The dict inside of os.environ: a look costs 0.04 us, through os.environ 0.6.
+# The dict inside os.environ: reading it costs 0.04 us, reading os.environ 0.6.
 _variables: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]  # typeshed keeps it to itself
 
 
 class MarkedOutput(io.TextIOWrapper):
-    """Standard output or error of a worker: before text of another task than the last it writes a mark."""
+    """Standard output or error of a worker. Writes a mark wherever the text of another task begins."""
 
+    # Names the task or actor that writes. Set for each stream by ``mark_output``.
     whose = staticmethod(lambda: "")
     _marked = ""
 
     def write(self, text: str, /) -> int:
-        """Writes text, and before it the mark that it needs."""
+        """Writes a mark if another task wrote last, then the text."""
         name = self.whose()
         if name != self._marked:
             self._marked = name
@@ -34,26 +38,27 @@ class MarkedOutput(io.TextIOWrapper):
         return super().write(text)
 
 
-class Surroundings:
-    """What jobs and leases change in the process.
-
-    Args:
-        environment: the variables of the process when it started.
-    """
+class ProcessEnvironment:
+    """Gives jobs and leases what they need in this process. Used by the io thread, except where it says otherwise."""
 
     def __init__(self) -> None:
+        # GPUs of the lease: numbers, or names where CUDA_VISIBLE_DEVICES had names.
         self.devices: list[Any] = []
+        # Resources of the lease: [name, fixed amount].
         self.demand: list[Any] = []
+        # Marks all output once this process is an actor. Written by the main thread.
         self.actor_name = ""
+        # CUDA_VISIBLE_DEVICES when the process started: the GPUs that the node counts, in its order.
         self._visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        # What OMP_NUM_THREADS must be when a task begins; None for unset.
         self._threads = _variables.get(_OMP_THREADS)
         self._threads_set_by_user = self._threads is not None
 
     def __repr__(self) -> str:
-        return f"<Surroundings devices={self.devices}>"
+        return f"<ProcessEnvironment devices={self.devices}>"
 
     def mark_output(self) -> None:
-        """Standard output and error tell from now on whose they are, line by line."""
+        """Replaces standard output and error by streams that mark which task or actor writes."""
         for name in ("stdout", "stderr"):
             stream = MarkedOutput(
                 io.FileIO(1 if name == "stdout" else 2, "w", closefd=False),
@@ -93,9 +98,9 @@ class Surroundings:
             self._threads = os.environb[_OMP_THREADS] = b"%d" % max(1, lease["cpus"])
 
     def restore(self) -> None:
-        """A task is over: what it may have done to OMP_NUM_THREADS is not for the next one.
+        """Undoes what a task has done to OMP_NUM_THREADS. The main thread calls this after each of its tasks.
 
-        Not after a task on a thread beside a waiting one: that one may have set it for itself.
+        A nested task, on a thread beside a waiting one, is not followed by this: the waiting task may have set it.
         """
         if _variables.get(_OMP_THREADS) != self._threads:
             if self._threads is None:
@@ -104,7 +109,7 @@ class Surroundings:
                 os.environb[_OMP_THREADS] = self._threads
 
     def _set_devices(self, numbers: list[int]) -> None:
-        preset = [name.strip() for name in (self._visible or "").split(",") if name.strip()]  # as many as are counted
+        preset = [name.strip() for name in (self._visible or "").split(",") if name.strip()]
         names = [preset[n] if n < len(preset) else str(n) for n in numbers]
         self.devices = [int(name) if name.isdigit() else name for name in names]
         if os.environ.get("ASYNCRAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES") == "1":

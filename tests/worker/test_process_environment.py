@@ -1,0 +1,95 @@
+"""What a job and a lease change in a worker's process, and what is undone after a task."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from asyncray.messages import OUTPUT_MARK, LeaseTerms
+from asyncray.runtime.runtime import Runtime
+from asyncray.worker.process_environment import MarkedOutput, ProcessEnvironment
+from tests.greeting import SETUP
+
+
+class FakeRuntime:
+    """Records what the job tells."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.job = b""
+
+    def work_for(self, job_id: bytes) -> None:
+        self.job = job_id
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> ProcessEnvironment:
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "restored by the fixture")
+        monkeypatch.delenv(name)
+    return ProcessEnvironment()
+
+
+def lease(devices: tuple[int, ...] = (), cpus: int = 1) -> LeaseTerms:
+    return {"demand": [["CPU", cpus]], "devices": list(devices), "cpus": cpus}
+
+
+def test_a_job_brings_its_paths_and_its_directory(
+    environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runtime = FakeRuntime()
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (path := sys.path)[:] = ["/own"]
+    paths = {"before": ["/app"], "between": [], "after": ["/late"]}
+    setup: Any = {**SETUP, "code_paths": paths, "directory": str(tmp_path)}
+    environment.set_up(cast(Runtime, runtime), b"job", setup)
+    assert path == ["/app", "/own", "/late"]
+    assert os.getcwd() == str(tmp_path)
+    assert runtime.job == runtime.facts["job_id"] == b"job"
+    assert runtime.facts["namespace"] == "raw"
+    environment.set_up(cast(Runtime, runtime), b"job", {**setup, "directory": "/no/such/directory"})
+    assert os.getcwd() == str(tmp_path)
+
+
+def test_a_lease_brings_gpus_and_threads_and_a_task_cannot_keep_others(environment: ProcessEnvironment) -> None:
+    environment.lease(lease((1, 0), 3))
+    assert environment.devices == [1, 0]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    for change in (lambda: os.environ.update(OMP_NUM_THREADS="7"), lambda: os.environ.pop("OMP_NUM_THREADS")):
+        change()
+        environment.restore()
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_threads_are_the_users_if_the_user_has_set_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    environment = ProcessEnvironment()
+    environment.lease(lease(cpus=2))
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_gpus_are_named_as_the_node_was_given_them(
+    environment: ProcessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-ab")
+    environment = ProcessEnvironment()
+    environment.lease(lease((1, 0)))
+    assert environment.devices == ["GPU-ab", 4]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-ab,4"
+
+
+def test_a_mark_stands_where_the_output_of_another_begins() -> None:
+    written = io.BytesIO()
+    stream = MarkedOutput(written, encoding="utf-8", write_through=True)
+    names = iter(["", "f", "f", ""])
+    stream.whose = lambda: next(names)  # type: ignore[method-assign]  # as the process does it
+    for text in ("1\n", "2", "3\n", "4\n"):
+        stream.write(text)
+    assert written.getvalue().decode() == f"1\n{OUTPUT_MARK}f\n23\n{OUTPUT_MARK}\n4\n"
