@@ -75,7 +75,7 @@ def test_the_docstring_draws_the_tree() -> None:
 def test_each_tells_whose_fault_it_is_in_one_line(cls: type[AsyncrayError]) -> None:
     doc = cls.__doc__ or ""
     assert "\n" not in doc
-    assert re.search(r"\. Fault: (code|caller|machine|asyncray|nobody|told by the subclass)\.$", doc)
+    assert re.search(r"\. Fault: (code|caller|machine|asyncray|nobody|see the subclass)\.$", doc)
 
 
 def test_the_standard_classes_and_rays_names() -> None:

@@ -18,14 +18,14 @@ _FULL = 64 * 1024 * 1024
 class MessageStream(asyncio.Protocol):
     """A connection that carries frames.
 
-    Writing never waits: the stream keeps the bytes that the peer has not read yet (``backlog``). Code that sends more than
-    the peer asked for must look at the backlog first.
+    Writing never waits: the stream keeps the bytes that the peer has not read yet (``backlog``). Code that sends more
+    than the peer asked for must look at the backlog first.
 
     Args:
         limit: the largest frame to accept, in bytes.
         received: takes a batch of messages.
-        closed: called once when the connection has ended, with a reason, or None for a plain end. Messages that the peer
-            sent before its end may not have been read yet: see ``drain_input``.
+        closed: called once when the connection has ended, with a reason, or None for a plain end. Messages that the
+            peer sent before its end may not have been read yet: see ``drain_input``.
         drained: called when the peer has read most of the bytes that made the stream full.
     """
 

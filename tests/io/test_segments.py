@@ -317,7 +317,7 @@ def test_no_tracker_no_noise_and_the_segment_survives(session: str) -> None:
     quiet = """
 import sys, psutil
 from multiprocessing import resource_tracker
-from asyncray.io.segments import Segment, SegmentMap
+from asyncray.io.segments import Segment, SegmentMap, copy_parts
 if sys.argv[2] == "make":
     made = Segment.create(sys.argv[1], 4096)
     copy_parts(made, 0, [b"kept"], warm=False)
@@ -341,7 +341,7 @@ import sys
 from multiprocessing import resource_tracker, shared_memory
 told = []
 resource_tracker._resource_tracker._send = lambda verb, name, kind: told.append((verb, name))
-from asyncray.io.segments import Segment
+from asyncray.io.segments import Segment, copy_parts
 ours = Segment.create(sys.argv[1], 4096)
 theirs = shared_memory.SharedMemory(sys.argv[1] + "-other", create=True, size=4096)
 for one in (ours, theirs):
