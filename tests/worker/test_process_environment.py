@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from asyncray.messages import OUTPUT_MARK, LeaseTerms
+from asyncray.messages import OUTPUT_MARK, CodePaths, JobSetup, LeaseTerms
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.process_environment import MarkedOutput, ProcessEnvironment
 from tests.greeting import SETUP
@@ -46,8 +46,8 @@ def test_a_job_brings_its_paths_and_its_directory(
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "path", [*sys.path])
     (path := sys.path)[:] = ["/own"]
-    paths = {"before": ["/app"], "between": [], "after": ["/late"]}
-    setup: Any = {**SETUP, "code_paths": paths, "directory": str(tmp_path)}
+    paths: CodePaths = {"before": ["/app"], "between": [], "after": ["/late"]}
+    setup: JobSetup = {**SETUP, "code_paths": paths, "directory": str(tmp_path)}
     environment.set_up(cast(Runtime, runtime), b"job", setup)
     assert path == ["/app", "/own", "/late"]
     assert os.getcwd() == str(tmp_path)
@@ -89,7 +89,7 @@ def test_a_mark_stands_where_the_output_of_another_begins() -> None:
     written = io.BytesIO()
     stream = MarkedOutput(written, encoding="utf-8", write_through=True)
     names = iter(["", "f", "f", ""])
-    stream.whose = lambda: next(names)  # type: ignore[method-assign]  # as the process does it
+    stream.whose = lambda: next(names)
     for text in ("1\n", "2", "3\n", "4\n"):
         stream.write(text)
     assert written.getvalue().decode() == f"1\n{OUTPUT_MARK}f\n23\n{OUTPUT_MARK}\n4\n"
