@@ -27,7 +27,7 @@ LAYERS = (
     {"runtime"},
     {"worker", "node", "head"},
     {"", "api", "sync"},  # "" is asyncray/__init__.py: the two faces show what api makes
-    {"cli", "dashboard", "util", "testing", "__main__"},
+    {"cli", "dashboard", "util", "__main__"},
 )
 RANK = {part: rank for rank, row in enumerate(LAYERS) for part in row}
 PROCESSES = {"worker", "node", "head"}

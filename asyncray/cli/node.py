@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -95,14 +97,22 @@ def node_command(
         config = configuration(amounts)
         zygote = start_zygote_early(config)
 
-        from asyncray.cli.registry import run_registry  # start-up cost: the zygote gets ready meanwhile, ...
-        from asyncray.node.main import serve  # ... as here
+        from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
 
-        serve(config, zygote, lambda facts: _announce(facts, as_json), run_registry)
+        serve(config, zygote, lambda facts: _announce(facts, as_json), _run_registry)
     except OSError as error:  # no directory, no memory, no processes: the message says which
         raise click.ClickException(f"The node did not start: {error}") from error
     if not as_json:
         click.echo("The node has stopped.")
+
+
+async def _run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts: dict[str, Any]) -> None:
+    """Runs the registry beside the node until it is cancelled."""
+    import asyncio  # start-up cost: only a daemon needs it
+
+    # In a thread: the import takes 280 ms, and the daemon serves drivers meanwhile.
+    registry = await asyncio.to_thread(importlib.import_module, "asyncray.head.registry")
+    await registry.run_registry(ask, facts)
 
 
 def _announce(facts: dict[str, Any], as_json: bool) -> None:

@@ -1,1 +1,1 @@
-"""The head registry and its HTTP face."""
+"""The head registry."""

@@ -1,24 +1,67 @@
-"""The head registry's HTTP face: an aiohttp application for tools and people.
+"""The head registry: an aiohttp application beside a node's daemon, for tools and people.
 
 It answers from the machines of the node that it runs in, through ``ask``, and decides nothing itself. It binds to the
 loopback interface, and answers only requests that carry the session's token and name this machine as their host: a
-web page in a browser on this machine must not reach it.
+web page in a browser on this machine must not reach it. Its address and token are in a file of the session directory
+that only the user can read.
 
-Comes up after the daemon answers its drivers: importing aiohttp.web takes 280 ms.
+Importing this module takes 280 ms, because it imports aiohttp.web. So the daemon imports it in a thread, once it
+answers its drivers.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
+import json
+import logging
+import os
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-Ask = Callable[[str, list[Any]], tuple[Any, ...]]
-"""A request of ``asyncray.core.requests``: (True, value) or (False, exception name, fields)."""
+AskNode = Callable[[str, list[Any]], tuple[Any, ...]]
+"""Puts a question of ``asyncray.core.requests``: (True, value) or (False, exception name, fields)."""
+
+REGISTRY_FILE = "registry.json"
+"""In the session directory: {"url", "token"}, readable by its owner only."""
 
 _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
+
+log = logging.getLogger("asyncray.node")
+
+
+async def run_registry(ask: AskNode, facts: dict[str, Any]) -> None:
+    """Serves the registry until it is cancelled.
+
+    Args:
+        ask: puts a question to the node.
+        facts: the node's facts, with "session_dir".
+    """
+    token = secrets.token_urlsafe(32)
+    registry = Registry(ask, token)
+    path = os.path.join(facts["session_dir"], REGISTRY_FILE)
+    try:
+        port = await registry.start()
+        await asyncio.to_thread(_write, path, {"url": f"http://127.0.0.1:{port}", "token": token})
+        log.info("the registry answers at port %d", port)
+        await asyncio.Event().wait()
+    finally:
+        # First the file: another program may get the port as soon as the registry has stopped.
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        await registry.stop()
+
+
+def _write(path: str, content: dict[str, str]) -> None:
+    """Writes under another name and renames: a reader that finds the file finds all of it."""
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        json.dump(content, file)
+    os.rename(f"{path}.new", path)
 
 
 class Registry:
@@ -26,10 +69,10 @@ class Registry:
 
     Args:
         ask: puts a question to the node.
-        token: what clients must send as ``Authorization: Bearer TOKEN``.
+        token: clients must send it as ``Authorization: Bearer TOKEN``.
     """
 
-    def __init__(self, ask: Ask, token: str) -> None:
+    def __init__(self, ask: AskNode, token: str) -> None:
         self._ask = ask
         self._token = token
         self._runner: web.AppRunner | None = None
@@ -73,7 +116,7 @@ class Registry:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if request.host.rsplit(":", 1)[0] not in _HOSTS or "Origin" in request.headers:
-            raise web.HTTPForbidden(text="Only tools on this machine are answered.")
+            raise web.HTTPForbidden(text="The registry answers only tools on this machine.")
         given = request.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             raise web.HTTPUnauthorized(text="Send the session's token: Authorization: Bearer TOKEN.")
