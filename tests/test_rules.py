@@ -270,6 +270,29 @@ def within_function(node: ast.AST) -> Iterator[ast.AST]:
             yield from within_function(child)
 
 
+def the_core_has_one_order(package: Package) -> list[str]:
+    """Sets are iterated in the order of hashes and addresses: the core keeps dicts, unless a comment says why not.
+
+    Assertions (``check``) may use sets, as they decide nothing.
+    """
+    complaints = []
+    for module in package.values():
+        if module.part != "core":
+            continue
+        checks = {n for f in ast.walk(module.tree) if getattr(f, "name", "") == "check" for n in ast.walk(f)}
+        found = [node for node in ast.walk(module.tree) if node not in checks and is_set(node)]
+        lines = {node.lineno for node in found if isinstance(node, ast.expr)}
+        excused = {line for line, text in module.comments().items() if text.lower().endswith("for membership only.")}
+        complaints += [f"{module.name}:{line} has a set" for line in sorted(lines) if line - 1 not in excused]
+    return complaints
+
+
+def is_set(node: ast.AST) -> bool:
+    made = isinstance(node, ast.Call) and ast.unparse(node.func) in ("set", "frozenset")
+    typed = isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("set", "frozenset")
+    return made or typed or isinstance(node, (ast.Set, ast.SetComp))
+
+
 def class_names_are_unique(package: Package) -> list[str]:
     homes: dict[str, list[str]] = {}
     for module in package.values():
@@ -344,6 +367,10 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
         "runtime:4 loops",
     ),
     (loops_leave_locks_alone, {"asyncray.api": "try:\n    [x for x in y]\nfinally:\n    z()"}, "api:2 loops"),
+    (the_core_has_one_order, {"asyncray.core.a": "x = set(y)"}, "core.a:1 has a set"),
+    (the_core_has_one_order, {"asyncray.core.a": "x: set[bytes]"}, "core.a:1 has a set"),
+    (the_core_has_one_order, {"asyncray.core.a": "for x in {1, 2}: pass"}, "core.a:1 has a set"),
+    (the_core_has_one_order, {"asyncray.core.a": "x = {y for y in z}"}, "core.a:1 has a set"),
     (
         class_names_are_unique,
         {"asyncray.io": "class A: ...", "asyncray.api": "def f():\n    class A: ..."},
@@ -360,6 +387,7 @@ SOUND = {
     "asyncray.core.leases": '"""Leases."""\nfrom asyncray.core.records import Task',
     "asyncray.core.a": '"""A module of the core that is timely and has a TODOS list."""\nimport heapq, asyncray.ids',
     "asyncray.core.b": '"""Decides."""\nfrom asyncray.core.a import A\nfrom asyncray.core import a',
+    "asyncray.core.c": '"""Sets."""\n# For membership only.\nx: set[int] = set()\ndef check():\n    set(x)',
     "asyncray.node.a": '"""Node."""\nfrom asyncray.core.b import B\nfrom asyncray.node.b import C',
     "asyncray.node.b": """
         'Imports late, and says why.'

@@ -42,7 +42,8 @@ class Worker:
         self.inflight: dict[bytes, Task] = {}  # in the order in which they were sent; the first one runs
         self.nested: dict[bytes, Task] = {}  # on threads beside blocked ones
         self.backlog = 0.0  # microseconds that inflight is thought to take
-        self.known: set[int] = set()  # templates
+        # The templates that it was sent. For membership only.
+        self.known: set[int] = set()
         self.calls: dict[int, int] = {}  # of templates that have a limit of them
         self.idle_since = 0.0
         # SIGKILL is on its way.

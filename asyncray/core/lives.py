@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from asyncray.core.leases import Lease, Worker
     from asyncray.core.records import Client, Fault, Job, Task
 
-_MOVES = {
-    PENDING: {STARTING, DEAD},
-    STARTING: {ALIVE, RESTARTING, DEAD},
-    ALIVE: {RESTARTING, DEAD},
-    RESTARTING: {STARTING, DEAD},
-    DEAD: set(),
+_MOVES: dict[str, tuple[str, ...]] = {
+    PENDING: (STARTING, DEAD),
+    STARTING: (ALIVE, RESTARTING, DEAD),
+    ALIVE: (RESTARTING, DEAD),
+    RESTARTING: (STARTING, DEAD),
+    DEAD: (),
 }
 
 

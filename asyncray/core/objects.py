@@ -154,8 +154,8 @@ class Objects:
                     client.made[object_id] = entry
                 continue
             if entry.borrowers is None:
-                entry.borrowers = set()
-            entry.borrowers.add(client)
+                entry.borrowers = {}
+            entry.borrowers[client] = None
             client.borrowed[object_id] = None
 
     def drop(self, client: Client, object_ids: Iterable[bytes]) -> None:
@@ -170,7 +170,7 @@ class Objects:
                     entry.held = False
                     del client.made[object_id]
             elif entry.borrowers:
-                entry.borrowers.discard(client)
+                entry.borrowers.pop(client, None)
                 client.borrowed.pop(object_id, None)
             if not entry.uses:
                 self.release(entry)

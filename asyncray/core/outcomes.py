@@ -129,7 +129,7 @@ class Outcomes:
     def worker_exited(self, worker: Worker, how: str) -> None:
         """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
         started, unstarted, waited = self._scheduler.worker_gone(worker)
-        culprits = sorted({task.name for task in started if task not in waited})
+        culprits = sorted(dict.fromkeys(task.name for task in started if task not in waited))
         actor = worker.actor
         if actor is not None:
             self._actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")

@@ -57,7 +57,8 @@ class Job:
         self.functions: dict[bytes, bytes] = {}
         self.captured: tuple[ObjectEntry, ...] = ()  # what functions have refs to in their closures and globals
         self.templates: dict[bytes, Template] = {}
-        self.refused: set[Demand] = set()  # what the node does not have, and the driver was told
+        # What the node does not have, and the driver was told. For membership only.
+        self.refused: set[Demand] = set()
 
     def __repr__(self) -> str:
         return f"<Job {self.id.hex()} {'over' if self.over else 'running'}>"
@@ -205,7 +206,8 @@ class ObjectEntry:
         self.kind = UNRESOLVED
         self.payload: Any = None
         self.held = True
-        self.borrowers: set[Client] | None = None
+        # Other processes that have refs to it.
+        self.borrowers: dict[Client, None] | None = None
         self.uses = 0
         self.contained: tuple[ObjectEntry, ...] = ()
         self.waiting: list[Client] | None = None

@@ -50,6 +50,7 @@ class Store:
         self.allocator = allocator
         self.blocks: dict[bytes, Block] = {}
         self._waiting: deque[_Request] = deque()
+        # Segments that are being made. For membership only.
         self._creating: set[str] = set()
         self._collecting = False  # the store is full
         self._freed = False  # since the last tick
