@@ -7,6 +7,7 @@ caller.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -21,3 +22,9 @@ def pytest_configure() -> None:
     for name in os.environ.keys() - KEPT:
         if name.startswith("ASYNCRAY_"):
             del os.environ[name]
+
+
+def pytest_collection_finish() -> None:
+    """The leak check collects garbage twice a test: it need not look at the 100,000 objects of the tests themselves."""
+    gc.collect()
+    gc.freeze()

@@ -77,9 +77,11 @@ class SharedNode:
             "resources in use": [name for name, n in status["resources"].items() if status["available"].get(name) != n],
         }
         left = {name: value for name, value in found.items() if value}
+        if left:
+            return str(left)
         spare = {worker["pid"] for worker in status["workers"] if worker["state"] in ("starting", "idle")}
         others = {process.pid for process in self.processes()} - spare - {self._process.pid, self.zygote.pid}
-        return str(left | ({"processes": others} if others else {})) if left or others else ""
+        return f"processes: {others}" if others else ""
 
     def processes(self) -> list[psutil.Process]:
         """The daemon, the zygote, and all that they have started."""
