@@ -80,8 +80,11 @@ def variables() -> dict[str, str]:
 
 
 def _base_path() -> str:
-    named = os.environ.get(_VARIABLE)
-    return os.path.abspath(named or os.path.join(os.environ.get("TMPDIR") or "/tmp", f"asyncray-{os.geteuid()}"))
+    path = os.environ.get(_VARIABLE) or os.path.join(os.environ.get("TMPDIR") or "/tmp", f"asyncray-{os.geteuid()}")
+    try:
+        return os.path.abspath(path)
+    except OSError as error:  # it is relative to a working directory that was deleted
+        raise _unusable(path, error) from error
 
 
 def _check_base(path: str) -> None:

@@ -132,9 +132,9 @@ def _close_inherited(descriptor: int) -> None:
 def _entries() -> list[str]:
     """What a new interpreter appends to its path: where this one has found asyncray and perhaps what that needs."""
     program = getattr(sys.modules.get("__main__"), "__file__", None)
-    excluded = {"" if program is None else os.path.dirname(os.path.abspath(program)), _working_directory()}
+    excluded = {"" if program is None else os.path.dirname(os.path.abspath(program)), _working_directory()} - {_ROOT}
     entries = [entry for entry in map(str, sys.path) if os.path.isabs(entry)]
-    return list(dict.fromkeys([*(entry for entry in entries if os.path.normpath(entry) not in excluded), _ROOT]))
+    return list(dict.fromkeys(entry for entry in entries if os.path.normpath(entry) not in excluded))
 
 
 def _working_directory() -> str:

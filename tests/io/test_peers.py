@@ -1,0 +1,14 @@
+"""Who is at the other end of a socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from asyncray.io.peers import Peer, peer_of
+
+
+def test_the_peer_is_the_process_that_made_the_other_end() -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        assert peer_of(ours) == Peer(os.getpid(), os.geteuid())

@@ -1,0 +1,43 @@
+"""Which node a program connects to, and which it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncray.io.peers import Peer
+from asyncray.runtime import launch
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.chdir(tmp_path)  # pytest's directories are too long for the path of a socket
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("node.sock")
+        listening.listen()
+        yield "unix:node.sock"
+
+
+def test_a_node_of_this_user_is_connected_to(address: str) -> None:
+    connection = launch.connect(address)
+    assert connection.getpeername() == "node.sock"
+    launch.close(connection)
+
+
+def test_the_node_of_another_user_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "peer_of", lambda connection: Peer(1, 12345))
+    with pytest.raises(ConnectionError, match=rf"belongs to user 12345 and you are user {os.geteuid()}"):
+        launch.connect(address)
+
+
+def test_no_node_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(tmp_path))
+    for where, why in (("auto", "no session runs"), ("unix:/no/such/socket", "No such file or directory")):
+        with pytest.raises(ConnectionError, match=rf"at {where} \({why}\). Start one with `asyncray node`"):
+            launch.connect(where)
+    with pytest.raises(ValueError, match="'nowhere' is none of"):
+        launch.connect("nowhere")
