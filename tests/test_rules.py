@@ -8,13 +8,16 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
+from tests import voice
+from tests.pending import PENDING
 
 ROOT = Path(__file__).parent.parent / "asyncray"
 
@@ -37,11 +40,15 @@ SANS_IO = {"core", "wire"}
 IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
 IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
 
+MIRRORED = {"runtime", "worker", "node"}  # each module has a test module of its own
 INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}
 
 MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_PUBLIC_METHODS = 15
+MAX_TRAILING_COMMENT = 60
+
+UNCLEAR_ENDINGS = ("_soon", "_anyway", "_aside")
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 Import = (ast.Import, ast.ImportFrom)
@@ -294,12 +301,99 @@ def is_set(node: ast.AST) -> bool:
 
 
 def class_names_are_unique(package: Package) -> list[str]:
+    """Those of type aliases, too: a name means one thing."""
     homes: dict[str, list[str]] = {}
     for module in package.values():
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, []).append(module.name)
-    return [f"{name} is a class of {', '.join(found)}" for name, found in homes.items() if len(found) > 1]
+        classes = (node.name for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef))
+        for name in (*classes, *filter(None, map(alias_of, module.tree.body))):
+            homes.setdefault(name, []).append(module.name)
+    return [f"{name} is a name in {', '.join(found)}" for name, found in homes.items() if len(found) > 1]
+
+
+def alias_of(node: ast.stmt) -> str | None:
+    """The name of a type alias. Constants are written in capitals, and type variables are the same in every module."""
+    target: ast.expr
+    if isinstance(node, ast.AnnAssign):
+        target, value = node.target, node.value
+    elif isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target, value = node.targets[0], node.value
+    else:
+        return None
+    if not isinstance(target, ast.Name) or not re.fullmatch(r"_?[A-Z]\w*[a-z]\w*", target.id):
+        return None
+    made = ast.unparse(value.func) if isinstance(value, ast.Call) else ""
+    return None if made.endswith(("TypeVar", "ParamSpec")) else target.id
+
+
+def file_names_are_unique(package: Package) -> list[str]:
+    """Within the package: readers and tools speak of files by their last name. Entry points have theirs from Python."""
+    homes: dict[str, list[str]] = {}
+    for name in package:
+        stem = name.rpartition(".")[2]
+        if stem not in {"main", "__main__"} and not any(other.startswith(f"{name}.") for other in package):
+            homes.setdefault(stem, []).append(name)
+    return [f"{stem} is a file name of {', '.join(found)}" for stem, found in homes.items() if len(found) > 1]
+
+
+def names_say_what_they_are(package: Package) -> list[str]:
+    return [
+        f"{module.name}:{line} {name}: what does it do?"
+        for module in package.values()
+        for line, name in defined_names(module.tree)
+        if name.endswith(UNCLEAR_ENDINGS)
+    ]
+
+
+def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, (*Function, ast.ClassDef)):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+
+
+def trailing_comments_are_short(package: Package) -> list[str]:
+    """Longer ones stand above their line. Marks of tools may be as long as they are."""
+    return [
+        f"{module.name}:{line} has a trailing comment of {len(text)} characters"
+        for module in package.values()
+        for line, text in module.comments().items()
+        if len(text) > MAX_TRAILING_COMMENT
+        and not module.text.splitlines()[line - 1].lstrip().startswith("#")
+        and not re.match(r"noqa|type:|pragma|fmt:", text)
+    ]
+
+
+def prose_is_plain(package: Package) -> list[str]:
+    """Comments, docstrings, and the texts of errors and log lines."""
+    return [
+        f"{module.name}:{line} {complaint}"
+        for module in package.values()
+        for line, paragraph in paragraphs(module)
+        for complaint in voice.complaints(paragraph)
+    ]
+
+
+def paragraphs(module: Module) -> Iterator[tuple[int, str]]:
+    """Comments on lines of their own that follow each other are one paragraph, and so are the lines of a string."""
+    lines, block = module.text.splitlines(), ""
+    for line, comment in module.comments().items():
+        block = f"{block} {comment}"
+        if not lines[line - 1].lstrip().startswith("#") or not lines[line : line + 1] or not is_comment(lines[line]):
+            yield line, block
+            block = ""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip().count(" ") > 1:
+            for number, paragraph in enumerate(node.value.split("\n\n")):
+                yield node.lineno + number, paragraph
+
+
+def is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
 
 
 # --- the rules on trial ----------------------------------------------------------------------------------------------
@@ -374,8 +468,34 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (
         class_names_are_unique,
         {"asyncray.io": "class A: ...", "asyncray.api": "def f():\n    class A: ..."},
-        "A is a class of asyncray.io, asyncray.api",
+        "A is a name in asyncray.io, asyncray.api",
     ),
+    (
+        class_names_are_unique,
+        {"asyncray.io": "Ask = Callable[[], None]", "asyncray.api": "class Ask(Protocol): ..."},
+        "Ask is a name in asyncray.io, asyncray.api",
+    ),
+    (class_names_are_unique, {"asyncray.io": "A1b: TypeAlias = int", "asyncray.api": "A1b = str"}, "A1b is a name"),
+    (
+        file_names_are_unique,
+        {"asyncray.io.node": "", "asyncray.node": "", "asyncray.cli.node": ""},
+        "node is a file name of asyncray.io.node, asyncray.node, asyncray.cli.node",
+    ),
+    (names_say_what_they_are, {"asyncray.io": "def end_soon(): ..."}, "io:1 end_soon"),
+    (names_say_what_they_are, {"asyncray.io": "def f(split_anyway): ..."}, "io:1 split_anyway"),
+    (names_say_what_they_are, {"asyncray.io": "self.put_aside = 1"}, "io:1 put_aside"),
+    (trailing_comments_are_short, {"asyncray.io": "x = 1  # " + "x" * 61}, "io:1 has a trailing comment of 61"),
+    (prose_is_plain, {"asyncray.io": '"""Wakes the loop for whoever waits."""'}, "io:1 'whoever'"),
+    (prose_is_plain, {"asyncray.io": "x = 1  # the daemon closes it, for it is full"}, "io:1 'for it'"),
+    (prose_is_plain, {"asyncray.io": "raise OSError(f'The port {x} is taken, or else it was')"}, "io:1 'or else'"),
+    (prose_is_plain, {"asyncray.io": "# Another thread may be\n# ahead else.\nx = 1"}, "io:2 'else'"),
+    (prose_is_plain, {"asyncray.io": "# first\nx = 1  # the owner is told"}, "io:2 'is told'"),
+    (prose_is_plain, {"asyncray.io": '"""Ends it. What waits is woken. Then it goes on."""'}, "io:1 'What waits"),
+    (prose_is_plain, {"asyncray.io": '"""Waits. Who asks gets it."""'}, "io:1 'Who asks"),
+    (prose_is_plain, {"asyncray.io": "log('the node ends: who waits gets an error')"}, "io:1 'who waits'"),
+    (prose_is_plain, {"asyncray.io": "# done once, however that comes"}, "io:1 'however that comes'"),
+    (prose_is_plain, {"asyncray.io": "# True while somebody waits"}, "io:1 'somebody'"),
+    (prose_is_plain, {"asyncray.io": "# keeps a vigil"}, "io:1 'vigil'"),
 )
 
 # Each statement comes close to a breach and is none.
@@ -388,8 +508,8 @@ SOUND = {
     "asyncray.core.a": '"""A module of the core that is timely and has a TODOS list."""\nimport heapq, asyncray.ids',
     "asyncray.core.b": '"""Decides."""\nfrom asyncray.core.a import A\nfrom asyncray.core import a',
     "asyncray.core.c": '"""Sets."""\n# For membership only.\nx: set[int] = set()\ndef check():\n    set(x)',
-    "asyncray.node.a": '"""Node."""\nfrom asyncray.core.b import B\nfrom asyncray.node.b import C',
-    "asyncray.node.b": """
+    "asyncray.node.e": '"""Node."""\nfrom asyncray.core.b import B\nfrom asyncray.node.f import C',
+    "asyncray.node.f": """
         'Imports late, and says why.'
         def f():
             # start-up cost: only the head serves HTTP
@@ -399,9 +519,25 @@ SOUND = {
             )
             import json  # rare
         """,
-    "asyncray.node.c": '"""Narrow."""\nclass B:\n' + "    @overload\n    def m(self): ...\n" * 16,
-    "asyncray.node.d": '"""Narrow."""\nclass C:\n' + WIDE_CLASS.partition("\n")[2].replace("async", "@property\n   "),
+    "asyncray.node.g": '"""Narrow."""\nclass B:\n' + "    @overload\n    def m(self): ...\n" * 16,
+    "asyncray.node.h": '"""Narrow."""\nclass C:\n' + WIDE_CLASS.partition("\n")[2].replace("async", "@property\n   "),
     "asyncray.runtime": '"""Loops."""\nwith lock:\n    any(x for x in y)\nfor x in y:\n    with lock: ...',
+    "asyncray.io.plain": """
+        'Wakes the reader, or anyone else. Asks who waits. What does it do? It keeps what waits. No one else reads.'
+        Reader = Callable[[], None]
+        READERS = {"who waits": "x if y else z"}  # what else the reader needs, for its next turn, for the loop
+        # The kinds are told apart by their number; else if none fits the daemon logs it. `whoever` is a name in code.
+        def soon(anyway): ...  # noqa: N802, this mark of a tool may be as long as its reason, even past the limit
+        """,
+    "asyncray.io.other": """
+        'Named by what it is: who may write where.'
+        T = TypeVar("T")
+        READERS = 2
+        call_soon()
+        """,
+    "asyncray.cli": '"""Commands."""\nT = TypeVar("T")',
+    "asyncray.cli.main": '"""An entry point."""',
+    "asyncray.node.main": '"""Another one."""',
     "asyncray.util.util": '"""Not called utils."""\nimport asyncray.sync as ray\nfrom asyncray.api import tasks',
 }  # fmt: skip
 
@@ -410,7 +546,51 @@ RULES = tuple(dict.fromkeys(rule for rule, _, _ in BREACHES))
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_package_keeps_the_rule(rule: Rule) -> None:
-    assert rule(read_package()) == []
+    check_but_for(PENDING.get(rule.__name__, set()), rule(read_package()))
+
+
+def check_but_for(pending: Set[str], complaints: list[str]) -> None:
+    """No complaints but about modules (or names) that still have to be rewritten, and none of those in vain."""
+    breaching = {re.split(r"[ :]", complaint)[0]: complaint for complaint in complaints}
+    assert [complaint for name, complaint in breaching.items() if name not in pending] == []
+    assert not (done := pending - breaching.keys()), f"these keep the rule now, take them off tests/pending.py: {done}"
+
+
+def test_what_is_pending_may_only_become_less() -> None:
+    check_but_for({"a.b"}, ["a.b:1 is long"])
+    with pytest.raises(AssertionError, match=r"a\.c"):
+        check_but_for({"a.b"}, ["a.b:1 is long", "a.c is long"])
+    with pytest.raises(AssertionError, match="take them off"):
+        check_but_for({"a.b"}, [])
+
+
+def modules_without_tests(modules: Iterable[str], tests: Collection[str]) -> list[str]:
+    """``runtime/waiters.py`` has ``tests/runtime/test_waiters.py``."""
+    wanted = {name: "tests/{1}/test_{2}.py".format(*name.split(".")) for name in modules if name.count(".") == 2}
+    return [f"{name} has no {test}" for name, test in wanted.items() if test not in tests and "__main__" not in name]
+
+
+def test_each_module_has_a_test_module() -> None:
+    modules = [name for name, module in read_package().items() if module.part in MIRRORED]
+    tests = {path.relative_to(ROOT.parent).as_posix() for path in (ROOT.parent / "tests").rglob("test_*.py")}
+    check_but_for(PENDING["tests"], modules_without_tests(modules, tests))
+
+
+def test_a_module_without_tests_is_seen() -> None:
+    assert modules_without_tests(["asyncray.io.a", "asyncray.io", "asyncray.io.__main__"], {"tests/api/test_a.py"}) == [
+        "asyncray.io.a has no tests/io/test_a.py"
+    ]
+    assert modules_without_tests(["asyncray.io.a"], {"tests/io/test_a.py"}) == []
+
+
+PAGES = [ROOT.parent / "README.md", ROOT.parent / "CHANGELOG.md", *sorted((ROOT.parent / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_plain(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.split(r"\n\s*(?:\n|[*>#-] |\d+\. )|\|", text)
+    assert [complaint for block in blocks for complaint in voice.complaints(block)] == []
 
 
 @pytest.mark.parametrize(("rule", "files", "complaint"), BREACHES)

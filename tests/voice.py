@@ -1,0 +1,31 @@
+"""Phrases that the house style forbids, because a reader has to parse them twice. See `tests/test_rules.py`.
+
+Each pattern is narrow: it finds the commonest form of a habit and lets pass what is good English elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+
+# A pattern, and what to write instead. Patterns look at one paragraph on one line, with code in backticks taken out.
+PHRASES: tuple[tuple[str, str], ...] = (
+    (r"\bwho(?:m|se)?ever\b", "name the subject: the caller, the io thread, the daemon"),
+    (r"(?:^|\. )(?-i:Whose|Who) [^.?]+(?:[.:;]|$)", "name the subject"),
+    (r"(?:[.;:] |\b(?:and|so) )(?-i:who) (?:waits|asks|wants|comes|finds)\b", "name the subject"),
+    (r"\. (?-i:What) [^.?]+\.", "no relative clause as a subject"),
+    (r"\b(?:what|how)ever (?:that |it )?(?:comes|becomes)\b", "for whatever reason, even if"),
+    (r", for (?:it|he|she|they|we|you|there|nobody|somebody|everybody)\b", "because"),
+    (r"(?:^|[.,;:(] |\bor )else\b(?! if\b)", "otherwise"),
+    (r"(?<!thing)(?<!body)(?<!one)(?<!where)(?<!what)(?<!who) else(?=[.,;:)]|$)", "otherwise"),
+    (r"\b(?:is|are|was|were|be|been|being) told\b(?! apart)", "say who reports it, or what the other learns"),
+    (r"\b(?:somebody|everybody|nobody (?:would|else))\b", "name the subject"),
+    (r"\b(?:vigils?|batons?|undisturbed|hear_out|pok(?:e|es|ed|ing)|polite(?:ly)?|spoiled)\b", "the field's term"),
+)
+_COMPILED = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in PHRASES)
+_CODE = re.compile(r"``[^`]*``|`[^`]*`")
+
+
+def complaints(paragraph: str) -> list[str]:
+    """The forbidden phrases of a paragraph, each with what to write instead."""
+    text = _CODE.sub("x", " ".join(paragraph.split()))
+    return [f"{match[0].strip(' .,;:')!r}: {advice}" for form, advice in _COMPILED for match in form.finditer(text)]
