@@ -84,7 +84,7 @@ def node_command(
 
     Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage.
     """
-    from asyncray.node.start import start_zygote_early  # start-up cost: only this command is a daemon
+    from asyncray.node.start import define_state, start_zygote_early  # start-up cost: only this command is a daemon
     from asyncray.runtime.launch import configuration
 
     amounts: NodeAmounts = {
@@ -95,6 +95,7 @@ def node_command(
     }
     try:
         config = configuration(amounts)
+        define_state()
         zygote = start_zygote_early(config)
 
         from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile

@@ -1,4 +1,4 @@
-"""Descriptors of this process: that the standard ones are open, and that there are enough."""
+"""Descriptors of this process: opens the standard ones, and says whether there are enough."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import errno
 import os
 import resource
 
-_STDERR = 2
+_STANDARD_ERROR = 2
 _FEWEST = 32
-"""A daemon without workers has 20 open, and each worker and driver needs two more, and two for its output."""
+"""A daemon without workers has 20 open. Each worker and driver needs two more, and two for its output."""
 
 _MOST = 65536
+"""The limit that a daemon sets itself, if it may: enough for 16,000 workers."""
 
 
 def fill_standard() -> None:
-    """Opens /dev/null where standard input, output or error is closed, as for a daemon of the old school.
+    """Opens /dev/null in place of standard input, output or error, if one is closed.
 
-    Else what is opened next gets that number: ``spawn`` gives it away, and whoever writes to standard error breaks it.
+    Otherwise the next file that this process opens gets that number. Children would inherit it, and code that writes to
+    standard error would write into it.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:  # the system gives the lowest that is free
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:  # the system gives the lowest free number
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
 
 
 def check_limit() -> None:
-    """Raises OSError if a node cannot start with as few open files as it may have."""
+    """Raises OSError if this process may open too few files for a node."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most != resource.RLIM_INFINITY and most < _FEWEST:
         raise OSError(
@@ -35,7 +37,7 @@ def check_limit() -> None:
 
 
 def raise_limit() -> None:
-    """Each worker and driver is a connection; the usual soft limit of 1024 is meant for programs that use select."""
+    """Raises the soft limit: each worker and driver is a connection, and the usual 1024 is for users of ``select``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft < most:
@@ -43,7 +45,7 @@ def raise_limit() -> None:
 
 
 def shortage() -> str | None:
-    """Why nobody can connect, and what to do; None if there are descriptors left for another connection."""
+    """Why no process can connect, and what to do; None if there are descriptors for another connection."""
     try:
         ends = os.pipe()
     except OSError as error:

@@ -130,7 +130,7 @@ def _close_inherited(descriptor: int) -> None:
 
 
 def _entries() -> list[str]:
-    """What a new interpreter appends to its path: where this one has found asyncray and perhaps what that needs."""
+    """The entries that a new interpreter appends to its path: asyncray and the packages that it needs may be there."""
     program = getattr(sys.modules.get("__main__"), "__file__", None)
     excluded = {"" if program is None else os.path.dirname(os.path.abspath(program)), _working_directory()} - {_ROOT}
     entries = [entry for entry in map(str, sys.path) if os.path.isabs(entry)]

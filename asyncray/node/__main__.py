@@ -10,10 +10,11 @@ from asyncray.messages import NodeConfig
 
 
 def main() -> None:
-    """Starts the zygote, then becomes the daemon."""
-    from asyncray.node.start import start_zygote_early  # light: no event loop yet
+    """Starts the zygote, then runs the daemon."""
+    from asyncray.node.start import define_state, start_zygote_early  # light: no event loop yet
 
     config: NodeConfig = json.loads(sys.argv[1])
+    define_state()
     zygote = start_zygote_early(config)
 
     from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile

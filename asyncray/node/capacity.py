@@ -1,4 +1,4 @@
-"""What this machine has for a node that was not given amounts: CPUs, memory and GPUs that may really be used.
+"""The CPUs, memory and GPUs of this machine that a node may use, for amounts that its user does not give.
 
 In a container that is the container's limit and not what its host has.
 """
@@ -51,7 +51,7 @@ def usable_memory(root: str = "/") -> int:
 
 
 def _total_of_meminfo(root: str) -> int | None:
-    """What the system says for people: some containers have a file of their own there (lxcfs)."""
+    """The total in /proc/meminfo. Some containers have a file of their own there (lxcfs)."""
     try:
         with open(os.path.join(root, "proc/meminfo")) as file:
             name, amount, unit = file.readline().split()

@@ -1,4 +1,4 @@
-"""Who may use a node: what a process that connects must say first, and why it is refused.
+"""Greetings: the first message of a process that connects, and the reasons to refuse it.
 
 Promises: nothing of a process is unpickled or believed before this. It must speak this version of the protocol, belong
 to the user of the node, and, if it is a driver, run a Python whose functions the workers of this node can load.
@@ -18,10 +18,10 @@ _FIELDS: dict[str, dict[str, type]] = {
     "worker": {"pid": int, "number": int},
     "observer": {"pid": int},
 }
-"""What the greeting of each role must hold."""
+"""The fields that the greeting of each role must hold."""
 
 _SETUP = {"code_paths": dict, "interpreter": dict, "log_to_driver": bool, "namespace": str}
-"""What a ``JobSetup`` must hold."""
+"""The fields that a ``JobSetup`` must hold."""
 
 _INCOMPLETE = "its greeting is incomplete"
 

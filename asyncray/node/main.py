@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
-import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -50,7 +48,6 @@ def serve(
         ready: called with the facts that clients get ("address", "pid", ...) as soon as clients may connect.
         companion: runs from then on until it is cancelled: the head registry.
     """
-    _define_state()
     directory = config["directory"]
     logging.basicConfig(
         filename=os.path.join(directory, "logs", "node.log"),
@@ -82,17 +79,6 @@ def serve(
         await asyncio.gather(*tasks, return_exceptions=True)
 
     uvloop.run(run())
-
-
-def _define_state() -> None:
-    """What ``asyncray node`` may have inherited; a daemon that ``init`` starts has this state already.
-
-    An ignored SIGCHLD would hide the end of the zygote, and a blocked SIGTERM would make ``kill`` useless. Warnings
-    are for the program: an option that turns them into errors must not end the daemon.
-    """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    warnings.simplefilter("ignore")
 
 
 def _report(task: asyncio.Task[None]) -> None:

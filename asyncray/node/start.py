@@ -1,14 +1,27 @@
-"""What a daemon does before it imports anything heavy: starting its zygote."""
+"""The first steps of a daemon, before it imports anything heavy: a defined state, and the zygote."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import warnings
 
 from asyncray.io.processes import SESSION_VARIABLE
 from asyncray.io.sessions import name_of, variables
 from asyncray.io.spawning import start_interpreter
 from asyncray.messages import NodeConfig
+
+
+def define_state() -> None:
+    """Undoes what ``asyncray node`` may have inherited. A daemon that ``init`` starts has no signal to undo.
+
+    An ignored SIGCHLD would hide the end of the zygote, and a blocked SIGTERM would make ``kill`` useless. Warnings are
+    for the program: an option that turns them into errors must not end the daemon.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    warnings.simplefilter("ignore")
 
 
 def start_zygote(directory: str, lock: int) -> tuple[socket.socket, int]:

@@ -36,7 +36,7 @@ class _Parts(NamedTuple):
 
 
 def of_program(path: Iterable[object], directory: str | None) -> CodePaths:
-    """What workers need of a driver's ``sys.path``.
+    """The entries of a driver's ``sys.path`` that its workers need.
 
     Args:
         path: ``sys.path``.

@@ -15,7 +15,7 @@ import sys
 from asyncray.messages import RELEASE, Interpreter
 
 _difference = ""
-"""What differs between the program and its workers, for people; empty if nothing does. Written by ``compare``."""
+"""A sentence about what differs between the program and its workers; empty if nothing does. Written by ``compare``."""
 
 
 def this_interpreter() -> Interpreter:

@@ -35,7 +35,7 @@ class LocalNode:
         return f"<LocalNode pid={self.pid} {self.directory}>"
 
     def log_tail(self) -> str:
-        """The last lines that the daemon wrote, for an error message."""
+        """The last lines of the daemon's log and errors, for an error message."""
         lines: list[str] = []
         for name in ("node.err", "node.log"):
             try:
@@ -126,7 +126,7 @@ def point_latest(directory: str) -> None:
         os.symlink(directory, temporary)
         os.replace(temporary, link)
     except OSError:
-        pass  # it is a convenience
+        pass  # the link is a convenience
 
 
 def connect(address: str) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What a node has, by what it was given and by the machine."""
+"""The capacity of a node: amounts that it was given, and those of the machine."""
 
 from __future__ import annotations
 
