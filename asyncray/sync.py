@@ -186,7 +186,7 @@ def wait(
     parts = split(object_refs, found, num_returns)
     if parts is None:
         objects = require().objects
-        objects.wait(found, num_returns, False, check_timeout(timeout))
+        objects.wait(found, num_returns, timeout=check_timeout(timeout))
         objects.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts

@@ -16,7 +16,7 @@ import asyncray
 
 _OURS = os.path.dirname(asyncray.__file__)
 _ENDS = ("__del__", "queue_release", "notify")  # what comes up in a finalizer is lost, whatever it is
-_BEGINNINGS = ("_call_all", "_flush_tick")  # a loop forgets what it calls, should something come before that has begun
+_BEGINNINGS = ("_call_all", "_flush_turn")  # a loop forgets what it calls, should something come before that has begun
 
 
 def at_point(number: int, comes: Callable[[], object], work: Callable[[], object]) -> bool:

@@ -204,7 +204,7 @@ async def wait(
     parts = split(object_refs, found, num_returns)
     if parts is None:
         objects = require().objects
-        await objects.wait_async(found, num_returns, False, check_timeout(timeout))
+        await objects.wait_async(found, num_returns, timeout=check_timeout(timeout))
         objects.check_enough(found, num_returns)
         parts = split_anyway(object_refs, found, num_returns)
     return parts

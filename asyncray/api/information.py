@@ -30,7 +30,7 @@ class RuntimeContext:
 
     def get_job_id(self) -> str:
         """The driver's job."""
-        return JobID(self._runtime.prefix[CLIENT_SIZE:TASK_PREFIX_SIZE]).hex()
+        return JobID(self._runtime.connection.ids.prefix[CLIENT_SIZE:TASK_PREFIX_SIZE]).hex()
 
     def get_node_id(self) -> str:
         """The node of this process."""

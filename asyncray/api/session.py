@@ -19,6 +19,7 @@ from asyncray.io import forking
 from asyncray.io.interrupts import Deferrable, with_signals_deferred
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD, JobSetup
 from asyncray.runtime import code_paths, current, launch
+from asyncray.runtime.connection import Welcome
 from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.printing import Printer
@@ -67,7 +68,7 @@ class Context:
         KeyError: there is no such fact.
     """
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    def __init__(self, facts: Welcome) -> None:
         self.address_info = {
             "address": facts["address"],
             "node_id": facts["node_id"].hex(),

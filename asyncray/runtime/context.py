@@ -1,15 +1,19 @@
 """Which task this code runs in.
 
 Tasks run on several threads and, in async actors, as several coroutines of one thread: a context variable tells them
-apart. What user code starts (asyncio tasks, and threads, see ``asyncray.worker.threads``) has the variable of its
-starter. When that task is over, what it has left running belongs to the task on the main thread if there is one: a pool
-of threads serves one task after the other, and when one of them waits, the CPU of the running task is free.
+apart. The asyncio tasks and threads that user code starts (see ``asyncray.worker.threads``) inherit the variable of
+their starter. When that task has finished, what it left running belongs to the task on the main thread, if there is
+one: a pool of threads serves one task after the other, and when one of its threads waits, the CPU of the running task
+is free.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from asyncray.io.interrupts import with_signals_deferred
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -51,29 +55,33 @@ class TaskContext:
 
     __slots__ = ("blocks", "cancelled", "finished", "function_name", "id", "name", "shield")
 
-    def __init__(self, task_id: bytes, name: str, function_name: str, blocks: bool) -> None:
+    def __init__(self, task_id: bytes, name: str, function_name: str, *, blocks: bool) -> None:
         self.id = task_id
         self.name = name
         self.function_name = function_name
-        self.blocks = blocks  # to wait in it holds resources that others may use meanwhile
+        # Waiting inside this task should lend its CPU.
+        self.blocks = blocks
+        # Set by the thread that interrupts the task, before it does. What the task submits afterwards is clean-up.
         self.cancelled = False
+        # Set by ``leave``.
         self.finished = False
-        self.shield: AbstractContextManager[None] | None = None  # inside it the thread is not interrupted
+        # Inside it the thread of a nested task is not interrupted; None for all other tasks.
+        self.shield: AbstractContextManager[None] | None = None
 
     def __repr__(self) -> str:
         return f"<TaskContext {self.id.hex()} {self.name}>"
 
 
 _variable: ContextVar[TaskContext | None] = ContextVar("asyncray_task", default=None)
-_main: list[TaskContext | None] = [None]
+_main_task: TaskContext | None = None
 
 
 def running_task() -> TaskContext | None:
     """The task that the caller belongs to; None in a driver."""
     task = _variable.get()
     if task is None:
-        return _main[0]
-    return (_main[0] or task) if task.finished else task
+        return _main_task
+    return (_main_task or task) if task.finished else task
 
 
 def enter(context: TaskContext) -> None:
@@ -82,14 +90,26 @@ def enter(context: TaskContext) -> None:
 
 
 def enter_main(context: TaskContext) -> None:
-    """The main thread runs that task from now on, and threads of none, or of one that is over, belong to it."""
-    _main[0] = context
+    """The main thread runs that task from now on. Threads of no task, or of a finished one, belong to it."""
+    global _main_task
+    _main_task = context
     _variable.set(context)
 
 
 def leave(context: TaskContext) -> None:
-    """The task that this thread or coroutine runs is over."""
+    """The task that this thread or coroutine runs has finished."""
+    global _main_task
     context.finished = True
     _variable.set(None)
-    if _main[0] is context:
-        _main[0] = None
+    if _main_task is context:
+        _main_task = None
+
+
+def uninterrupted(work: Callable[[], None]) -> None:
+    """Does the work; signal handlers, and the interrupt of a cancelled task, wait until it is done."""
+    task = running_task()
+    if task is None or task.shield is None:
+        with_signals_deferred(work)
+    else:
+        with task.shield:
+            work()

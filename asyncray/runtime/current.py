@@ -19,7 +19,7 @@ class ObjectReader(Protocol):
     def load_async(self, local: LocalObject) -> Awaitable[Any]:
         """Waits for the object in a coroutine; its value."""
 
-    def concurrent_future(self, local: LocalObject) -> Any:
+    def future(self, ref: Any) -> Any:
         """A ``concurrent.futures.Future`` with the object's value."""
 
     def is_done(self, local: LocalObject) -> bool:

@@ -1,18 +1,32 @@
-"""References of one process: which objects it knows, how many refs it has, and what the daemon must be told.
+"""References of one process: which objects it knows, how many refs it has, and what the daemon must hear of them.
 
-A process counts its own refs and reports only the first of a borrowed object (ADD_REFS) and the last (RELEASE_REFS).
-Refs end in finalizers, which may run in any thread in the middle of anything: they only append to a queue. The next
-writer to the daemon drains that queue. The order of the messages is what makes counting safe:
+1. **Goal.** An object is freed when its last ref anywhere is gone, and never before. A process counts its own refs; the
+   daemon counts processes. So a process reports only its first ref to a borrowed object (ADD_REFS) and its last ref to
+   any object (RELEASE_REFS).
+2. **Why that is hard.** Refs end in finalizers, which run in any thread, between any two instructions, also in a thread
+   that is inside this module. And reports cross each other: with messages on their way, with refs that are made again
+   from a value at that moment.
+3. **Things that do not work.**
 
-1. ended refs are drained first, then the posted messages are counted, then the holds are taken; they are sent as
-   holds, so many messages, drops. So a message that uses an object is never behind the drop of that object (it was
-   posted before the ref ended), and never before the hold of an object that this process learned of earlier: a
-   message that is posted meanwhile, by another thread that has just made a ref, waits for the next batch.
-2. a ref that is made again from a value while its drop is on the way takes the drop back; so a drop never overtakes
-   the hold that came after it.
+   * *Sending from the finalizer*: it may run in the middle of sending.
+   * *A lock in the finalizer*: another thread may hold it and wait for a lock that the finalizer's thread holds.
+   * *Sending releases first*: a message in the queue may use the object, and would arrive after its release.
+   * *Sending additions last*: a message may pass on a borrowed ref that the daemon does not know this process has.
+4. **Solution.** A finalizer appends to a queue, which is one C call. The next writer (``collect``, under a lock) drains
+   that queue, *then* counts the messages posted so far, and sends one batch: ADD_REFS, those messages, RELEASE_REFS.
 
-The same queue counts *pins*: each place in shared memory that the daemon told us is given back when its object's
-last ref and the last view are gone.
+   * A message is always sent before the release of any object it uses: it was posted before the ref ended.
+   * It is always sent after the addition of any object this process learned of before posting it.
+   * A message posted while the batch is made waits for the next batch, as its thread may have just made a ref.
+   * A ref that is made again while the release of its object is still queued cancels that release. So a release never
+     overtakes the addition that came after it.
+5. **Example.** ``f.remote(ref); del ref`` posts SUBMIT and queues a release. The batch is SUBMIT, RELEASE_REFS: the
+   daemon notes that the task uses the object before it hears that the process does not. Meanwhile another thread
+   unpickles a value that contains the same ref. If the release is still queued, it is cancelled; if it was sent, the
+   value's own object has kept the inner one alive, and ADD_REFS follows.
+
+The same queue counts *pins*: the daemon keeps each place in shared memory that it has sent to this process, until
+UNPIN says that the object's last ref and the last view of its memory are gone.
 """
 
 from __future__ import annotations
@@ -33,8 +47,10 @@ class Pin:
 
     def __init__(self, object_id: bytes, times: int) -> None:
         self.id = object_id
-        self.times = times  # how often the daemon told us
-        self.count = 1  # of the local object and the views that need it
+        # How often the daemon has sent the place: so often it must hear that it is not needed.
+        self.times = times
+        # The local object and the views that need the place. Changed under the lock of ``References``.
+        self.count = 1
 
     def __repr__(self) -> str:
         return f"<Pin {self.id.hex()} times={self.times} count={self.count}>"
@@ -45,15 +61,21 @@ class LocalObject:
 
     __slots__ = ("count", "id", "kind", "payload", "pin", "push_expected", "table", "waiters")
 
-    def __init__(self, object_id: bytes, table: References, push_expected: bool) -> None:
+    def __init__(self, object_id: bytes, table: References, *, push_expected: bool) -> None:
         self.id = object_id
+        # The session that the object belongs to.
         self.table = table
+        # The value. Written once, by the thread that reads the stream, or by the thread that puts the object.
         self.kind = UNRESOLVED
         self.payload: Any = None
+        # Refs of this process. Raised under the lock of ``References``, lowered when the release queue is drained.
         self.count = 1
-        self.push_expected = push_expected  # the daemon will send the value without being asked
+        # The daemon will send the value without being asked.
+        self.push_expected = push_expected
+        # The place in shared memory that the daemon keeps for this process.
         self.pin: Pin | None = None
-        self.waiters: list[Any] | None = None  # asyncray.runtime.waiters.Waiter, which builds on this module
+        # None, a ``Waiter``, or a dict of them: see ``asyncray.runtime.waiters``, which builds on this module.
+        self.waiters: Any = None
 
     def __repr__(self) -> str:
         state = "unresolved" if self.kind == UNRESOLVED else f"kind {self.kind}"
@@ -64,7 +86,8 @@ class Watch(weakref.ref[Any]):
     """Waits for the end of a view. Its callback is a function in C, so no signal handler can raise in it."""
 
     __slots__ = ("bell", "pin")
-    bell: weakref.ref[Any]  # which tells that something has ended
+    # A second weak reference, whose callback asks for the queue to be written.
+    bell: weakref.ref[Any]
     pin: Pin
 
 
@@ -78,20 +101,26 @@ class References:
     """The table of local objects, and the queue of what ended.
 
     Args:
-        poke: called (from finalizers, too) when something is to be told some time soon.
+        request_flush: called, from finalizers too, when the daemon should hear of something. Must be quick.
     """
 
-    def __init__(self, poke: Callable[[], None]) -> None:
-        self._poke = poke
-        self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
-        self._release_queue: deque[LocalObject | Pin | Watch] = deque()
-        self._watches: dict[int, Watch] = {}  # by their own id: what they watch has no hash
-        self._holds: list[bytes] = []
-        self._drops: dict[bytes, None] = {}
+    def __init__(self, request_flush: Callable[[], None]) -> None:
+        self._request_flush = request_flush
+        # Re-entrant: a finalizer may come here in a thread that holds it. Guards all counts and the next four.
+        self._lock = OwnedRLock()
+        # By their own ``id``: they hash as what they watch, and that has no hash.
+        self._watches: dict[int, Watch] = {}
+        # Objects for the next ADD_REFS, RELEASE_REFS and UNPIN.
+        self._added: list[bytes] = []
+        self._released: dict[bytes, None] = {}
         self._unpins: list[tuple[bytes, int]] = []
+        # Refs, pins and views that have ended. Finalizers append to it without a lock; drained under it.
+        self._release_queue: deque[LocalObject | Pin | Watch] = deque()
         # For the finalizers of refs: a C function, so no signal handler can raise in the middle of it.
         self.queue_release = self._release_queue.append
+        # The objects that this process has refs to.
         self.table: dict[bytes, LocalObject] = {}
+        # Messages to send. Any thread appends to it without a lock; taken out by ``collect``.
         self.posted: deque[Message] = deque()
         self.closed = False
 
@@ -103,32 +132,32 @@ class References:
         return self._lock.held_by_this_thread()
 
     def own(self, object_id: bytes, ref: Ref) -> LocalObject:
-        """The ref to a new object of this process: the message that makes it says so to the daemon."""
-        ref._local = local = LocalObject(object_id, self, True)
-        self.table[object_id] = local  # last: an interrupt that comes before it leaves nothing there
+        """Counts the ref to a new object. The message that makes the object reports it to the daemon."""
+        ref._local = local = LocalObject(object_id, self, push_expected=True)
+        self.table[object_id] = local  # last: an interrupt before it leaves no entry
         return local
 
     def borrow(self, object_id: bytes, ref: Ref) -> None:
-        """A ref was made from a value: one more for an object that is known, or the first of a borrowed one."""
+        """Counts a ref that was made from a value: one more to a known object, or the first to a borrowed one."""
         with self._lock:
             known = self.table.get(object_id)
             if known is not None:
-                known.count += 1  # no call between these two: an interrupt finds both, or none
+                known.count += 1  # no call between these two lines: an interrupt finds both done, or none
                 ref._local = known
                 return
-        fresh = LocalObject(object_id, self, False)  # here, for memory that is asked for may start finalizers
+        fresh = LocalObject(object_id, self, push_expected=False)  # outside of the lock: it may run finalizers
         with self._lock:
             known = self.table.get(object_id)
             if known is not None:
                 known.count += 1
                 ref._local = known
                 return
-            self.table[object_id] = ref._local = fresh  # nor between these
-            if object_id in self._drops:
-                del self._drops[object_id]
+            self.table[object_id] = ref._local = fresh  # nor between these two
+            if object_id in self._released:
+                del self._released[object_id]
             else:
-                self._holds.append(object_id)
-        self._poke()
+                self._added.append(object_id)
+        self._request_flush()
 
     def released(self, item: LocalObject | Pin) -> None:
         """A ref or a view is gone. Called by finalizers: only appends."""
@@ -136,26 +165,26 @@ class References:
         self.notify()
 
     def notify(self) -> None:
-        """What has ended is told some time soon."""
+        """Asks for the release queue to be written."""
         if not self.closed:
-            self._poke()
+            self._request_flush()
 
     def watch(self, pin: Pin, view: object) -> None:
         """One more view needs the pin, until it is gone."""
-        bell = weakref.ref(view, self._ring)  # made first: of several callbacks the first one comes last
+        bell = weakref.ref(view, self._ring)  # made first: the callback that was made first runs last
         watch = Watch(view, self._release_queue.append)
         watch.pin, watch.bell = pin, bell
         key = id(watch)
         with self._lock:
-            pin.count += 1  # no call between these two: an interrupt finds both, or none
+            pin.count += 1  # no call between these two lines: an interrupt finds both done, or none
             self._watches[key] = watch
 
     def _ring(self, view: object) -> None:
         self.notify()
 
     def on_shared_value(self, object_id: bytes) -> LocalObject | None:
-        """The daemon has told where an object is, and keeps it for us. None if nobody here wants it any more."""
-        with self._lock:  # else the last ref could end in between, and leave the pin behind
+        """The daemon has sent an object's place, and keeps it for this process. None if no ref here is left."""
+        with self._lock:  # otherwise the last ref could end in between, and the pin would stay
             local = self.table.get(object_id)
             if local is None:
                 self._unpins.append((object_id, 1))
@@ -164,30 +193,30 @@ class References:
             else:
                 local.pin.times += 1
         if local is None:
-            self._poke()
+            self._request_flush()
         return local
 
     def collect(self) -> list[Message]:
-        """What is to be sent now, in the right order (see the module)."""
+        """The messages to send now, in the right order (see the module)."""
         posted = self.posted
         with self._lock:
             self._drain()
             count = len(posted)
-            holds, self._holds = self._holds, []
-            drops, self._drops = self._drops, {}
+            added, self._added = self._added, []
+            released, self._released = self._released, {}
             unpins, self._unpins = self._unpins, []
-        messages: list[Message] = [(ADD_REFS, holds)] if holds else []
+        messages: list[Message] = [(ADD_REFS, added)] if added else []
         messages += [posted.popleft() for _ in range(count)]
-        if drops:
-            messages.append((RELEASE_REFS, list(drops)))
+        if released:
+            messages.append((RELEASE_REFS, list(released)))
         if unpins:
             messages.append((UNPIN, unpins))
         return messages
 
     def _drain(self) -> None:
-        ended = self._release_queue
-        while ended:
-            item = ended.popleft()
+        queue = self._release_queue
+        while queue:
+            item = queue.popleft()
             if isinstance(item, Watch):
                 del self._watches[id(item)]
                 item = item.pin
@@ -202,12 +231,12 @@ class References:
     def _forget(self, local: LocalObject) -> None:
         if self.table.get(local.id) is local:
             del self.table[local.id]
-        self._drops[local.id] = None
+        self._released[local.id] = None
         if local.pin is not None:
             local.pin.count -= 1
             if not local.pin.count:
                 self._unpins.append((local.id, local.pin.times))
 
     def close(self) -> None:
-        """The session is over: nothing is told any more."""
+        """The session has ended: nothing is reported any more."""
         self.closed = True

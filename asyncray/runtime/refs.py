@@ -278,7 +278,7 @@ class ObjectRef(Generic[T_co]):
                 print(future.result())
         """
         objects = current.session_of(self._local).objects
-        result: concurrent.futures.Future[T_co] = objects.concurrent_future(self._local)
+        result: concurrent.futures.Future[T_co] = objects.future(self)
         return result
 
 

@@ -6,24 +6,21 @@ Nothing here waits for an answer, except for room in shared memory when argument
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 from asyncray.config import FUNCTION_LIMIT
-from asyncray.exceptions import LocalNodeDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
 from asyncray.messages import CALL, CREATE, FUNCTION, OBJECT, PLAIN, SUBMIT, TEMPLATE, Message
 from asyncray.runtime.arguments import NO_ARGUMENTS, pack
+from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import running_task
 from asyncray.runtime.culprits import explain_function
 from asyncray.runtime.object_client import ObjectClient
-from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.serialization import serialize_function
-from asyncray.runtime.values import Values, inline
-from asyncray.runtime.waiters import Waiters
+from asyncray.runtime.values import Values, inline, nested_ids
 
 Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
 """kind, payload, dependencies, nested refs, parent task"""
@@ -32,26 +29,18 @@ Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
 class Submitter:
     """What one session has exported, and how it submits."""
 
-    def __init__(
-        self,
-        access: ObjectClient,
-        references: References,
-        values: Values,
-        waiters: Waiters,
-        post: Callable[[Message], None],
-        next_task_id: Callable[[], bytes],
-        next_call_id: Callable[[], bytes],
-    ) -> None:
-        self._access = access
-        self._references = references
+    def __init__(self, connection: Connection, objects: ObjectClient, values: Values) -> None:
+        self._connection = connection
+        self._references = connection.references
+        self._objects = objects
         self._values = values
-        self._waiters = waiters
-        self._send = post
-        self._next_task_id = next_task_id
-        self._next_call_id = next_call_id
+        self._send = connection.post
+        self._next_task_id = connection.ids.next_task_id
+        self._next_call_id = connection.ids.next_call_id
+        # Digests of functions, and numbers of templates by digest, that the daemon has. Only added to, after sending.
         self._exported: set[bytes] = set()
         self._templates: dict[bytes, int] = {}
-        # No two threads get the same number, nor does a finalizer that comes in the middle: so there is no lock.
+        # One C call: neither another thread nor a finalizer gets the same number, so there is no lock.
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -71,7 +60,7 @@ class Submitter:
 
         try:
             value = serialize_function(function)
-        except Exception as error:  # pickling runs user code: anything may come
+        except Exception as error:  # pickling runs user code, which may raise anything
             raise explain_function(function, what, error) from error
         if value.size > FUNCTION_LIMIT:
             raise ValueError(
@@ -80,9 +69,8 @@ class Submitter:
             )
         digest = blake2b(value.pickled, digest_size=16).digest()
         if digest not in self._exported:
-            nested = [ref.binary() for ref in value.refs] or None
-            # First: another thread that finds the digest here may be ahead else.
-            self._send((FUNCTION, digest, value.pickled, nested))
+            # Send before recording: otherwise another thread could see the digest and submit before FUNCTION is queued.
+            self._send((FUNCTION, digest, value.pickled, nested_ids(value)))
             self._exported.add(digest)
         return digest
 
@@ -161,9 +149,7 @@ class Submitter:
         return (CREATE, actor_id, template, *packed), life, keep
 
     def _post(self, message: Message, keep: object) -> None:
-        broken = self._waiters.broken
-        if broken is not None:
-            raise LocalNodeDiedError(f"The node of this process is gone: {broken}.")
+        self._connection.check_alive()
         self._send(message)
         del keep  # the refs among the arguments had to live until here
 
@@ -177,14 +163,13 @@ class Submitter:
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[Packed, object]:
         task = running_task()
-        # What a task submits once it knows that it is cancelled is its way to clean up, and not cancelled with it.
+
         parent = None if task is None or task.cancelled else task.id
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
         value, dependencies = pack(args, kwargs, what, self._references)
         if self._values.is_large(value):
-            ref = self._access.put_serialized(value)
+            ref = self._objects.put_serialized(value)
             return (OBJECT, None, [*(dependencies or ()), ref.binary()], None, parent), (args, kwargs, ref)
         kind, payload = inline(value)
-        nested = [ref.binary() for ref in value.refs] if value.refs else None
-        return (kind, payload, dependencies, nested, parent), (args, kwargs, value)
+        return (kind, payload, dependencies, nested_ids(value), parent), (args, kwargs, value)

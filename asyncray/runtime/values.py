@@ -1,30 +1,26 @@
 """Values on their way in and out of this process: inline, or in shared memory.
 
-Small values travel inside messages. For large ones the daemon gives room, this process writes, and whoever reads maps
-the same memory: arrays are views of it.
+Small values travel inside messages. For large ones the daemon grants room, this process writes, and each process that
+reads the value maps the same memory: arrays are views of it.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
-from asyncray.exceptions import AsyncraySystemError, ObjectStoreFullError
-from asyncray.io.interrupts import with_signals_deferred
+from asyncray.exceptions import AsyncraySystemError
 from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
-from asyncray.runtime.context import running_task
+from asyncray.runtime.connection import Connection
 from asyncray.runtime.errors import load_task_error, system_fault
 from asyncray.runtime.interpreters import environment_note
-from asyncray.runtime.references import Pin, References
+from asyncray.runtime.references import Pin
+from asyncray.runtime.reservation import Reservation, Reservations
 from asyncray.runtime.serialization import Serialized, deserialize, layout, parse
 
 if TYPE_CHECKING:
     from asyncray.io.segments import SegmentMap
-
-Place = tuple[str, int, bool]
-"""segment, offset, warm"""
 
 
 def inline(value: Serialized) -> tuple[int, Any]:
@@ -34,17 +30,18 @@ def inline(value: Serialized) -> tuple[int, Any]:
     return PLAIN, value.pickled
 
 
+def nested_ids(value: Serialized) -> list[bytes] | None:
+    """The IDs of the refs inside the value."""
+    return [ref.binary() for ref in value.refs] if value.refs else None
+
+
 class Values:
-    """Reads and writes values.
+    """Reads and writes values. Any thread may call it."""
 
-    Args:
-        allocate: asks the daemon for room of so many bytes, waits, and has it filled in one piece; gives it back if
-            that fails. What fills it returns whether somebody else looks after the room from then on.
-    """
-
-    def __init__(self, references: References, allocate: Callable[[int, Callable[[Place], bool]], Place]) -> None:
-        self._references = references
-        self._allocate = allocate
+    def __init__(self, connection: Connection) -> None:
+        self._references = connection.references
+        self.reservations = Reservations(connection)
+        # Mapped memory. Made by the first thread that needs it; it has no lock of its own.
         self._segments: SegmentMap | None = None
 
     def __repr__(self) -> str:
@@ -63,31 +60,17 @@ class Values:
         """True if the value goes to shared memory."""
         return value.size > INLINE_LIMIT
 
-    def store(self, value: Serialized, seal: Callable[[list[Any]], None] | None = None) -> list[Any]:
-        """Writes a value to shared memory: [segment, offset, size], for the daemon to seal.
-
-        Args:
-            seal: does so, with no interrupt in between.
+    def store(self, value: Serialized) -> Reservation:
+        """Writes a value to shared memory; waits for room. The caller seals the reservation, or abandons it.
 
         Raises:
             ObjectStoreFullError: there is no room, in the store or in the system.
         """
-        from asyncray.io.segments import copy_parts  # start-up cost, as above
-
         size, parts = layout(value)
-
-        def fill(place: Place) -> bool:
-            segment, offset, warm = place
-            try:
-                copy_parts(self.segments.writable(segment), offset, parts, warm)
-            except OSError as error:
-                raise ObjectStoreFullError(f"Writing {size} bytes to shared memory failed: {error}") from error
-            if seal is not None:
-                seal([segment, offset, size])
-            return seal is not None
-
-        segment, offset, _ = self._allocate(size, fill)
-        return [segment, offset, size]
+        with self.reservations.new(size) as reservation:
+            reservation.wait()
+            reservation.write(self.segments, parts)
+            return reservation
 
     def load(self, kind: int, payload: Any, pin: Pin | None) -> Any:
         """The value.
@@ -108,7 +91,7 @@ class Values:
             assert kind == SHARED
             assert pin is not None
             return self._load_shared(payload, pin)
-        except Exception as error:  # unpickling runs user code: anything may come
+        except Exception as error:  # unpickling runs user code, which may raise anything
             text = f"A value could not be deserialized: {type(error).__name__}: {error}"
             note = environment_note(error)
             raise AsyncraySystemError(f"{text}. {note}" if note else text) from error
@@ -124,16 +107,6 @@ class Values:
             self._segments.forget(name)
 
     def close(self) -> None:
-        """Unmaps what is not viewed any more."""
+        """Unmaps everything that has no views any more."""
         if self._segments is not None:
             self._segments.close()
-
-
-def in_one_piece(work: Callable[[], None]) -> None:
-    """Neither signals nor cancelling interrupt it."""
-    task = running_task()
-    if task is None or task.shield is None:
-        with_signals_deferred(work)
-    else:
-        with task.shield:
-            work()

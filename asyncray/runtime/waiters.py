@@ -1,10 +1,19 @@
-"""Waiting for objects, in threads and in event loops.
+"""Who waits for which objects: threads, event loops, and functions that the io thread calls.
 
-A waiter is registered with every object that it still misses, under one lock that the io thread takes once for each
-batch of values. It fires once: when enough objects are there, when one failed and it cares, or when the session
-ends. Threads wait on a lock of their own; loops get one ``call_soon_threadsafe`` per batch, never one per result.
+Owns the link between objects whose value is not there yet and those that wait for them. A waiter is registered with
+every object that it misses, and fires once: when enough objects have come, when one failed and the waiter cares, or
+when the session ends. Threads wait on a lock of their own; an event loop gets one ``call_soon_threadsafe`` for each
+batch of values, never one for each value.
 
-What loops stands outside of what takes the lock: see ``asyncray.io.interrupts``.
+Promises:
+
+1. One lock guards all links. The io thread takes it once for each batch of values.
+2. Registering, withdrawing and firing cost the same however many others wait for the same object.
+3. Waiters are woken after the lock was released, and no code of the user runs under it, with one exception: the garbage
+   collector may run a finalizer wherever memory is allocated. So little is allocated under the lock: an object with a
+   single waiter holds it without a container.
+
+Loops live in helper functions, not inside ``with lock:`` blocks: see ``asyncray.io.interrupts``.
 """
 
 from __future__ import annotations
@@ -13,8 +22,10 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from asyncray.exceptions import LocalNodeDiedError
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, FAULT, UNRESOLVED
@@ -23,19 +34,27 @@ from asyncray.runtime.references import LocalObject
 if TYPE_CHECKING:
     import asyncio
 
+LoopCalls = dict[Any, deque[Callable[[], None]]]
+"""Event loop -> functions that it is to call."""
+
 
 class Waiter:
     """Fires once, after ``remaining`` objects came or, if it ``fails_fast``, after one that is an error."""
 
     __slots__ = ("fails_fast", "fired", "remaining")
 
-    def __init__(self, remaining: int, fails_fast: bool) -> None:
+    def __init__(self, remaining: int, *, fails_fast: bool = False) -> None:
+        # Objects that are still missing. Changed under the lock of ``Waiters``.
         self.remaining = remaining
         self.fails_fast = fails_fast
+        # Set once, under the same lock; read by anybody.
         self.fired = False
 
-    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
-        """Tells whoever waits. Calls into event loops are gathered in ``loops``."""
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'fired' if self.fired else f'misses {self.remaining}'}>"
+
+    def wake(self, calls: LoopCalls) -> None:
+        """Wakes the one that waits. What an event loop is to call is added to ``calls``."""
         raise NotImplementedError
 
 
@@ -44,29 +63,29 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_lock",)
 
-    def __init__(self, remaining: int, fails_fast: bool) -> None:
-        super().__init__(remaining, fails_fast)
+    def __init__(self, remaining: int, *, fails_fast: bool = False) -> None:
+        super().__init__(remaining, fails_fast=fails_fast)
         self._lock = threading.Lock()
         self._lock.acquire()
 
-    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+    def wake(self, calls: LoopCalls) -> None:
         self._lock.release()
 
     def wait(self, timeout: float | None) -> bool:
-        """False if the time is over first. A signal handler that raises ends it, too."""
+        """False if the time is up first. A signal handler that raises ends it, too."""
         return self._lock.acquire(True, -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
 
 class IoThreadCallback(Waiter):
-    """A function that is called in the io thread: it must be quick."""
+    """A function of ours that the thread which reads the stream calls: it must be quick."""
 
     __slots__ = ("_function",)
 
-    def __init__(self, remaining: int, function: Callable[[], None]) -> None:
-        super().__init__(remaining, False)
+    def __init__(self, function: Callable[[], None]) -> None:
+        super().__init__(1)
         self._function = function
 
-    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+    def wake(self, calls: LoopCalls) -> None:
         self._function()
 
 
@@ -75,13 +94,13 @@ class LoopWaiter(Waiter):
 
     __slots__ = ("_loop", "future")
 
-    def __init__(self, remaining: int, fails_fast: bool, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(remaining, fails_fast)
+    def __init__(self, remaining: int, loop: asyncio.AbstractEventLoop, *, fails_fast: bool = False) -> None:
+        super().__init__(remaining, fails_fast=fails_fast)
         self._loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
 
-    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
-        loops.setdefault(self._loop, []).append(self._resolve)
+    def wake(self, calls: LoopCalls) -> None:
+        _add_call(calls, self._loop, self._resolve)
 
     def _resolve(self) -> None:
         if not self.future.done():
@@ -89,55 +108,82 @@ class LoopWaiter(Waiter):
 
 
 class LoopCallback(Waiter):
-    """A function that an event loop calls.
+    """A function of the user's that an event loop calls.
 
     Args:
+        loop: calls it.
         function: what the waiter is found by.
-        call: calls it; called in the loop.
-        withdrawn: called if it is not to be called any more.
+        call: calls the function; runs in the loop.
+        withdrawn: called instead if the function is not to be called any more.
     """
 
-    __slots__ = ("_call", "_loop", "function", "withdrawn")
+    __slots__ = ("_call", "_loop", "function", "key", "withdrawn")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, function: object, call: Callable[[], None], withdrawn: Callable[[], None]
     ) -> None:
-        super().__init__(1, False)
+        super().__init__(1)
         self.function = function
         self.withdrawn = withdrawn
+        # Its place in the index of callbacks, while it is registered. Written under the lock of ``Waiters``.
+        self.key: CallbackKey | None = None
         self._loop = loop
         self._call = call
 
-    def wake(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
-        loops.setdefault(self._loop, []).append(self._call)
+    def wake(self, calls: LoopCalls) -> None:
+        _add_call(calls, self._loop, self._call)
+
+
+def _add_call(calls: LoopCalls, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    queue = calls.get(loop)
+    if queue is None:
+        queue = calls[loop] = deque()
+    queue.append(function)
+
+
+CallbackKey = tuple[int, int, int]
+"""The ``id`` of the local object, and two numbers that identify the function: see ``_identify``."""
 
 
 class Waiters:
     """Registers waiters and fires them."""
 
     def __init__(self) -> None:
-        self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
-        self._all: set[Waiter] = set()
+        # Re-entrant: a finalizer may come here in a thread that holds it. Guards everything below, what waits in
+        # ``LocalObject.waiters``, and ``kind`` and ``payload`` of objects at the moment when they are resolved.
+        self._lock = OwnedRLock()
+        # Every registered waiter that has not fired, in the order of registration.
+        self._all: dict[Waiter, None] = {}
+        # Callbacks by object and function, so that the removal of one needs no search among the others.
+        self._callbacks: dict[CallbackKey, dict[LoopCallback, None]] = {}
+        # Why no value can come any more; None while the session lives.
         self.broken: str | None = None
 
     def __repr__(self) -> str:
         return f"<Waiters {len(self._all)} waiting>"
+
+    # Any thread -------------------------------------------------------------------------------------------------------
 
     def held_by_this_thread(self) -> bool:
         """True in a finalizer that came up inside a critical section of this object."""
         return self._lock.held_by_this_thread()
 
     def has_waiters(self) -> bool:
-        """True while somebody waits."""
+        """True while anything waits."""
         return bool(self._all)
 
-    def satisfied(self, objects: Sequence[LocalObject], enough: int, fails_fast: bool) -> bool:
-        """True if whoever waits for these would not wait now."""
+    def check_alive(self) -> None:
+        """Raises LocalNodeDiedError if no value can come any more."""
+        if self.broken is not None:
+            raise LocalNodeDiedError(f"The node of this process is gone: {self.broken}.")
+
+    def satisfied(self, objects: Sequence[LocalObject], enough: int, *, fails_fast: bool = False) -> bool:
+        """True if a waiter for these objects would not have to wait."""
         kinds = [local.kind for local in objects]
         failed = fails_fast and (ERROR in kinds or FAULT in kinds)
         return failed or self.broken is not None or len(kinds) - kinds.count(UNRESOLVED) >= enough
 
-    def register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
+    def register(self, waiter: Waiter, objects: Sequence[LocalObject]) -> bool:
         """Registers the waiter with those objects that are not there. False if it need not wait at all.
 
         ``waiter.remaining`` counts what is missing for it; objects that came meanwhile are taken off here.
@@ -145,63 +191,86 @@ class Waiters:
         try:
             with self._lock:
                 return self.broken is None and self._register(waiter, objects)
-        except BaseException:  # a signal handler that raised: nobody else would withdraw it
+        except BaseException:  # a signal handler that raised: nothing else would withdraw it
             self.withdraw(waiter, objects)
             raise
 
-    def _register(self, waiter: Waiter, objects: Iterable[LocalObject]) -> bool:
-        missing = []
+    def register_callback(self, callback: LoopCallback, local: LocalObject) -> bool:
+        """The same for a callback, which ``remove_callback`` finds by its function."""
+        key = (id(local), *_identify(callback.function))
+        if not self.register(callback, (local,)):
+            return False
+        with self._lock:
+            self._index(callback, key)
+        return True
+
+    def withdraw(self, waiter: Waiter, objects: Iterable[LocalObject]) -> None:
+        """The waiter has what it wants, or gave up."""
+        with self._lock:
+            self._forget(waiter)
+            _remove(waiter, objects)
+
+    def remove_callback(self, local: LocalObject, function: object) -> int:
+        """Withdraws the callbacks of the object that would call the function. Returns how many."""
+        number, detail = _identify(function)
+        count = 0
+        for callback in self._callbacks_at((id(local), number, detail)):
+            # Functions of a kind that defines ``==`` share a key. The user's ``==`` runs here, outside of the lock.
+            if (detail != _HAS_OWN_EQUALITY or callback.function == function) and self._take_back(callback, local):
+                count += 1
+                callback.withdrawn()
+        return count
+
+    def wake_early(self, waiter: Waiter) -> None:
+        """Wakes a waiter early (its task was cancelled); the caller finds the reason in its task context."""
+        fired: list[Waiter] = []
+        with self._lock:
+            self._fire(waiter, fired)
+        wake_all(fired)
+
+    # In the io thread, or the thread that reads in its place ----------------------------------------------------------
+
+    def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
+        """A batch of values came."""
+        fired: list[Waiter] = []
+        with self._lock:
+            self._resolve(values, fired)
+        if fired:
+            wake_all(fired)
+
+    def fail(self, reason: str) -> None:
+        """The session has ended: every waiter is woken and finds ``broken``."""
+        fired: list[Waiter] = []
+        with self._lock:
+            self.broken = reason
+            self._fire_all(fired)
+        wake_all(fired)
+
+    # Under the lock ---------------------------------------------------------------------------------------------------
+
+    def _register(self, waiter: Waiter, objects: Sequence[LocalObject]) -> bool:
+        missing = False
         for local in objects:
             if local.kind == UNRESOLVED:
-                missing.append(local)
+                missing = True
             else:
                 waiter.remaining -= 1
                 if waiter.fails_fast and local.kind in (ERROR, FAULT):
                     return False
         if waiter.remaining <= 0 or not missing:
             return False
-        for local in missing:
-            if local.waiters is None:
-                local.waiters = [waiter]
-            else:
-                local.waiters.append(waiter)
-        self._all.add(waiter)
+        for local in objects:
+            if local.kind == UNRESOLVED:
+                _add(waiter, local)
+        self._all[waiter] = None
         return True
 
-    def withdraw(self, waiter: Waiter, objects: Iterable[LocalObject]) -> None:
-        """The waiter has what it wants, or gave up."""
-        with self._lock:
-            self._all.discard(waiter)
-            _remove(waiter, objects)
+    def _index(self, callback: LoopCallback, key: CallbackKey) -> None:
+        if not callback.fired:
+            callback.key = key
+            self._callbacks.setdefault(key, {})[callback] = None
 
-    def remove_callback(self, local: LocalObject, function: object) -> int:
-        """Withdraws the ``LoopCallback``s that would call the function. Returns how many."""
-        count = 0
-        for waiter in tuple(local.waiters or ()):
-            if type(waiter) is LoopCallback and waiter.function == function:
-                self.withdraw(waiter, (local,))
-                if not waiter.fired:
-                    count += 1
-                    waiter.withdrawn()
-        return count
-
-    def wake_early(self, waiter: Waiter) -> None:
-        """Wakes somebody whose objects are not there: what he is to do instead he learns elsewhere."""
-        loops: dict[Any, list[Callable[[], None]]] = {}
-        with self._lock:
-            self._fire(waiter, loops)
-        call(loops)
-
-    def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
-        """A batch of values came (in the io thread)."""
-        loops: dict[Any, list[Callable[[], None]]] = {}
-        with self._lock:
-            self._resolve(values, loops)
-        call(loops)
-
-    def _resolve(
-        self, values: Sequence[tuple[LocalObject, int, Any]], loops: dict[Any, list[Callable[[], None]]]
-    ) -> None:
+    def _resolve(self, values: Sequence[tuple[LocalObject, int, Any]], fired: list[Waiter]) -> None:
         for local, kind, payload in values:
             local.payload = payload
             local.kind = kind
@@ -209,52 +278,106 @@ class Waiters:
             if waiters is None:
                 continue
             local.waiters = None
-            for waiter in waiters:
-                waiter.remaining -= 1
-                if waiter.remaining <= 0 or (waiter.fails_fast and kind in (ERROR, FAULT)):
-                    self._fire(waiter, loops)
+            if type(waiters) is dict:
+                for waiter, times in waiters.items():
+                    self._count_down(waiter, times, kind, fired)
+            else:
+                self._count_down(waiters, 1, kind, fired)
 
-    def _fire(self, waiter: Waiter, loops: dict[Any, list[Callable[[], None]]]) -> None:
+    def _count_down(self, waiter: Waiter, times: int, kind: int, fired: list[Waiter]) -> None:
+        waiter.remaining -= times
+        if waiter.remaining <= 0 or (waiter.fails_fast and kind in (ERROR, FAULT)):
+            self._fire(waiter, fired)
+
+    def _fire(self, waiter: Waiter, fired: list[Waiter]) -> None:
         if not waiter.fired:
             waiter.fired = True
-            self._all.discard(waiter)
-            waiter.wake(loops)
+            self._forget(waiter)
+            fired.append(waiter)
 
-    def fail(self, reason: str) -> None:
-        """The session is over: everybody is woken and finds ``broken``."""
-        loops: dict[Any, list[Callable[[], None]]] = {}
-        with self._lock:
-            self.broken = reason
-            self._fire_all(loops)
-        call(loops)
-
-    def _fire_all(self, loops: dict[Any, list[Callable[[], None]]]) -> None:
+    def _fire_all(self, fired: list[Waiter]) -> None:
         for waiter in tuple(self._all):
-            self._fire(waiter, loops)
+            self._fire(waiter, fired)
+
+    def _forget(self, waiter: Waiter) -> None:
+        self._all.pop(waiter, None)
+        if type(waiter) is LoopCallback and waiter.key is not None:
+            same = self._callbacks.get(waiter.key)
+            if same is not None:
+                same.pop(waiter, None)
+                if not same:
+                    del self._callbacks[waiter.key]
+            waiter.key = None
+
+    # Taking the lock --------------------------------------------------------------------------------------------------
+
+    def _callbacks_at(self, key: CallbackKey) -> tuple[LoopCallback, ...]:
+        with self._lock:
+            return tuple(self._callbacks.get(key, ()))
+
+    def _take_back(self, callback: LoopCallback, local: LocalObject) -> bool:
+        """Withdraws the callback. False if it has fired."""
+        with self._lock:
+            self._forget(callback)
+            _remove(callback, (local,))
+            return not callback.fired
+
+
+_HAS_OWN_EQUALITY = -1
+
+
+def _identify(function: object) -> tuple[int, int]:
+    """Two numbers that are the same for functions that are equal.
+
+    Functions, lambdas and most objects are equal if they are the same object, bound methods if they are the same method
+    of the same object. Other callables may define ``==``: all of these get the same numbers.
+    """
+    if type(function) is MethodType:
+        return id(function.__func__), id(function.__self__)
+    if type(function).__eq__ is object.__eq__:
+        return id(function), 0
+    return 0, _HAS_OWN_EQUALITY
+
+
+def _add(waiter: Waiter, local: LocalObject) -> None:
+    """``LocalObject.waiters``: None, a single waiter, or waiter -> how often it waits for this object."""
+    waiters = local.waiters
+    if waiters is None:
+        local.waiters = waiter
+        return
+    if type(waiters) is not dict:
+        waiters = local.waiters = {waiters: 1}
+    waiters[waiter] = waiters.get(waiter, 0) + 1
 
 
 def _remove(waiter: Waiter, objects: Iterable[LocalObject]) -> None:
     for local in objects:
-        if local.waiters is not None:
-            try:
-                local.waiters.remove(waiter)
-            except ValueError:
-                continue
-            if not local.waiters:
+        waiters = local.waiters
+        if waiters is waiter:
+            local.waiters = None
+        elif type(waiters) is dict:
+            waiters.pop(waiter, None)
+            if not waiters:
                 local.waiters = None
 
 
-def call(loops: dict[Any, list[Callable[[], None]]]) -> None:
-    """One call into each loop."""
-    for loop, functions in loops.items():
+def wake_all(fired: Sequence[Waiter]) -> None:
+    """Wakes the waiters, with one call into each event loop."""
+    calls: LoopCalls = {}
+    for waiter in fired:
+        waiter.wake(calls)
+    for loop, functions in calls.items():
         try:
-            loop.call_soon_threadsafe(_call_all, loop, deque(functions))
+            loop.call_soon_threadsafe(_call_all, loop, functions)
         except RuntimeError:
-            pass  # the loop was closed, and with it went everybody who waited
+            pass  # the loop was closed, and its waiters went with it
+
+
+# In the loop's thread -------------------------------------------------------------------------------------------------
 
 
 def _call_all(loop: asyncio.AbstractEventLoop, functions: deque[Callable[[], None]]) -> None:
-    """All, whatever a signal handler raises: whoever is not told would wait for ever."""
+    """Calls all of them, whatever a signal handler raises: a waiter that is not woken would wait for ever."""
     try:
         with_signals_deferred(functools.partial(_call_each, functions))
     finally:

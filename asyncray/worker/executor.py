@@ -33,8 +33,8 @@ from asyncray.messages import (
     STOP_TASK,
     Message,
 )
+from asyncray.runtime.connection import NO_WAITING
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
-from asyncray.runtime.object_client import NO_WAITING
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiters import Waiter
 from asyncray.worker.definitions import Definition
@@ -84,8 +84,8 @@ class Executor:
             RETURN_QUEUED: lambda m: self._return(self.inbox.drain()),
             LEAVE: lambda m: self._leave_soon(m[1]),
         }
-        runtime.objects.before_blocking = self._before_blocking
-        runtime.objects.after_blocking = self._after_blocking
+        runtime.connection.blocking.before = self._before_blocking
+        runtime.connection.blocking.after = self._after_blocking
 
     def __repr__(self) -> str:
         return f"<Executor {self._running or self.host or 'idle'} {self.inbox}>"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from asyncray.messages import ABANDON, DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
+from asyncray.messages import DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
 from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.culprits import explain
@@ -20,9 +20,10 @@ from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.references import Pin
 from asyncray.runtime.refs import ObjectRef
+from asyncray.runtime.reservation import Reservation
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import Serialized, serialize, serialize_whole
-from asyncray.runtime.values import inline
+from asyncray.runtime.values import inline, nested_ids
 from asyncray.worker.definitions import Definition
 
 NONE = serialize(None).pickled
@@ -44,7 +45,7 @@ class Invocation:
         self.definition = definition
         self.name: str = message[6] or definition.name  # of this call, or of its function
         self.started = perf_counter_ns()
-        self.context = TaskContext(self.id, self.name, definition.shown, blocks)
+        self.context = TaskContext(self.id, self.name, definition.shown, blocks=blocks)
 
     def __repr__(self) -> str:
         return f"<Invocation {self.id.hex()} {self.name}>"
@@ -104,7 +105,10 @@ class Runner:
         try:
             if returns == 1:
                 value = self._serialize(invocation, result)
-                reply = (*self._encode(value), [ref.binary() for ref in value.refs] or None)
+                if self._runtime.values.is_large(value):
+                    reply = self._encode_all((value,))[0]
+                else:
+                    reply = (*inline(value), nested_ids(value))
                 return (DONE, invocation.id, invocation.microseconds(), *reply), value
             values = self._several(invocation, result) if returns else []
             return (DONE_MANY, invocation.id, invocation.microseconds(), self._encode_all(values)), values
@@ -126,23 +130,26 @@ class Runner:
     def _encode_all(self, values: Sequence[Serialized]) -> list[Any]:
         """All of them, or none: room that was taken is given back where the next value finds none."""
         encoded: list[Any] = []
+        stored: list[Reservation] = []
         inlined = 0
         try:
             for value in values:
                 # Many small ones are one large message, which no peer would take.
                 inlined += 0 if self._runtime.values.is_large(value) else value.size
-                kind_and_payload = self._encode(value, inlined > _MOST_INLINE)
-                encoded.append((*kind_and_payload, [ref.binary() for ref in value.refs] or None))
+                kind_and_payload = self._encode(value, stored, in_store=inlined > _MOST_INLINE)
+                encoded.append((*kind_and_payload, nested_ids(value)))
         except BaseException:
-            for kind, payload, _ in encoded:
-                if kind == SHARED:
-                    self._runtime.post((ABANDON, payload[0], payload[1]))
+            for reservation in stored:
+                reservation.abandon()
             raise
+        for reservation in stored:
+            reservation.seal()
         return encoded
 
-    def _encode(self, value: Serialized, large: bool = False) -> tuple[int, Any]:
-        if large or self._runtime.values.is_large(value):
-            return SHARED, self._runtime.values.store(value)
+    def _encode(self, value: Serialized, stored: list[Reservation], *, in_store: bool = False) -> tuple[int, Any]:
+        if in_store or self._runtime.values.is_large(value):
+            stored.append(self._runtime.values.store(value))
+            return SHARED, stored[-1].place
         return inline(value)
 
     @staticmethod

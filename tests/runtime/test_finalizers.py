@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from asyncray.ids import OBJECT_SIZE
+from asyncray.runtime.connection import IdSource
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import borrow
 from asyncray.runtime.submission import Submitter
@@ -79,8 +81,9 @@ def test_who_has_the_inbox_is_known() -> None:
 def test_templates_have_numbers_of_their_own_whoever_comes_in_between() -> None:
     sent: list[Any] = []
     names = iter(range(10**6))
+    connection: Any = SimpleNamespace(post=sent.append, references=None, ids=IdSource())
     nothing: Any = None
-    submitter = Submitter(nothing, nothing, nothing, nothing, sent.append, bytes, bytes)
+    submitter = Submitter(connection, nothing, nothing)
 
     def describe() -> None:
         submitter.template({"name": str(next(names))})

@@ -52,7 +52,7 @@ def assert_nothing_is_left(runtime: Runtime) -> None:
     while (status := runtime.request("status"))["objects"] or runtime.references.table:  # what is dropped is told soon
         assert time.monotonic() < deadline, (status, runtime.references.table)
     assert status["store"]["used"] == 0
-    assert [*runtime._places, *runtime._requests] == []
+    assert [*runtime.values.reservations.asked, *runtime.connection.replies] == []
     assert not runtime.waiters.has_waiters()
 
 
@@ -100,7 +100,7 @@ def test_a_loop_may_go_on_wherever_it_comes(
     at_every_point(alarm, interrupted)
     loop.close()
     assert_nothing_is_left(require())
-    assert not require().objects._ticking
+    assert not require().connection._flushing_loops
 
 
 @pytest.mark.usefixtures("one_cpu")

@@ -468,17 +468,17 @@ def test_a_task_that_reads_what_is_there_does_not_count_as_waiting(in_a_loop: bo
 
     @ray.remote
     def waits_for_any(pairs: list[list[Any]]) -> bool:
-        objects, said = require().objects, set()
-        post = objects._post
+        runtime, said = require(), set()
+        post = runtime.post
 
         def listen(message: Any) -> None:
             said.add(message[0])
             post(message)
 
-        objects._post = listen
+        runtime.objects._post = runtime.connection.blocking._post = listen
         for refs in pairs:
             assert len(asyncio.run(get_in_loop(refs)) if in_a_loop else ray.get(refs)) == 2
-        objects._post = post
+        runtime.objects._post = runtime.connection.blocking._post = post
         assert SUBSCRIBE in said
         return BLOCKED in said
 

@@ -1,0 +1,132 @@
+"""Threads of our own for code of the user's that nobody waits for: unpickling, callbacks, large copies.
+
+Owns a queue of jobs and the threads that take them. A thread is started by the first job that needs it and not before;
+it ends when the session does. The threads are daemon threads: a job that never returns does not hold up the end of the
+program.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from asyncray.io.interrupts import with_signals_deferred
+from asyncray.io.owned_lock import OwnedRLock
+
+Job = Callable[[], object]
+
+
+class BackgroundThreads:
+    """Does jobs in the order in which they come, on up to ``most`` threads.
+
+    Args:
+        name: of the threads.
+        most: so many jobs may be under way at once. What else comes waits in a queue without a bound: each job stands
+            for something that the caller holds anyway.
+    """
+
+    def __init__(self, name: str, most: int = 1) -> None:
+        self._name = name
+        self._most = most
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        # Re-entrant: a finalizer may come here in a thread that holds it. Guards the three below.
+        self._lock = OwnedRLock()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<BackgroundThreads {self._name} {self._busy} of {len(self._threads)} busy>"
+
+    def start(self) -> None:
+        """Makes sure that there is a thread.
+
+        Raises:
+            RuntimeError: none is there, and the system gives none.
+        """
+        if not self._threads:
+            with_signals_deferred(self._start_thread)
+
+    def put(self, job: Job) -> None:
+        """Queues a job. Quick, and safe everywhere; there must be a thread (``start``)."""
+        if self._closed:
+            self._do(job)
+        else:
+            self._queue.put(job)
+
+    def submit(self, job: Job) -> None:
+        """Queues a job, and starts another thread if all are busy.
+
+        Raises:
+            RuntimeError: there is no thread, and the system gives none. The job is not done.
+        """
+        self.start()
+        self._queue.put(job)
+        if self._most > 1 and self._queue.qsize() > len(self._threads) - self._busy:
+            try:
+                with_signals_deferred(self._start_thread)
+            except RuntimeError:
+                pass  # those that are there will do it
+
+    def is_current(self) -> bool:
+        """True in one of the threads."""
+        return threading.current_thread() in self._threads
+
+    def _start_thread(self) -> None:
+        with self._lock:
+            if self._closed or len(self._threads) >= self._most:
+                return
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._threads.remove(thread)
+            if not self._threads:
+                raise
+
+    def close(self, timeout: float) -> None:
+        """Waits until the queue is done, but not longer than so many seconds, and ends the threads."""
+        self._closed = True
+        self._queue.put(None)
+        deadline = time.monotonic() + timeout
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            self._do_rest()
+
+    def _do_rest(self) -> None:
+        """Jobs that were queued while the threads ended."""
+        try:
+            while True:
+                job = self._queue.get_nowait()
+                if job is not None:
+                    self._do(job)
+        except Empty:
+            pass
+
+    # In the threads ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            self._count(1)
+            self._do(job)
+            self._count(-1)
+            del job  # a thread that waits must not keep what the last job used
+        self._queue.put(None)  # for the next thread
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._busy += change
+
+    @staticmethod
+    def _do(job: Job) -> None:
+        try:
+            job()
+        except BaseException:  # code of the user's: reported as in a thread of its own, and the next job comes
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
