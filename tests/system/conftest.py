@@ -66,7 +66,7 @@ def processes(directory: Path) -> list[psutil.Process]:
 
     Whole trees: a daemon leads a session of its own, but it is this process's child or has been one.
     """
-    named = [p for p in psutil.process_iter(["cmdline"]) if str(directory) in " ".join(p.info["cmdline"] or [])]
+    named = [p for p in psutil.process_iter(["cmdline"]) if f"{directory}/" in " ".join(p.info["cmdline"] or [])]
     found = {*psutil.Process().children(recursive=True), *named}
     return list(found.difference(*(node.processes() for node in SHARED.nodes.values())))
 
@@ -87,8 +87,9 @@ def sessions(request: pytest.FixtureRequest) -> Iterator[Path]:
     path.mkdir(mode=0o700, exist_ok=True)
     yield path
     SHARED.stop()
-    if not request.session.testsfailed and path.exists():  # each file that imports this has a fixture of its own
-        shutil.rmtree(path)
+    if not request.session.testsfailed:
+        for each in (path, SHARED.directory):  # each file that imports this has a fixture of its own
+            shutil.rmtree(each, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -97,8 +98,9 @@ def nothing_left(
 ) -> Iterator[SharedNode | None]:
     """The leak check. Its value is the node that the test shares with others, if it does."""
     cpus = shared_cpus(request)
-    shared = SHARED.get(sessions, cpus) if cpus is not None else None
-    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(shared.directory if shared else sessions))
+    shared = SHARED.get(cpus) if cpus is not None else None
+    directory = shared.directory if shared else sessions
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(directory))
     monkeypatch.delenv("ASYNCRAY_ADDRESS", raising=False)
     gc.collect()
     before = descriptors()
@@ -106,15 +108,15 @@ def nothing_left(
     yield shared
     ray.shutdown()
     gc.collect()
-    _, alive = psutil.wait_procs(processes(sessions), timeout=DEADLINE)
+    _, alive = psutil.wait_procs(processes(directory), timeout=DEADLINE)
     left = [(p.pid, p.cmdline()) for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     for process in alive:
         process.kill()
     assert not left, f"processes are left: {left}"
     if shared is not None:
         SHARED.check(shared)
-    assert not (memory := shared_memory(sessions)), f"shared memory is left: {memory}"
-    assert not sockets(sessions), "sockets are left"
+    assert not (memory := shared_memory(directory)), f"shared memory is left: {memory}"
+    assert not sockets(directory), "sockets are left"
     after = descriptors()
     assert not (new := {k: v for k, v in after.items() if before.get(k) != v}), f"descriptors are left: {new}"
     assert not (more := [t for t in threading.enumerate() if t not in threads]), f"threads are left: {more}"

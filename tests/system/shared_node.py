@@ -43,7 +43,8 @@ class SharedNode:
     """
 
     def __init__(self, directory: Path, cpus: int) -> None:
-        directory.mkdir(mode=0o700, parents=True)
+        directory.parent.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700)
         self.directory = directory
         command = [sys.executable, "-c", PROGRAM, "node", "--json", "--num-cpus", str(cpus)]
         environment = {**os.environ, "ASYNCRAY_TMPDIR": str(directory)}
@@ -104,17 +105,18 @@ class SharedNodes:
     """Those of this process, by their number of CPUs: started when a test needs them first."""
 
     def __init__(self) -> None:
+        self.directory = Path(f"/tmp/asyncray-test-shared-{os.getpid()}")
         self.nodes: dict[int, SharedNode] = {}
         self._count = 0
 
     def __repr__(self) -> str:
         return f"<SharedNodes {self.nodes}>"
 
-    def get(self, directory: Path, cpus: int) -> SharedNode:
+    def get(self, cpus: int) -> SharedNode:
         node = self.nodes.get(cpus)
         if node is None:
             self._count += 1
-            node = self.nodes[cpus] = SharedNode(directory / f"shared{self._count}", cpus)
+            node = self.nodes[cpus] = SharedNode(self.directory / str(self._count), cpus)
             node.check()
         return node
 

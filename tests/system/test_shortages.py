@@ -40,24 +40,24 @@ class Printer:
         return 1
 
 
-def test_a_node_without_its_directory_says_so_and_works_on(node: Context, hear: Callable[[], str]) -> None:
-    command = [sys.executable, "-m", "asyncray", "status", "--json", "--address", node["address"]]
-    moved = Path(node["session_dir"] + "-moved")
-    Path(node["session_dir"]).rename(moved)
+def test_a_node_without_its_directory_says_so_and_works_on(own_node: Context, hear: Callable[[], str]) -> None:
+    command = [sys.executable, "-m", "asyncray", "status", "--json", "--address", own_node["address"]]
+    moved = Path(own_node["session_dir"] + "-moved")
+    Path(own_node["session_dir"]).rename(moved)
     actors = [ray.remote(Printer).remote() for _ in range(4)]
     refs = [actor.work.remote() for actor in actors]
     assert hear().startswith("what workers print is lost, because no log file can be made: [Errno 2] No such file")
     problem = hear()
     assert problem.startswith("no worker can start: [Errno 2] No such file or directory:")
     assert problem.endswith("node.sock'")
-    moved.rename(node["session_dir"])
+    moved.rename(own_node["session_dir"])
     assert ray.get(refs, timeout=DEADLINE) == [1] * 4
     status = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE).stdout)
     assert status["problem"] == ""
 
 
-def test_workers_without_a_log_file_work(node: Context, hear: Callable[[], str]) -> None:
-    logs = Path(node["session_dir"]) / "logs"
+def test_workers_without_a_log_file_work(own_node: Context, hear: Callable[[], str]) -> None:
+    logs = Path(own_node["session_dir"]) / "logs"
     logs.rename(f"{logs}-moved")
     logs.touch()
     actors = [ray.remote(Printer).remote() for _ in range(4)]
@@ -80,7 +80,7 @@ class Careless:
 
 
 @pytest.mark.parametrize("end", ["exit", "kill", "crash", "shutdown", "zygote", "daemon"])
-def test_forgotten_shared_memory_goes_with_its_worker(end: str, node: Context) -> None:
+def test_forgotten_shared_memory_goes_with_its_worker(end: str, own_node: Context) -> None:
     actor = ray.remote(Careless).remote()
     path = Path("/dev/shm") / ray.get(actor.make.remote())
     worker = psutil.Process(ray.get(actor.pid.remote()))
