@@ -45,7 +45,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.io.forking",
         "asyncray.io.janitor",
         "asyncray.io.reading",
-        "asyncray.io.sessions",
         "asyncray.io.wakeup",
         "asyncray.messages",
         "asyncray.node.daemon",
@@ -64,7 +63,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.worker.inbox",
         "asyncray.worker.lifetime",
         "asyncray.worker.nesting",
-        "asyncray.worker.process_environment",
         "asyncray.worker.running",
         "asyncray.worker.zygote",
     },
@@ -126,7 +124,6 @@ PENDING: dict[str, set[str]] = {
     "tests": {
         "asyncray.node.daemon",
         "asyncray.node.logs",
-        "asyncray.node.main",
         "asyncray.node.output",
         "asyncray.runtime.arguments",
         "asyncray.runtime.background",

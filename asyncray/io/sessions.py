@@ -220,7 +220,7 @@ def clean_up(directory: str, deadline: float) -> None:
         if descriptor is not None:
             _sweep(directory)
             close_lock(descriptor)
-            return  # even if the lock file is still there: its directory may have become read-only
+            return  # once, because in a read-only directory the lock file stays
         if time.monotonic() > until:
             kill_session(name_of(directory), deadline)  # stopped, or stuck
             _sweep(directory)

@@ -111,8 +111,9 @@ class Daemon:
         """
         self._loop.set_exception_handler(self._defect)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Ignored by nohup, or by a script that starts a background job: it is for others.
             if number != signal.SIGTERM and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup, or a background job of a script: Ctrl-C and hang-up are for others
+                continue
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
         try:
             await self._zygote.connect(*zygote)

@@ -88,7 +88,7 @@ class ProcessEnvironment:
             try:
                 os.chdir(directory)
             except OSError:
-                pass  # the driver's directory may not exist on this machine, and a worker works without it
+                pass  # the driver's directory is gone, and a worker works without
 
     def lease(self, lease: LeaseTerms) -> None:
         """Prepares the process for tasks that may use these devices and CPUs."""

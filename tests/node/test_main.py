@@ -1,0 +1,45 @@
+"""A node from its configuration: what it is and has, and what its companion may ask."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asyncray.messages import NodeConfig
+from asyncray.node import main
+from asyncray.runtime.interpreters import this_interpreter
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> NodeConfig:
+    return {
+        "directory": str(tmp_path / "session_2026-01-01_00-00-00_0123456789ab"),
+        "lock": -1,
+        "driver": None,
+        "amounts": {"num_cpus": 3, "num_gpus": None, "resources": {"gold": 2}, "object_store_memory": 80 << 20},
+    }
+
+
+def test_the_node_has_the_amounts_that_it_was_given_and_says_where_it_is(config: NodeConfig) -> None:
+    machine = main._make_machine(config)
+    assert machine.facts["session"] == "asyncray-0123456789ab"
+    assert machine.facts["address"] == f"unix:{config['directory']}/node.sock"
+    assert machine.facts["interpreter"] == this_interpreter()
+    assert machine.facts["pid"] == os.getpid()
+    known, resources = main._querier(machine)("nodes", [])
+    assert known
+    assert resources[0]["Resources"].items() >= {"CPU": 3, "gold": 2, f"node:{machine.facts['ip']}": 1.0}.items()
+
+
+def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> None:
+    machine = main._make_machine(config)
+    query = main._querier(machine)
+    for method in ("status", "nodes", "actors"):
+        assert query(method, [])[0]
+    for method in ("stop", "goodbye", "nonsense"):
+        known, error, fields = query(method, [])
+        assert (known, error) == (False, "AsyncraySystemError")
+        assert "is not a query" in fields["message"]
+    assert not machine.stopping
