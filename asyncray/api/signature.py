@@ -1,20 +1,22 @@
-"""Whether a call fits what it calls, told when it is submitted and not by a worker later.
+"""Checks whether a call fits what it calls, when it is submitted and not in a worker later.
 
 Owns ``Signature``: a function that does nothing and has the parameters of the real one. Calling it with a call's
 arguments makes the interpreter check them, which is exact, words its errors as a local call does and costs less than
 any check in Python: 0.1 us with one argument, where ``inspect.Signature.bind`` takes 1.4 us.
 
 Promises: what ``check`` lets pass binds to the parameters that ``inspect.signature`` shows, which follows
-``functools.wraps``. What has no signature (some builtins and extension functions) is let pass whatever it is given.
-A pickled signature carries the names of the parameters only, so a handle can take it where the class is not known.
+``functools.wraps``. A callee that has no signature (some builtins and extension functions), or one whose names no
+``def`` can have, takes any arguments. A pickled signature carries only the names of the parameters, so a handle
+can take it where the class is not known.
 
 Does not: run or evaluate anything of the caller's; defaults are replaced by None, annotations left away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
+from keyword import iskeyword
 from types import MethodType
 from typing import Any
 
@@ -131,17 +133,32 @@ def _parameters_of(callee: Callable[..., object]) -> str:
         return _ANYTHING
     empty = inspect.Parameter.empty
     parameters = [
-        parameter.replace(annotation=empty, default=empty if parameter.default is empty else None)
+        parameter.replace(
+            name=_usable(parameter.name, signature.parameters),
+            annotation=empty,
+            default=empty if parameter.default is empty else None,
+        )
         for parameter in signature.parameters.values()
     ]
     return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+
+
+def _usable(name: str, taken: Container[str]) -> str:
+    """Another name for a positional-only parameter called like a keyword, as those of C functions may be."""
+    if iskeyword(name):
+        while name in taken:
+            name += "_"
+    return name
 
 
 def _stub(name: str, text: str, method: bool) -> Stub:
     if text == _NOTHING:
         return partial(_take_nothing, name)
     namespace: dict[str, Any] = {}
-    exec(f"def stub{text}: pass", namespace)  # names only, which inspect has checked to be identifiers
+    try:
+        exec(f"def stub{text}: pass", namespace)  # names only, which inspect has checked to be identifiers
+    except SyntaxError:  # such as __debug__, or two that Python reads as one; only __signature__ can have these
+        exec(f"def stub{_ANYTHING}: pass", namespace)
     stub = namespace["stub"]
     stub.__qualname__ = name
     # Bound to some object, as the real one will be bound to its instance: self counts in messages, as locally.

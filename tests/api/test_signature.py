@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -156,3 +157,33 @@ def test_defaults_are_neither_evaluated_nor_kept_and_names_may_be_any() -> None:
 def test_unknown_method_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'Actor' has no method 'nope'"):
         Signature.of_method(Actor, "nope")
+
+
+# Names that no ``def`` can have ---------------------------------------------------------------------------------------
+
+
+def with_parameters(*parameters: tuple[str, Any]) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name, kind in parameters]
+    )
+    return function
+
+
+def test_a_positional_only_parameter_may_be_called_like_a_keyword() -> None:
+    only, plain = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = Signature(with_parameters(("from", only), ("None", only), ("from_", plain)))
+    for again in (signature, pickle.loads(pickle.dumps(signature))):
+        again.check((1, 2), {"from_": 3})
+        with pytest.raises(TypeError, match="missing 2 required positional arguments"):
+            again.check((1,), {})
+        with pytest.raises(TypeError, match="takes 3 positional arguments but 4 were given"):
+            again.check((1, 2, 3, 4), {})
+
+
+@pytest.mark.parametrize("names", [("__debug__",), ("x", "\N{MATHEMATICAL BOLD SMALL X}")])
+def test_what_no_definition_can_say_takes_anything(names: tuple[str, ...]) -> None:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    Signature(with_parameters(*((name, kind) for name in names))).check((1, 2, 3), {"y": 4})
