@@ -30,7 +30,11 @@
         OutOfMemoryError                     machine; reserved
         NodeDiedError                        machine; reserved
         LocalNodeDiedError                   machine
-        AsyncraySystemError                  asyncray, or the caller who did not start it
+        AsyncraySystemError                  see the subclass
+            NotStartedError                  caller
+            DeserializationError             code
+            WouldDeadlockError               code: waits where the reply cannot come, as in a finalizer
+            InternalError                    asyncray
 
 "code" is the code of the remote function or actor, "caller" the program that asked for something it cannot have,
 "machine" a process, a node or a store that failed, "asyncray" a bug of ours. This release never raises a *reserved*
@@ -46,8 +50,10 @@ Does not: format tracebacks, pickle or choose which error is raised.
 from __future__ import annotations
 
 from functools import lru_cache
-from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, new_class
+from types import FunctionType, new_class
 from typing import ClassVar, SupportsIndex, cast
+
+from asyncray.exception_state import exception_state, link, revive
 
 
 class AsyncrayError(Exception):
@@ -264,10 +270,38 @@ class LocalNodeDiedError(AsyncrayError):
     default_message = "The local node daemon has died."
 
 
+# --- the system's ----------------------------------------------------------------------------------------------------
+
+
 class AsyncraySystemError(AsyncrayError):
-    """Not started, trouble with serialization, or an inner error. Fault: asyncray."""
+    """asyncray cannot do what it was asked for. Fault: see the subclass."""
 
     default_message = "System error."
+
+
+class NotStartedError(AsyncraySystemError):
+    """There is no session, and none is started implicitly. Fault: caller."""
+
+    # Users match the first sentence.
+    default_message = "Ray has not been started yet. Write `async with asyncray.init():`, or call asyncray.sync.init()."
+
+
+class DeserializationError(AsyncraySystemError):
+    """A value arrived and cannot be unpickled in this process. Fault: code."""
+
+    default_message = "A value could not be deserialized."
+
+
+class WouldDeadlockError(AsyncraySystemError):
+    """A finalizer or signal handler waits in the very thread that would have to receive the reply. Fault: code."""
+
+    default_message = "A finalizer (__del__) cannot wait while its thread talks to the node."
+
+
+class InternalError(AsyncraySystemError):
+    """Something that must not happen; please report it. Fault: asyncray."""
+
+    default_message = "Internal error."
 
 
 # --- the remote code's -----------------------------------------------------------------------------------------------
@@ -408,17 +442,12 @@ def _restore_task_error(
     return error
 
 
-# --- instances without constructors ----------------------------------------------------------------------------------
+# --- the class of both ------------------------------------------------------------------------------------------------
 
 # Raised in the receiver, these would steer it (end its process, its generator, its loop, its asyncio task) instead of
 # reporting a failure. asyncio's class is compared by name, because importing asyncio costs more than all the rest.
 _STEERING = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, StopAsyncIteration)
 _ASYNCIO_CANCELLED = ("asyncio.exceptions", "CancelledError")
-
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set unless the type is built in
-_NOT_STATE = frozenset(
-    {"__class__", "__dict__", "__weakref__", "__traceback__", "__cause__", "__context__", "__suppress_context__"}
-)
 
 
 # The bound is for programs that make exception classes as they run. A forgotten class is made again, in microseconds.
@@ -447,46 +476,6 @@ def combined_class(cause_class: type[BaseException]) -> type[TaskError] | None:
         )
         return None
     return cast("type[TaskError]", made)
-
-
-def exception_state(exc: BaseException) -> tuple[dict[str, object], dict[str, object]]:
-    """The state of an exception: (args, slots and members that C code keeps; a copy of its `__dict__`)."""
-    members: dict[str, object] = {}
-    for cls in type(exc).__mro__:
-        for name, descriptor in vars(cls).items():
-            if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and name not in _NOT_STATE:
-                try:
-                    value = descriptor.__get__(exc, type(exc))
-                except (AttributeError, TypeError):  # never set
-                    continue
-                if value is not None or cls.__flags__ & _HEAP_TYPE:  # in C, None stands for a member that was never set
-                    members.setdefault(name, value)
-    return members, dict(object.__getattribute__(exc, "__dict__"))
-
-
-def revive(cls: type[BaseException], members: dict[str, object], attributes: dict[str, object]) -> BaseException:
-    """An instance of `cls` with the given state. Runs no constructor, because that may require any arguments."""
-    built_in: type = cls
-    while built_in.__flags__ & _HEAP_TYPE:
-        built_in = cast(type, built_in.__base__)
-    contents = (members["message"], members["exceptions"]) if issubclass(cls, BaseExceptionGroup) else ()
-    exc: BaseException = built_in.__new__(cls, *contents)
-    for name, value in members.items():
-        try:
-            object.__setattr__(exc, name, value)
-        except (AttributeError, TypeError):  # read-only, such as the contents of a group
-            continue
-    object.__getattribute__(exc, "__dict__").update(attributes)
-    return exc
-
-
-def link(exc: BaseException, cause: BaseException | None, context: BaseException | None, *, suppress: bool) -> None:
-    """Gives `exc` the chain that pickle and copy drop."""
-    # Not by plain assignment: an exception may be a frozen dataclass. Setting __cause__ also sets
-    # __suppress_context__, so that one comes last.
-    object.__setattr__(exc, "__context__", context)
-    object.__setattr__(exc, "__cause__", cause)
-    object.__setattr__(exc, "__suppress_context__", suppress)
 
 
 # --- Ray's names -----------------------------------------------------------------------------------------------------

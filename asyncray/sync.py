@@ -225,7 +225,7 @@ def cluster_resources() -> dict[str, float]:
         Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
 
     Raises:
-        AsyncraySystemError: there is no session, and none is started implicitly.
+        NotStartedError: there is no session, and none is started implicitly.
 
     Example::
 
@@ -243,7 +243,7 @@ def available_resources() -> dict[str, float]:
         Name -> amount, as ``cluster_resources``; one that is wholly in use is absent.
 
     Raises:
-        AsyncraySystemError: there is no session, and none is started implicitly.
+        NotStartedError: there is no session, and none is started implicitly.
 
     Example::
 
@@ -261,7 +261,7 @@ def nodes() -> list[dict[str, Any]]:
         Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
 
     Raises:
-        AsyncraySystemError: there is no session, and none is started implicitly.
+        NotStartedError: there is no session, and none is started implicitly.
 
     Example::
 

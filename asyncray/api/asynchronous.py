@@ -242,7 +242,7 @@ async def cluster_resources() -> dict[str, float]:
         Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
 
     Raises:
-        AsyncraySystemError: there is no session.
+        NotStartedError: there is no session.
 
     Example::
 
@@ -259,7 +259,7 @@ async def available_resources() -> dict[str, float]:
         Name -> amount, as ``cluster_resources``; one that is wholly in use is absent.
 
     Raises:
-        AsyncraySystemError: there is no session.
+        NotStartedError: there is no session.
 
     Example::
 
@@ -276,7 +276,7 @@ async def nodes() -> list[dict[str, Any]]:
         Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
 
     Raises:
-        AsyncraySystemError: there is no session.
+        NotStartedError: there is no session.
 
     Example::
 

@@ -112,7 +112,7 @@ def get_runtime_context() -> RuntimeContext:
         A ``RuntimeContext``: IDs of node, job, task and actor, what they hold, and whether the task is cancelled.
 
     Raises:
-        AsyncraySystemError: there is no session, and none is started implicitly.
+        NotStartedError: there is no session, and none is started implicitly.
 
     Example::
 
@@ -130,7 +130,7 @@ def get_gpu_ids() -> list[Any]:
         Numbers, or names if CUDA_VISIBLE_DEVICES had names. Nothing in a driver, and in tasks without ``num_gpus``.
 
     Raises:
-        AsyncraySystemError: there is no session, and none is started implicitly.
+        NotStartedError: there is no session, and none is started implicitly.
 
     Example::
 

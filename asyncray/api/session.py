@@ -354,12 +354,12 @@ def set_auto_init(enabled: bool) -> None:
     """Switches the implicit start by the first use on or off.
 
     Args:
-        enabled: False: what needs a session that is not there raises ``AsyncraySystemError``.
+        enabled: False: what needs a session that is not there raises ``NotStartedError``.
 
     Example::
 
         ray.set_auto_init(False)
-        ray.put(1)  # raises AsyncraySystemError
+        ray.put(1)  # raises NotStartedError
     """
     current.start_implicitly = _start_implicitly if enabled else None
 

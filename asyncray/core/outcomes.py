@@ -58,7 +58,7 @@ class Outcomes:
             if kind == SHARED:
                 allocation = self._store.take(worker.client, payload[0], payload[1])
                 if allocation is None:
-                    kind, payload = FAULT, ["AsyncraySystemError", {"message": "A result is not where it was said."}]
+                    kind, payload = FAULT, ["InternalError", {"message": "A result is not where it was said."}]
                 elif index < len(entries):
                     entries[index].block = self._store.seal(entries[index].id, allocation)
                 else:
@@ -66,7 +66,7 @@ class Outcomes:
             checked.append((kind, payload, contained))
         if task is not None and len(checked) != len(entries):
             message = f"{task.name} returned {len(checked)} values, not {len(entries)}"
-            self._work.finish(task, FAULT, ["AsyncraySystemError", {"message": message}])
+            self._work.finish(task, FAULT, ["InternalError", {"message": message}])
         elif task is not None:
             self._work.finish_all(task, checked)
 

@@ -66,7 +66,7 @@ class Requests:
         """(True, value), or (False, exception name, fields)."""
         function = _TABLE.get(method)
         if function is None:
-            return False, "AsyncraySystemError", {"message": f"There is no request named {method!r}."}
+            return False, "InternalError", {"message": f"There is no request named {method!r}."}
         try:
             return True, function(self, client, *arguments)
         except Refusal as refusal:

@@ -117,7 +117,7 @@ def _querier(machine: NodeMachine) -> Query:
 
     def query(method: str, arguments: list[Any]) -> tuple[Any, ...]:
         if method not in _QUERIES:
-            return False, "AsyncraySystemError", {"message": f"{method!r} is not a query."}
+            return False, "InternalError", {"message": f"{method!r} is not a query."}
         return machine.requests.answer(tool, method, arguments)
 
     return query

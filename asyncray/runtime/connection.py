@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
-from asyncray.exceptions import AsyncraySystemError
+from asyncray.exceptions import AsyncraySystemError, WouldDeadlockError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
 from asyncray.messages import (
@@ -49,8 +49,6 @@ from asyncray.runtime.waiters import LoopWaiter, ThreadWaiter, Waiters
 
 if TYPE_CHECKING:
     import asyncio
-
-NO_WAITING = "A finalizer (__del__) cannot wait while its thread talks to the node."
 
 Handler = Callable[[Message], None]
 
@@ -255,7 +253,7 @@ class Connection:
             False if the time is up first. True also if the stream has ended: see ``check_alive``.
 
         Raises:
-            AsyncraySystemError: a finalizer would wait for its own thread.
+            WouldDeadlockError: a finalizer would wait for its own thread.
         """
         was_finished = is_finished(task)
         waiter = ThreadWaiter(enough, fails_fast=fails_fast)
@@ -277,7 +275,7 @@ class Connection:
             or self.waiters.held_by_this_thread()
             or self.references.held_by_this_thread()
         ):
-            raise AsyncraySystemError(NO_WAITING)
+            raise WouldDeadlockError
         self.flush()
         task = running_task()
         if task is not None and task.shield is not None:  # a thread that may be interrupted must not read

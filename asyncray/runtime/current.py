@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from asyncray.exceptions import AsyncraySystemError, OwnerDiedError
+from asyncray.exceptions import NotStartedError, OwnerDiedError
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.waiters import Waiters
 
@@ -54,19 +54,17 @@ def require() -> SessionLike:
     """The session; starts one if programs may rely on that.
 
     Raises:
-        AsyncraySystemError: there is none, and none is started implicitly.
+        NotStartedError: there is none, and none is started implicitly.
     """
     if session is None and start_implicitly is not None:
         start_implicitly()
     if session is None:
-        raise AsyncraySystemError(
-            "Ray has not been started yet. Write `async with asyncray.init():`, or call asyncray.sync.init()."
-        )
+        raise NotStartedError
     return session
 
 
 def check_started() -> None:
-    """Raises AsyncraySystemError if there is no session and none is started implicitly. Starts none."""
+    """Raises NotStartedError if there is no session and none is started implicitly. Starts none."""
     if session is None and start_implicitly is None:
         require()
 
@@ -76,7 +74,7 @@ def session_of(local: LocalObject) -> SessionLike:
 
     Raises:
         OwnerDiedError: it is over.
-        AsyncraySystemError: there is no session at all, and none is started implicitly.
+        NotStartedError: there is no session at all, and none is started implicitly.
     """
     if session is not None and local.table is session.references:
         return session

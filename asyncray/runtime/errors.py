@@ -30,14 +30,13 @@ from typing import TYPE_CHECKING, cast
 import msgpack
 
 from asyncray import exceptions
+from asyncray.exception_state import exception_state, link, revive
 from asyncray.exceptions import (
     AsyncrayError,
     AsyncraySystemError,
+    InternalError,
     TaskError,
     UnserializableException,
-    exception_state,
-    link,
-    revive,
 )
 
 if TYPE_CHECKING:
@@ -130,13 +129,13 @@ def system_error(name: str, fields: dict[str, object]) -> Exception:
         name: the name of a class of `asyncray.exceptions`, not an alias; `TaskError` travels as a payload.
         fields: arguments of its constructor.
 
-    Returns: the error; an `AsyncraySystemError` that tells name and fields if there is no such class or it has no such
+    Returns: the error; an `InternalError` that tells name and fields if there is no such class or it has no such
     fields, for whoever waits must get an answer.
     """
     try:
         return _SYSTEM_ERRORS[name](**fields)  # type: ignore[arg-type]  # checked by the call
     except (KeyError, TypeError):
-        return AsyncraySystemError(f"{name}: {fields.get('message', fields)}")
+        return InternalError(f"{name}: {fields.get('message', fields)}")
 
 
 def _unpack(payload: bytes) -> tuple[str, str, int, str, str | None, list[_Node]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from asyncray.exceptions import AsyncraySystemError, OwnerDiedError, TaskCancelledError, TaskError
+from asyncray.exceptions import NotStartedError, OwnerDiedError, TaskCancelledError, TaskError
 from asyncray.ids import CLIENT_SIZE, OBJECT_SIZE, TASK_PREFIX_SIZE, TASK_SIZE, JobID, TaskID
 from asyncray.runtime import current
 from asyncray.runtime.references import LocalObject, References
@@ -164,7 +164,7 @@ class ObjectRef(Generic[T_co]):
         """
         try:
             objects = current.session_of(self._local).objects
-        except (OwnerDiedError, AsyncraySystemError):  # the session is over: nothing will come
+        except (OwnerDiedError, NotStartedError):  # the session is over: nothing will come
             return True
         return objects.is_done(self._local)
 
@@ -201,7 +201,7 @@ class ObjectRef(Generic[T_co]):
         """
         try:
             objects = current.session_of(self._local).objects
-        except (OwnerDiedError, AsyncraySystemError) as error:
+        except (OwnerDiedError, NotStartedError) as error:
             return error
         self._check_done()
         return objects.error(self._local)
@@ -252,7 +252,7 @@ class ObjectRef(Generic[T_co]):
         """
         try:
             waiters = current.session_of(self._local).waiters
-        except (OwnerDiedError, AsyncraySystemError):
+        except (OwnerDiedError, NotStartedError):
             return 0  # they are made already
         return waiters.remove_callback(self._local, callback)
 

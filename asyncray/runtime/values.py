@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
-from asyncray.exceptions import AsyncraySystemError
+from asyncray.exceptions import DeserializationError
 from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.errors import load_task_error, system_fault
@@ -77,7 +77,7 @@ class Values:
 
         Raises:
             Exception: the stored error, if that is what it is.
-            AsyncraySystemError: the value cannot be unpickled here.
+            DeserializationError: the value cannot be unpickled here.
         """
         if kind == ERROR:
             raise load_task_error(payload, deserialize)
@@ -94,7 +94,7 @@ class Values:
         except Exception as error:  # unpickling runs user code, which may raise anything
             text = f"A value could not be deserialized: {type(error).__name__}: {error}"
             note = environment_note(error)
-            raise AsyncraySystemError(f"{text}. {note}" if note else text) from error
+            raise DeserializationError(f"{text}. {note}" if note else text) from error
 
     def _load_shared(self, payload: Any, pin: Pin) -> Any:
         segment, offset, size = payload

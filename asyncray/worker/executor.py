@@ -16,7 +16,7 @@ import threading
 from time import perf_counter_ns
 from typing import Any, NoReturn
 
-from asyncray.exceptions import AsyncraySystemError
+from asyncray.exceptions import WouldDeadlockError
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import (
     CONSTRUCT,
@@ -33,7 +33,6 @@ from asyncray.messages import (
     STOP_TASK,
     Message,
 )
-from asyncray.runtime.connection import NO_WAITING
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiters import Waiter
@@ -192,7 +191,7 @@ class Executor:
             task.shield.waiter = waiter
         elif threading.current_thread() is self._main_thread:
             if self.inbox.held_by_this_thread():
-                raise AsyncraySystemError(NO_WAITING)
+                raise WouldDeadlockError
             with_signals_deferred(self._close_inbox)  # what was taken out and not given back would be lost
         else:  # a thread that the task waits for, or not: the inbox stays open
             self._return(self.inbox.drain())

@@ -95,7 +95,7 @@ def test_a_wrong_number_of_values_is_an_error_of_all(given: list[Any]) -> None:
     world.machine.receive(worker.client, [(DONE_MANY, task, 5, given)])
     world.after()
     world.talk()
-    assert [driver.error(ref) for ref in driver.state.refs] == ["AsyncraySystemError"] * 2
+    assert [driver.error(ref) for ref in driver.state.refs] == ["InternalError"] * 2
     world.end()
 
 
@@ -109,7 +109,7 @@ def test_a_shared_result_that_was_never_allocated_is_an_error() -> None:
     world.machine.receive(worker.client, [(DONE, task, 5, SHARED, ["seg-0", 0, 64], None)])
     world.after()
     world.talk()
-    assert driver.error(ref) == "AsyncraySystemError"
+    assert driver.error(ref) == "InternalError"
 
 
 # Crashes --------------------------------------------------------------------------------------------------------------

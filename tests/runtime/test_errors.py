@@ -17,6 +17,7 @@ from asyncray.exceptions import (
     AsyncrayError,
     AsyncraySystemError,
     GetTimeoutError,
+    InternalError,
     TaskError,
     UnserializableException,
 )
@@ -343,7 +344,7 @@ def test_system_errors() -> None:
     for name in [n for n, c in vars(exceptions).items() if isinstance(c, type) and issubclass(c, AsyncrayError)]:
         error = system_error(name, {"message": "why"})
         assert "why" in str(error)
-        assert type(error).__name__ == (name if name != "TaskError" and "Ray" not in name else "AsyncraySystemError")
+        assert type(error).__name__ == (name if name != "TaskError" and "Ray" not in name else "InternalError")
 
 
 @pytest.mark.parametrize(
@@ -357,6 +358,6 @@ def test_system_errors() -> None:
 )
 def test_what_is_not_in_the_tree_becomes_a_system_error(name: str, fields: dict[str, object]) -> None:
     error = system_error(name, fields)
-    assert type(error) is AsyncraySystemError
+    assert type(error) is InternalError
     assert str(error).startswith(f"{name}: ")
     assert "why" in str(error)

@@ -19,8 +19,9 @@ import asyncray
 import asyncray.sync as ray
 from asyncray.api.function import RemoteFunction
 from asyncray.exceptions import (
-    AsyncraySystemError,
+    DeserializationError,
     GetTimeoutError,
+    NotStartedError,
     OwnerDiedError,
     TaskCancelledError,
     TaskError,
@@ -196,10 +197,10 @@ class Explosive:
 
 
 def test_what_cannot_be_loaded_is_an_error_and_no_more() -> None:
-    with pytest.raises(AsyncraySystemError, match=r"invalid literal for int.*boom") as caught:
+    with pytest.raises(DeserializationError, match=r"invalid literal for int.*boom") as caught:
         get(add.remote(Explosive(), 1))
     assert isinstance(caught.value, TaskError)
-    with pytest.raises(AsyncraySystemError, match="boom"):
+    with pytest.raises(DeserializationError, match="boom"):
         get(ray.put(Explosive()))
     assert get(add.remote(1, 1)) == 2
 
@@ -1171,7 +1172,7 @@ def test_the_first_use_starts_a_node() -> None:
             lambda: asyncray.put(ref), ray.get_runtime_context,
         ]  # fmt: skip
         for use in uses:
-            with pytest.raises(AsyncraySystemError, match=r"Ray has not been started yet\."):
+            with pytest.raises(NotStartedError, match=r"Ray has not been started yet\."):
                 use()
     finally:
         ray.set_auto_init(True)
