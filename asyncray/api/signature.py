@@ -156,8 +156,10 @@ def _stub(name: str, text: str, method: bool) -> Stub:
         return partial(_take_nothing, name)
     namespace: dict[str, Any] = {}
     try:
-        exec(f"def stub{text}: pass", namespace)  # names only, which inspect has checked to be identifiers
-    except SyntaxError:  # such as __debug__, or two that Python reads as one; only __signature__ can have these
+        # Names only, which inspect has checked to be identifiers.
+        exec(f"def stub{text}: pass", namespace)
+    except SyntaxError:
+        # A name such as __debug__, or two names that Python reads as one: only __signature__ can have these.
         exec(f"def stub{_ANYTHING}: pass", namespace)
     stub = namespace["stub"]
     stub.__qualname__ = name
