@@ -44,6 +44,7 @@ REQUEST = 22  # request, method, arguments [..]
 LEAVING = 23  # reason: this worker is about to end by its own will
 ABANDON = 24  # segment, offset: an allocation that will not be sealed
 ERROR_SEEN = 25  # object IDs whose error (or that of another one of them) was raised to the caller
+PROMISE = 26  # object: a PUT or SEAL of it follows later; messages may use it already
 
 # From the daemon to a driver or worker ------------------------------------------------------------------------------
 WELCOME = 40  # info {..}
@@ -57,6 +58,7 @@ RETIRED = 47  # segment: unmap it
 OUTPUT = 48  # [[stream, prefix, line]..]
 UNREAD = 49  # function, kind, payload, count: an error that nobody can read any more, and how many that makes
 NOTICE = 50  # level (that of logging), text: what a person should know
+STORE_FULL = 51  # request: there is no room now; its answer, ALLOCATED or REPLY_FAULT, follows later
 
 # From the daemon to a worker ----------------------------------------------------------------------------------------
 SETUP = 60  # job, {..}: whose work comes next, and what it needs

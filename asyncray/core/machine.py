@@ -45,6 +45,7 @@ from asyncray.messages import (
     NAMES,
     NOT_STARTED,
     NOTICE,
+    PROMISE,
     PUT,
     RELEASE_REFS,
     REPLY,
@@ -145,6 +146,7 @@ class NodeMachine:
             SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
             ERROR_SEEN: lambda client, m: objects.read(m[1]),
             PUT: self._put,
+            PROMISE: lambda client, m: work.promise(client, m[1]),
             ALLOCATE: lambda client, m: store.request(client, m[1], m[2], self.now),
             ABANDON: lambda client, m: store.abandon(client, m[1], m[2]),
             SEAL: self._seal,
@@ -209,6 +211,7 @@ class NodeMachine:
         if client.worker is None or not client.worker.exits_cleanly:
             self._owner_gone(client)
         self.store.client_gone(client)
+        self.work.break_promises(client)
         self.objects.client_gone(client)
         self._settle_lives()
 
@@ -292,7 +295,11 @@ class NodeMachine:
 
     def _put(self, client: Client, message: Any) -> None:
         _, object_id, kind, payload, nested = message
-        self.objects.resolve_new(object_id, client, kind, payload, nested)
+        promised = client.promised.get(object_id)
+        if promised is None:
+            self.objects.resolve_new(object_id, client, kind, payload, nested)
+        else:
+            self.work.keep_promise(promised, kind, payload, nested)
 
     def _seal(self, client: Client, message: Any) -> None:
         _, object_id, segment, offset, nested = message
@@ -301,7 +308,12 @@ class NodeMachine:
             raise ValueError(f"{client} seals {segment}+{offset}, which is not its own")
         block = self.store.seal(object_id, allocation)
         payload = [segment, offset, allocation.size]
-        self.objects.resolve_new(object_id, client, SHARED, payload, nested, block)
+        promised = client.promised.get(object_id)
+        if promised is None:
+            self.objects.resolve_new(object_id, client, SHARED, payload, nested, block)
+        else:
+            promised.block = block
+            self.work.keep_promise(promised, SHARED, payload, nested)
 
     def _unpin(self, client: Client, message: Any) -> None:
         for object_id, times in message[1]:

@@ -37,7 +37,7 @@ class Objects:
         return f"<Objects {len(self.table)}>"
 
     def expect(self, object_id: bytes, owner: Client, task: Task | None) -> ObjectEntry:
-        """A new entry that is pending, held by its maker."""
+        """A new entry that is pending, held by its maker. Without a task it is a promise of its maker."""
         entry = self.table[object_id] = ObjectEntry(object_id, owner, task)
         owner.made[object_id] = entry
         return entry
@@ -208,7 +208,8 @@ class Objects:
         for entry in self.table.values():
             assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"
             assert entry.held == (entry.id in entry.owner.made), f"{entry} and its maker disagree"
-            assert entry.kind != UNRESOLVED or entry.task is not None, f"{entry} waits for no task"
+            if entry.kind == UNRESOLVED:
+                assert entry.task is not None or entry.id in entry.owner.promised, f"{entry} waits for no task"
             for inner in entry.contained:
                 assert inner.id in self.table, f"{entry} contains a freed object"
                 uses[inner.id] = uses.get(inner.id, 0) + 1

@@ -68,8 +68,8 @@ class Client:
     """A connected process. ``out`` holds the messages that the shell has not taken yet."""
 
     __slots__ = (
-        "actors", "alive", "borrowed", "id", "job", "made", "number", "out", "pid", "pinned", "role", "templates",
-        "unsealed", "worker",
+        "actors", "alive", "borrowed", "id", "job", "made", "number", "out", "pid", "pinned", "promised", "role",
+        "templates", "unsealed", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, client_id: bytes, role: str, pid: int) -> None:
@@ -84,6 +84,8 @@ class Client:
         self.templates: dict[int, Template] = {}
         # Objects that this process made and has refs to.
         self.made: dict[bytes, ObjectEntry] = {}
+        # Objects that this process will put later.
+        self.promised: dict[bytes, ObjectEntry] = {}
         # Objects that others made and this process has refs to, and objects whose memory it may be looking at.
         self.borrowed: dict[bytes, None] = {}
         self.pinned: dict[bytes, None] = {}

@@ -19,7 +19,7 @@ from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment
 from asyncray.core.outbox import CreateSegment, Outbox, RetireSegment
 from asyncray.core.records import Block, Client
-from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC
+from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC, STORE_FULL
 
 
 class _Request:
@@ -77,6 +77,7 @@ class Store:
 
     def _block(self, request: _Request) -> None:
         request.blocked = True
+        self._outbox.send(request.client, (STORE_FULL, request.number))
         self.waits(request.client, request.number, True)
 
     def _take_first(self) -> _Request:

@@ -210,6 +210,32 @@ class Work:
             self.finish(task, FAULT, fault)
         return True
 
+    # Promises ---------------------------------------------------------------------------------------------------------
+
+    def promise(self, client: Client, object_id: bytes) -> None:
+        """PROMISE: the client will put the object later. Tasks may depend on it from now on.
+
+        Raises:
+            ValueError: there is such an object.
+        """
+        if object_id in self.objects.table:
+            raise ValueError(f"{client} promises {self.objects.table[object_id]}, which exists")
+        client.promised[object_id] = self.objects.expect(object_id, client, None)
+
+    def keep_promise(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:
+        """The promised object has a value, or an error in its place."""
+        del entry.owner.promised[entry.id]
+        for task in self.objects.resolve(entry, kind, payload, contained):
+            self._resolved(task, entry)
+
+    def break_promises(self, client: Client) -> None:
+        """The client ended before it put what it had promised."""
+        for entry in list(client.promised.values()):
+            message = f"The process that was about to put the object {entry.id.hex()} has died."
+            self.keep_promise(entry, FAULT, ["OwnerDiedError", {"object_id": entry.id.hex(), "message": message}], None)
+
+    # Dependencies -----------------------------------------------------------------------------------------------------
+
     def _resolved(self, task: Task, entry: ObjectEntry) -> None:
         """One of its dependencies is there."""
         task.missing -= 1

@@ -18,6 +18,7 @@ from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, running_task, uninterrupted
 from asyncray.runtime.culprits import explain
+from asyncray.runtime.late_puts import LatePuts, in_event_loop
 from asyncray.runtime.references import LocalObject, Pin
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.reservation import Reservation
@@ -43,6 +44,7 @@ class ObjectClient:
         self._waiters = connection.waiters
         self._values = values
         self._post = connection.post
+        self._late_puts = LatePuts(connection, values)
         # Re-entrant: a finalizer may come here in a thread that holds it. Guards the making of:
         self._lock = OwnedRLock()
         self._futures: Futures | None = None
@@ -75,15 +77,22 @@ class ObjectClient:
         ref = own(self._references, object_id)  # before the daemon hears of it: an interrupt then releases it
         local = ref._local
         if self._values.is_large(value):
-            size, parts = layout(value)
-            with self._values.reservations.new(size) as reservation:
-                reservation.wait()
-                reservation.write(self._values.segments, parts)
-                uninterrupted(functools.partial(self._seal, local, reservation, value))
+            self._store(local, value)
         else:
             local.kind, local.payload = kind, payload = inline(value)
             self._post((PUT, object_id, kind, payload, nested_ids(value)))
         return ref
+
+    def _store(self, local: LocalObject, value: Serialized) -> None:
+        size, parts = layout(value)
+        with self._values.reservations.new(size) as reservation:
+            if not in_event_loop() or not self._late_puts.accept(size):
+                reservation.wait()
+            elif not reservation.wait_briefly():
+                self._late_puts.add(local.id, reservation, value)
+                return
+            reservation.write(self._values.segments, parts)
+            uninterrupted(functools.partial(self._seal, local, reservation, value))
 
     def _seal(self, local: LocalObject, reservation: Reservation, value: Serialized) -> None:
         local.pin = Pin(local.id, 1)
@@ -149,6 +158,7 @@ class ObjectClient:
 
     def close(self, timeout: float) -> None:
         """The connection has ended."""
+        self._late_puts.close(timeout)
         if self._futures is not None:
             self._futures.close(timeout)
 

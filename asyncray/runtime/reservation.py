@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from asyncray.exceptions import ObjectStoreFullError
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ABANDON, ALLOCATE, ALLOCATED, FAULT, PLAIN, Message
+from asyncray.messages import ABANDON, ALLOCATE, ALLOCATED, FAULT, PLAIN, STORE_FULL, UNRESOLVED, Message
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import uninterrupted
 from asyncray.runtime.errors import system_fault
@@ -47,6 +47,10 @@ _MOVES = {
     REFUSED: (),
     ABANDONED: (),
 }
+
+
+_PATIENCE = 0.1
+"""Seconds for which an event loop may stand still at most, where the daemon does not answer."""
 
 
 class Room(NamedTuple):
@@ -78,6 +82,8 @@ class Reservation:
         self.room: Room | None = None
         # Resolved by the io thread: PLAIN when granted, FAULT when refused.
         self.answer: LocalObject = self._connection.new_reply()
+        # Resolved by the io thread when the daemon says that the answer takes time. Only of ``wait_briefly``.
+        self.full: LocalObject | None = None
         self.number = next(self._connection.request_numbers)
 
     def __repr__(self) -> str:
@@ -104,15 +110,39 @@ class Reservation:
         self._connection.post((ALLOCATE, self.number, self.size))
 
     def wait(self) -> None:
-        """Asks for the room and waits for it in this thread.
+        """Waits for the room in this thread; asks for it if that is not done.
 
         Raises:
             ObjectStoreFullError: there is none in time, or the value is larger than the store.
             LocalNodeDiedError: the daemon has ended.
         """
-        self.ask()
+        if self.state == NEW:
+            self.ask()
         self._connection.block_on((self.answer,))
         self.check()
+
+    async def wait_async(self) -> None:
+        """The same for coroutines."""
+        await self._connection.wait_async((self.answer,))
+        self.check()
+
+    def wait_briefly(self) -> bool:
+        """Asks for the room, and waits in this thread until the daemon grants it or says that it takes time.
+
+        Returns:
+            False if it takes time, or the daemon has not answered for a tenth of a second.
+
+        Raises:
+            ObjectStoreFullError: the value is larger than the store.
+            LocalNodeDiedError: the daemon has ended.
+        """
+        self.full = full = self._connection.new_reply()
+        self.ask()
+        self._connection.block_on((self.answer, full), timeout=_PATIENCE)
+        if self.answer.kind == UNRESOLVED and self._connection.waiters.broken is None:
+            return False
+        self.check()
+        return True
 
     def check(self) -> None:
         """Raises what the daemon answered, unless it has granted the room."""
@@ -185,6 +215,7 @@ class Reservations:
         # By the number of the request, until it is answered or given up.
         self.asked: dict[int, Reservation] = {}
         connection.handlers[ALLOCATED] = self._allocated
+        connection.handlers[STORE_FULL] = self._store_full
 
     def __repr__(self) -> str:
         return f"<Reservations {len(self.asked)} asked>"
@@ -203,6 +234,11 @@ class Reservations:
         with self.lock:
             if self.asked.pop(reservation.number, None) is not None:
                 reservation.refuse()
+
+    def _store_full(self, message: Message) -> None:
+        reservation = self.asked.get(message[1])
+        if reservation is not None and reservation.full is not None:
+            self.connection.waiters.resolved([(reservation.full, PLAIN, None)])
 
     def _allocated(self, message: Message) -> None:
         _, number, segment, offset, warm = message

@@ -35,6 +35,12 @@ def nested_ids(value: Serialized) -> list[bytes] | None:
     return [ref.binary() for ref in value.refs] if value.refs else None
 
 
+def own_buffers(value: Serialized) -> Serialized:
+    """The same value with copies of its buffers: the caller may change them right after."""
+    buffers = [buffer if type(buffer.obj) is bytes else memoryview(bytes(buffer)) for buffer in value.buffers]
+    return Serialized(value.pickled, buffers, value.refs)
+
+
 class Values:
     """Reads and writes values. Any thread may call it."""
 

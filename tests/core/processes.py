@@ -42,6 +42,7 @@ from asyncray.messages import (
     SETUP,
     SHARED,
     STOP_TASK,
+    STORE_FULL,
     SUBSCRIBE,
     UNBLOCKED,
     UNPIN,
@@ -196,6 +197,8 @@ class Process:
                 self.questions[message[1]](None)
         elif kind == RUN_GC:
             self.collect()
+        elif kind == STORE_FULL:
+            assert message[1] in self.questions
         else:
             self.told(message)
 
