@@ -114,7 +114,8 @@ class LatePuts:
         if answer.kind == PLAIN:
             self._threads.put(functools.partial(self._store, put))
             return
-        put.reservation.abandon()  # refused, or the session has ended: there is nothing to give back
+        # Refused, or the session has ended: there is nothing to give back.
+        put.reservation.abandon()
         if answer.kind == FAULT:
             self._fail(put, list(answer.payload))
         self._count(-put.reservation.size)

@@ -1,0 +1,79 @@
+"""The other end of a connection, played by the test: messages in, messages out, and no process."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from asyncray.config import FRAME_LIMIT
+from asyncray.messages import HELLO, WELCOME
+from asyncray.runtime.connection import Connection
+from asyncray.runtime.runtime import Runtime
+from asyncray.wire.frames import Decoder, encode_all
+
+DEADLINE = 10.0
+
+_WELCOME = (WELCOME, {"client_id": b"c" * 12, "node_id": b"n" * 8, "job_id": b"job1", "namespace": "here"})
+
+
+class DaemonSide:
+    """Reads what a connection sends, and answers as the test wants."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        stream.settimeout(DEADLINE)
+        self._stream = stream
+        self._decoder = Decoder(FRAME_LIMIT)
+        self._messages: deque[Any] = deque()
+
+    def next(self, kind: int) -> list[Any]:
+        """The next message of that kind; others before it are dropped. Waits for it."""
+        while True:
+            while self._messages:
+                message = self._messages.popleft()
+                if message[0] == kind:
+                    return list(message)
+            data = self._stream.recv(1 << 16)
+            assert data, "the connection was closed"
+            self._messages += self._decoder.feed(data)
+
+    def send(self, *messages: Any) -> None:
+        for frame in encode_all(list(messages)):
+            self._stream.sendall(frame)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextmanager
+def connected() -> Iterator[tuple[Connection, DaemonSide]]:
+    """A connection that was welcomed, and the daemon's side of it."""
+    ours, its = socket.socketpair()
+    daemon = DaemonSide(its)
+    connection = Connection(ours, "driver", {}, lambda reason: None)
+    try:
+        daemon.send(_WELCOME)
+        connection.start()
+        daemon.next(HELLO)
+        yield connection, daemon
+    finally:
+        connection.stop(DEADLINE)
+        daemon.close()
+
+
+@contextmanager
+def started() -> Iterator[tuple[Runtime, DaemonSide]]:
+    """The same for a whole runtime."""
+    ours, its = socket.socketpair()
+    daemon = DaemonSide(its)
+    runtime = Runtime(ours, "driver", {}, lambda reason: None)
+    try:
+        daemon.send(_WELCOME)
+        runtime.start()
+        daemon.next(HELLO)
+        yield runtime, daemon
+    finally:
+        runtime.stop(DEADLINE)
+        daemon.close()

@@ -1,0 +1,130 @@
+"""The connection: its beginning, requests, waits, and the end of the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
+from asyncray.ids import is_call
+from asyncray.messages import BLOCKED, FUNCTION, PLAIN, REFUSED, REPLY, REPLY_FAULT, REQUEST, UNBLOCKED, VALUE
+from asyncray.runtime.connection import Connection, IdSource
+from asyncray.runtime.context import TaskContext
+from asyncray.runtime.refs import own
+from tests.runtime.daemon_side import DEADLINE, DaemonSide, connected
+
+
+def answer(daemon: DaemonSide, *reply: Any) -> threading.Thread:
+    """Answers the next request, on a thread."""
+
+    def run() -> None:
+        number = daemon.next(REQUEST)[1]
+        daemon.send((reply[0], number, *reply[1:]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_refusal_and_the_end_before_the_welcome_are_errors() -> None:
+    for message, error in (((REFUSED, "too old"), AsyncraySystemError), (None, LocalNodeDiedError)):
+        ours, its = socket.socketpair()
+        connection, daemon = Connection(ours, "driver", {}, lambda reason: None), DaemonSide(its)
+        if message is not None:
+            daemon.send(message)
+        else:
+            daemon.close()
+        with pytest.raises(error):
+            connection.start()
+        connection.stop(DEADLINE)
+        daemon.close()
+
+
+def test_requests_are_answered_and_stale_answers_dropped() -> None:
+    with connected() as (connection, daemon):
+        daemon.send((REPLY, 4711, "nobody asked"))
+        thread = answer(daemon, REPLY, [1, 2])
+        assert connection.request("status") == [1, 2]
+        thread.join()
+        thread = answer(daemon, REPLY_FAULT, "ActorAlreadyExistsError", {"message": "no"})
+        with pytest.raises(ValueError, match="no"):
+            connection.request("status")
+        thread.join()
+        thread = answer(daemon, REPLY, "hi")
+        assert asyncio.run(connection.request_async("status")) == "hi"
+        thread.join()
+        assert connection.replies == {}
+
+
+def test_a_request_ends_by_its_deadline_and_with_the_daemon() -> None:
+    with connected() as (connection, daemon):
+        with pytest.raises(TimeoutError, match="did not answer"):
+            connection.request("status", deadline=0.001)
+        assert not connection.waiters.has_waiters()
+        daemon.close()
+        with pytest.raises(LocalNodeDiedError):
+            connection.request("status")
+        with pytest.raises(LocalNodeDiedError):
+            connection.check_alive()
+
+
+def test_messages_of_a_thread_stay_in_order() -> None:
+    with connected() as (connection, daemon):
+        for number in range(2000):
+            connection.post((FUNCTION, number))
+        assert [daemon.next(FUNCTION)[1] for _ in range(2000)] == list(range(2000))
+
+
+def test_values_come_before_the_replies_that_follow_them() -> None:
+    with connected() as (connection, daemon):
+        ref = own(connection.references, b"o" * 28)
+
+        def run() -> None:
+            number = daemon.next(REQUEST)[1]
+            daemon.send((VALUE, b"o" * 28, PLAIN, b"value"), (VALUE, b"p" * 28, PLAIN, b""), (REPLY, number, None))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        connection.round_trip()
+        thread.join()
+        assert ref._local.payload == b"value"
+
+
+def test_a_task_that_waits_is_reported() -> None:
+    with connected() as (connection, daemon):
+        local = connection.new_reply()
+        task = TaskContext(b"task", "f", "m.f", blocks=True)
+        assert not connection.block_on((local,), timeout=0.001, task=task)
+        assert [daemon.next(BLOCKED)[1], daemon.next(UNBLOCKED)[1]] == [b"task", b"task"]
+        assert local.waiters is None
+
+
+def test_a_cancelled_wait_in_a_loop_leaves_nothing() -> None:
+    async def main(connection: Connection) -> None:
+        local = connection.new_reply()
+        waiting = asyncio.create_task(connection.wait_async((local,)))
+        await asyncio.sleep(0)
+        assert connection.waiters.has_waiters()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert not await connection.wait_async((local,), timeout=0.001)
+        assert not connection.waiters.has_waiters()
+        assert local.waiters is None
+
+    with connected() as (connection, _):
+        asyncio.run(main(connection))
+        assert not connection._flushing_loops
+
+
+def test_ids_begin_with_client_and_job_and_are_never_given_twice() -> None:
+    ids = IdSource()
+    ids.prefix = b"c" * 12 + b"job1"
+    given = [ids.next_task_id() for _ in range(3)] + [ids.next_call_id() for _ in range(3)]
+    assert len(set(given)) == 6
+    assert all(task_id.startswith(ids.prefix) for task_id in given)
+    assert [is_call(task_id + bytes(4)) for task_id in given] == [False] * 3 + [True] * 3

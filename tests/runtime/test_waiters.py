@@ -1,0 +1,195 @@
+"""Who waits for which objects: registering, firing once, withdrawing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asyncray.exceptions import LocalNodeDiedError
+from asyncray.messages import FAULT, PLAIN
+from asyncray.runtime.references import LocalObject, References
+from asyncray.runtime.waiters import IoThreadCallback, LoopCallback, LoopWaiter, ThreadWaiter, Waiters
+
+
+def new_objects(count: int) -> list[LocalObject]:
+    references = References(lambda: None)
+    return [LocalObject(bytes([number]), references, push_expected=True) for number in range(count)]
+
+
+def resolve(waiters: Waiters, *objects: LocalObject, kind: int = PLAIN) -> None:
+    waiters.resolved([(local, kind, b"") for local in objects])
+
+
+def callback(loop: Any, function: object, withdrawn: Callable[[], None] = lambda: None) -> LoopCallback:
+    return LoopCallback(loop, function, lambda: None, withdrawn)
+
+
+def test_a_waiter_fires_when_enough_objects_came() -> None:
+    waiters, objects = Waiters(), new_objects(3)
+    waiter = ThreadWaiter(2)
+    assert waiters.register(waiter, objects)
+    resolve(waiters, objects[2])
+    assert not waiter.wait(0)
+    resolve(waiters, objects[0])
+    assert waiter.wait(0)
+    assert not waiters.has_waiters()
+    waiters.withdraw(waiter, objects)
+    assert [local.waiters for local in objects] == [None] * 3
+
+
+def test_objects_that_are_there_count_and_the_same_one_counts_twice() -> None:
+    waiters, (there, late) = Waiters(), new_objects(2)
+    resolve(waiters, there)
+    assert not waiters.register(ThreadWaiter(1), (there, late))
+    waiter, other = ThreadWaiter(3), ThreadWaiter(1)
+    assert waiters.register(waiter, (late, there, late))
+    assert waiters.register(other, (late,))
+    resolve(waiters, late)
+    assert waiter.fired
+    assert other.fired
+
+
+def test_an_error_is_enough_for_a_waiter_that_fails_fast() -> None:
+    waiters, objects = Waiters(), new_objects(2)
+    patient, hasty = ThreadWaiter(2), ThreadWaiter(2, fails_fast=True)
+    assert waiters.register(patient, objects)
+    assert waiters.register(hasty, objects)
+    resolve(waiters, objects[0], kind=FAULT)
+    assert (patient.fired, hasty.fired) == (False, True)
+    assert not waiters.register(ThreadWaiter(2, fails_fast=True), objects)
+    assert waiters.satisfied(objects, 2, fails_fast=True)
+    assert not waiters.satisfied(objects, 2)
+
+
+def test_a_withdrawn_waiter_leaves_the_others() -> None:
+    waiters, (local,) = Waiters(), new_objects(1)
+    all_of_them = [ThreadWaiter(1) for _ in range(5)]
+    for waiter in all_of_them:
+        assert waiters.register(waiter, (local,))
+    for waiter in all_of_them[:4]:
+        waiters.withdraw(waiter, (local,))
+    resolve(waiters, local)
+    assert [waiter.fired for waiter in all_of_them] == [False] * 4 + [True]
+    assert not waiters.has_waiters()
+
+
+def test_the_end_wakes_everything_once() -> None:
+    waiters, objects = Waiters(), new_objects(2)
+    called: list[int] = []
+    assert waiters.register(IoThreadCallback(lambda: called.append(1)), objects[:1])
+    waiters.fail("it ended")
+    resolve(waiters, *objects)
+    waiters.fail("again")
+    assert called == [1]
+    assert not waiters.register(ThreadWaiter(1), objects[1:])
+    with pytest.raises(LocalNodeDiedError, match="gone: again"):
+        waiters.check_alive()
+
+
+def test_functions_of_the_io_thread_run_outside_of_the_lock() -> None:
+    waiters, (local,) = Waiters(), new_objects(1)
+    held: list[bool] = []
+    assert waiters.register(IoThreadCallback(lambda: held.append(waiters.held_by_this_thread())), (local,))
+    resolve(waiters, local)
+    assert held == [False]
+
+
+def test_a_loop_gets_one_call_for_a_batch() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        waiters, objects = Waiters(), new_objects(10)
+        loop_waiters = [LoopWaiter(1, loop) for _ in objects]
+        for waiter, local in zip(loop_waiters, objects, strict=True):
+            assert waiters.register(waiter, (local,))
+        calls: list[Any] = []
+        call_soon = loop.call_soon_threadsafe
+
+        def count(*arguments: Any, **options: Any) -> Any:
+            calls.append(arguments)
+            return call_soon(*arguments, **options)
+
+        loop.call_soon_threadsafe = count  # type: ignore[method-assign, assignment]
+        thread = threading.Thread(target=resolve, args=(waiters, *objects))
+        thread.start()
+        thread.join()
+        await asyncio.gather(*(waiter.future for waiter in loop_waiters))
+        assert len(calls) == 1
+
+    asyncio.run(main())
+
+
+def test_a_closed_loop_disturbs_nobody() -> None:
+    waiters, (local,) = Waiters(), new_objects(1)
+    loop = asyncio.new_event_loop()
+    assert waiters.register(LoopWaiter(1, loop), (local,))
+    loop.close()
+    waiter = ThreadWaiter(1)
+    assert waiters.register(waiter, (local,))
+    resolve(waiters, local)
+    assert waiter.fired
+
+
+# Callbacks ------------------------------------------------------------------------------------------------------------
+
+
+class Owner:
+    def method(self, ref: object) -> None: ...
+
+
+class Equal:
+    """A callable with an ``==`` of its own, and so without a hash."""
+
+    compared: list[bool]
+
+    def __init__(self, name: str, waiters: Waiters) -> None:
+        self.name = name
+        self.waiters = waiters
+
+    def __call__(self, ref: object) -> None: ...
+
+    def __eq__(self, other: object) -> bool:
+        assert not self.waiters.held_by_this_thread()
+        return isinstance(other, Equal) and self.name == other.name
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_callbacks_are_found_by_what_is_equal() -> None:
+    waiters, (one, two) = Waiters(), new_objects(2)
+    owner, withdrawn = Owner(), []
+    for function in (print, owner.method, owner.method, Owner().method, Equal("a", waiters), Equal("b", waiters)):
+        assert waiters.register_callback(callback(None, function, lambda: withdrawn.append(1)), one)
+    assert waiters.register_callback(callback(None, owner.method), two)
+    assert waiters.remove_callback(one, owner.method) == 2
+    assert waiters.remove_callback(one, Equal("b", waiters)) == 1
+    assert waiters.remove_callback(one, Equal("b", waiters)) == 0
+    assert waiters.remove_callback(one, print) == 1
+    assert waiters.remove_callback(one, len) == 0
+    assert len(withdrawn) == 4
+    assert len(waiters._all) == 3
+
+
+def test_a_callback_that_has_fired_is_not_taken_back() -> None:
+    waiters, (local,) = Waiters(), new_objects(1)
+    loop = asyncio.new_event_loop()
+    assert waiters.register_callback(callback(loop, print), local)
+    resolve(waiters, local)
+    assert waiters.remove_callback(local, print) == 0
+    assert not waiters.register_callback(callback(loop, print), local)
+    assert waiters._callbacks == {}
+    loop.close()
+
+
+def test_the_removal_of_one_callback_looks_at_no_other() -> None:
+    waiters, (local,) = Waiters(), new_objects(1)
+    functions = [Owner().method for _ in range(1000)]
+    for function in functions:
+        assert waiters.register_callback(callback(None, function), local)
+    assert all(len(same) == 1 for same in waiters._callbacks.values())
+    assert sum(waiters.remove_callback(local, function) for function in functions) == 1000
+    assert local.waiters is None
+    assert waiters._callbacks == {}
