@@ -42,6 +42,12 @@ START_DEADLINE = _number("START_DEADLINE", 30.0)
 STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
 """A process that has not stopped by then is killed. The promise is that nothing is left after five seconds."""
 
+EXIT_GRACE = 5.0
+"""Seconds that a worker that ends in order waits for threads and executors of the user's. Ray kills after as many."""
+
+EXIT_DEADLINE = 30.0
+"""Seconds until a worker that ends by its own will is gone, whatever its exit handlers and finalizers do."""
+
 GOODBYE_DEADLINE = 1.0
 """The longest that a driver waits at its end for the last output. A busy daemon needs milliseconds."""
 

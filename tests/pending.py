@@ -22,7 +22,6 @@ PENDING: dict[str, set[str]] = {
     },
     "names_say_what_they_are": {
         "asyncray.api.waiting",
-        "asyncray.worker.executor",
     },
     "trailing_comments_are_short": {
         "asyncray.api.actor",

@@ -9,7 +9,7 @@ work; ``starting`` counts the workers that have not said hello.
 
 from __future__ import annotations
 
-from asyncray.config import LOG_WARNING, START_DEADLINE, STOP_DEADLINE
+from asyncray.config import EXIT_GRACE, LOG_WARNING, START_DEADLINE, STOP_DEADLINE
 from asyncray.core.leases import Worker
 from asyncray.core.outbox import KillWorker, LogLine, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Template
@@ -221,7 +221,7 @@ class Pool:
         self._unrest(worker)
         self._enter(worker, LEAVING)
         worker.why = why
-        self._set_deadline(worker, now + STOP_DEADLINE)
+        self._set_deadline(worker, now + EXIT_GRACE + STOP_DEADLINE)
         self._outbox.send(worker.client, (LEAVE, why))
 
     def leaving(self, worker: Worker, why: str) -> None:
@@ -235,7 +235,7 @@ class Pool:
         self._unrest(worker)
         self._enter(worker, LEAVING)
         worker.why = why
-        self._set_deadline(worker, None)  # it may run exit handlers of the user for as long as those take
+        self._set_deadline(worker, None)  # it sees to that itself (EXIT_DEADLINE), once its last task has ended
 
     def called(self, worker: Worker, template: Template) -> None:
         """The worker ran a function that is limited in calls. It counts as well, and ends by itself.

@@ -13,27 +13,31 @@ from typing import Any, NoReturn
 
 import uvloop
 
+from asyncray.config import EXIT_GRACE
 from asyncray.exceptions import AsyncioActorExit
 from asyncray.messages import Message
 from asyncray.runtime.context import enter, leave
-from asyncray.worker.hosting import ActorHost, Process
+from asyncray.worker.hosting import ActorHost, Ending, HostProcess
 from asyncray.worker.running import Invocation
 
 
 class AsyncHost(ActorHost):
     """An actor with an event loop."""
 
-    def __init__(self, process: Process, invocation: Invocation) -> None:
+    def __init__(self, process: HostProcess, invocation: Invocation) -> None:
         super().__init__(process, invocation)
         self._loop = uvloop.new_event_loop()
-        self._loop.set_exception_handler(_tell)
+        self._loop.set_exception_handler(_log_unhandled)
         asyncio.set_event_loop(self._loop)
         self._arrived: deque[Message] = deque()
-        self._armed = False
-        self._flushing = False
+        # True while ``_take_arrived`` is scheduled.
+        self._taking = False
+        # True while ``_flush`` is scheduled.
+        self._flush_scheduled = False
         self._waiting: deque[Message] = deque()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._unstarted: dict[bytes, Message] = {}  # calls whose asyncio task has not made its first step
+        # Why the loop stops when the calls are done, once that is wanted.
         self._leaving: str | None = None
 
     def construct(self) -> None:
@@ -51,33 +55,32 @@ class AsyncHost(ActorHost):
 
     def invoke(self, message: Message) -> bool:
         self._arrived.append(message)
-        if not self._armed:
-            self._armed = True
+        if not self._taking:
+            self._taking = True
             self._loop.call_soon_threadsafe(self._take_arrived)
         return True
 
-    def stop(self, task_id: bytes) -> bool:
+    def cancel_call(self, task_id: bytes) -> bool:
         self._loop.call_soon_threadsafe(self._cancel, task_id)
         return True
 
-    def leave(self, why: str) -> bool:
+    def end_when_done(self, why: str) -> bool:
         self._loop.call_soon_threadsafe(self._leave, why)
         return True
 
-    def wake(self) -> None:
-        assert self.ending is not None
-        self.leave(self.ending)
+    def _wake_main_thread(self) -> None:
+        self.end_when_done(self.reason)
 
-    def exit(self) -> NoReturn:
+    def exit_actor(self) -> NoReturn:
         try:
-            super().exit()
+            super().exit_actor()
         except SystemExit:
             raise AsyncioActorExit() from None  # a SystemExit in a task of the user's would end the loop
 
     # In the loop ------------------------------------------------------------------------------------------------------
 
     def _take_arrived(self) -> None:
-        self._armed = False
+        self._taking = False
         arrived = self._arrived
         while arrived:
             self._waiting.append(arrived.popleft())
@@ -85,7 +88,7 @@ class AsyncHost(ActorHost):
 
     def _start(self) -> None:
         waiting, tasks = self._waiting, self._tasks
-        while waiting and len(tasks) < self.concurrency and self.ending is None:
+        while waiting and len(tasks) < self.concurrency and self.ending is Ending.RUNNING:
             message = waiting.popleft()
             self._unstarted[message[1]] = message
             tasks[message[1]] = self._loop.create_task(self._call(message))
@@ -105,18 +108,18 @@ class AsyncHost(ActorHost):
         except asyncio.CancelledError:
             reply = runner.cancelled(invocation.id, invocation.microseconds())
         except SystemExit as error:
-            if self.ending is None:
+            if self.ending is Ending.RUNNING:
                 self._die(error)
                 return
         except BaseException as error:  # user code may raise anything
             reply, keep = runner.failed(invocation, error)
         leave(invocation.context)
         del self.running[invocation.id]
-        self._over(invocation.id, reply, keep)
+        self._finished(invocation.id, reply, keep)
 
-    def _over(self, task_id: bytes, reply: Message | None, keep: object) -> None:
+    def _finished(self, task_id: bytes, reply: Message | None, keep: object) -> None:
         del self._tasks[task_id]
-        if reply is not None and not self.silent:
+        if reply is not None and self.ending is not Ending.SILENT:
             self._post(reply, keep)
         if self._waiting:
             self._start()
@@ -126,12 +129,12 @@ class AsyncHost(ActorHost):
     def _post(self, reply: Message, keep: object) -> None:
         self.process.runtime.references.posted.append(reply)
         del keep  # the refs inside had to live until here
-        if not self._flushing:
-            self._flushing = True
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flushing = False
+        self._flush_scheduled = False
         self.process.runtime.flush()
 
     def _cancel(self, task_id: bytes) -> None:
@@ -142,7 +145,7 @@ class AsyncHost(ActorHost):
                 context.cancelled = True
             else:  # a task that is cancelled before its first step makes none
                 self.process.runner.discard(self._unstarted.pop(task_id))
-                self._over(task_id, self.process.runner.cancelled(task_id), None)
+                self._finished(task_id, self.process.runner.cancelled(task_id), None)
             return
         for message in self._waiting:
             if message[1] == task_id:
@@ -152,10 +155,10 @@ class AsyncHost(ActorHost):
                 return
 
     def _leave(self, why: str) -> None:
-        """Ends the loop: at once after ``exit_actor``, else when all calls are done that were to be done."""
+        """Ends the loop: at once after ``exit_actor``, otherwise when all calls are done that were to be done."""
         self._leaving = why
-        ahead = self.ending is None and (self._waiting or self._arrived)
-        if self.silent or not (self._tasks or ahead):
+        ahead = self.ending is Ending.RUNNING and (self._waiting or self._arrived)
+        if self.ending is Ending.SILENT or not (self._tasks or ahead):
             self.process.leaving = why
             self._loop.stop()
 
@@ -165,16 +168,35 @@ class AsyncHost(ActorHost):
 
         self._loop.call_soon(leave)
 
-    def shut_down(self) -> Any:
-        result = super().shut_down()
+    def run_shutdown_method(self) -> Any:
+        result = super().run_shutdown_method()
         if isinstance(result, Coroutine):
             try:
                 self._loop.run_until_complete(result)
             except BaseException:  # the user's; promised to be swallowed
                 pass
 
+    def let_go(self) -> None:
+        """Cancels what runs in the loop, as ``asyncio.run`` does at its end: it may hold the instance."""
+        self.ending = Ending.SILENT
+        self._leaving = None  # calls that end now do not stop the loop
+        try:
+            self._loop.run_until_complete(_cancel_all())
+        finally:
+            super().let_go()
 
-def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What nobody awaited has failed. To leave by ``exit_actor`` in a task of one's own is no failure."""
+
+async def _cancel_all() -> None:
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=EXIT_GRACE)
+    await loop.shutdown_asyncgens()
+
+
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs an exception that nothing awaits. ``exit_actor`` in an asyncio task of the user's is no failure."""
     if not isinstance(context.get("exception"), AsyncioActorExit):
         loop.default_exception_handler(context)

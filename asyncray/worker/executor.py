@@ -1,4 +1,4 @@
-"""The worker's heart: takes invocations from the inbox and runs them, on the main thread, until it is told to end.
+"""The executor: takes invocations from the inbox and runs them, on the main thread, until the process is to end.
 
 The io thread only sorts what arrives. The main thread runs tasks one by one; when a task waits in ``get``, what is
 queued behind it goes back to the daemon, and further tasks may be *nested*: run on threads of their own beside
@@ -13,8 +13,9 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from time import perf_counter_ns
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncray.exceptions import WouldDeadlockError
 from asyncray.io.interrupts import with_signals_deferred
@@ -33,12 +34,13 @@ from asyncray.messages import (
     STOP_TASK,
     Message,
 )
-from asyncray.runtime.context import TaskContext, enter, enter_main, leave
+from asyncray.runtime.context import TaskContext, WorkerInfo, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiters import Waiter
 from asyncray.worker.definitions import Definition
-from asyncray.worker.hosting import ActorHost, ThreadedHost
+from asyncray.worker.hosting import ActorHost, HostProcess, ThreadedHost
 from asyncray.worker.inbox import Inbox
+from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.nesting import NestedTask
 from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.running import Invocation, Runner
@@ -48,24 +50,34 @@ _FLUSH_NANOSECONDS = 500_000
 _AGAIN_SECONDS = 0.01
 """An interrupt that came at a bad moment is tried again after this."""
 
+_CLEAN_UP_ATTEMPTS = 3
+"""Each may be interrupted by a signal handler of the task's, which is gone after that."""
+
 
 class Executor:
     """Runs what the daemon sends to this process.
 
     Args:
         environment: what jobs and leases change in this process.
+        leftovers: puts back what tasks change in it.
     """
 
-    def __init__(self, runtime: Runtime, environment: ProcessEnvironment) -> None:
+    def __init__(self, runtime: Runtime, environment: ProcessEnvironment, leftovers: Leftovers) -> None:
         self.runtime = runtime
         self.environment = environment
         self.inbox = Inbox()
+        self.leftovers = leftovers
         self.definitions: dict[int, Definition] = {}
         self.host: ActorHost | None = None
         self.runner = Runner(runtime, self._describe_actor)
+        # Why this process ends, once it does.
         self.leaving: str | None = None
-        self._running: Invocation | None = None  # on the main thread, in user code
-        self._stops: set[bytes] = set()  # tasks to interrupt that were in the inbox no more: of one that runs, or did
+        # What a method on another thread raised to end the process.
+        self._exit_error: SystemExit | None = None
+        # The task on the main thread, while it is in user code.
+        self._running: Invocation | None = None
+        # IDs to interrupt that had already left the inbox (running or just finished).
+        self._stops: set[bytes] = set()
         self._nested: dict[bytes, NestedTask] = {}
         self._nesting = threading.Lock()
         self._main_thread = threading.main_thread()
@@ -81,7 +93,7 @@ class Executor:
             RUN_NESTED: self._run_nested,
             STOP_TASK: lambda m: self._stop(m[1]),
             RETURN_QUEUED: lambda m: self._return(self.inbox.drain()),
-            LEAVE: lambda m: self._leave_soon(m[1]),
+            LEAVE: lambda m: self._end_when_done(m[1]),
         }
         runtime.connection.blocking.before = self._before_blocking
         runtime.connection.blocking.after = self._after_blocking
@@ -115,7 +127,7 @@ class Executor:
             self.runtime.post((NOT_STARTED, tasks))
 
     def _stop(self, task_id: bytes) -> None:
-        if self.host is not None and self.host.stop(task_id):
+        if self.host is not None and self.host.cancel_call(task_id):
             return
         message = self.inbox.remove(task_id)
         if message is not None:
@@ -139,8 +151,8 @@ class Executor:
         if running is not None and running.id == task_id and task_id in self._stops:
             thread = self._main_thread.ident
             assert thread is not None
-            # Threads switch after calls and at jumps, so the task makes no step between these two: were it to submit
-            # something in between, that would not be cancelled with it.
+            # The GIL is not released between these two lines, so the task cannot submit work in between, which would
+            # not be cancelled with it.
             running.context.cancelled = True
             # A real signal, so that a system call that the task waits in ends.
             signal.pthread_kill(thread, signal.SIGINT)
@@ -203,8 +215,8 @@ class Executor:
         if self.host is None and threading.current_thread() is self._main_thread:
             self.inbox.reopen()
 
-    def _leave_soon(self, why: str) -> None:
-        if self.host is not None and self.host.leave(why):
+    def _end_when_done(self, why: str) -> None:
+        if self.host is not None and self.host.end_when_done(why):
             return
         self.inbox.put((LEAVE, why))
 
@@ -226,6 +238,8 @@ class Executor:
             elif kind == INVOKE:
                 self._run_call(message)
             elif kind == LEAVE:
+                if self._exit_error is not None:
+                    raise self._exit_error
                 self.leaving = self.leaving or message[1]
             if self.leaving is not None:
                 self._leave()
@@ -254,23 +268,25 @@ class Executor:
         try:
             args, kwargs = self.runner.arguments(message)
             function = definition.function
+            self.leftovers.begin()
             self._running = invocation
             if invocation.id in self._stops:  # it came while the arguments were read
                 raise KeyboardInterrupt
             result = function(*args, **kwargs)
             self._running = None
+            self._clean_up(definition)
         except SystemExit:
             self._running = None
             raise
         except BaseException as error:  # user code may raise anything
             self._running = None
+            self._clean_up(definition)
             reply, keep = self.runner.failed(invocation, error)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
             del result
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
         leave(invocation.context)
-        self.environment.restore()
         if self._stops:  # of this task, or of one that was over when they came: what comes next is in the inbox yet
             self._stops.clear()
         self.inbox.reopen()  # an interrupt may have come before the task that waited could do so
@@ -279,6 +295,17 @@ class Executor:
             definition.calls += 1
             if definition.calls >= definition.max_calls:
                 self.leaving = f"{definition.name} reached max_calls={definition.max_calls}"
+
+    def _clean_up(self, definition: Definition) -> None:
+        """Puts back what the task has left. A process in which that fails runs no other task."""
+        problem: BaseException | None = None
+        for _ in range(_CLEAN_UP_ATTEMPTS):
+            try:
+                self.leftovers.end()
+                return
+            except BaseException as error:  # of the system, or of a signal handler that the task has left
+                problem = error
+        self.leaving = f"{definition.name} has left what cannot be put back: {problem}"
 
     def _nested_thread(self, nested: NestedTask) -> None:
         invocation = nested.invocation
@@ -358,15 +385,37 @@ class Executor:
         """
         if self.host is None:
             raise TypeError("exit_actor API is called on a non-actor worker")
-        self.host.exit()
+        self.host.exit_actor()
+
+    def exit_process(self, error: SystemExit) -> None:
+        """Raises the error on the main thread, from any other: it ends the process."""
+        self._exit_error = error
+        self.inbox.put((LEAVE, ""))
+
+    def let_go(self) -> None:
+        """Drops what is the user's: the process ends."""
+        self.definitions.clear()
+        if self.host is not None:
+            self.host.let_go()
+
+    def own_threads(self) -> Sequence[threading.Thread]:
+        """The threads that run tasks: the process may end while they do."""
+        with self._nesting:
+            nested = [task.thread for task in self._nested.values()]
+        return [*nested, *(() if self.host is None else self.host.own_threads())]
 
     def _leave(self) -> None:
         self._close_inbox()
         if self.host is not None:
-            self.host.shut_down()
+            self.host.run_shutdown_method()
         self.runtime.post((LEAVING, self.leaving))
         self.flush()
         with self._nesting:
             running = list(self._nested.values())
         for nested in running:
             nested.join()
+
+
+if TYPE_CHECKING:
+    _host_process: type[HostProcess] = Executor
+    _worker_info: type[WorkerInfo] = Executor

@@ -3,13 +3,14 @@
 A plain actor runs one call after the other on the main thread. With ``max_concurrency`` a pool of threads takes the
 calls. Actors with coroutine methods are hosted by ``asyncray.worker.async_hosting``.
 
-An actor that is *ending* begins no more calls. After ``exit_actor`` it is *silent*, too: whatever its methods still do,
-they give no replies, and their calls fail with the actor's death.
+An actor whose end has begun (``Ending``) begins no more calls. Its instance lives until the process ends in order:
+``let_go`` drops it, and its ``__del__`` runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncray.messages import INVOKE, LEAVE, Message
@@ -21,11 +22,25 @@ from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.running import Invocation, Runner
 
 if TYPE_CHECKING:
+    import threading
     from concurrent.futures import ThreadPoolExecutor
 
 
-class Process(Protocol):
-    """What a host needs of the process that it is in."""
+class Ending(enum.Enum):
+    """How far an actor is on its way to its end."""
+
+    RUNNING = "running"
+    """It takes up calls."""
+
+    DRAINING = "draining"
+    """After ``__ray_terminate__``. It begins no more calls; those that run are answered."""
+
+    SILENT = "silent"
+    """After ``exit_actor``. Calls that still run give no replies: they fail with the actor's death."""
+
+
+class HostProcess(Protocol):
+    """What a host needs of the process that it is in: the ``Executor``."""
 
     runtime: Runtime
     runner: Runner
@@ -37,6 +52,9 @@ class Process(Protocol):
     def post(self, message: Message, keep: object) -> None:
         """Sends a reply, in a batch."""
 
+    def exit_process(self, error: SystemExit) -> None:
+        """Raises the error on the main thread: it ends the process."""
+
 
 class ActorHost:
     """The actor of this process.
@@ -45,19 +63,21 @@ class ActorHost:
         invocation: of the constructor.
     """
 
-    def __init__(self, process: Process, invocation: Invocation) -> None:
+    def __init__(self, process: HostProcess, invocation: Invocation) -> None:
         self.process = process
         self.constructor = invocation
         self.concurrency: int = invocation.definition.options.get("concurrency", 1)
         self.class_name = invocation.definition.name
         self.description = self.class_name
         self.instance: Any = None
-        self.ending: str | None = None
-        self.silent = False
+        self.ending = Ending.RUNNING
+        # Why the actor ends, for people. Empty while it is RUNNING.
+        self.reason = ""
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.environment.demand)
         self.restarted, self.name = bool(invocation.message[7]), invocation.message[8]
         self.running: dict[bytes, TaskContext] = {}
-        self._stopping = b""
+        # The call that was cancelled last. It may have left the inbox and not have begun.
+        self._cancelled_call = b""
         self._methods: dict[str, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
@@ -75,14 +95,14 @@ class ActorHost:
             args, kwargs = process.runner.arguments(invocation.message)
             self.instance = invocation.definition.function(*args, **kwargs)
         except SystemExit:
-            if self.ending is None:
+            if self.ending is Ending.RUNNING:
                 raise
         except BaseException as error:  # user code may raise anything
             failure = process.runner.raised(invocation, error)  # constructors are not cancelled
         leave(invocation.context)
         invocation.message = None  # its arguments may be large, the actor's life long
-        if self.ending is not None:
-            process.leaving = self.ending
+        if self.ending is not Ending.RUNNING:
+            process.leaving = self.reason
         elif failure is not None:
             process.post(*failure)
         else:
@@ -118,7 +138,7 @@ class ActorHost:
         if name == "__ray_call__":
             return lambda function, /, *args, **kwargs: function(self.instance, *args, **kwargs)
         if name == "__ray_terminate__":
-            return self.terminate
+            return self._terminate
         method = self._methods.get(name)
         if method is None:
             method = self._methods[name] = _bound(self.instance, name)
@@ -126,10 +146,10 @@ class ActorHost:
 
     def run(self, message: Message) -> None:
         """Runs one call on the main thread, and replies."""
-        if self.ending is not None:
+        if self.ending is not Ending.RUNNING:
             return
         invocation = self.begin(message)
-        if invocation.id == self._stopping:  # the call was cancelled after it had left the inbox
+        if invocation.id == self._cancelled_call:  # the call was cancelled after it had left the inbox
             invocation.context.cancelled = True
         enter_main(invocation.context)
         self.carry_out(invocation)
@@ -151,13 +171,13 @@ class ActorHost:
             result = self.method(invocation.definition)(*args, **kwargs)
             reply, keep = self.returned(invocation, result)
         except SystemExit:
-            if self.ending is None:
+            if self.ending is Ending.RUNNING:
                 raise
         except BaseException as error:  # user code may raise anything
             reply, keep = runner.failed(invocation, error)
         leave(invocation.context)
         del self.running[invocation.id]
-        if reply is not None and not self.silent:
+        if reply is not None and self.ending is not Ending.SILENT:
             self.process.post(reply, keep)
 
     def returned(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
@@ -167,9 +187,9 @@ class ActorHost:
             return runner.cancelled(invocation.id, invocation.microseconds()), None
         return runner.succeeded(invocation, result)
 
-    def stop(self, task_id: bytes) -> bool:
+    def cancel_call(self, task_id: bytes) -> bool:
         """A call is cancelled (in the io thread). True if that is settled; a running one can only ask."""
-        self._stopping = task_id
+        self._cancelled_call = task_id
         context = self.running.get(task_id)
         if context is not None:
             context.cancelled = True  # it may ask
@@ -177,29 +197,30 @@ class ActorHost:
 
     # The end ----------------------------------------------------------------------------------------------------------
 
-    def exit(self) -> NoReturn:
-        """``exit_actor``, on any thread: the actor ends, whatever becomes of the exception that this raises."""
-        self.silent = True
-        self.ending = "it called exit_actor()"
-        self.wake()
-        raise SystemExit(0)
+    def exit_actor(self) -> NoReturn:
+        """On any thread: the actor ends, even if user code swallows the exception that this raises."""
+        self._end(Ending.SILENT, "it called exit_actor()")
 
-    def terminate(self) -> NoReturn:
+    def _terminate(self) -> NoReturn:
         """``__ray_terminate__``: what was called before is done, and nothing after it."""
-        self.ending = "it was terminated by __ray_terminate__()"
-        self.wake()
+        self._end(Ending.DRAINING, "it was terminated by __ray_terminate__()")
+
+    def _end(self, ending: Ending, reason: str) -> NoReturn:
+        self.ending = ending
+        self.reason = reason
+        self._wake_main_thread()
         raise SystemExit(0)
 
-    def wake(self) -> None:
-        """The main thread shall see to the end."""
-        self.process.inbox.put((LEAVE, self.ending))
+    def _wake_main_thread(self) -> None:
+        """Asks the main thread to end the actor."""
+        self.process.inbox.put((LEAVE, self.reason))
 
-    def leave(self, why: str) -> bool:
-        """The actor is to end when what came before is done (from any thread). False if the inbox should see to it."""
+    def end_when_done(self, why: str) -> bool:
+        """The daemon wants the actor to end (from any thread). False if the inbox should see to it."""
         return False
 
-    def shut_down(self) -> Any:
-        """A graceful end, on the main thread. Returns what ``__ray_shutdown__`` returns."""
+    def run_shutdown_method(self) -> Any:
+        """Calls ``__ray_shutdown__`` at an orderly end, on the main thread. Returns what it returns."""
         enter(self.constructor.context)  # it is part of no call; and if it waits, what the actor holds is free
         if hasattr(self.instance, "__ray_shutdown__"):
             try:
@@ -207,6 +228,16 @@ class ActorHost:
             except BaseException:  # the user's; promised to be swallowed
                 pass
         return None
+
+    def let_go(self) -> None:
+        """Drops the instance: the process ends. What still runs gives no replies."""
+        self.ending = Ending.SILENT
+        self._methods.clear()
+        self.instance = None
+
+    def own_threads(self) -> Sequence[threading.Thread]:
+        """The threads that run its methods: nobody waits for those that still do."""
+        return ()
 
 
 def _bound(instance: Any, name: str) -> Any:
@@ -249,27 +280,26 @@ class ThreadedHost(ActorHost):
             del self.running[message[1]]
             self.process.runner.discard(message)
             return
-        if self.ending is not None:
+        if self.ending is not Ending.RUNNING:
             return
         try:
             self.carry_out(invocation)
-        except SystemExit as error:  # as on a main thread: it ends the process
-            self.process.inbox.put((INVOKE, message[1], error, None, None, None))
+        except SystemExit as error:
+            self.process.exit_process(error)
         self.process.runtime.flush()
 
-    def run(self, message: Message) -> None:
-        """What a thread has for the main thread: that it wants to end the process."""
-        raise message[2]
-
-    def stop(self, task_id: bytes) -> bool:
+    def cancel_call(self, task_id: bytes) -> bool:
         try:
             self._queued.remove(task_id)
         except KeyError:
-            return super().stop(task_id)
+            return super().cancel_call(task_id)
         self.process.post(self.process.runner.cancelled(task_id), None)
         return True
 
-    def shut_down(self) -> Any:
+    def run_shutdown_method(self) -> Any:
         if self._pool is not None:
-            self._pool.shutdown(wait=not self.silent)
-        return super().shut_down()
+            self._pool.shutdown(wait=self.ending is not Ending.SILENT)
+        return super().run_shutdown_method()
+
+    def own_threads(self) -> Sequence[threading.Thread]:
+        return () if self._pool is None else list(self._pool._threads)

@@ -1,8 +1,7 @@
-"""What a forked worker does with its life."""
+"""The life of a forked worker: it connects, works, and ends in order."""
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import functools
 import os
@@ -18,7 +17,9 @@ from asyncray.io.interrupts import Deferrable
 from asyncray.io.processes import offer_to_the_oom_killer
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
+from asyncray.worker import ending
 from asyncray.worker.executor import Executor
+from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.threads import inherit_tasks
 
@@ -39,7 +40,8 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
         raise OSError(error.errno, error.strerror, address) from None
     environment = ProcessEnvironment()
     runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
-    executor = Executor(runtime, environment)
+    leftovers = Leftovers()
+    executor = Executor(runtime, environment, leftovers)
     current.session = runtime
     current.start_implicitly = None  # set by the faces, where the zygote has loaded them: a worker starts no node
     runtime.workplace = executor
@@ -50,6 +52,7 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     runtime.start()
     connected()
     inherit_tasks()
+    leftovers.watch()
     worker = os.getpid()
     forking.in_child(functools.partial(_forget_in_child, executor, interrupted))
     code = 0
@@ -60,9 +63,11 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     except BaseException:  # a defect of ours: the log has it, and the daemon tells its end
         traceback.print_exc()
         code = 1
-    _run_exit_handlers()
-    if os.getpid() != worker:
-        return code  # a fork that user code has made, and that ends by an exception
+    if os.getpid() != worker:  # a fork that user code has made, and that ends by an exception
+        ending.run_exit_handlers()
+        ending.flush_files()
+        return code
+    ending.finish(executor.let_go, executor.own_threads(), code)
     runtime.channel.drain(STOP_DEADLINE)
     return code
 
@@ -87,16 +92,3 @@ def _exit_code(error: SystemExit) -> int:
         return error.code & 0xFF
     print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
     return 1
-
-
-def _run_exit_handlers() -> None:
-    """What the interpreter would do at its end; a fork ends by ``os._exit``, or it would run the zygote's end."""
-    try:
-        atexit._run_exitfuncs()
-    except BaseException:  # the user's handlers
-        traceback.print_exc()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass

@@ -47,12 +47,12 @@ class NestedTask:
 
     def start(self, target: Callable[[NestedTask], None]) -> None:
         """Starts its thread, which runs ``target`` with it."""
-        self._thread = threading.Thread(target=target, args=(self,), name="asyncray-nested", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=target, args=(self,), name="asyncray-nested", daemon=True)
+        self.thread.start()
 
     def join(self) -> None:
         """Waits for its thread to end."""
-        self._thread.join()
+        self.thread.join()
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Runs the user's function on this thread. Raises KeyboardInterrupt if the task was cancelled."""

@@ -296,6 +296,10 @@ def test_handlers_run_at_graceful_ends(kind: str, how: str, tmp_path: Path) -> N
             (tmp_path / "shutdown").touch()
             raise RuntimeError("is swallowed")
 
+        def __del__(self) -> None:
+            (tmp_path / "del").touch()
+            raise RuntimeError("is reported")
+
         def pid(self) -> int:
             return os.getpid()
 
@@ -337,13 +341,41 @@ def test_handlers_run_at_graceful_ends(kind: str, how: str, tmp_path: Path) -> N
     elif how == "kill":
         ray.kill(made)
     until(lambda: gone(pid))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if how == "kill" else ["atexit", "shutdown"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if how == "kill" else ["atexit", "del", "shutdown"])
     if how != "scope":
         for ref in (*refs, made.pid.remote()):
             with pytest.raises(
                 ActorDiedError, match={"terminate": "__ray_terminate__", "kill": KILLED}.get(how, EXITED)
             ):
                 ray.get(ref)
+
+
+def test_an_orderly_end_finishes_what_the_interpreter_would(tmp_path: Path) -> None:
+    kept_open: list[object] = []
+
+    class Busy:
+        def __init__(self) -> None:
+            self.executor = ThreadPoolExecutor(1)
+
+        def start(self, gate: Any) -> int:
+            self.executor.submit(self.work, gate)
+            self.file = (tmp_path / "file").open("w")
+            self.file.write("in the buffer")
+            kept_open.append(self.file)
+            return os.getpid()
+
+        def work(self, gate: Any) -> None:
+            ray.get(gate.wait.remote())
+            (tmp_path / "executor").touch()
+
+    gate, busy = Gate.remote(), ray.remote(Busy).remote()
+    pid = ray.get(busy.start.remote(gate))
+    ray.get(gate.crowd.remote(1))
+    busy.__ray_terminate__.remote()
+    gate.open.remote()
+    until(lambda: gone(pid))
+    assert (tmp_path / "executor").exists()
+    assert (tmp_path / "file").read_text() == "in the buffer"
 
 
 def test_exit_in_a_constructor_and_outside() -> None:

@@ -1,0 +1,118 @@
+"""The orderly end of a worker: what the interpreter does at the end of a program, within deadlines.
+
+A worker ends by ``os._exit``, because it is a fork of the zygote and must not run the zygote's end. What users expect
+of the end of a process is done here, in the interpreter's order:
+
+1. the actor goes out of scope: its ``__del__`` runs, unless a thread or an exit handler still refers to it;
+2. executors finish what they were given, and threads that are no daemons are waited for, up to ``EXIT_GRACE`` seconds;
+3. exit handlers run: those of ``atexit``, and so those of ``logging``, ``weakref.finalize`` and ``multiprocessing``;
+4. what has become garbage is finalized, which may be the actor;
+5. open files are flushed.
+
+User code may do anything in each of these. An exception is printed and the next step follows; a step that hangs ends
+with the process, after ``EXIT_DEADLINE`` seconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection
+from typing import TextIO
+
+from asyncray.config import EXIT_DEADLINE, EXIT_GRACE
+
+
+def finish(let_go: Callable[[], None], not_waited_for: Collection[threading.Thread], code: int) -> None:
+    """Does what the interpreter would.
+
+    Args:
+        let_go: drops what this process holds of the user's.
+        not_waited_for: threads that may run on until the process ends.
+        code: the exit code of a process that does not come to an end by itself.
+    """
+    _start_thread(lambda: _exit_when_late(code))
+    for step in (lambda: _let_go(let_go), lambda: _wait_for_threads(not_waited_for), run_exit_handlers, gc.collect):
+        _attempt(step)
+    flush_files()
+
+
+def _let_go(let_go: Callable[[], None]) -> None:
+    let_go()
+    gc.collect()
+
+
+def _attempt(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except BaseException:  # the user's: of an exit handler, or of a signal handler
+        traceback.print_exc()
+
+
+def _exit_when_late(code: int) -> None:
+    threading.Event().wait(EXIT_DEADLINE)
+    os.write(2, b"asyncray: this worker did not come to its end by itself within %d seconds\n" % EXIT_DEADLINE)
+    os._exit(code)
+
+
+def _wait_for_threads(not_waited_for: Collection[threading.Thread]) -> None:
+    """Waits, as the interpreter does, but on a thread: the main thread goes on when the grace is over."""
+    ours = {threading.current_thread(), *not_waited_for}
+    waiting = _start_thread(lambda: _end_threads(ours))
+    if waiting is not None:
+        waiting.join(EXIT_GRACE)
+        if waiting.is_alive():
+            names = sorted(thread.name for thread in _lasting_threads(ours))
+            sys.stderr.write(f"asyncray: the worker ends without waiting longer for its threads: {', '.join(names)}\n")
+
+
+def _end_threads(ours: Collection[threading.Thread]) -> None:
+    executors = sys.modules.get("concurrent.futures.thread")
+    if executors is not None:
+        # As asyncray's own executors do not take part in the interpreter's end, their threads are not told to end.
+        for thread in ours:
+            executors._threads_queues.pop(thread, None)
+    # Tells the threads of executors to end when they have done what they were given, and waits for them.
+    for callback in reversed(threading._threading_atexits):  # type: ignore[attr-defined]  # there is no public way
+        callback()
+    for thread in _lasting_threads(ours):
+        thread.join()
+
+
+def _lasting_threads(ours: Collection[threading.Thread]) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread not in ours]
+
+
+def _start_thread(target: Callable[[], None]) -> threading.Thread | None:
+    thread = threading.Thread(target=target, name="asyncray-end", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # there are no threads left: the end is no time to complain
+        return None
+    return thread
+
+
+def run_exit_handlers() -> None:
+    """Runs what was registered with ``atexit``, the last first."""
+    atexit._run_exitfuncs()
+
+
+def flush_files() -> None:
+    """Writes what open files still hold in buffers: the interpreter closes them when it destroys them."""
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+    for found in gc.get_objects():
+        if issubclass(type(found), io.IOBase):
+            _flush(found)
+
+
+def _flush(stream: io.IOBase | TextIO) -> None:
+    try:
+        stream.flush()
+    except Exception:  # closed, no room on the disk, or a class of the user's
+        pass

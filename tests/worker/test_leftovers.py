@@ -1,0 +1,147 @@
+"""What a task leaves in its process is put back: tried in this process, which loses the wrappers at the end."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import io
+import os
+import pickle
+import posix
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncray.worker.leftovers import Leftovers
+
+WRAPPED = {
+    signal: ["signal", "alarm", "setitimer", "pthread_sigmask", "set_wakeup_fd"],
+    _signal: ["alarm", "setitimer", "set_wakeup_fd"],
+    os: ["chdir", "fchdir", "umask"],
+    posix: ["chdir", "fchdir", "umask"],
+    type(os.environ): ["__setitem__", "__delitem__"],
+}
+
+
+@pytest.fixture
+def leftovers() -> Iterator[Leftovers]:
+    originals = [(owner, name, getattr(owner, name)) for owner, names in WRAPPED.items() for name in names]
+    watching = Leftovers()
+    watching.watch()
+    yield watching
+    for owner, name, function in originals:
+        setattr(owner, name, function)
+
+
+def test_signals_and_timers(leftovers: Leftovers) -> None:
+    before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGUSR1)
+    leftovers.begin()
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, lambda signum, frame: None)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.alarm(1000)
+    signal.setitimer(signal.ITIMER_PROF, 1000)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    leftovers.end()
+    assert (signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGUSR1)) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.set_wakeup_fd(-1) == -1
+    os.close(read)
+    os.close(write)
+
+
+def test_a_handler_that_raises_meanwhile_interrupts_once(leftovers: Leftovers) -> None:
+    def late(signum: int, frame: object) -> None:
+        raise TimeoutError("late")
+
+    before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    signal.signal(signal.SIGUSR1, late)  # stands for one that is put back after the mask
+    leftovers.begin()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    os.chdir("/")
+    os.kill(os.getpid(), signal.SIGUSR1)  # comes when the mask is put back
+    with pytest.raises(TimeoutError):
+        leftovers.end()
+    leftovers.end()
+    assert os.getcwd() != "/"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+    signal.signal(signal.SIGUSR1, before[0])
+
+
+def test_directory_and_umask(leftovers: Leftovers, tmp_path: Path) -> None:
+    before = os.getcwd(), os.umask(0o22)
+    os.umask(before[1])
+    leftovers.begin()
+    os.chdir("/")
+    os.chdir(tmp_path)
+    os.umask(0)
+    leftovers.end()
+    assert (os.getcwd(), os.umask(before[1])) == before
+
+
+def test_a_directory_that_cannot_be_restored_is_an_error(leftovers: Leftovers, tmp_path: Path) -> None:
+    before = os.getcwd()
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    leftovers.begin()
+    os.chdir("/")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError):
+        leftovers.end()
+    leftovers._running = False
+    os.chdir(before)
+
+
+def test_variables(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "as it was")
+    monkeypatch.setenv("DELETED", "as it was")
+    leftovers.begin()
+    os.environ["KEPT"] = "changed"
+    os.environ.update(NEW="new")
+    del os.environ["DELETED"]
+    leftovers.end()
+    assert (os.environ["KEPT"], os.environ["DELETED"], os.environ.get("NEW")) == ("as it was", "as it was", None)
+
+
+def test_paths_and_streams(leftovers: Leftovers) -> None:
+    before = sys.path.copy(), sys.stdout, sys.stderr
+    leftovers.begin()
+    sys.path.insert(0, "/new")
+    del sys.path[1]
+    sys.stdout = sys.stderr = io.StringIO()
+    leftovers.end()
+    assert (sys.path, sys.stdout, sys.stderr) == before
+
+
+def test_what_came_with_an_import_stays_behind_the_rest(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sys.path.copy()
+    leftovers.begin()
+    monkeypatch.setitem(sys.modules, "imported_just_now", sys)
+    sys.path.insert(0, "/new")
+    os.environ["NEW"] = "new"
+    leftovers.end()
+    assert sys.path == [*before, "/new"]
+    assert os.environ.pop("NEW") == "new"
+    sys.path[:] = before
+
+
+def test_what_is_changed_outside_of_a_task_stays(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    leftovers.begin()
+    leftovers.end()
+    monkeypatch.setenv("LEASED", "1")
+    leftovers.end()  # a task whose arguments could not be read
+    leftovers.begin()
+    leftovers.end()
+    assert os.environ["LEASED"] == "1"
+
+
+def test_wrapped_functions_can_be_pickled(leftovers: Leftovers) -> None:
+    for function in (os.chdir, signal.signal, signal.alarm):
+        assert pickle.loads(pickle.dumps(function)) is function
