@@ -109,7 +109,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.runtime.refs",
         "asyncray.runtime.waiters",
         "asyncray.util.serialization",
-        "asyncray.worker.async_hosting",
         "asyncray.worker.definitions",
         "asyncray.worker.executor",
         "asyncray.worker.hosting",
