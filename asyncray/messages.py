@@ -7,6 +7,7 @@ bytes. ``kind, payload`` is always a value (see the second table). Frames of mes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 VERSION = 2
@@ -137,9 +138,9 @@ class JobSetup(TypedDict):
 class LeaseTerms(TypedDict):
     """What the tasks that a worker gets next may use."""
 
-    demand: list[Any]
-    """[name, fixed amount] of each resource."""
-    devices: list[int]
+    demand: Sequence[tuple[str, int]]
+    """The name and fixed amount of each resource."""
+    devices: Sequence[int]
     """Numbers of GPUs."""
     cpus: int
 

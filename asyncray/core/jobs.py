@@ -10,14 +10,13 @@ Each job knows its own tasks, actors and workers, so nothing here looks at those
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.records import Client, Job, Task
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
-from asyncray.messages import FAULT, STOP_TASK
+from asyncray.messages import FAULT, STOP_TASK, JobSetup
 
 
 class Jobs:
@@ -34,7 +33,7 @@ class Jobs:
     def __repr__(self) -> str:
         return f"<Jobs {list(self.table.values())}>"
 
-    def begin(self, driver: Client, namespace: str, setup: dict[str, Any]) -> Job:
+    def begin(self, driver: Client, namespace: str, setup: JobSetup) -> Job:
         """A driver has connected."""
         self._count += 1
         job = Job(self._count.to_bytes(4, "big"), namespace, setup)

@@ -59,6 +59,7 @@ from asyncray.messages import (
     UNBLOCKED,
     UNPIN,
     WELCOME,
+    JobSetup,
 )
 
 KEEP_WARM = 64 * 1024 * 1024
@@ -160,7 +161,7 @@ class NodeMachine:
 
     # Processes that come and go ---------------------------------------------------------------------------------------
 
-    def driver_connected(self, pid: int, namespace: str, setup: dict[str, Any]) -> Client:
+    def driver_connected(self, pid: int, namespace: str, setup: JobSetup) -> Client:
         """A driver said hello: a job begins."""
         client = self._new_client("driver", pid)
         self._welcome(client, self.jobs.begin(client, namespace, setup))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.states import WAITING
-from asyncray.messages import UNRESOLVED, Message
+from asyncray.messages import UNRESOLVED, JobSetup, Message
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Job:
         "tasks", "templates", "unread", "workers",
     )  # fmt: skip
 
-    def __init__(self, job_id: bytes, namespace: str, setup: dict[str, Any]) -> None:
+    def __init__(self, job_id: bytes, namespace: str, setup: JobSetup) -> None:
         self.id = job_id
         self.namespace = namespace
         self.setup = setup

@@ -27,7 +27,7 @@ from asyncray.core.resources import Grant, Resources
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import LEASED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
-from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, Message
+from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, LeaseTerms, Message
 from asyncray.units import UNIT
 
 if TYPE_CHECKING:
@@ -215,8 +215,8 @@ class Scheduler:
         cpus = next((amount for name, amount in grant.demand if name == "CPU"), 0)
         if worker.announced_lease != (devices, grant.demand) and worker.client is not None:
             worker.announced_lease = (devices, grant.demand)
-            lease = {"devices": devices, "cpus": cpus // UNIT, "demand": grant.demand}
-            self._outbox.send(worker.client, (LEASE, lease))
+            terms: LeaseTerms = {"devices": devices, "cpus": cpus // UNIT, "demand": grant.demand}
+            self._outbox.send(worker.client, (LEASE, terms))
 
     def _send(self, task: Task, worker: Worker, how: int) -> None:
         task.state = SENT

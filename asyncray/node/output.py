@@ -75,7 +75,7 @@ class Output:
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:
             return True
         lines = self._logs.read(worker.number, _name(worker), worker.pid, last, pause)
-        if lines and stream is not None and worker.job is not None and worker.job.setup.get("log_to_driver", True):
+        if lines and stream is not None and worker.job is not None and worker.job.setup["log_to_driver"]:
             stream.send([(OUTPUT, lines)])
         return bool(lines)
 

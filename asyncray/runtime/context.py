@@ -9,7 +9,7 @@ is free.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -43,7 +43,7 @@ class WorkerInfo(Protocol):
         """Assigned GPUs."""
 
     @property
-    def demand(self) -> list[Any]:
+    def demand(self) -> Sequence[tuple[str, int]]:
         """Assigned resources: [name, fixed amount]."""
 
     def exit_actor(self) -> NoReturn:

@@ -373,7 +373,7 @@ class Executor:
         return self.environment.devices
 
     @property
-    def demand(self) -> list[Any]:
+    def demand(self) -> Sequence[tuple[str, int]]:
         """Resources that are held: [name, fixed amount]."""
         return self.environment.demand
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from asyncray.messages import OUTPUT_MARK, JobSetup, LeaseTerms
@@ -42,7 +43,7 @@ class ProcessEnvironment:
         # GPUs of the lease: numbers, or names where CUDA_VISIBLE_DEVICES had names.
         self.devices: list[Any] = []
         # Resources of the lease: [name, fixed amount].
-        self.demand: list[Any] = []
+        self.demand: Sequence[tuple[str, int]] = ()
         # Marks all output once this process is an actor. Written by the main thread.
         self.actor_name = ""
         # CUDA_VISIBLE_DEVICES when the process started: the GPUs that the node counts, in its order.
@@ -92,7 +93,7 @@ class ProcessEnvironment:
         if not self._threads_set_by_user:
             os.environb[_OMP_THREADS] = b"%d" % max(1, lease["cpus"])
 
-    def _set_devices(self, numbers: list[int]) -> None:
+    def _set_devices(self, numbers: Sequence[int]) -> None:
         preset = [name.strip() for name in (self._visible or "").split(",") if name.strip()]
         names = [preset[n] if n < len(preset) else str(n) for n in numbers]
         self.devices = [int(name) if name.isdigit() else name for name in names]

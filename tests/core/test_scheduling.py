@@ -10,6 +10,7 @@ from asyncray.messages import DONE, LEASE, PLAIN, RETURN_QUEUED, RUN, SUBMIT, TE
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
+from tests.greeting import SETUP
 
 QUICK = Recipe(takes=5, retries=1)
 
@@ -243,7 +244,7 @@ def test_a_lease_is_told_only_when_it_changes() -> None:
 @pytest.mark.parametrize("spec", [{"demand": [("CPU", -1)]}, {"demand": [("CPU", 1)], "life": [("CPU", 2)]}])
 def test_demands_that_make_no_sense_are_the_clients_fault(spec: dict[str, object]) -> None:
     machine = NodeMachine(b"thisnode", {"CPU": 1}, "seg", 8192, {})
-    client = machine.driver_connected(1, "ns", {})
+    client = machine.driver_connected(1, "ns", SETUP)
     whole = {"name": "f", "function": b"", "returns": 1, "retries": 0, **spec}
     with pytest.raises(ValueError, match="to start, and for life"):
         machine.receive(client, [(TEMPLATE, 1, b"digest", whole)])

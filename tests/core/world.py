@@ -42,6 +42,7 @@ from asyncray.messages import (
 )
 from tests.core.processes import OFTEN_ENOUGH, Driver, Order, Process, Worker
 from tests.core.programs import Content, Recipe
+from tests.greeting import SETUP
 
 NODE_ID = b"thisnode"
 CELL = 64
@@ -143,7 +144,7 @@ class World:
         outbox.commands.clear()
 
     def driver(self) -> Driver:
-        client = self.machine.driver_connected(1, "ns", {})
+        client = self.machine.driver_connected(1, "ns", SETUP)
         driver = self.processes[client.number] = Driver(self, client)
         self.after()
         return driver

@@ -36,7 +36,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> ProcessEnvironment:
 
 
 def lease(devices: tuple[int, ...] = (), cpus: int = 1) -> LeaseTerms:
-    return {"demand": [["CPU", cpus]], "devices": list(devices), "cpus": cpus}
+    return {"demand": [("CPU", cpus)], "devices": list(devices), "cpus": cpus}
 
 
 def test_a_job_brings_its_paths_and_its_directory(

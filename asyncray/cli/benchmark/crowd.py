@@ -31,6 +31,7 @@ from asyncray.messages import (
     RUN_NESTED,
     SUBMIT,
     TEMPLATE,
+    JobSetup,
     Message,
 )
 
@@ -45,6 +46,14 @@ _NEEDS: dict[int, dict[str, Any]] = {
 }
 _FUNCTION, _ACTOR, _METHOD, _STUCK = _NEEDS
 """The numbers of the templates that each driver describes. What needs gold waits for ever."""
+
+_SETUP: JobSetup = {
+    "code_paths": {"before": [], "between": [], "after": []},
+    "directory": None,
+    "interpreter": {"executable": "", "prefix": "", "python": "", "asyncray": ""},
+    "log_to_driver": False,
+    "namespace": "crowd",
+}
 
 
 class Crowd:
@@ -86,7 +95,7 @@ class Crowd:
 
     def connect(self) -> Client:
         """A driver comes, and describes its functions."""
-        driver = self.machine.driver_connected(1, "crowd", {})
+        driver = self.machine.driver_connected(1, "crowd", _SETUP)
         self.machine.receive(driver, [(FUNCTION, b"f", b"", None)])
         for number, needs in _NEEDS.items():
             spec = {"name": "f", "function": b"f", "returns": 1, "retries": 0, **needs}
