@@ -24,7 +24,7 @@ def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: b
     of messages, measured in the same run. Other load on the machine shows: close what you can.
 
     --json writes a list of {"name", "value", "unit", "budget", "aim", "share_of_relay", "repetitions", "p50",
-    "verdict"}. A missed budget is told, and is no error.
+    "verdict"}. A missed budget is shown, and is no error.
 
     \b
     Example:

@@ -20,7 +20,7 @@ _MOST_ROWS = 40
     "--address",
     envvar="ASYNCRAY_ADDRESS",
     default="auto",
-    help="unix:PATH, or auto for the newest that runs.  [default: $ASYNCRAY_ADDRESS, else auto]",
+    help="unix:PATH, or auto for the newest that runs.  [default: $ASYNCRAY_ADDRESS, otherwise auto]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 def status_command(address: str, as_json: bool) -> None:

@@ -92,7 +92,8 @@ def _new_actors(bench: Bench) -> Figures:
         values.append(count / bench.time(call, _all_ok))
         for actor in actors:
             ray.kill(actor)
-        time.sleep(0.5 * bench.scale)  # their processes end, and others take their place: not while the next are timed
+        # Their processes end, and new workers take their place: not while the next actors are timed.
+        time.sleep(0.5 * bench.scale)
     return Figures(values)
 
 

@@ -1,7 +1,7 @@
 """Measuring: how often, how long, and whether the work was done.
 
-A row hands its call to a ``Bench``, which warms up, repeats and gives ``Figures``. What the call returned is checked
-outside of the measured time, in every repetition. Sized for about two seconds a row.
+A row hands its call to a ``Bench``, which warms up, repeats and returns ``Figures``. It checks the result of the call in
+every repetition, outside of the measured time. Sized for about two seconds a row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row:
         name: Ray's, where Ray has it.
         unit: of the figure. Less is better unless it is a rate.
         measure: does the work.
-        session: measure inside a session of its own; else it makes what it needs.
+        session: measure inside a session of its own; otherwise the row starts what it needs.
         slow: takes a minute; not measured unless named.
     """
 

@@ -1,7 +1,7 @@
 """One event at a node that is full: unfinished tasks and living actors, in its machine and without processes.
 
 A machine and not a node, as ten thousand actors would be ten thousand processes, and a million tasks take a minute to
-submit. What is measured is what an event holds the daemon's loop for.
+submit. The figure is the time for which an event holds the daemon's loop.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NEEDS: dict[int, dict[str, Any]] = {
     4: {"demand": [["gold", 10_000]]},
 }
 _FUNCTION, _ACTOR, _METHOD, _STUCK = _NEEDS
-"""The numbers of the templates that each driver describes. What needs gold waits for ever."""
+"""The numbers of the templates that each driver describes. Tasks that need gold wait for ever."""
 
 _SETUP: JobSetup = {
     "code_paths": {"before": [], "between": [], "after": []},

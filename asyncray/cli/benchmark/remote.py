@@ -1,7 +1,7 @@
 """The functions and actors that the rows run remotely, as Ray's own benchmark has them.
 
-They are pickled by value, as those of a user's script are: the workers do not import the command line. What submits
-work itself returns how many results were right, so that a row can tell that it was done.
+They are pickled by value, as those of a user's script are: the workers do not import the command line. A function that
+submits work itself returns how many results were right, so that a row can check that the work was done.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def run_rows(rows: list[Row], new_bench: Callable[[], Bench]) -> Iterator[Entry]
     for row in rows:
         try:
             figures = measure_row(row, new_bench())
-        except Exception as error:  # the row's program may fail with anything; the other rows are still wanted
+        # The row's program may raise anything; the other rows are still wanted.
+        except Exception as error:
             yield _entry(row, None, None) | {"error": f"{type(error).__name__}: {error}"}
             continue
         if row is RELAY:
@@ -102,7 +103,7 @@ def line(entry: Entry) -> str:
 
 
 def shown_unit(unit: str) -> str:
-    """Seconds carry their unit with the figure, for it may be ms or µs."""
+    """Seconds carry their unit with the figure, because it may be ms or µs."""
     return "" if unit == "s" else unit
 
 

@@ -173,7 +173,7 @@ def _relay_processes(path: str) -> Iterator[None]:
         daemon.stdout.readline()  # it listens
         for _ in range(_WORKERS):
             run("worker")
-        if not daemon.stdout.readline():  # else both workers are there
+        if not daemon.stdout.readline():  # it writes a line once both workers are connected
             raise RuntimeError("the relay did not start")
         yield
 
