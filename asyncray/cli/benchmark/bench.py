@@ -1,7 +1,7 @@
 """Measuring: how often, how long, and whether the work was done.
 
-A row hands its call to a ``Bench``, which warms up, repeats and returns ``Figures``. It checks the result of the call in
-every repetition, outside of the measured time. Sized for about two seconds a row.
+A row hands its call to a ``Bench``, which warms up, repeats and returns ``Figures``. It checks the result of the call
+in every repetition, outside of the measured time. Sized for about two seconds a row.
 """
 
 from __future__ import annotations
