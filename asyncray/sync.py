@@ -66,7 +66,8 @@ def init(address: str | None = None, **options: Any) -> Context:
             of this user on this machine, "unix:PATH" to that one.
         options: ``num_cpus``, ``num_gpus``, ``resources`` (name -> amount), ``object_store_memory`` (bytes), for a
             node that is started; ``namespace``, ``log_to_driver`` (None is True), ``ignore_reinit_error`` (False),
-            ``logging_level`` (of the logger "asyncray" here). Ray's other arguments pass where they ask for nothing.
+            ``logging_level`` (of the logger "asyncray" here). Ray's other arguments are accepted as long
+            as they keep their default meaning.
 
     Returns:
         A context, usable with ``with``: it shuts down at the end.
@@ -81,7 +82,7 @@ def init(address: str | None = None, **options: Any) -> Context:
         with ray.init(num_cpus=2):
             print(ray.get(square.remote(3)))
     """
-    return session.start(address or None, **options)
+    return session.SessionStart(address or None, options).run()
 
 
 @overload
@@ -273,7 +274,7 @@ def nodes() -> list[dict[str, Any]]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "util":  # Ray's programs write ray.util.ActorPool; what is there builds on this module
+    if name == "util":  # as in Ray; its modules build on this one
         return importlib.import_module(f"{__package__}.{name}")
     if name in ("cloudpickle", "types"):  # start-up cost: few programs want them
         return importlib.import_module(f"{__package__}.api.{name}")

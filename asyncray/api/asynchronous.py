@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from asyncray.api import session
 from asyncray.api.handle import ActorHandle, check_name, named_handle
 from asyncray.api.session import Context
+from asyncray.api.thread_call import ThreadCall
 from asyncray.api.waiting import check_timeout, check_wait, locals_of, split, split_anyway
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
@@ -21,8 +22,11 @@ from asyncray.runtime.runtime import require
 T = TypeVar("T")
 
 
-class Starting:
-    """What ``init()`` returns: await it, or enter it with ``async with``."""
+class PendingInit:
+    """What ``init()`` returns: await it, or enter it with ``async with``.
+
+    If it is cancelled, or runs out of time, nothing is left of it: that takes a moment, in which it goes on waiting.
+    """
 
     def __init__(self, address: str | None, options: dict[str, Any]) -> None:
         self._address = address
@@ -39,9 +43,8 @@ class Starting:
 
     def __await__(self) -> Generator[Any, None, Context]:
         self._used = True
-        context = yield from asyncio.to_thread(session.start, self._address, **self._options).__await__()
-        session.handle_sigterm()  # only the main thread can
-        return context
+        start = session.SessionStart(self._address, self._options)
+        return _start(start).__await__()
 
     async def __aenter__(self) -> Context:
         return await self
@@ -59,7 +62,7 @@ class Starting:
             """Never called: there for ``with`` to come as far as the error."""
 
 
-def init(address: str | None = None, **options: Any) -> Starting:
+def init(address: str | None = None, **options: Any) -> PendingInit:
     """Starts a node for this process, or connects to one that runs. Arguments and errors as ``asyncray.sync.init``.
 
     Example::
@@ -67,11 +70,27 @@ def init(address: str | None = None, **options: Any) -> Starting:
         async with asyncray.init(num_cpus=2):
             print(await square.remote(3))
     """
-    return Starting(address or None, options)
+    return PendingInit(address or None, options)
+
+
+async def _start(start: session.SessionStart) -> Context:
+    thread = ThreadCall(start.run)
+    try:
+        context = await thread.result()
+    except asyncio.CancelledError:
+        start.abort()
+        await thread.finished()
+        await ThreadCall(start.end).finished()
+        session.signals.restore()
+        raise
+    session.signals.install()  # only the main thread can
+    return context
 
 
 async def shutdown() -> None:
     """Leaves the node; stops it if this process has started it. Does nothing if there is none.
+
+    If it is cancelled, it goes on to its end all the same.
 
     Example::
 
@@ -79,7 +98,13 @@ async def shutdown() -> None:
         print(await square.remote(3))
         await asyncray.shutdown()
     """
-    await asyncio.to_thread(session.shutdown)
+    thread = ThreadCall(session.end_session)
+    try:
+        await thread.result()
+    finally:
+        await thread.finished()
+        session.signals.restore()
+        session.signals.end_by_last_signal()
 
 
 @overload

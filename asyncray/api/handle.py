@@ -10,18 +10,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
-from asyncray.api.arguments import check_namespace
 from asyncray.api.function import retry_on
 from asyncray.api.hints import did_you_mean
+from asyncray.api.init_arguments import check_namespace
 from asyncray.api.options import complete_method_options, override_method_options, present
 from asyncray.api.signature import Signature
 from asyncray.api.source import Options, Templates
-from asyncray.exceptions import PendingCallsLimitExceeded
+from asyncray.exceptions import ActorDiedError, PendingCallsLimitExceeded
 from asyncray.ids import ActorID
 from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
-from asyncray.runtime.runtime import Runtime, require
+from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deserialize, serialize
 
 C = TypeVar("C")
@@ -174,7 +174,7 @@ class ActorMethod:
         handle, info = self._handle, self._info
         if info.signature is not None:
             info.signature.check(args, kwargs)
-        runtime = require()
+        runtime = _session_of(handle)
         descriptor = handle._asyncray_descriptor
         _, template, returns = descriptor.template(runtime, info)
         call = runtime.submitter.call
@@ -250,6 +250,20 @@ def _hint(name: str, descriptor: Descriptor) -> str:
     return did_you_mean(name, descriptor.methods) or (
         " Attributes cannot be read from outside: write a method that returns what you want."
     )
+
+
+def _session_of(handle: ActorHandle[Any]) -> Runtime:
+    """The session of this process. None is started for a handle: its own has ended.
+
+    Raises:
+        ActorDiedError: there is no session.
+        AsyncraySystemError: the same, where no session is started implicitly.
+    """
+    session = current.session
+    if session is None:
+        current.check_started()
+        raise ActorDiedError(f"{handle!r} is gone: its session was left by shutdown(), or belongs to another process.")
+    return cast(Runtime, session)
 
 
 def _check_pending(handle: ActorHandle[Any], limit: int) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
+import socket
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from asyncray.api.arguments import Arguments
+from asyncray.api.init_arguments import InitArguments
+from asyncray.api.signals import DriverSignals
 from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SINGLY
-from asyncray.exceptions import AsyncrayError
+from asyncray.exceptions import AsyncrayError, NotStartedError
 from asyncray.io import forking
-from asyncray.io.interrupts import Deferrable, with_signals_deferred
-from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD, JobSetup
+from asyncray.io.interrupts import with_signals_deferred
+from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD, Interpreter, JobSetup
 from asyncray.runtime import code_paths, current, launch
 from asyncray.runtime.connection import Welcome
 from asyncray.runtime.errors import system_fault, task_error_text
@@ -31,12 +33,18 @@ HIDE_VARIABLE = "ASYNCRAY_IGNORE_UNHANDLED_ERRORS"
 
 
 class _Driver:
-    """The driver's session of this process."""
+    """The driver's session of this process: first its connection, then the runtime, and its node if it has one."""
 
-    def __init__(self, runtime: Runtime, node: launch.LocalNode | None, printer: Printer) -> None:
-        self.runtime = runtime
+    def __init__(self, connection: socket.socket, node: launch.LocalNode | None) -> None:
+        self.connection = connection
         self.node = node
-        self.printer = printer
+        self.printer = Printer()
+        self.runtime: Runtime | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """True if the node has died."""
+        return self.runtime is not None and self.runtime.waiters.broken is not None
 
     def end(self) -> None:
         """Ends the connection, and the node if it is this driver's."""
@@ -44,19 +52,20 @@ class _Driver:
             if self.node is not None:
                 steps.callback(self.node.wait)
             steps.callback(self.printer.close, STOP_DEADLINE)
-            steps.callback(self.runtime.stop, STOP_DEADLINE)
+            if self.runtime is not None:
+                steps.callback(self.runtime.stop, STOP_DEADLINE)
+            else:
+                steps.callback(launch.close, self.connection)
 
 
+# Held while a session starts or ends.
 _lock = threading.RLock()
+
+# Set before the session starts and unset after it has ended, under ``_lock``; so it may be there without a session.
 _driver: _Driver | None = None
-_last_signal: int | None = None
-"""One that came while the program was ending: it ends by that."""
 
-_leaving: SystemExit | None = None
-"""What the last SIGTERM raised."""
-
-_report_unraisable = sys.unraisablehook
-_AGAIN_SECONDS = 0.01
+# The first use may still start a session. Written under ``_lock``: see ``_start_implicitly``.
+_may_start_implicitly = True
 
 
 class Context:
@@ -106,20 +115,70 @@ class Context:
     if not TYPE_CHECKING:  # checkers know by their absence that this is wrong
 
         async def __aenter__(self) -> NoReturn:
-            shutdown()  # nobody else would, and the next init would be the second
+            shutdown()  # no block is entered, so none will end it
             raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without 'async'.")
 
         async def __aexit__(self, *exc_info: object) -> None:
             """Never called: there for ``async with`` to come as far as the error."""
 
 
-def start(address: str | None = None, **options: Any) -> Context:
-    """Starts a node for this process, or connects to one. See ``asyncray.sync.init``."""
-    global _driver
-    arguments = Arguments.read(options)
-    with _lock:
-        if _driver is not None and (current.session is None or _driver.runtime.waiters.broken is not None):
-            shutdown()  # a shutdown was interrupted, or its node has died: whoever starts again need not tidy up first
+class SessionStart:
+    """One attempt to start a node for this process, or to connect to one.
+
+    If it fails, for whatever reason and wherever, nothing is left of it: no session, no process, no handler.
+
+    Args:
+        address: as in ``asyncray.sync.init``.
+        options: as in ``asyncray.sync.init``.
+        stacklevel: for warnings: how far above ``run`` the caller of ``init`` is.
+    """
+
+    def __init__(self, address: str | None, options: dict[str, Any], stacklevel: int = 2) -> None:
+        self._address = address
+        self._arguments = InitArguments.read(options)
+        self._stacklevel = stacklevel + 3
+
+        # The caller of ``init`` has given up. Written by its thread.
+        self._aborted = False
+
+        # What this attempt has made. Written by the thread that runs it.
+        self._made: _Driver | None = None
+
+    def __repr__(self) -> str:
+        return f"<SessionStart {self._address or 'local'}{', aborted' if self._aborted else ''}>"
+
+    def abort(self) -> None:
+        """Makes ``run`` raise soon in its thread. If it has returned, its session is cut off from the node."""
+        self._aborted = True
+        made = self._made
+        if made is not None and made.runtime is not None:
+            made.runtime.channel.shut_down()
+
+    def end(self) -> None:
+        """Ends the session if this attempt has made it."""
+        if self._made is not None and self._made is _driver:
+            end_session()
+
+    def run(self) -> Context:
+        """Does it.
+
+        Raises:
+            AsyncrayError: the node did not start, or was aborted.
+        """
+        try:
+            with _lock:
+                return self._run()
+        except BaseException as error:
+            made = self._made
+            with_signals_deferred(self._undo)
+            if made is not None and made.node is not None and isinstance(error, (AsyncrayError, TimeoutError)):
+                raise AsyncrayError(f"The node did not start: {error}\n{made.node.log_tail()}") from error
+            raise
+
+    def _run(self) -> Context:
+        arguments = self._arguments
+        if _driver is not None and (current.session is None or _driver.is_broken):
+            shutdown()  # interrupted earlier, or the node has died
         if current.session is not None:
             if not arguments.ignore_reinit_error:
                 raise RuntimeError(
@@ -127,24 +186,69 @@ def start(address: str | None = None, **options: Any) -> Context:
                     "shutdown() first, or pass ignore_reinit_error=True."
                 )
             return Context(_connected().facts)
-        variable = "" if address else ADDRESS_VARIABLE
-        address = address or os.environ.get(ADDRESS_VARIABLE) or "local"
+        variable = "" if self._address else ADDRESS_VARIABLE
+        address = self._address or os.environ.get(ADDRESS_VARIABLE) or "local"
         arguments.check(address, variable)
         arguments.configure()
-        _driver = _connect(address, arguments)
-        runtime = current.session = _driver.runtime
-    _warn(runtime)
-    handle_sigterm()
-    return Context(runtime.facts)
+        return self._enter(address)
+
+    def _undo(self) -> None:
+        """Ends what this attempt has made."""
+        global _driver
+        with _lock:
+            if self._made is not None and self._made is _driver:
+                _driver = current.session = None
+                self._made.end()
+                signals.restore()
+
+    def _enter(self, address: str) -> Context:
+        driver = with_signals_deferred(self._start_node) if address == "local" else self._connect(address)
+        interpreter = this_interpreter()
+        runtime = with_signals_deferred(lambda: _new_runtime(driver, self._arguments, interpreter))
+        if self._aborted:
+            raise AsyncrayError("The start was aborted.")
+        runtime.start()
+        compare(interpreter, runtime.facts["interpreter"])
+        self._warn(runtime)
+        context = Context(runtime.facts)
+        with_signals_deferred(lambda: _set_session(runtime))
+        return context
+
+    def _start_node(self) -> _Driver:
+        node = launch.start_node(self._arguments.amounts)
+        return self._set_driver(_Driver(node.connection, node))
+
+    def _connect(self, address: str) -> _Driver:
+        made: list[socket.socket] = []
+        try:
+            # One C call connects and notes it, so a signal handler cannot raise in between; it may end the waiting.
+            made.extend(map(launch.connect, (address,)))
+            return with_signals_deferred(lambda: self._set_driver(_Driver(made.pop(), None)))
+        finally:
+            if made:
+                launch.close(made[0])
+
+    def _set_driver(self, driver: _Driver) -> _Driver:
+        global _driver
+        self._made = _driver = driver
+        return driver
+
+    def _warn(self, runtime: Runtime) -> None:
+        warning = runtime.facts.get("store_warning")
+        if warning:
+            import warnings  # start-up cost: only here
+
+            warnings.warn(warning, RuntimeWarning, stacklevel=self._stacklevel)
 
 
-def _connect(address: str, arguments: Arguments) -> _Driver:
-    node = launch.start_node(arguments.amounts) if address == "local" else None
-    connection = launch.connect(address) if node is None else node.connection
-    printer = Printer()
-    namespace = arguments.namespace or os.urandom(8).hex()
+def _set_session(runtime: Runtime) -> None:
+    current.session = runtime
+    signals.install()
+
+
+def _new_runtime(driver: _Driver, arguments: InitArguments, interpreter: Interpreter) -> Runtime:
     directory = _working_directory()
-    interpreter = this_interpreter()
+    namespace = arguments.namespace or os.urandom(8).hex()
     setup: JobSetup = {
         "code_paths": code_paths.of_program(sys.path, directory),
         "directory": directory,
@@ -153,36 +257,19 @@ def _connect(address: str, arguments: Arguments) -> _Driver:
         "namespace": namespace,
     }
     info = {"pid": os.getpid(), "namespace": namespace, "setup": setup}
-    runtime = Runtime(connection, "driver", info, lambda reason: None)
+    printer = driver.printer
+    runtime = driver.runtime = Runtime(driver.connection, "driver", info, lambda reason: None)
     runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
     runtime.handlers[NOTICE] = lambda message: printer.log(*message[1:])
     hide = bool(os.environ.get(HIDE_VARIABLE))
     runtime.handlers[UNREAD] = lambda message: None if hide else printer.log(LOG_ERROR, _unread(*message[1:]))
-    try:
-        runtime.start()
-    except BaseException as error:
-        runtime.stop(STOP_DEADLINE)
-        if node is not None:
-            node.wait()
-            if isinstance(error, (AsyncrayError, TimeoutError)):
-                raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
-        raise
-    compare(interpreter, runtime.facts["interpreter"])
-    return _Driver(runtime, node, printer)
+    return runtime
 
 
 def _unread(name: str, kind: int, payload: Any, count: int) -> str:
     text = task_error_text(payload) if kind == ERROR else str(system_fault(payload))
     which = f"Unhandled error of {name}" if count <= TOLD_SINGLY else f"{count} unhandled errors of {name} by now; one"
     return f"{which}, which nobody has read ({HIDE_VARIABLE}=1 hides these):\n{text}"
-
-
-def _warn(runtime: Runtime) -> None:
-    warning = runtime.facts.get("store_warning")
-    if warning:
-        import warnings  # start-up cost: only here
-
-        warnings.warn(warning, RuntimeWarning, stacklevel=4)
 
 
 def _working_directory() -> str | None:
@@ -222,13 +309,13 @@ def shutdown() -> None:
         print(ray.get(square.remote(3)))
         ray.shutdown()
     """
-    _end_driver()
-    _leave_sigterm()
-    if _last_signal is not None and threading.current_thread() is threading.main_thread():
-        _end_by(_last_signal)
+    end_session()
+    signals.restore()
+    signals.end_by_last_signal()
 
 
-def _end_driver() -> None:
+def end_session() -> None:
+    """The part of ``shutdown`` that any thread may do: all but giving signals back."""
     global _driver
     with _lock:
         driver = _driver
@@ -236,143 +323,81 @@ def _end_driver() -> None:
             return
         current.session = None
         try:
-            if driver.runtime.waiters.broken is None:
+            if driver.runtime is not None and not driver.is_broken:
                 driver.runtime.request("goodbye", deadline=GOODBYE_DEADLINE)
         except (AsyncrayError, TimeoutError):
-            pass  # the node is gone already, or stuck
+            pass  # the node has ended already, or is stuck
         finally:
             with_signals_deferred(driver.end)  # an impatient Ctrl-C must not leave the node behind
             deregister_all()
             _driver = None
 
 
-def handle_sigterm() -> None:
-    """SIGTERM ends a driver as ``sys.exit`` would: exit handlers run, the node ends.
-
-    Only the main thread may say so, and a program that has its own handler is not disturbed.
-    """
-    global _report_unraisable
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
-    if sys.unraisablehook is not _swallowed:
-        _report_unraisable, sys.unraisablehook = sys.unraisablehook, _swallowed
-
-
-def _leave_sigterm() -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.unraisablehook is _swallowed:
-        sys.unraisablehook = _report_unraisable
-
-
-def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
-    """A finalizer cannot raise, and programs that use objects run many: Ctrl-C or SIGTERM in one comes again soon."""
-    error = unraisable.exc_value
-    number = signal.SIGTERM if error is _leaving else signal.SIGINT if type(error) is KeyboardInterrupt else None
-    main = threading.main_thread()
-    if error is None or number is None or threading.current_thread() is not main or not main.is_alive():
-        _report_unraisable(unraisable)
-        return
-    try:
-        again = threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main.ident, number))
-        again.daemon = True
-        again.start()
-    except RuntimeError:  # the interpreter ends and takes no new threads
-        _report_unraisable(unraisable)
-
-
-def _exit_by_signal(number: int, frame: FrameType | None) -> None:
-    global _last_signal
-    waits_for_threads = _is_in_threading_shutdown(frame)
-    if threading.main_thread().is_alive() and not waits_for_threads:
-        if not _leave_loop(number, frame):
-            _exit(number)
-        return
-    # The program is ending. Nobody would hear of a SystemExit: it would be printed, and the exit code be 0.
-    _last_signal = number
-    if current.session is None and _driver is not None:
-        return  # shutdown is at work, and goes on where it was
-    if waits_for_threads:
-        atexit._run_exitfuncs()  # else it is running them
-    shutdown()
-
-
-def _exit(number: int) -> NoReturn:
-    global _leaving
-    _leaving = SystemExit(number)
-    raise _leaving
-
-
-def _leave_loop(number: int, frame: FrameType | None) -> bool:
-    """True if the signal came in the middle of asyncio's own code, and the loop ends by it at its next step.
-
-    There an exception may come between taking a callback off the queue and calling it, and whoever waits for that would
-    wait for ever.
-    """
-    asyncio = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    module = "" if frame is None else frame.f_globals.get("__name__", "")
-    if loop is None or module.partition(".")[0] not in ("asyncio", "selectors"):
-        return False
-    loop.call_soon_threadsafe(_exit, number)
-    return True
-
-
-def _is_in_threading_shutdown(frame: FrameType | None) -> bool:
-    """True where the interpreter waits at its end for threads of the program, or of its pools."""
-    while frame is not None and frame.f_back is not None:
-        frame = frame.f_back
-    code = None if frame is None else frame.f_code
-    return code is not None and code.co_name == "_shutdown" and code.co_filename == threading.__file__
-
-
-def _end_by(number: int) -> None:
-    """Ends the process by the signal, so that its parent sees that. What it has printed is not lost."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # there is none, or it is closed
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
-_on_sigterm = Deferrable(_exit_by_signal)
+signals = DriverSignals(shutdown, lambda: _driver is not None, lambda: _driver is not None and current.session is None)
 
 
 def _start_implicitly() -> None:
+    """The first use starts a session: once in a process, and from code that runs normally.
+
+    A finalizer or exit handler must not start a node: it outlives the session that it was meant for. Where the stack
+    does not show one (a weak reference's callback), the error of the second implicit start does.
+
+    Raises:
+        NotStartedError: the session was not started.
+    """
+    global _may_start_implicitly
+    if not _may_start_implicitly:
+        raise NotStartedError(
+            "Ray has not been started yet. The first use starts a session implicitly, once in a process, and that one "
+            "was left by shutdown(): call init() to start another."
+        )
+    main = threading.main_thread()
+    if sys.is_finalizing() or (threading.current_thread() is main and not main.is_alive()):
+        raise NotStartedError("Ray has not been started yet. The interpreter is ending: no session is started now.")
+    if _is_in_finalizer():
+        raise NotStartedError("Ray has not been started yet. A finalizer (__del__) does not start a session.")
     with _lock:
         if current.session is None:
-            start()
+            SessionStart(None, {}, stacklevel=5).run()
+            _may_start_implicitly = False
+
+
+def _is_in_finalizer() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or (code.co_name == "__call__" and code.co_filename == weakref.__file__):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def set_auto_init(enabled: bool) -> None:
     """Switches the implicit start by the first use on or off.
 
     Args:
-        enabled: False: what needs a session that is not there raises ``NotStartedError``.
+        enabled: False: what needs a session that does not exist raises ``NotStartedError``. True: the next use
+            starts one, even if an earlier use has done so before a ``shutdown``.
 
     Example::
 
         ray.set_auto_init(False)
         ray.put(1)  # raises NotStartedError
     """
+    global _may_start_implicitly
+    _may_start_implicitly = True
     current.start_implicitly = _start_implicitly if enabled else None
 
 
 def _forget_in_child() -> None:
     """A forked child has no session, and ends by SIGTERM as it would without us: ``multiprocessing`` ends it so."""
-    global _driver, _lock
+    global _driver, _lock, _may_start_implicitly
     _lock = threading.RLock()
-    driver, _driver = _driver, None
-    if driver is not None:
-        current.session = None
+    _may_start_implicitly = True
+    if _driver is not None:
+        _driver = current.session = None
         deregister_all()
-    _leave_sigterm()
+    signals.restore()
 
 
 if current.session is None:  # not in a worker

@@ -28,7 +28,7 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str | N
     if found is None or found[2].lower() not in units:
         units_shown = ", ".join(filter(None, _UNITS))
         raise click.BadParameter(f"{text!r} is no size; write bytes, or a number with one of {units_shown}")
-    from asyncray.api.arguments import check_store  # start-up cost: only where a size is given
+    from asyncray.api.init_arguments import check_store  # start-up cost: only where a size is given
 
     size = int(float(found[1]) * units[found[2].lower()])
     try:
@@ -41,7 +41,7 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str | N
 def _read_resources(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
-    from asyncray.api.arguments import check_resources  # start-up cost, as above
+    from asyncray.api.init_arguments import check_resources  # start-up cost, as above
 
     try:
         amounts: dict[str, float] = json.loads(text)

@@ -80,6 +80,10 @@ class Channel:
         """
         self._reader.stop(timeout)
 
+    def shut_down(self) -> None:
+        """Ends the stream in both directions: its reader sees the end soon. From any thread."""
+        self._sender.shut_down()
+
     def held_by_this_thread(self) -> bool:
         """True in a finalizer that came up while its thread writes or hands on what it has read: it must not wait."""
         return self._sender.held_by_this_thread() or self._reader.held_by_this_thread()

@@ -133,7 +133,7 @@ def _close_if_open(file: tuple[int, int, int]) -> None:
 def _guarded(step: Callable[[], object]) -> None:
     try:
         step()
-    except Exception:  # a defect of ours: it must not keep the others from their work
+    except Exception:  # a defect of ours; the other steps must run
         sys.excepthook(*sys.exc_info())
 
 

@@ -56,7 +56,7 @@ class _Poll:
 
 
 class Reader:
-    """Reads a connected blocking stream socket that somebody else owns.
+    """Reads a connected blocking stream socket that the channel owns.
 
     Args:
         connection: the socket.
@@ -273,7 +273,8 @@ class Reader:
         try:
             return with_signals_deferred(self._receive)
         except BlockingIOError:
-            return True  # a signal handler or finalizer that waited in this thread has read it since the poll
+            # A signal handler or finalizer that waited in this thread has read it since the poll.
+            return True
         except ProtocolViolation as error:
             self._reason = f"the daemon sent nonsense: {error}"
         except OSError as error:
@@ -325,7 +326,7 @@ class Reader:
                 self._wakeup.drain()
             self._sender.flush()
             if self._readings == readings:
-                return  # no thread came, or one reads for long: then the io thread sleeps until the lock is free
+                return  # no thread came, or one reads for long
             pause = min(2 * pause, _MOST_YIELD_MILLISECONDS)
 
 

@@ -28,7 +28,7 @@ _DRAIN_POLL_MILLISECONDS = 1
 
 
 class Sender:
-    """Writes to a connected stream socket that somebody else owns.
+    """Writes to a connected stream socket that the channel owns.
 
     Args:
         connection: the socket.
@@ -50,7 +50,7 @@ class Sender:
         # What the socket did not take. Written under the send lock, read by the reader without it.
         self._unsent: deque[memoryview] = deque()
 
-        # When somebody last looked for posted messages, by ``perf_counter_ns``. Written by every thread, without a
+        # When a thread last looked for posted messages, by ``perf_counter_ns``. Written by every thread, without a
         # lock: it only decides whether the reader looks, too.
         self.flushed_at = 0
 

@@ -24,8 +24,8 @@ class Wakeup:
         os.set_blocking(self._write_end, False)
 
         # The reader will write without being woken what is posted from now on. Written under the reader lock; read by
-        # every thread without a lock: who posts after it is off sends a byte, and what was posted before is seen by
-        # the flush that follows.
+        # every thread without a lock: a thread that posts after it is off sends a byte, and the flush that follows
+        # sees what was posted before.
         self.reader_awake = False
 
         # There is a byte in the pipe that nobody has read. Written by every thread, without a lock: a second byte does
@@ -73,7 +73,8 @@ class Wakeup:
 
     def close(self) -> None:
         """Closes the pipe; later requests do nothing."""
-        self.reader_awake = True  # no request writes to a number that may soon belong to another file
+        # First, so that no request writes to a number that may soon belong to another file.
+        self.reader_awake = True
         ends = self.descriptors
         self._read_end = self._write_end = -1
         for end in ends:

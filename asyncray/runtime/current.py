@@ -44,7 +44,7 @@ class SessionLike(Protocol):
 
 
 session: SessionLike | None = None
-"""The connection of this process. Set by whoever starts or ends it."""
+"""The connection of this process. Written by the thread that starts or ends it, under the lock of the session."""
 
 start_implicitly: Callable[[], None] | None = None
 """Starts a session for a program that did not call ``init``; None where that is switched off."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -480,21 +479,3 @@ def test_what_finalizers_raise_otherwise_is_reported_as_ever(capfd: pytest.Captu
     finally:
         sys.unraisablehook = before
     assert "ValueError: of its own" in capfd.readouterr().err
-
-
-def test_sigterm_in_the_code_of_asyncio_ends_the_loop_at_its_next_step() -> None:
-    """Not in between: what is off the queue and not called would be lost, and who waits for it would hang."""
-    in_asyncio = eval("sys._getframe()", {"sys": sys, "__name__": "asyncio.base_events"})
-    steps = []
-
-    async def main() -> None:
-        api_session._exit_by_signal(signal.SIGTERM, in_asyncio)
-        steps.append("goes on")
-        with pytest.raises(SystemExit):
-            api_session._exit_by_signal(signal.SIGTERM, sys._getframe())
-        await asyncio.sleep(DEADLINE)
-        steps.append("nothing came")
-
-    with pytest.raises(SystemExit, match=str(int(signal.SIGTERM))):
-        asyncio.run(main())
-    assert steps == ["goes on"]

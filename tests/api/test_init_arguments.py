@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.api.arguments import Arguments
+from asyncray.api.init_arguments import InitArguments
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def logger() -> Iterator[logging.Logger]:
 
 
 def check(address: object = "local", **options: Any) -> None:
-    Arguments.read(options).check(address)
+    InitArguments.read(options).check(address)
 
 
 def test_the_defaults_of_ray_pass() -> None:
@@ -71,7 +71,7 @@ def test_what_this_release_does_not_have_is_refused_by_name(name: str, value: ob
 
 def test_unknown_keywords_are_named() -> None:
     with pytest.raises(RuntimeError, match="num_gpu, numcpus"):
-        Arguments.read({"numcpus": 2, "num_gpu": 1, "num_cpus": 2})
+        InitArguments.read({"numcpus": 2, "num_gpu": 1, "num_cpus": 2})
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_a_node_that_runs_has_its_amounts() -> None:
 @pytest.mark.parametrize("level", ["warning", "WARNING", logging.WARNING])
 def test_the_level_of_the_logger(logger: logging.Logger, level: object) -> None:
     logger.setLevel(logging.DEBUG)
-    Arguments.read({}).configure()
-    Arguments.read({"logging_level": level, "configure_logging": False}).configure()
+    InitArguments.read({}).configure()
+    InitArguments.read({"logging_level": level, "configure_logging": False}).configure()
     assert logger.level == logging.DEBUG
-    Arguments.read({"logging_level": level}).configure()
+    InitArguments.read({"logging_level": level}).configure()
     assert logger.level == logging.WARNING
 
 
@@ -128,4 +128,4 @@ def test_slips_are_told_what_was_meant() -> None:
     with pytest.raises(TypeError, match=r"not int\. Did you mean init\(num_cpus=4\)\?$"):
         check(4)
     with pytest.raises(ValueError, match=r"num_cpus must not be provided\. ASYNCRAY_ADDRESS=auto names that node"):
-        Arguments.read({"num_cpus": 2}).check("auto", "ASYNCRAY_ADDRESS")
+        InitArguments.read({"num_cpus": 2}).check("auto", "ASYNCRAY_ADDRESS")

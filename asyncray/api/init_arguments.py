@@ -1,7 +1,7 @@
 """The arguments of ``init``: their names, defaults and checks, the same in both faces.
 
-Promises: every argument of Ray's ``init`` is known by name. What only tunes something that asyncray does not have
-passes; what asks for something that this release does not have is refused, for to ignore it silently would be a lie.
+Promises: every argument of Ray's ``init`` is known by name. One that only tunes something which asyncray does not have
+is accepted. One that asks for something which this release does not have is refused: to ignore it would be a lie.
 
 Does not: start anything. The address is checked here for its type, and read by ``asyncray.runtime.launch.connect``.
 """
@@ -25,7 +25,7 @@ _MISSING: dict[str, tuple[object, str]] = {
 """Arguments for what this release does not have: the value that passes besides None, and what it is."""
 
 
-class Arguments(NamedTuple):
+class InitArguments(NamedTuple):
     """What ``init`` takes besides the address. The names and defaults are Ray's, unless a comment says otherwise."""
 
     num_cpus: float | None = None
@@ -40,7 +40,8 @@ class Arguments(NamedTuple):
     dashboard_port: object = None
     job_config: object = None
     configure_logging: bool = True
-    logging_level: str | int | None = None  # Ray's is "info"; here to import logging is for those who ask (4 ms)
+    # Ray's is "info". None does not import logging, which takes 4 ms.
+    logging_level: str | int | None = None
     logging_format: object = None
     logging_config: object = None
     log_to_driver: bool | None = None  # None is True
@@ -48,7 +49,7 @@ class Arguments(NamedTuple):
     runtime_env: dict[str, object] | None = None
 
     @classmethod
-    def read(cls, options: dict[str, Any]) -> Arguments:
+    def read(cls, options: dict[str, Any]) -> InitArguments:
         """The arguments from keywords.
 
         Raises:
