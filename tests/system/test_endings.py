@@ -265,11 +265,11 @@ IN_SHUTDOWN = """
     atexit.register(print, "exit handlers ran")
 """
 BEFORE_SHUTDOWN_IS_SAFE = """
-    goodbye = Connection.request
+    goodbye = current.session.request
     def request(*arguments, **options):
         term()
         return goodbye(*arguments, **options)
-    Connection.request = request
+    current.session.request = request
     atexit.register(print, "exit handlers ran")
 """
 AMONG_THREADS = """
@@ -305,7 +305,7 @@ def test_sigterm_while_the_program_ends(sessions: Path, tmp_path: Path, when: st
     from concurrent.futures import thread
     import asyncray.sync as ray
     from asyncray.api import session
-    from asyncray.runtime.connection import Connection
+    from asyncray.runtime import current
 
     def term(): os.kill(os.getpid(), signal.SIGTERM)
 
