@@ -100,11 +100,28 @@ def test_a_node_is_run_used_shown_and_stopped() -> None:
         assert process.wait(DEADLINE) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_node_in_order(number: signal.Signals) -> None:
     with node() as (process, _):
         process.send_signal(number)
         assert process.wait(DEADLINE) == 0
+
+
+def test_a_node_under_nohup_whose_caller_blocks_signals_is_stopped_by_sigterm_only() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    try:
+        running = node()
+        process, facts = running.__enter__()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGHUP, before)
+    with contextlib.ExitStack() as stack:
+        stack.push(running)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    assert "it got SIGTERM" in (Path(facts["session_dir"]) / "logs/node.log").read_text()
 
 
 def test_a_node_tells_people_how_to_connect() -> None:
