@@ -49,6 +49,7 @@ Does not: format tracebacks, pickle or choose which error is raised.
 
 from __future__ import annotations
 
+import copyreg
 from functools import lru_cache
 from types import FunctionType, new_class
 from typing import ClassVar, SupportsIndex, cast
@@ -380,7 +381,7 @@ class TaskError(AsyncrayError):
         copied = object.__getattribute__(self.cause, "__dict__") if dual else {}
         own = {k: v for k, v in self.__dict__.items() if k != self._FIELDS and copied.get(k, self) is not v}
         name, text, cause, *where = self._fields
-        return _restore_task_error, (dual, name, text, _portable(cause), *where, own)
+        return _restore_task_error, (dual, name, text, portable(cause), *where, own)
 
     def as_instanceof_cause(self) -> TaskError:
         """This error as an instance of the cause's class too.
@@ -415,11 +416,12 @@ class _Portable:
         return revive, (type(self.exc), *exception_state(self.exc))
 
 
-def _portable(cause: BaseException) -> BaseException | _Portable:
+def portable(cause: BaseException) -> BaseException | _Portable:
     """Pickles into the cause: pickle itself would call its constructor with `args` alone, which fits few classes."""
     cls = type(cause)
     constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
-    reduces = isinstance(cls.__reduce__, FunctionType) or isinstance(cls.__reduce_ex__, FunctionType)
+    own = any(isinstance(method, FunctionType) for method in (cls.__reduce__, cls.__reduce_ex__, cls.__setstate__))
+    reduces = own or cls in copyreg.dispatch_table
     return _Portable(cause) if constructs and not reduces and not issubclass(cls, TaskError) else cause
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import cloudpickle
 
-from asyncray.runtime.serialization import cloud_pickler
+from asyncray.runtime.serialization import Pickler
 
 load = pickle.load
 loads = pickle.loads
@@ -28,7 +28,7 @@ def dump(
     """Pickles a value into a file. Arguments as of ``pickle.dump``; the protocol is the highest one by default."""
     if protocol is None:
         protocol = cloudpickle.DEFAULT_PROTOCOL
-    cloud_pickler()(file, protocol, buffer_callback=buffer_callback).dump(obj)
+    Pickler(file, protocol, buffer_callback).dump(obj)
 
 
 def dumps(obj: object, protocol: int | None = None, buffer_callback: BufferCallback | None = None) -> bytes:

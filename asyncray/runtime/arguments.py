@@ -1,8 +1,8 @@
 """Arguments of a call to bytes and back.
 
-Refs that are arguments themselves become dependencies: they are taken out, and put back as values where the call runs.
-The bytes are a pickled tuple ``(args, kwargs)``, or ``(args, kwargs, places)`` with places as (position or name,
-number of the dependency).
+Refs that are arguments themselves become dependencies: ``pack`` takes them out, and ``unpack`` puts their values in
+their places where the call runs. The bytes are a pickled tuple ``(args, kwargs)``, or ``(args, kwargs, places)`` with
+places as (position or name, number of the dependency).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from asyncray.runtime.culprits import explain
 from asyncray.runtime.current import session_ended_error
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
-from asyncray.runtime.serialization import Serialized, serialize
+from asyncray.runtime.serialization import PicklingFailed, Serialized, serialize
 
 _ADVICE = "Make it inside the remote function, pass what it is made from, or give its class a __reduce__ method."
 
@@ -32,9 +32,9 @@ def pack(
         home: the session's references.
 
     Raises:
-        TypeError: an argument cannot be pickled; tells which part of which argument.
-        OwnerDiedError: a ref that is an argument itself is of a session that is over.
-        Exception: what a registered serializer raised.
+        TypeError: an argument cannot be pickled; names the part and the argument.
+        OwnerDiedError: a ref that is an argument itself belongs to a session that has ended.
+        Exception: a registered serializer raised it.
     """
     dependencies: list[bytes] | None = None
     content: tuple[Any, ...] = (args, kwargs)
@@ -44,11 +44,11 @@ def pack(
             break
     try:
         return serialize(content), dependencies
-    except Exception as error:  # pickling runs user code: anything may come
-        explained = _explain(args, kwargs, callee, error)
-        if explained is error:
-            raise
-        raise explained from error
+    except PicklingFailed as failure:
+        arguments = {f"argument number {index}": argument for index, argument in enumerate(args)}
+        arguments.update((f"argument {name}", argument) for name, argument in kwargs.items())
+        error = explain(arguments, f" of {callee}", _ADVICE, failure)
+    raise error
 
 
 def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any], home: References) -> tuple[tuple[Any, ...], list[bytes]]:
@@ -72,17 +72,6 @@ def _id_of(ref: ObjectRef[Any], home: References) -> bytes:
     if local.table is not home:
         raise session_ended_error(local)
     return local.id
-
-
-def _explain(args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, error: Exception) -> Exception:
-    for name, argument in (*((f"number {i}", a) for i, a in enumerate(args)), *kwargs.items()):
-        if type(argument) is ObjectRef:
-            continue
-        try:
-            serialize(argument)
-        except Exception:
-            return explain(argument, f"argument {name}", f" of {callee}", _ADVICE, error)
-    return TypeError(f"Could not serialize the arguments of {callee}: {error}")
 
 
 def unpack(content: tuple[Any, ...], values: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:

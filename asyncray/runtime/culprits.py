@@ -1,16 +1,24 @@
-"""Which part of a value cannot be pickled.
+"""Which part of a value cannot be pickled, for errors.
 
-Descends from the value to what it is made of (elements, attributes, the variables that a function uses) as long as a
-part fails by itself, and says so in errors. ``find_culprits`` does not pickle: that is an argument.
+The pickler knows which part it failed at; ``explain`` and ``explain_function`` look for that part in what the value is
+made of (elements, attributes, the variables that a function uses) and name the way to it. They compare identities, so
+nothing is pickled again and no code of the user's runs but ``repr`` of the part. The search ends after ``_LIMIT`` parts
+(0.3 s); then, or where a reducer made the part, the error names the part without the way.
+
+``find_culprits`` finds all such parts. It pickles the value once, and goes on behind what fails.
 """
 
 from __future__ import annotations
 
+import copyreg
+import functools
+from collections import deque
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType
-from typing import NamedTuple
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
-from asyncray.runtime.serialization import is_registered, serialize, serialize_function
+from asyncray.runtime.reducers import is_importable
+from asyncray.runtime.serialization import Pickler, PicklingFailed, is_registered
 
 
 class Culprit(NamedTuple):
@@ -22,107 +30,216 @@ class Culprit(NamedTuple):
     parent: object
 
 
-_DEPTH = 4
-"""Levels that are searched for messages. Every level pickles its parts anew."""
+class Step(NamedTuple):
+    """One step on the way from a value to a part of it: how to call it, the key or name in it, and where it leads."""
+
+    label: str
+    key: object
+    part: object
 
 
-def explain(value: object, name: str, owner: str, advice: str, error: Exception) -> Exception:
-    """What to raise for a value that cannot be pickled: a TypeError that names the first of the smallest such parts.
+_LIMIT = 1_000_000
+_ATOMS = (int, float, complex, str, bytes, bool, type(None), CodeType)
+
+
+def explain(values: dict[str, object], owner: str, advice: str, failure: PicklingFailed) -> Exception:
+    """The exception to raise for values that cannot be pickled: a TypeError that names the culprit.
 
     Args:
-        name: of the value, to which the way to the part is added: "argument x".
-        owner: what comes behind that: " of f", or nothing.
+        values: by what to call them: "argument x".
+        owner: follows the name: " of f", or nothing.
         advice: what to do instead; a sentence.
-        error: the one that pickling raised. It is returned itself where it is that of a user's serializer.
+        failure: how pickling failed. Its error itself is returned where a serializer of the user's raised it.
     """
-    for place, part, reason, _ in find_culprits(value, name, serialize, _DEPTH):
-        if is_registered(type(part)):
-            break
-        return TypeError(
-            f"Could not serialize the {place}{owner}: {type(part).__name__} {_short(part)} cannot be pickled "
-            f"({reason}). {advice}"
-        )
+    part = failure.part
+    if is_registered(type(part)):
+        return failure.error
+    way = find_way(values, part)
+    name = next(iter(values)) if len(values) == 1 else "arguments"
+    if way:
+        name = f"{way[0].key}{''.join(step.label for step in way[1:])}"
+    cause = f"({failure})" if _has_no_culprit(failure) else f"{_describe(part)} cannot be pickled ({failure})"
+    error = TypeError(f"Could not serialize the {name}{owner}: {cause}. {advice}")
+    error.__cause__ = failure.error
     return error
 
 
-def explain_function(function: object, what: str, error: Exception) -> TypeError:
+def _has_no_culprit(failure: PicklingFailed) -> bool:
+    """True if it failed at built-in values, or because all of it is nested too deeply."""
+    return failure.part is None or isinstance(failure.error, RecursionError)
+
+
+def explain_function(function: object, what: str, failure: PicklingFailed) -> TypeError:
     """The same for a remote function or the class of an actor, which fails because of what it uses.
 
     Args:
         what: "remote function f" or "actor C".
     """
-    for place, part, reason, _ in find_culprits(function, "", serialize_function, _DEPTH):
-        if part is not function:
-            at = place.strip()
-            cause = at[1:].replace(")", "", 1) if at.startswith("(") else f"{what.rpartition(' ')[2]}{place}"
-            return TypeError(
-                f"The {what} cannot be pickled because of {cause}: {type(part).__name__} {_short(part)} ({reason}). "
-                "Make it inside, or pass what it is made from as an argument."
-            )
-    return TypeError(f"The {what} cannot be pickled: {error}. Look at the global names and closure variables it uses.")
+    part = failure.part
+    if part is function or _has_no_culprit(failure):
+        text = f"The {what} cannot be pickled: {failure}. Look at the global names and closure variables it uses."
+    else:
+        place = "".join(step.label for step in find_way(function, part)).strip()
+        name = what.rpartition(" ")[2]
+        cause = (
+            place[1:].replace(")", "", 1) if place.startswith("(") else f"{name}{place}" if place else "what it uses"
+        )
+        text = (
+            f"The {what} cannot be pickled because of {cause}: {_describe(part)} ({failure}). "
+            "Make it inside, or pass what it is made from as an argument."
+        )
+    error = TypeError(text)
+    error.__cause__ = failure.error
+    return error
 
 
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # the user's __repr__
-        text = "?"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def find_culprits(value: object, name: str, dumps: Callable[[object], object], depth: int) -> Iterator[Culprit]:
-    """All of them, each once.
+def find_culprits(value: object, name: str, depth: int) -> Iterator[Culprit]:
+    """All parts that cannot be pickled, each once.
 
     Args:
-        depth: how many levels below the value to look at.
+        name: of the value.
+        depth: how many levels below the value to name; a culprit that is deeper is named by what contains it.
     """
-    return _search(value, name, dumps, depth, None, set())
+    named: set[int] = set()
+    for part, error in _Inspector().failures_of(value):
+        way = find_way(value, part)[:depth]
+        found = way[-1].part if way else value
+        if id(found) not in named:
+            named.add(id(found))
+            parent = None if not way else way[-2].part if len(way) > 1 else value
+            yield Culprit(name + "".join(step.label for step in way), found, error, parent)
 
 
-def _search(
-    value: object, name: str, dumps: Callable[[object], object], depth: int, parent: object, seen: set[int]
-) -> Iterator[Culprit]:
-    seen.add(id(value))
+class _Inspector(Pickler):
+    """Pickles a value to nowhere. It notes the parts that fail, and pickles None in their place."""
+
+    __slots__ = ("_failures",)
+
+    def __init__(self) -> None:
+        super().__init__(self, 5, buffer_callback=lambda buffer: None)
+        self._failures: list[tuple[object, Exception]] = []
+
+    def write(self, chunk: object) -> None:
+        """Called by the pickler, whose file this is."""
+
+    def failures_of(self, value: object) -> list[tuple[object, Exception]]:
+        """The parts that failed, with their errors."""
+        try:
+            self.dump(value)
+        except Exception as error:  # deep recursion, or a name that is not found
+            part = value if self.part is None or isinstance(error, RecursionError) else self.part
+            self._failures.append((part, error))
+        return self._failures
+
+    def reducer_override(self, value: Any) -> Any:
+        try:
+            reduced = super().reducer_override(value)
+            if reduced is NotImplemented and type(value) is not FunctionType and not issubclass(type(value), type):
+                reduce: Callable[[Any], Any] | None = copyreg.dispatch_table.get(type(value))
+                reduced = value.__reduce_ex__(5) if reduce is None else reduce(value)
+        except Exception as error:  # the user's reducers may raise anything
+            self._failures.append((value, error))
+            return type(None), ()
+        return reduced
+
+
+def _describe(part: object) -> str:
     try:
-        dumps(value)
-    except Exception as error:  # the user's pickling code may raise anything
-        is_smallest = True
-        if depth:
-            for label, part in _parts(value):
-                if _fails(part, dumps):
-                    is_smallest = False
-                    if id(part) not in seen:
-                        yield from _search(part, f"{name}{label}", dumps, depth - 1, value, seen)
-        if is_smallest:
-            yield Culprit(name, value, error, parent)
+        text = repr(part)
+    except Exception:  # the user's __repr__
+        text = "?"
+    return f"{type(part).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
 
 
-def _fails(part: object, dumps: Callable[[object], object]) -> bool:
+def find_way(value: object, part: object) -> list[Step]:
+    """The shortest way from the value to the part. No steps if that is the value, or if there is no way."""
     try:
-        dumps(part)
-    except Exception:  # as above
-        return True
-    return False
+        return [] if part is value else _search(value, part)
+    except RuntimeError:  # another thread has changed a container meanwhile
+        return []
 
 
-def _parts(value: object) -> list[tuple[str, object]]:
-    if is_registered(type(value)):
-        return []  # what its serializer makes of it is not ours to know
-    parts: list[tuple[str, object]] = []
-    if isinstance(value, dict):
-        parts = [(f"[{key!r}]", item) for key, item in value.items()]
-    elif isinstance(value, (list, tuple)):
-        parts = [(f"[{index}]", item) for index, item in enumerate(value)]
-    elif isinstance(value, (set, frozenset)):
-        parts = [(" (an element)", item) for item in value]
-    elif isinstance(value, FunctionType):
-        parts = _variables(value)
-    attributes = getattr(value, "__dict__", None)
-    if isinstance(value, type):
-        parts = [(f".{key}", item) for key, item in vars(value).items() if not _is_machinery(key, item)]
-    elif isinstance(attributes, dict):
-        parts += [(f".{key}", item) for key, item in attributes.items()]
-    return parts
+def _search(value: object, part: object) -> list[Step]:
+    # Each step with the number of the one before it, which leads to the container of its part.
+    steps: list[tuple[Step, int]] = []
+    queue: deque[tuple[object, int]] = deque([(value, -1)])
+    seen = {id(value)}
+    left = _LIMIT
+    while queue:
+        container, number = queue.popleft()
+        for label, key, item in _parts(container):
+            left -= 1
+            if item is part:
+                return [*_way(steps, number), Step(label.format(key), key, item)]
+            if left <= 0:
+                return []
+            if type(item) in _ATOMS or id(item) in seen:
+                continue
+            seen.add(id(item))
+            queue.append((item, len(steps)))
+            steps.append((Step(label.format(key), key, item), number))
+    return []
+
+
+def _way(steps: list[tuple[Step, int]], number: int) -> list[Step]:
+    way = []
+    while number >= 0:
+        step, number = steps[number]
+        way.append(step)
+    return way[::-1]
+
+
+Part = tuple[str, object, object]
+"""How to call it (a format for what follows), its key or name, and the part."""
+
+
+def _parts(value: Any) -> Iterator[Part]:
+    kind = type(value)
+    if is_registered(kind):
+        return  # what its serializer makes of it is not known
+    if issubclass(kind, dict):
+        yield from (("[{!r}]", key, item) for key, item in dict.items(value))
+        yield from ((" (a key)", None, key) for key in dict.keys(value))
+    elif issubclass(kind, (list, tuple, deque)):
+        base: Any = list if issubclass(kind, list) else tuple if issubclass(kind, tuple) else deque
+        # Not by iter(): the user's class may define __iter__.
+        yield from (("[{}]", index, item) for index, item in enumerate(base.__iter__(value)))
+    elif issubclass(kind, (set, frozenset)):
+        base = set if issubclass(kind, set) else frozenset
+        yield from ((" (an element)", None, item) for item in base.__iter__(value))
+    elif kind is FunctionType:
+        if not is_importable(value, value.__qualname__):
+            yield from _variables(value)
+    elif issubclass(kind, type):
+        if not is_importable(value, value.__qualname__):
+            yield from _class_parts(value)
+        return
+    yield from _wrapped(value, kind)
+    yield from _attributes(value, kind)
+
+
+def _attributes(value: object, kind: type) -> Iterator[Part]:
+    try:
+        attributes = object.__getattribute__(value, "__dict__")  # past any __getattr__ of the user's
+    except AttributeError:
+        attributes = {}
+    if kind is ModuleType or not isinstance(attributes, dict):
+        return
+    yield from ((".{}", name, item) for name, item in attributes.items())
+    for cls in kind.__mro__:
+        for name, descriptor in vars(cls).items():
+            if type(descriptor) is MemberDescriptorType:
+                try:
+                    yield ".{}", name, descriptor.__get__(value, kind)
+                except (AttributeError, TypeError):  # never set
+                    pass
+    if not is_importable(kind, kind.__qualname__):
+        yield " (its class {})", kind.__qualname__, kind
+
+
+def _class_parts(cls: type) -> Iterator[Part]:
+    yield from ((".{}", name, item) for name, item in vars(cls).items() if not _is_machinery(name, item))
+    yield from ((" (its base {})", base.__qualname__, base) for base in cls.__bases__)
 
 
 def _is_machinery(name: str, item: object) -> bool:
@@ -132,18 +249,30 @@ def _is_machinery(name: str, item: object) -> bool:
     return name.startswith(("__", "_abc_")) or isinstance(item, (GetSetDescriptorType, MemberDescriptorType))
 
 
-def _variables(function: FunctionType) -> list[tuple[str, object]]:
-    """What a function takes from around it: its closure, the globals that it uses, and the defaults of parameters."""
-    found: list[tuple[str, object]] = []
+def _wrapped(value: Any, kind: type) -> Iterator[Part]:
+    """The contents of wrappers of the standard library that are no attributes of their own."""
+    if kind is property:
+        yield from (("{}", "", part) for part in (value.fget, value.fset, value.fdel))
+    elif kind in (staticmethod, classmethod, MethodType):
+        yield "{}", "", value.__func__
+        yield ".{}", "__self__", getattr(value, "__self__", None)
+    elif kind is functools.partial:
+        yield ".{}", "func", value.func
+        yield from ((" (argument {})", number, argument) for number, argument in enumerate(value.args))
+        yield from ((" (argument {})", name, argument) for name, argument in value.keywords.items())
+
+
+def _variables(function: FunctionType) -> Iterator[Part]:
+    """The variables that a function takes from around it: its closure, the globals that it uses, and default values."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            found.append((f" (its variable {name!r})", cell.cell_contents))
+            yield " (its variable {!r})", name, cell.cell_contents
         except ValueError:
             pass  # not assigned yet
     known = function.__globals__
-    found += [(f" (the global {name!r})", known[name]) for name in _globals(function.__code__) if name in known]
+    yield from ((" (the global {!r})", name, known[name]) for name in _globals(function.__code__) if name in known)
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return found + [(" (a default value)", value) for value in defaults]
+    yield from ((" (a default value)", None, value) for value in defaults)
 
 
 def _globals(code: CodeType) -> dict[str, None]:

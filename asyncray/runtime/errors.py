@@ -1,21 +1,23 @@
-"""How an error gets from where it happened to whoever waits for it.
+"""How an error travels from where it happened to the process that gets it.
 
-Two kinds travel. What user code raised goes as an opaque payload, made by a worker and opened by the process that gets;
-daemons pass it on and never unpickle it. What asyncray itself has to tell goes as the name of one of its errors and
-plain fields, which a daemon can make.
+Two kinds travel. An exception of user code travels as an opaque payload: a worker makes it, the process that gets opens
+it, and daemons pass it on without unpickling it. An error of asyncray itself travels as its name and plain fields; a
+daemon can make it.
 
 A payload is a msgpack list:
 
     [traceback text, function name, pid, ip, repr of the actor or nil, nodes]
 
-with the cause as node 0 and after it what its `__cause__` and `__context__` lead to, which pickle would drop; a node is
+with the cause as node 0, followed by the exceptions that its `__cause__` and `__context__` lead to, which pickle would
+drop. A node is
 
-    [pickled exception or nil, its pickled state or nil, one line about it, index of cause, index of context, suppress]
+    [pickled exception or nil, one line about it, index of cause, index of context, suppress]
 
-with -1 for "none". The state (class, slots, `__dict__`) is for classes with a constructor of their own: they pickle
-well and then often do not load, for pickle calls the constructor with `args` alone. It is used where loading failed.
+with -1 for "none". Each exception is pickled once. One whose class has a constructor of its own, and no way of its own
+to be pickled, travels as its state (class, slots, `__dict__`): pickle would call the constructor with `args` alone,
+which few constructors take.
 
-Promises: dumping and loading always give an error that tells the text, whatever the user's class does (`Exception`s
+Promises: dumping and loading always give an error that shows the text, whatever the user's class does (`Exception`s
 only: a `KeyboardInterrupt` still interrupts); no class outside `asyncray.exceptions` is made from a name.
 
 Does not: choose a pickler, catch anything of the user's, carry the chains of exceptions inside a group.
@@ -24,30 +26,31 @@ Does not: choose a pickler, catch anything of the user's, carry the chains of ex
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
 from typing import TYPE_CHECKING, cast
 
 import msgpack
 
 from asyncray import exceptions
-from asyncray.exception_state import exception_state, link, revive
+from asyncray.exception_state import link
 from asyncray.exceptions import (
     AsyncrayError,
     AsyncraySystemError,
     InternalError,
     TaskError,
     UnserializableException,
+    portable,
 )
+from asyncray.runtime.serialization import is_registered
 
 if TYPE_CHECKING:
     import traceback
 
-_Node = tuple[bytes | None, bytes | None, str, int, int, bool]
+_Node = tuple[bytes | None, str, int, int, bool]
 
-# Longer chains are code that loops over retries with `raise ... from`; the text has all of it anyway.
+# Code that loops over retries with `raise ... from` makes longer chains. The text has all of them.
 _MAX_NODES = 32
 
-# An error that is larger than this is data, and its way is no way for data: it would break the stream it travels on.
+# An error that is larger than this is data. It would break the stream that it travels on.
 _LONGEST_TEXT = 1_000_000
 _LONGEST_LINE = 10_000
 _LARGEST_EXCEPTION = 32 * 1024 * 1024
@@ -99,8 +102,8 @@ def load_task_error(payload: bytes, loads: Callable[[bytes], object]) -> Excepti
         loads: unpickles one object; may raise any `Exception`.
     """
     text, function_name, pid, ip, actor_repr, nodes = _unpack(payload)
-    chain = [_load_node(node, text if i == 0 else node[2], loads) for i, node in enumerate(nodes)]
-    for exc, (_, _, _, cause, context, suppress) in zip(chain, nodes, strict=True):
+    chain = [_load_node(node, text if i == 0 else node[1], loads) for i, node in enumerate(nodes)]
+    for exc, (_, _, cause, context, suppress) in zip(chain, nodes, strict=True):
         link(exc, chain[cause] if cause >= 0 else None, chain[context] if context >= 0 else None, suppress=suppress)
     error = TaskError(function_name, text, chain[0], pid=pid, ip=ip, actor_repr=actor_repr)
     return error.as_instanceof_cause()
@@ -129,8 +132,8 @@ def system_error(name: str, fields: dict[str, object]) -> Exception:
         name: the name of a class of `asyncray.exceptions`, not an alias; `TaskError` travels as a payload.
         fields: arguments of its constructor.
 
-    Returns: the error; an `InternalError` that tells name and fields if there is no such class or it has no such
-    fields, for whoever waits must get an answer.
+    Returns: the error; an `InternalError` that shows name and fields if there is no such class or it has no such
+    fields, because the process that waits must get an answer.
     """
     try:
         return _SYSTEM_ERRORS[name](**fields)  # type: ignore[arg-type]  # checked by the call
@@ -144,7 +147,7 @@ def _unpack(payload: bytes) -> tuple[str, str, int, str, str | None, list[_Node]
 
 
 def _chain(exc: BaseException) -> list[BaseException]:
-    """`exc`, its cause and context, theirs, and so on; each once, for chains may have cycles."""
+    """`exc`, its cause and context, theirs, and so on; each once, because chains may have cycles."""
     found = [exc]
     for at in found:
         for linked in _links(at):
@@ -159,26 +162,21 @@ def _links(exc: BaseException) -> tuple[BaseException | None, BaseException | No
 
 
 def _dump_node(exc: BaseException, index: dict[int, int], dumps: Callable[[object], bytes]) -> _Node:
-    pickled = state = None
+    pickled = None
     about = _cut(_one_line(exc), _LONGEST_LINE)
     try:
-        pickled = dumps(exc)
-        cls = type(exc)
-        constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
-        if constructs and not issubclass(cls, TaskError):
-            state = dumps((cls, *exception_state(exc)))
-        if len(pickled) + len(state or b"") > _LARGEST_EXCEPTION:
+        pickled = dumps(exc if is_registered(type(exc)) else portable(exc))
+        if len(pickled) > _LARGEST_EXCEPTION:
             about = f"{about} (it takes {len(pickled) >> 20} MiB pickled: too much for an error)"
-            pickled = state = None
+            pickled = None
     except Exception as error:  # user code pickles itself
         about = f"{about} ({_one_line(error)})"
     cause, context = (index.get(id(linked), -1) for linked in _links(exc))
-    return pickled, state, about, cause, context, object.__getattribute__(exc, "__suppress_context__")
+    return pickled, about, cause, context, object.__getattribute__(exc, "__suppress_context__")
 
 
 def _load_node(node: _Node, about: str, loads: Callable[[bytes], object]) -> BaseException:
-    pickled, state, *_ = node
-    why = node[2]
+    pickled, why, *_ = node
     if pickled is not None:
         try:
             exc = loads(pickled)
@@ -187,11 +185,6 @@ def _load_node(node: _Node, about: str, loads: Callable[[bytes], object]) -> Bas
             why = f"it came back as {type(exc).__name__}"
         except Exception as error:  # user code, or its module is missing here
             why = _one_line(error)
-    if state is not None:
-        try:
-            return revive(*cast("tuple[type[BaseException], dict[str, object], dict[str, object]]", loads(state)))
-        except Exception:  # the first reason is the one to tell
-            pass
     return UnserializableException(f"The exception that was raised isn't serializable ({why}):\n{about}")
 
 
@@ -202,12 +195,12 @@ def _format(exc: BaseException, skip_frames: int) -> str:
     for _ in range(skip_frames):
         trace = trace.tb_next if trace is not None else None
     try:
-        told = traceback.TracebackException(type(exc), exc, trace)
-        # A get has raised it: how, is no news, and may be told a thousand times. Only what is asyncray's own failure is
-        # told whole.
+        formatted = traceback.TracebackException(type(exc), exc, trace)
+        # A get has raised it, so its frames inside asyncray say nothing, and may repeat a thousand times. Only failures
+        # of asyncray itself show them.
         if issubclass(type(exc), AsyncrayError) and not issubclass(type(exc), AsyncraySystemError):
-            told.stack = _without_our_frames(told.stack)
-        return "".join(told.format(chain=not _chain_is_told(exc)))
+            formatted.stack = _without_our_frames(formatted.stack)
+        return "".join(formatted.format(chain=not _text_has_chain(exc)))
     except Exception:  # __notes__, __getattr__ and the like of the user's class
         return _one_line(exc)
 
@@ -216,7 +209,7 @@ def _without_our_frames(stack: traceback.StackSummary) -> traceback.StackSummary
     return type(stack).from_list([frame for frame in stack if not frame.filename.startswith(_PACKAGE)])
 
 
-def _chain_is_told(exc: BaseException) -> bool:
+def _text_has_chain(exc: BaseException) -> bool:
     """Whether the chain is that of a remote cause: the text of the error has it already."""
     if not isinstance(exc, TaskError):
         return False

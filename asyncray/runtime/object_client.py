@@ -22,7 +22,7 @@ from asyncray.runtime.late_puts import LatePuts, in_event_loop
 from asyncray.runtime.references import LocalObject, Pin
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.reservation import Reservation
-from asyncray.runtime.serialization import Serialized, layout, serialize
+from asyncray.runtime.serialization import PicklingFailed, Serialized, layout, serialize
 from asyncray.runtime.values import Values, inline, nested_ids
 from asyncray.runtime.waiters import LoopCallback
 
@@ -62,13 +62,10 @@ class ObjectClient:
             Exception: what a registered serializer raised.
         """
         try:
-            serialized = serialize(value)
-        except Exception as error:  # pickling runs user code, which may raise anything
-            explained = explain(value, "put value", "", _ADVICE, error)
-            if explained is error:
-                raise
-            raise explained from error
-        return self.put_serialized(serialized)
+            return self.put_serialized(serialize(value))
+        except PicklingFailed as failure:
+            error = explain({"put value": value}, "", _ADVICE, failure)
+        raise error
 
     def put_serialized(self, value: Serialized) -> ObjectRef[Any]:
         """The same for a value that is pickled already."""

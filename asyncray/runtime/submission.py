@@ -19,7 +19,7 @@ from asyncray.runtime.context import running_task
 from asyncray.runtime.culprits import explain_function
 from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.refs import ObjectRef, own
-from asyncray.runtime.serialization import serialize_function
+from asyncray.runtime.serialization import PicklingFailed, serialize_in_band
 from asyncray.runtime.values import Values, inline, nested_ids
 
 Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
@@ -59,9 +59,9 @@ class Submitter:
         from hashlib import blake2b  # start-up cost: only programs that submit need it
 
         try:
-            value = serialize_function(function)
-        except Exception as error:  # pickling runs user code, which may raise anything
-            raise explain_function(function, what, error) from error
+            value = serialize_in_band(function)
+        except PicklingFailed as failure:
+            raise explain_function(function, what, failure) from failure.error
         if value.size > FUNCTION_LIMIT:
             raise ValueError(
                 f"The {what} is too large ({value.size >> 20} MiB > {FUNCTION_LIMIT >> 20} MiB). Check that it does "

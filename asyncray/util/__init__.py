@@ -9,7 +9,7 @@ from asyncray.api.information import node_ip_address
 from asyncray.runtime.runtime import require
 from asyncray.util.actor_pool import ActorPool
 from asyncray.util.completion import as_completed, map_unordered
-from asyncray.util.serialization import deregister_serializer, inspect_serializability, register_serializer
+from asyncray.util.serializers import deregister_serializer, inspect_serializability, register_serializer
 
 __all__ = [
     "ActorPool",

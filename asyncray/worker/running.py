@@ -22,7 +22,7 @@ from asyncray.runtime.references import Pin
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.reservation import Reservation
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import Serialized, serialize, serialize_whole
+from asyncray.runtime.serialization import PicklingFailed, Serialized, serialize, serialize_in_band
 from asyncray.runtime.values import inline, nested_ids
 from asyncray.worker.definitions import Definition
 
@@ -156,11 +156,9 @@ class Runner:
     def _serialize(invocation: Invocation, result: Any) -> Serialized:
         try:
             return serialize(result)
-        except Exception as error:  # pickling runs user code: anything may come
-            explained = explain(result, "return value", f" of {invocation.name}", _ADVICE, error)
-            if explained is error:
-                raise
-            raise explained from error
+        except PicklingFailed as failure:
+            error = explain({"return value": result}, f" of {invocation.name}", _ADVICE, failure)
+        raise error
 
     def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
         """The reply for an exception, and what must live until it was posted. An interrupt is a way to be cancelled."""
@@ -202,6 +200,9 @@ class Runner:
 
 
 def _dump(refs: list[ObjectRef[Any]], value: object) -> bytes:
-    serialized = serialize_whole(value)
+    try:
+        serialized = serialize_in_band(value)
+    except PicklingFailed as failure:
+        raise failure.error from None
     refs += serialized.refs
     return serialized.pickled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from typing import Any
 
@@ -151,9 +150,9 @@ def test_the_last_one_counts_until_it_is_taken_back() -> None:
 
 def test_it_ends_with_the_session() -> None:
     register()
-    assert serialization._dumps is not pickle.dumps
+    assert serialization.is_registered(Box)
     ray.shutdown()
-    assert serialization._dumps is pickle.dumps
+    assert not serialization.is_registered(Box)
     ray.init(num_cpus=1)
     with pytest.raises(TypeError):
         ray.put(Box(1))

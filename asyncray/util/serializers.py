@@ -1,4 +1,4 @@
-"""How users pickle what cannot be pickled, and find out what that is."""
+"""Serializers for values that cannot be pickled, and a tool that finds such values."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ _LINE = "=" * 80
 
 
 def register_serializer(cls: type[T], *, serializer: Callable[[T], Any], deserializer: Callable[[Any], Any]) -> None:
-    """Pickles instances of a class in a way of your own: in arguments, results, ``put``, errors, however deep inside.
+    """Pickles instances of a class in a way of your own: in arguments, results, ``put``, errors, at any depth.
 
-    It is for the process that calls it, from before its session on if need be, and ends with that. Others unpickle what
-    comes from here without knowing of it, for each value carries its deserializer; but what a *task* returns is pickled
-    by a worker, so register there, too.
+    The registration holds for the process that calls this, also before ``init``, and ends with the session. Other
+    processes unpickle such values without a registration, because each value carries its deserializer. But a worker
+    pickles the results of its tasks, so register in the task as well.
 
     Args:
-        cls: instances of exactly this class, not of subclasses. What Python's pickler knows by itself (``dict``,
-            ``str``, ...) stays as it is.
-        serializer: makes something that can be pickled of an instance. What it raises comes to whoever calls
-            ``.remote()``, ``put`` or, for results, ``get``.
-        deserializer: makes an instance of that again. Pickled now, with what it uses as that is now.
+        cls: instances of exactly this class, not of subclasses. Built-in values (``dict``, ``str``, ...) are pickled as
+            ever.
+        serializer: turns an instance into something that can be pickled. ``.remote()``, ``put`` or, for results,
+            ``get`` raise its exceptions.
+        deserializer: turns that into an instance again. Pickled now, together with the present values of the globals
+            that it uses.
 
     Raises:
         TypeError: not a class, not functions, or a deserializer that cannot be pickled.
@@ -46,7 +47,7 @@ def register_serializer(cls: type[T], *, serializer: Callable[[T], Any], deseria
 
 
 def deregister_serializer(cls: type) -> None:
-    """Takes ``register_serializer`` back. Does nothing if there was none for the class."""
+    """Undoes ``register_serializer``. Does nothing if the class has no serializer."""
     serialization.deregister(cls)
 
 
@@ -71,7 +72,9 @@ class FailureTuple:
 def inspect_serializability(
     base_obj: object, name: str | None = None, depth: int = 3, print_file: TextIO | None = None
 ) -> tuple[bool, set[FailureTuple]]:
-    """Tells which parts of a value cannot be pickled: elements, attributes, variables that a function uses.
+    """Finds the parts of a value that cannot be pickled: elements, attributes, variables that a function uses.
+
+    It pickles the value once, so that iterators and the like in it may be consumed afterwards.
 
     Args:
         base_obj: the value.
@@ -90,7 +93,7 @@ def inspect_serializability(
     name = name or str(getattr(base_obj, "__name__", type(base_obj).__name__))
     lines = [_LINE, f"Checking Serializability of {base_obj!r}", _LINE]
     failures = set()
-    for place, part, error, parent in find_culprits(base_obj, name, serialization.serialize, depth):
+    for place, part, error, parent in find_culprits(base_obj, name, depth):
         lines.append(f"!!! FAIL serialization of {place}: {error}")
         failures.add(FailureTuple(part, place, parent))
     if failures:
