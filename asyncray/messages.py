@@ -63,7 +63,7 @@ STORE_FULL = 51  # request: there is no room now; its answer, ALLOCATED or REPLY
 
 # From the daemon to a worker ----------------------------------------------------------------------------------------
 SETUP = 60  # job, {..}: whose work comes next, and what it needs
-DEFINE = 61  # template number, spec {..}, pickled function or class
+DEFINE = 61  # template number, spec {..}, pickled function or class | nil if the worker has it
 LEASE = 62  # {devices, cpus}: what the tasks that follow may use
 RUN = 63  # task, template, kind, payload, [[object, kind, payload]..] | nil, name | nil
 RUN_NESTED = 64  # as RUN, on a thread beside the blocked ones

@@ -106,7 +106,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.runtime.submission",
         "asyncray.runtime.values",
         "asyncray.worker.async_hosting",
-        "asyncray.worker.definitions",
         "asyncray.worker.executor",
         "asyncray.worker.hosting",
         "asyncray.worker.inbox",

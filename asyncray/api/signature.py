@@ -125,7 +125,7 @@ def _restored(name: str, text: str, method: bool) -> Signature:
 
 def _parameters_of(callee: Callable[..., object]) -> str:
     """The parameters as in a ``def``, each default replaced by None: ``(x, y=None, *, z)``."""
-    import inspect  # start-up cost; asyncio has imported it by the time of the first call
+    import inspect  # start-up cost; asyncio imports it as well
 
     try:
         signature = inspect.signature(callee)

@@ -23,7 +23,7 @@ class Worker:
 
     __slots__ = (
         "actor", "announced_lease", "backlog", "calls", "client", "deadline", "exits_cleanly", "gpu", "idle_since",
-        "inflight", "job", "killed", "known", "lease", "nested", "number", "pid", "state", "why",
+        "inflight", "job", "killed", "known", "known_functions", "lease", "nested", "number", "pid", "state", "why",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -44,6 +44,8 @@ class Worker:
         self.backlog = 0.0  # microseconds that inflight is thought to take
         # The templates that it was sent. For membership only.
         self.known: set[int] = set()
+        # The digests of the functions that it was sent. For membership only.
+        self.known_functions: set[bytes] = set()
         self.calls: dict[int, int] = {}  # of templates that have a limit of them
         self.idle_since = 0.0
         # SIGKILL is on its way.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
 from asyncray.core.leases import Lease, Shape, Worker
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Client, Task
+from asyncray.core.records import Client, Task, Template
 from asyncray.core.resources import Grant, Resources
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import LEASED, SENT
@@ -228,10 +228,7 @@ class Scheduler:
         template, client = task.template, worker.client
         assert client is not None
         if template.number not in worker.known:
-            worker.known.add(template.number)
-            function = template.job.functions.get(template.function, b"")
-            spec = {"name": template.name, "returns": template.returns, "function": template.function}
-            self._outbox.send(client, (DEFINE, template.number, {**spec, **template.options}, function))
+            self._define(template, worker, client)
         values = None
         if task.dependencies:
             value_for = self._objects.value_for
@@ -240,6 +237,16 @@ class Scheduler:
         if how == CONSTRUCT and task.actor is not None:
             message += (task.actor.restarted, task.actor.name[1] if task.actor.name else "")
         self._outbox.send(client, message)
+
+    def _define(self, template: Template, worker: Worker, client: Client) -> None:
+        """Describes a template to a worker. Templates of one function share it: it is sent once."""
+        worker.known.add(template.number)
+        function = None
+        if template.function not in worker.known_functions:
+            worker.known_functions.add(template.function)
+            function = template.job.functions.get(template.function, b"")
+        spec = {"name": template.name, "returns": template.returns, "function": template.function}
+        self._outbox.send(client, (DEFINE, template.number, {**spec, **template.options}, function))
 
     # What comes back --------------------------------------------------------------------------------------------------
 

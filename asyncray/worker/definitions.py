@@ -7,17 +7,36 @@ from typing import Any
 from asyncray.runtime.serialization import deserialize
 
 
+class SentFunction:
+    """A function or class as it was sent. Templates with different options share it, with its globals."""
+
+    __slots__ = ("_function", "_pickled")
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+        self._function: Any = None
+
+    def __repr__(self) -> str:
+        return f"<SentFunction {'loaded' if self._function is not None else 'pickled'}>"
+
+    def load(self) -> Any:
+        """The function or class, unpickled when it is first needed. Raises what unpickling raises."""
+        pickled = self._pickled  # first: another thread may finish loading, and clear it, in between
+        if self._function is None:
+            self._function = deserialize(pickled)
+            self._pickled = b""
+        return self._function
+
+
 class Definition:
-    """A template, as the daemon described it. The function is unpickled when it is first needed.
+    """A template, as the daemon described it.
 
     ``retry_on`` is what of user exceptions is retried: False, True, or a tuple of classes.
     """
 
-    __slots__ = (
-        "_function", "_pickled", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown",
-    )  # fmt: skip
+    __slots__ = ("_function", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown")
 
-    def __init__(self, spec: dict[str, Any], pickled: bytes) -> None:
+    def __init__(self, spec: dict[str, Any], function: SentFunction) -> None:
         self.name: str = spec["name"]
         self.returns: int = spec["returns"]
         self.discards: bool = spec.get("discards", False)  # what it returns: nobody wants more than its end
@@ -26,20 +45,15 @@ class Definition:
         self.max_calls: int = spec.get("max_calls", 0)
         self.options = spec
         self.calls = 0
-        self._pickled = pickled
-        self._function: Any = None
+        self._function = function
 
     def __repr__(self) -> str:
-        return f"<Definition {self.name} {'loaded' if self._function is not None else 'pickled'}>"
+        return f"<Definition {self.name} {self._function}>"
 
     @property
     def function(self) -> Any:
         """The function or class. Raises what unpickling it raises."""
-        pickled = self._pickled  # first: a thread that loads it, too, may forget it in between
-        if self._function is None:
-            self._function = deserialize(pickled)
-            self._pickled = b""
-        return self._function
+        return self._function.load()
 
     def retries(self, error: BaseException) -> bool:
         """True if this exception of the user's code is one to try again after."""

@@ -37,7 +37,7 @@ from asyncray.messages import (
 from asyncray.runtime.context import TaskContext, WorkerInfo, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiters import Waiter
-from asyncray.worker.definitions import Definition
+from asyncray.worker.definitions import Definition, SentFunction
 from asyncray.worker.hosting import ActorHost, HostProcess, ThreadedHost
 from asyncray.worker.inbox import Inbox
 from asyncray.worker.leftovers import Leftovers
@@ -67,7 +67,9 @@ class Executor:
         self.environment = environment
         self.inbox = Inbox()
         self.leftovers = leftovers
+        # Templates by number, and by digest what several of them may share. Written by the io thread.
         self.definitions: dict[int, Definition] = {}
+        self._functions: dict[bytes, SentFunction] = {}
         self.host: ActorHost | None = None
         self.runner = Runner(runtime, self._describe_actor)
         # Why this process ends, once it does.
@@ -107,7 +109,11 @@ class Executor:
     # In the io thread -------------------------------------------------------------------------------------------------
 
     def _define(self, message: Message) -> None:
-        self.definitions[message[1]] = Definition(message[2], message[3])
+        _, number, spec, pickled = message
+        digest = spec["function"]
+        if pickled is not None:
+            self._functions[digest] = SentFunction(pickled)
+        self.definitions[number] = Definition(spec, self._functions[digest])
 
     def _enqueue(self, message: Message) -> None:
         if self.host is not None and self.host.invoke(message):

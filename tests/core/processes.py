@@ -352,6 +352,7 @@ class Worker(Process):
         self.main: Invocation | None = None
         self.threads: list[Invocation] = []
         self.defined: set[int] = set()
+        self.functions: set[bytes] = set()
         self.devices: tuple[int, ...] = ()
         self.is_actor = False
         self.ordered = True
@@ -375,7 +376,10 @@ class Worker(Process):
             assert not self.job_id
             self.job_id = message[1]
         elif kind == DEFINE:
-            self.defined.add(message[1])
+            _, number, spec, function = message
+            assert (function is None) == (spec["function"] in self.functions), "a function is sent once"
+            self.functions.add(spec["function"])
+            self.defined.add(number)
         elif kind == LEASE:
             self.devices = message[1]["devices"]
         elif kind == STOP_TASK:
