@@ -296,7 +296,7 @@ class DeserializationError(AsyncraySystemError):
 class WouldDeadlockError(AsyncraySystemError):
     """A finalizer or signal handler waits in the very thread that would have to receive the reply. Fault: code."""
 
-    default_message = "A finalizer (__del__) cannot wait while its thread talks to the node."
+    default_message = "A finalizer (__del__) or signal handler cannot wait while its thread talks to the node."
 
 
 class InternalError(AsyncraySystemError):

@@ -78,6 +78,13 @@ def closed(descriptor: int) -> None:
     _registered.pop(descriptor, None)
 
 
+def close(descriptor: int) -> None:
+    """Closes what ``own`` has registered."""
+    with lock:
+        os.close(descriptor)
+        closed(descriptor)
+
+
 def _nothing() -> None:
     pass
 

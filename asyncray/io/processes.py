@@ -15,6 +15,8 @@ import signal
 import sys
 import time
 
+from asyncray.io import forking
+
 SESSION_VARIABLE = "ASYNCRAY_SESSION"
 """Names the session in the environment of its zygote, and so of all its descendants."""
 
@@ -113,7 +115,8 @@ def is_child(pid: int) -> bool:
 def ends_within(pid: int, seconds: float) -> bool:
     """Waits for any process to end, a child or not; True if it did in time. A zombie has ended."""
     try:
-        descriptor = os.pidfd_open(pid)
+        with forking.lock:
+            descriptor = forking.own(os.pidfd_open(pid))
     except OSError:
         return True  # it is gone
     try:
@@ -121,7 +124,7 @@ def ends_within(pid: int, seconds: float) -> bool:
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
     finally:
-        os.close(descriptor)
+        forking.close(descriptor)
 
 
 def offer_to_the_oom_killer() -> None:

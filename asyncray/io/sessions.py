@@ -160,9 +160,7 @@ def _open_lock(path: str, flags: int) -> int:
 
 def close_lock(descriptor: int) -> None:
     """Lets go of a lock: it stays held if another process has inherited it."""
-    with forking.lock:
-        os.close(descriptor)
-        forking.closed(descriptor)
+    forking.close(descriptor)
 
 
 def name_of(directory: str) -> str:

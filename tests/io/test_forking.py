@@ -59,9 +59,7 @@ def test_a_child_closes_what_is_registered_and_a_grandchild_nothing() -> None:
     with forking.lock:
         mine = forking.own(os.open(os.devnull, os.O_RDONLY))
     assert in_a_child(child)
-    with forking.lock:
-        os.close(mine)
-        forking.closed(mine)
+    forking.close(mine)
     assert in_a_child(lambda: not is_open(mine))
 
 
@@ -72,9 +70,7 @@ def test_a_number_that_belongs_to_another_file_by_now_is_left_alone() -> None:
     other = os.open("/", os.O_RDONLY)
     assert other == number
     assert in_a_child(lambda: is_open(other))
-    with forking.lock:
-        os.close(other)
-        forking.closed(number)
+    forking.close(other)
 
 
 def test_a_step_that_fails_does_not_keep_the_others_from_their_work(capfd: pytest.CaptureFixture[str]) -> None:
@@ -124,9 +120,7 @@ def test_a_fork_waits_until_what_another_thread_makes_is_registered() -> None:
     threading.Timer(0.01, forks.set).start()
     assert in_a_child(lambda: not is_open(numbers[0]))
     thread.join()
-    with forking.lock:
-        os.close(numbers[0])
-        forking.closed(numbers[0])
+    forking.close(numbers[0])
 
 
 def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
@@ -172,6 +166,4 @@ def test_what_is_started_with_code_of_its_own_before_it_runs_forks_as_ever() -> 
     done = subprocess.run(["true"], preexec_fn=lambda: os.fstat(0), check=False)
     assert done.returncode == 0
     assert is_open(mine)
-    with forking.lock:
-        os.close(mine)
-        forking.closed(mine)
+    forking.close(mine)

@@ -1,0 +1,212 @@
+"""What user code forks, in drivers and workers, is as it would be without asyncray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import IO
+
+import pytest
+
+import asyncray.sync as ray
+
+ROOT = Path(__file__).parents[2]
+HELPERS = """
+import os, signal, sys, threading, time
+import asyncray.sync as ray
+
+def files():
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink("/proc/self/fd/" + number)
+        except FileNotFoundError:
+            pass
+    return {number for number, name in found.items() if not name.startswith("/proc/")}
+
+def in_a_child(check):
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(not check())
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+before = files()
+"""
+
+
+def run(program: str) -> str:
+    """Runs a driver to its end; what it printed."""
+    command = [sys.executable, "-W", "ignore", "-c", HELPERS + dedent(program)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_child_of_a_driver_whose_node_has_died_keeps_its_files() -> None:
+    printed = run(
+        """
+        import psutil
+        ray.init(num_cpus=0)
+        mine = [open("/dev/null")]
+        (daemon,) = psutil.Process().children()
+        daemon.kill()
+        while files() != before | {str(mine[0].fileno())}:  # until asyncray has closed its own
+            time.sleep(0.001)
+        mine += [open("/dev/null") for _ in range(6)]  # get their numbers
+
+        def check():
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            return files() >= {str(file.fileno()) for file in mine} and not blocked
+
+        print(in_a_child(check), in_a_child(lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        """
+    )
+    assert printed == f"0 {-signal.SIGTERM}\n"
+
+
+def test_a_child_that_is_forked_while_a_thread_starts_and_stops_has_nothing_of_ours() -> None:
+    printed = run(
+        """
+        def cycle():
+            for _ in range(3):
+                ray.init(num_cpus=0)
+                ray.shutdown()
+                done.append(1)
+            done.append("end")
+
+        def check():
+            ray.shutdown()
+            return files() == before and not ray.is_initialized()
+
+        done = []
+        thread = threading.Thread(target=cycle)
+        thread.start()
+        codes = set()
+        while "end" not in done:
+            codes.add(in_a_child(check))
+        thread.join()
+        print(codes)
+        """
+    )
+    assert printed == "{0}\n"
+
+
+def test_a_child_has_a_session_of_its_own_or_none() -> None:
+    printed = run(
+        """
+        @ray.remote
+        class A:
+            def pid(self): return os.getpid()
+
+        def check():
+            for use in (lambda: ray.get(ref), actor.pid.remote, lambda: ray.put(ref)):
+                try:
+                    use()
+                    return False
+                except (ray.exceptions.AsyncrayError, TypeError):
+                    assert not ray.is_initialized()
+            with ray.init(num_cpus=1):
+                return ray.get(A.remote().pid.remote()) not in (os.getpid(), ray.get)
+
+        with ray.init(num_cpus=1):
+            actor = A.options(num_cpus=0).remote()
+            ref = actor.pid.remote()
+            assert in_a_child(check) == 0
+            assert in_a_child(lambda: in_a_child(lambda: files() == before) == 0) == 0
+            print(ray.get(ref) == ray.get(actor.pid.remote()))
+        """
+    )
+    assert printed == "True\n"
+
+
+def test_children_and_grandchildren_of_a_task(sessions: Path) -> None:
+    @ray.remote
+    def fork() -> list[int]:
+        def in_a_child(check: object) -> int:
+            pid = os.fork()
+            if not pid:
+                try:
+                    os._exit(not check())  # type: ignore[operator]
+                except BaseException:
+                    os._exit(2)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        def are_open() -> bool:
+            return all(os.fstat(file.fileno()) for file in files)
+
+        def interrupted() -> bool:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                return not ray.is_initialized()
+            return False
+
+        def child() -> bool:
+            files.extend(open("/dev/null") for _ in range(6))  # noqa: SIM115 - they get the numbers that are free
+            return in_a_child(are_open) == 0
+
+        files: list[IO[str]] = []
+        return [in_a_child(child), in_a_child(interrupted), in_a_child(lambda: os.kill(os.getpid(), signal.SIGTERM))]
+
+    with ray.init(num_cpus=1):
+        assert ray.get(fork.remote()) == [0, 0, -signal.SIGTERM]
+
+
+AFTER_SHUTDOWN = """
+class Client:
+    def __init__(self): self.actor = A.remote()
+    def __del__(self):
+        for use in (self.actor.pid.remote, A.remote, lambda: ray.put(1)):
+            try:
+                use()
+                print("worked")
+            except ray.exceptions.AsyncrayError:
+                print("error")
+
+@ray.remote
+class A:
+    def pid(self): return os.getpid()
+"""
+
+
+@pytest.mark.parametrize("start", ["with ray.init(num_cpus=1):", "if True:"], ids=["explicit", "implicit"])
+def test_finalizers_and_exit_handlers_start_no_node(start: str) -> None:
+    printed = run(
+        f"""
+import atexit, weakref
+{AFTER_SHUTDOWN}
+{start}
+    client, late = Client(), Client()
+    ray.get(client.actor.pid.remote())
+ray.shutdown()
+del client
+print(ray.is_initialized())
+weakref.finalize(A, lambda: print("at exit", ray.is_initialized()))
+"""
+    )
+    assert printed == "error\nerror\nerror\nFalse\nat exit False\nerror\nerror\nerror\n"
+
+
+def test_the_first_use_in_an_exit_handler_starts_no_node() -> None:
+    printed = run(
+        """
+        import atexit
+
+        def use():
+            try:
+                ray.put(1)
+            except ray.exceptions.AsyncraySystemError as error:
+                print(error)
+
+        atexit.register(use)
+        """
+    )
+    assert "The interpreter is ending" in printed
