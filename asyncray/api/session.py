@@ -209,6 +209,7 @@ class SessionStart:
             raise AsyncrayError("The start was aborted.")
         runtime.start()
         compare(interpreter, runtime.facts["interpreter"])
+        driver.printer.directory = os.path.join(runtime.facts["session_dir"], "logs")
         self._warn(runtime)
         context = Context(runtime.facts)
         with_signals_deferred(lambda: _set_session(runtime))

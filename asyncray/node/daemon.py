@@ -280,7 +280,7 @@ class Daemon:
         dirty, outbox.dirty = outbox.dirty, []
         self._doors.write(dirty)
         if dirty:
-            self._output.soon()
+            self._output.expect()
         if not self._quick and machine.needs_fast_tick:
             self._quick = True
             self._loop.call_later(_QUICK_TICK, self._quick_tick)

@@ -1,13 +1,17 @@
-"""The files that workers write their output to.
+"""The files that workers write to.
 
-Workers write to files, so that nothing is lost when they crash and nothing waits for a slow terminal. What is new in a
-file is read as whole lines. A mark in it tells whose output follows. A flood is cut, with a line that says so and where
-the rest is.
+Workers write to files, so that nothing is lost when they crash and nothing waits for a slow terminal. New text in a
+file is read as whole lines. A mark in it names the task or actor whose output follows. Where a flood or a long line is
+cut, the output says so and names the file that has the rest.
+
+Files of workers that have ended stay, up to ``MOST_KEPT`` of them. Empty ones are removed at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import deque
 
 from asyncray.messages import OUTPUT_MARK
 
@@ -15,12 +19,16 @@ _MARK = OUTPUT_MARK.encode()
 """Before a name and a line feed, wherever in a line: what follows is the output of that task or actor."""
 
 MOST_LINES = 1000
-"""Lines of one file that are passed on per reading (ten a second): more nobody reads on a terminal."""
+"""Lines of one file that are passed on per reading (ten a second). Nobody reads more on a terminal."""
 
 MOST_BYTES = 1 << 20
-"""Read at once. What is much further behind is skipped."""
+"""Read at once. A reader that is much further behind skips what is in between."""
 
 LONGEST_LINE = 20_000
+"""Characters of a line that are shown."""
+
+MOST_KEPT = 500
+"""Files of workers that have ended. The oldest goes first: restarts and ``max_calls`` must not fill the disk."""
 
 TAIL_LINES = 5
 FATAL_LINES = 12
@@ -41,18 +49,20 @@ class LogFile:
         stream: "out" or "err".
     """
 
-    __slots__ = ("_descriptor", "_name", "_path", "_position", "_rest", "_stream")
+    __slots__ = ("_descriptor", "_name", "_position", "_rest", "_stream", "path")
 
     def __init__(self, path: str, stream: str) -> None:
-        self._path = path
+        self.path = path
         self._stream = stream
         self._position = 0
+        # The beginning of a line that is not finished.
         self._rest = b""
+        # The task or actor that the last mark has named.
         self._name = ""
         self._descriptor: int | None = None
 
     def __repr__(self) -> str:
-        return f"<LogFile {self._path} at {self._position}>"
+        return f"<LogFile {self.path} at {self._position}>"
 
     def read(self, name: str, pid: int, last: bool, pause: bool = False) -> list[Line]:
         """The lines that are new; with ``last`` or ``pause`` an unfinished one as well.
@@ -67,29 +77,40 @@ class LogFile:
         if not new and not (whole and self._rest):
             return []
         *lines, self._rest = (self._rest + new).split(b"\n")
-        if self._rest and (whole or len(self._rest) > LONGEST_LINE):
+        if self._rest and (whole or len(self._rest) > MOST_BYTES):
             lines.append(self._rest)
             self._rest = b""
-        return self._cut([line for raw in lines for line in self._parse(raw, name, pid)], pid)
+        return self._parse_all(lines, name, pid)
+
+    def _parse_all(self, lines: list[bytes], name: str, pid: int) -> list[Line]:
+        """The lines; of a flood its beginning and its end. The rest is not even parsed, which takes 5 us a line."""
+        if len(lines) <= MOST_LINES:
+            return [line for raw in lines for line in self._parse(raw, name, pid)]
+        half = MOST_LINES // 2
+        hidden = lines[half:-half]
+        first = self._parse_all(lines[:half], name, pid)
+        last_mark = next((raw for raw in reversed(hidden) if _MARK in raw), None)
+        if last_mark is not None:
+            self._parse(last_mark, name, pid)
+        count = sum(1 for raw in hidden if not raw.startswith(_MARK))
+        notice = (self._stream, _prefix("", pid), f"... {count} lines are not shown, see {self.path}")
+        return [*first, notice, *self._parse_all(lines[-half:], name, pid)]
 
     def _parse(self, raw: bytes, name: str, pid: int) -> list[Line]:
         text, mark, whose = raw.partition(_MARK)
-        lines = [(self._stream, _prefix(self._name or name, pid), _clean(text))] if text or not mark else []
+        lines = (
+            [(self._stream, _prefix(self._name or name, pid), _shorten(_clean(text), self.path))]
+            if text or not mark
+            else []
+        )
         if mark:
             self._name = whose.decode("utf-8", "replace")
         return lines
 
-    def _cut(self, lines: list[Line], pid: int) -> list[Line]:
-        if len(lines) <= MOST_LINES:
-            return lines
-        half = MOST_LINES // 2
-        notice = f"... {len(lines) - 2 * half} lines are not shown, see {self._path}"
-        return [*lines[:half], (self._stream, _prefix("", pid), notice), *lines[-half:]]
-
     def _new_bytes(self, last: bool) -> bytes:
         try:
             if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_RDONLY)
+                self._descriptor = os.open(self.path, os.O_RDONLY)
             data = os.pread(self._descriptor, MOST_BYTES, self._position)
             if len(data) < MOST_BYTES:
                 self._position += len(data)
@@ -98,14 +119,22 @@ class LogFile:
         except OSError:
             return b""
         self._position += len(data)
-        if last or behind > 8 * MOST_BYTES:  # there is no later reading, or it would never get there
+        # There is no later reading, or it would never get there.
+        if last or behind > 8 * MOST_BYTES:
             self._position += max(0, behind - MOST_BYTES)
             end = os.pread(self._descriptor, MOST_BYTES, self._position)
             self._position += len(end)
             if behind > MOST_BYTES:
-                data += f"\n... {behind - MOST_BYTES} bytes are not shown, see {self._path}\n".encode()
+                data += f"\n... {behind - MOST_BYTES} bytes are not shown, see {self.path}\n".encode()
             data += end
         return data
+
+    def is_empty(self) -> bool:
+        """True if nothing was ever written to the file."""
+        try:
+            return os.path.getsize(self.path) == 0
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Closes the file."""
@@ -114,14 +143,25 @@ class LogFile:
             self._descriptor = None
 
 
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
 def _prefix(name: str, pid: int) -> str:
     return f"({name} pid={pid})" if name else f"(pid={pid})"
 
 
 def _clean(raw: bytes) -> str:
-    """A line as a terminal shows it: what a carriage return overwrites is left out."""
-    text = raw[:LONGEST_LINE].decode("utf-8", "replace").rstrip("\r")
+    """A line as a terminal shows it: without the text that a carriage return overwrites."""
+    text = raw.decode("utf-8", "replace").rstrip("\r")
     return text.rpartition("\r")[2].translate(_UNPRINTABLE)
+
+
+def _shorten(text: str, path: str) -> str:
+    """A line that is too long ends with the number of characters that are missing."""
+    missing = len(text) - LONGEST_LINE
+    return text if missing <= 0 else f"{text[:LONGEST_LINE]} ... {missing} more characters are not shown, see {path}"
 
 
 class WorkerLogs:
@@ -133,7 +173,10 @@ class WorkerLogs:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        # The files of workers that live, by number: of standard output and of standard error.
         self._files: dict[int, tuple[LogFile, LogFile]] = {}
+        # Paths of workers that have ended, the oldest first.
+        self._kept: deque[str] = deque()
 
     def __repr__(self) -> str:
         return f"<WorkerLogs {len(self._files)} workers>"
@@ -149,15 +192,21 @@ class WorkerLogs:
         """A worker's new lines. See ``LogFile.read``."""
         return [line for file in self._files.get(number, ()) for line in file.read(name, pid, last, pause)]
 
-    def remove(self, number: int) -> None:
-        """A worker has ended, and all was read."""
+    def ended(self, number: int) -> None:
+        """A worker has ended, and all was read: its files stay if there is something in them."""
         for file in self._files.pop(number, ()):
             file.close()
+            if file.is_empty():
+                _remove(file.path)
+            else:
+                self._kept.append(file.path)
+        while len(self._kept) > MOST_KEPT:
+            _remove(self._kept.popleft())
 
     def tail(self, number: int) -> str:
-        """The end of a worker's error output, for the message that tells its end.
+        """The end of a worker's error output, for the message about its end.
 
-        Of what ``faulthandler`` wrote when the interpreter crashed it is the beginning: what, and where in the program.
+        Where the interpreter crashed, the beginning of what ``faulthandler`` wrote: the reason and the place.
         """
         try:
             with open(self._path(number, "err"), "rb") as file:
@@ -166,7 +215,7 @@ class WorkerLogs:
                 data = file.read()
         except OSError:
             return ""
-        lines = [line for raw in data.split(b"\n") if (line := _clean(raw.partition(_MARK)[0])).strip()]
+        lines = [line for raw in data.split(b"\n") if (line := _clean(raw.partition(_MARK)[0])[:LONGEST_LINE]).strip()]
         fatal = [at for at, line in enumerate(lines) if line.startswith(_FATAL)]
         if not fatal:
             return "\n".join(lines[-TAIL_LINES:])
@@ -176,5 +225,6 @@ class WorkerLogs:
 
     def close(self) -> None:
         """Closes all files."""
-        for number in list(self._files):
-            self.remove(number)
+        for files in self._files.values():
+            for file in files:
+                file.close()

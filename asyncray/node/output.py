@@ -1,8 +1,8 @@
-"""The workers' output on its way to the drivers: when it is read, and who gets it.
+"""The workers' output on its way to the drivers: when it is read, and which driver gets it.
 
 While something runs the files are read ten times a second; when all is quiet, with the daemon's slow tick only. Each
-line goes to the driver whose job the worker serves; one that is not finished when its task is over goes as it is. A
-driver that does not read is not sent more: its output waits in the files.
+line goes to the driver whose job the worker serves. A line that is not finished when its task has finished is sent as
+it is. A driver that does not read is sent no more: its output waits in the files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asyncray.node.logs import WorkerLogs
 
 _PAUSE = 0.1
 _MOST_UNREAD = 1 << 20
-"""Bytes that a driver has not read yet: beyond, output waits."""
+"""Bytes. Output for a driver that has left more unread waits."""
 
 
 class Output:
@@ -40,20 +40,24 @@ class Output:
     def __repr__(self) -> str:
         return f"<Output {'watching' if self._timer else 'quiet'}>"
 
-    def soon(self) -> None:
-        """Something happens: there may be output soon."""
+    def expect(self) -> None:
+        """Something happens, and it may cause output: looks for it a moment later."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._look)
 
     def _look(self) -> None:
         self._timer = None
         if self.read():
-            self.soon()
+            self.expect()
 
     def read(self, last_of: Client | None = None) -> bool:
-        """Passes on what is new; of a driver that is about to end unfinished lines, too.
+        """Passes on what is new.
 
-        Returns: whether more may come soon.
+        Args:
+            last_of: a driver that is about to end: it gets unfinished lines, too.
+
+        Returns:
+            True if more may come within a moment.
         """
         more = False
         for worker in list(self._pool.workers.values()):
@@ -66,7 +70,7 @@ class Output:
         """Passes on the last output of a worker that has ended; returns its end, for people."""
         self._pass_on(worker, True)
         tail = self._logs.tail(worker.number)
-        self._logs.remove(worker.number)
+        self._logs.ended(worker.number)
         return tail
 
     def _pass_on(self, worker: Worker, last: bool, pause: bool = True) -> bool:
@@ -91,7 +95,7 @@ def _is_busy(worker: Worker) -> bool:
 
 
 def _name(worker: Worker) -> str:
-    """Whose output it must be if it does not tell: C code and subprocesses write no marks."""
+    """The task or actor that output without a mark belongs to. C code and subprocesses write no marks."""
     if worker.actor is not None:
         return worker.actor.task.name
     task = next(iter(worker.inflight.values()), None)

@@ -1,10 +1,13 @@
-"""Printing what workers wrote, in the driver, and logging what the node has to say.
+"""Prints in the driver what workers wrote, and logs what the node has to say.
 
-On a thread of its own, which starts with the first line: a terminal that is slow must not stop the io thread.
+On a thread of its own, which starts with the first line: a terminal that is slow must not stop the io thread. Lines
+that are not printed are counted, and the number goes to standard error.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import threading
 from queue import SimpleQueue
@@ -13,27 +16,36 @@ from typing import Any, TextIO
 Batch = list[Any]
 """[stream, prefix, line]..."""
 
-
 _MOST_WAITING = 50_000
-"""Lines that wait for a slow terminal. What comes on top is counted and dropped: the workers' files have it."""
+"""Lines that wait for a slow terminal. Further ones are counted and dropped: the workers' files have them."""
+
+_CHUNK = 50
+"""Lines that are written at once: so far the count of those that were not printed may be wrong."""
 
 
 class Printer:
     """Prints lines to this process's standard output and error, and logs to its logger ``asyncray``."""
 
     def __init__(self) -> None:
+        # Where the workers' files are, for people. Set once the node has told.
+        self.directory = ""
+        # Lines, log records, and None for the end.
         self._queue: SimpleQueue[Batch | tuple[int, str] | None] = SimpleQueue()
+        # Lines that were shown and are not printed yet. Under the lock.
         self._waiting = 0
+        # Lines that were not even queued, until a message has said so. Under the lock.
         self._dropped = 0
-        self._lock = threading.RLock()  # a finalizer may come here in a thread that has it
+        # Re-entrant: a finalizer may come here in a thread that holds it.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        # True once the interpreter ends and takes no new threads: ``close`` prints.
         self._late = False
 
     def __repr__(self) -> str:
         return f"<Printer {self._waiting} lines>"
 
     def show(self, lines: Batch) -> None:
-        """Prints the lines soon."""
+        """Queues lines to be printed."""
         self._start()
         with self._lock:
             if self._waiting > _MOST_WAITING:
@@ -43,7 +55,7 @@ class Printer:
         self._queue.put(lines)
 
     def log(self, level: int, text: str) -> None:
-        """Logs the text soon. The daemon sends few of these."""
+        """Queues a text to be logged. The daemon sends few of these."""
         self._start()
         self._queue.put((level, text))
 
@@ -53,32 +65,44 @@ class Printer:
             try:
                 thread.start()
                 self._thread = thread
-            except RuntimeError:  # the interpreter ends and takes no new threads: whoever closes this prints
+            except RuntimeError:
                 self._late = True
 
     def close(self, timeout: float) -> None:
-        """Prints what is left, and ends."""
+        """Prints what is left, and ends. Lines that nobody has read within so many seconds are given up."""
         self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join(timeout)
-            self._thread = None
-        else:
+        thread, self._thread = self._thread, None
+        if thread is None:
             self._run()
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            with self._lock:
+                lost = self._waiting + self._dropped
+            if lost:
+                _write_at_once(self._complaint(lost))
 
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:
             if isinstance(lines, tuple):
                 _log(*lines)
                 continue
-            printed = len(lines)
-            with self._lock:
-                self._waiting -= printed
-                dropped, self._dropped = self._dropped, 0
-            for stream in ("out", "err"):
-                text = "".join(f"{prefix} {line}\n" for where, prefix, line in lines if where == stream)
-                _print(text, sys.stdout if stream == "out" else sys.stderr)
-            if dropped:
-                _print(f"... {dropped} lines of workers were not printed: nobody read fast enough\n", sys.stderr)
+            for start in range(0, len(lines), _CHUNK):
+                self._print_some(lines[start : start + _CHUNK])
+
+    def _print_some(self, lines: Batch) -> None:
+        for stream in ("out", "err"):
+            text = "".join(f"{prefix} {line}\n" for where, prefix, line in lines if where == stream)
+            _print(text, sys.stdout if stream == "out" else sys.stderr)
+        with self._lock:
+            self._waiting -= len(lines)
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            _print(self._complaint(dropped), sys.stderr)
+
+    def _complaint(self, lines: int) -> str:
+        see = f", see {self.directory}" if self.directory else ""
+        return f"asyncray: {lines} lines of workers were not printed, because nobody read fast enough{see}\n"
 
 
 def _log(level: int, text: str) -> None:
@@ -98,3 +122,15 @@ def _print(text: str, target: TextIO | None) -> None:
         target.flush()
     except (OSError, ValueError):
         pass  # closed, or nobody reads it
+
+
+def _write_at_once(text: str) -> None:
+    """Writes to standard error if that takes the text without waiting. The stuck thread may hold the stream's lock."""
+    try:
+        descriptor = sys.stderr.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if poll.poll(0):
+            os.write(descriptor, text.encode("utf-8", "replace"))
+    except (AttributeError, OSError, ValueError):  # it is closed, None, or has no descriptor
+        pass
