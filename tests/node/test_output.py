@@ -11,7 +11,7 @@ import pytest
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Client
 from asyncray.io.streams import MessageStream
-from asyncray.messages import OUTPUT
+from asyncray.messages import OUTPUT, JobSetup
 from asyncray.node.logs import WorkerLogs
 from asyncray.node.output import Output
 
@@ -35,7 +35,7 @@ class Node:
     def __init__(self, directory: Path, *, log_to_driver: bool = True) -> None:
         self.machine = NodeMachine(os.urandom(8), {"CPU": 1}, "seg", 8192, {})
         self.stream = Stream()
-        self.driver = self.machine.driver_connected(1, "", {"log_to_driver": log_to_driver})
+        self.driver = self.machine.driver_connected(1, "", cast(JobSetup, {"log_to_driver": log_to_driver}))
         self.number = next(iter(self.machine.pool.workers))
         assert self.machine.worker_connected(self.number, 2) is not None
         assert self.driver.job is not None
