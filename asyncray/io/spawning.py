@@ -27,13 +27,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from asyncray.io import descriptors
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """The directory (or zip file) that holds this very asyncray."""
 
 _ONLY_PRINT = {"importtime", "showrefcount"}
 """``-X`` options that do nothing but write to standard error."""
-
-_STANDARD_ERROR = 2
 
 # Loads the package by its place and not through sys.path: another asyncray may be installed, and if its root came
 # first, whatever else is there would hide the standard library.
@@ -113,20 +113,8 @@ def check_interpreter() -> None:
 
 def enter(module: str, keep: Sequence[int]) -> None:
     """The rest of the start, in the new process: closes the descriptors of others, and runs the module's ``main()``."""
-    for descriptor in keep:
-        os.set_inheritable(descriptor, False)
-    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
-        _close_inherited(int(name))
+    descriptors.close_inherited(keep)
     importlib.import_module(module).main()
-
-
-def _close_inherited(descriptor: int) -> None:
-    """Closes what came with the process; what this interpreter has opened itself is not inheritable."""
-    try:
-        if descriptor > _STANDARD_ERROR and os.get_inheritable(descriptor):
-            os.close(descriptor)
-    except OSError:
-        pass  # that of the listing itself
 
 
 def _entries() -> list[str]:
