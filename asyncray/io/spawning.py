@@ -104,6 +104,11 @@ def check_interpreter() -> None:
             f"asyncray cannot start a node: sys.executable is {sys.executable!r}, so this program does not know its "
             "Python interpreter. Set sys.executable to the path of one before init()."
         )
+    check_global_lock()
+
+
+def check_global_lock() -> None:
+    """Raises RuntimeError in a free-threaded Python that runs without its global interpreter lock."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise RuntimeError(
             "asyncray relies on the global interpreter lock, and this free-threaded Python runs without: start it with "

@@ -11,7 +11,7 @@ from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.io import descriptors, forking, sessions
 from asyncray.io.peers import peer_of
 from asyncray.io.processes import ends_within, is_child, kill
-from asyncray.io.spawning import check_interpreter, start_interpreter
+from asyncray.io.spawning import check_global_lock, check_interpreter, start_interpreter
 from asyncray.messages import NodeAmounts, NodeConfig
 
 LATEST = "latest"
@@ -137,8 +137,10 @@ def connect(address: str) -> socket.socket:
 
     Raises:
         ConnectionError: there is none, it does not answer, or it belongs to another user.
+        RuntimeError: this process runs without the global interpreter lock.
         ValueError: not an address.
     """
+    check_global_lock()
     descriptors.fill_standard()
     if address == "auto":
         paths = [sessions.socket_of(directory) for directory in sessions.running()]

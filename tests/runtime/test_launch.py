@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def test_a_node_of_this_user_is_connected_to(address: str) -> None:
 def test_the_node_of_another_user_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "peer_of", lambda connection: Peer(1, 12345))
     with pytest.raises(ConnectionError, match=rf"belongs to user 12345 and you are user {os.geteuid()}"):
+        launch.connect(address)
+
+
+def test_a_program_without_the_global_lock_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    with pytest.raises(RuntimeError, match="-X gil=1"):
         launch.connect(address)
 
 
