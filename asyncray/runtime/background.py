@@ -24,8 +24,8 @@ class BackgroundThreads:
 
     Args:
         name: of the threads.
-        most: so many jobs may be under way at once. What else comes waits in a queue without a bound: each job stands
-            for something that the caller holds anyway.
+        most: so many jobs may be under way at once. The others wait in a queue without a bound: each job stands for
+            something that the caller holds anyway.
     """
 
     def __init__(self, name: str, most: int = 1) -> None:
@@ -128,5 +128,6 @@ class BackgroundThreads:
     def _do(job: Job) -> None:
         try:
             job()
-        except BaseException:  # code of the user's: reported as in a thread of its own, and the next job comes
+        except BaseException:  # code of the user's may raise anything
+            # Reported as in a thread of its own, and the next job comes.
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

@@ -54,7 +54,7 @@ Handler = Callable[[Message], None]
 
 
 class Welcome(TypedDict, total=False):
-    """What the daemon says of itself and of this client. A worker's job and namespace change with its tasks."""
+    """Facts about the daemon and this client. A worker's job and namespace change with its tasks."""
 
     client_id: bytes
     node_id: bytes
@@ -214,7 +214,8 @@ class Connection:
     def flush(self) -> None:
         """Sends the queue now. The io thread sends later what the socket does not take at once."""
         if self.references.held_by_this_thread():
-            return  # a finalizer: the thread that writes just now may wait for what this thread holds
+            # A finalizer: the thread that writes just now may wait for what this thread holds.
+            return
         task = running_task()
         if task is None or task.shield is None:
             self.channel.flush()
@@ -226,7 +227,8 @@ class Connection:
         """Sends what this turn of the loop submits, in one batch at its end. Called in the loop's thread."""
         if loop not in self._flushing_loops:
             loop.call_soon(self._flush_turn, loop)
-            self._flushing_loops.add(loop)  # last: an interrupt in between leaves a flush too many, and not none
+            # Last: an interrupt in between leaves a flush too many, and not none.
+            self._flushing_loops.add(loop)
 
     def _flush_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._flushing_loops.discard(loop)
@@ -259,7 +261,8 @@ class Connection:
         waiter = ThreadWaiter(enough, fails_fast=fails_fast)
         if not self.waiters.register(waiter, objects):
             return True
-        try:  # no call between these lines: a signal handler that raises finds the waiter registered, and withdraws it
+        # No call between these lines, so no signal handler can raise before ``finally`` would withdraw the waiter.
+        try:
             self.blocking.begin(task, waiter)
             return self._read_until(waiter, timeout)
         finally:
@@ -299,7 +302,8 @@ class Connection:
         was_finished = is_finished(task)
         if not self.waiters.register(waiter, objects):
             return True
-        try:  # no call between these lines: a signal handler that raises finds the waiter registered, and withdraws it
+        # No call between these lines, so no signal handler can raise before ``finally`` would withdraw the waiter.
+        try:
             self.blocking.begin(task, waiter)
             self.flush_after_turn(loop)
             if timeout is None:

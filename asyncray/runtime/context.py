@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WorkerInfo(Protocol):
-    """What a worker process offers to the code that runs in it."""
+    """The facts that a worker process offers to the code that runs in it."""
 
     @property
     def actor_id(self) -> bytes | None:
@@ -32,7 +32,7 @@ class WorkerInfo(Protocol):
 
     @property
     def descriptor(self) -> bytes:
-        """What handles of the actor are made of."""
+        """The pickled class description from which handles of the actor are made."""
 
     @property
     def restarted(self) -> bool:
@@ -61,7 +61,7 @@ class TaskContext:
         self.function_name = function_name
         # Waiting inside this task should lend its CPU.
         self.blocks = blocks
-        # Set by the thread that interrupts the task, before it does. What the task submits afterwards is clean-up.
+        # Set by the thread that interrupts the task, before it does. The task submits only clean-up afterwards.
         self.cancelled = False
         # Set by ``leave``.
         self.finished = False

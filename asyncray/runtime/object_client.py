@@ -1,4 +1,4 @@
-"""What a process does with objects: put, read and wait, from threads and from coroutines.
+"""The objects of a process: it puts, reads and awaits them, from threads and from coroutines.
 
 Owns nothing but the way from refs to values: the connection waits, ``Values`` reads and writes, and ``References``
 counts. Values are unpickled in the thread that asks for them.
@@ -136,7 +136,8 @@ class ObjectClient:
         wanted = [local for local in objects if local.kind == UNRESOLVED and not local.push_expected]
         if wanted:
             self._post((SUBSCRIBE, [local.id for local in wanted]))
-            for local in wanted:  # after it: should an interrupt come in between, they are asked for again
+            # Mark after posting: after an interrupt in between they are asked for again.
+            for local in wanted:
                 local.push_expected = True
         return bool(wanted)
 

@@ -57,7 +57,7 @@ class Pin:
 
 
 class LocalObject:
-    """What this process knows of an object. ``kind`` is UNRESOLVED until its value came."""
+    """An object as this process knows it. ``kind`` is UNRESOLVED until its value came."""
 
     __slots__ = ("count", "id", "kind", "payload", "pin", "push_expected", "table", "waiters")
 
@@ -142,7 +142,8 @@ class References:
         with self._lock:
             known = self.table.get(object_id)
             if known is not None:
-                known.count += 1  # no call between these two lines: an interrupt finds both done, or none
+                # No call between these two lines: an interrupt finds both done, or none.
+                known.count += 1
                 ref._local = known
                 return
         fresh = LocalObject(object_id, self, push_expected=False)  # outside of the lock: it may run finalizers
@@ -176,7 +177,8 @@ class References:
         watch.pin, watch.bell = pin, bell
         key = id(watch)
         with self._lock:
-            pin.count += 1  # no call between these two lines: an interrupt finds both done, or none
+            # No call between these two lines: an interrupt finds both done, or none.
+            pin.count += 1
             self._watches[key] = watch
 
     def _ring(self, view: object) -> None:
@@ -184,7 +186,8 @@ class References:
 
     def on_shared_value(self, object_id: bytes) -> LocalObject | None:
         """The daemon has sent an object's place, and keeps it for this process. None if no ref here is left."""
-        with self._lock:  # otherwise the last ref could end in between, and the pin would stay
+        # Otherwise the last ref could end in between, and the pin would stay.
+        with self._lock:
             local = self.table.get(object_id)
             if local is None:
                 self._unpins.append((object_id, 1))

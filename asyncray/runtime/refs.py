@@ -129,7 +129,7 @@ class ObjectRef(Generic[T_co]):
         return value
 
     def as_future(self) -> asyncio.Future[T_co]:
-        """The ref as a future of the running loop, for what takes nothing else.
+        """The ref as a future of the running loop, for functions that take nothing else.
 
         Returns:
             An ``asyncio.Future`` with the value or error. To cancel it does not touch the task.
@@ -143,15 +143,15 @@ class ObjectRef(Generic[T_co]):
             done, pending = await asyncio.wait([future], timeout=1)
             future.cancel()
         """
-        import asyncio  # start-up cost: whoever has a running loop has it imported
+        import asyncio  # start-up cost: a running loop has imported it
 
         async def wait() -> T_co:
             return await self
 
         return asyncio.ensure_future(wait())
 
-    # What asyncio.wait() wants of a future. It does not ask whether it has one, so a ref need not pretend to be one:
-    # whoever does ask (asyncio.isfuture) is told no, and awaits it.
+    # The subset of the Future interface that asyncio.wait() uses. ``asyncio.isfuture(ref)`` stays False, so other helpers
+    # wrap the ref as an awaitable.
 
     def done(self) -> bool:
         """True if the value or error is here: to await the ref takes no time.
@@ -164,7 +164,7 @@ class ObjectRef(Generic[T_co]):
         """
         try:
             objects = current.session_of(self._local).objects
-        except (OwnerDiedError, NotStartedError):  # the session is over: nothing will come
+        except (OwnerDiedError, NotStartedError):  # the session has ended: nothing will come
             return True
         return objects.is_done(self._local)
 
@@ -186,7 +186,7 @@ class ObjectRef(Generic[T_co]):
         return value
 
     def exception(self) -> BaseException | None:
-        """What awaiting a ref raises that is ``done()``.
+        """The exception that awaiting a ref raises that is ``done()``.
 
         Returns:
             The exception, not raised; None if there is a value.
@@ -266,10 +266,12 @@ class ObjectRef(Generic[T_co]):
         """The ref as a future for threads.
 
         Returns:
-            A ``concurrent.futures.Future`` with the value or error. To cancel it does not touch the task.
+            A ``concurrent.futures.Future`` with the value or error. It is resolved on a thread that all futures share;
+            callbacks run on up to four others. ``cancel()`` succeeds until the value is being read, and does not touch
+            the task.
 
         Raises:
-            OwnerDiedError: a ref of a session that is over.
+            OwnerDiedError: a ref of a session that has ended.
 
         Example::
 
@@ -297,5 +299,5 @@ def borrow(references: References, object_id: bytes) -> ObjectRef[Any]:
 
 
 def restore(object_id: bytes) -> ObjectRef[Any]:
-    """What a pickled ref becomes."""
+    """Makes the ref that a pickled ref stands for."""
     return borrow(current.require().references, object_id)

@@ -27,7 +27,7 @@ Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
 
 
 class Submitter:
-    """What one session has exported, and how it submits."""
+    """Submits work, and remembers which functions the daemon of this session has."""
 
     def __init__(self, connection: Connection, objects: ObjectClient, values: Values) -> None:
         self._connection = connection

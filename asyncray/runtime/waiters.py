@@ -1,4 +1,4 @@
-"""Who waits for which objects: threads, event loops, and functions that the io thread calls.
+"""Waiters for objects: threads, event loops, and functions that the io thread calls.
 
 Owns the link between objects whose value is not there yet and those that wait for them. A waiter is registered with
 every object that it misses, and fires once: when enough objects have come, when one failed and the waiter cares, or
@@ -54,7 +54,7 @@ class Waiter:
         return f"<{type(self).__name__} {'fired' if self.fired else f'misses {self.remaining}'}>"
 
     def wake(self, calls: LoopCalls) -> None:
-        """Wakes the one that waits. What an event loop is to call is added to ``calls``."""
+        """Wakes the thread or coroutine that waits. Adds the functions that event loops must call to ``calls``."""
         raise NotImplementedError
 
 
