@@ -21,7 +21,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from asyncray.config import FRAME_LIMIT, REQUEST_DEADLINE, START_DEADLINE
+from asyncray.config import FRAME_LIMIT, LOOP_DEADLINE, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.exceptions import AsyncraySystemError, WouldDeadlockError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
@@ -42,7 +42,7 @@ from asyncray.messages import (
     Message,
 )
 from asyncray.runtime.blocking import BlockReporter, is_finished
-from asyncray.runtime.context import TaskContext, running_task
+from asyncray.runtime.context import TaskContext, in_event_loop, running_task
 from asyncray.runtime.errors import system_fault
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.waiters import LoopWaiter, ThreadWaiter, Waiters
@@ -341,8 +341,11 @@ class Connection:
 
         Raises:
             LocalNodeDiedError: it ended meanwhile.
-            TimeoutError: no answer within so many seconds.
+            TimeoutError: no answer within so many seconds. In the thread of a running event loop, which stands still
+                meanwhile, they are fewer.
         """
+        if in_event_loop():
+            deadline = min(deadline, LOOP_DEADLINE)
         reply = self._ask(method, arguments)
         if not self.block_on((reply,), timeout=deadline):
             raise TimeoutError(f"The node did not answer within {deadline:g} seconds.")

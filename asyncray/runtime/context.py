@@ -9,6 +9,7 @@ is free.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -103,6 +104,12 @@ def leave(context: TaskContext) -> None:
     _variable.set(None)
     if _main_task is context:
         _main_task = None
+
+
+def in_event_loop() -> bool:
+    """True in a thread whose event loop is running."""
+    asyncio = sys.modules.get("asyncio")  # start-up cost: a program without it has no loop
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def uninterrupted(work: Callable[[], None]) -> None:

@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 
 from asyncray.exceptions import ObjectStoreFullError
@@ -138,9 +137,3 @@ class LatePuts:
             reservation.seal()
         finally:
             self._count(-reservation.size)
-
-
-def in_event_loop() -> bool:
-    """True in a thread whose event loop is running."""
-    asyncio = sys.modules.get("asyncio")  # start-up cost: a program without it has no loop
-    return asyncio is not None and asyncio._get_running_loop() is not None

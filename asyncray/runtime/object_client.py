@@ -16,9 +16,9 @@ from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, ERROR_SEEN, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNRESOLVED
 from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
-from asyncray.runtime.context import TaskContext, running_task, uninterrupted
+from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
 from asyncray.runtime.culprits import explain
-from asyncray.runtime.late_puts import LatePuts, in_event_loop
+from asyncray.runtime.late_puts import LatePuts
 from asyncray.runtime.references import LocalObject, Pin
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.reservation import Reservation
@@ -153,6 +153,10 @@ class ObjectClient:
             if self._futures is None:
                 self._futures = Futures(self._waiters, self.load)
             return self._futures
+
+    def drain(self, timeout: float) -> None:
+        """Waits for values that were put in an event loop and have no room yet, but not longer than so many seconds."""
+        self._late_puts.drain(timeout)
 
     def close(self, timeout: float) -> None:
         """The connection has ended."""

@@ -150,8 +150,8 @@ class ObjectRef(Generic[T_co]):
 
         return asyncio.ensure_future(wait())
 
-    # The subset of the Future interface that asyncio.wait() uses. ``asyncio.isfuture(ref)`` stays False, so other helpers
-    # wrap the ref as an awaitable.
+    # The subset of the Future interface that asyncio.wait() uses. ``asyncio.isfuture(ref)`` stays False, so other
+    # helpers wrap the ref as an awaitable.
 
     def done(self) -> bool:
         """True if the value or error is here: to await the ref takes no time.

@@ -78,6 +78,20 @@ class Values:
             reservation.write(self.segments, parts)
             return reservation
 
+    async def store_async(self, value: Serialized) -> Reservation:
+        """The same in an event loop, which goes on while the store is full.
+
+        Raises:
+            CancelledError: the room is given up.
+        """
+        size, parts = layout(value)
+        with self.reservations.new(size) as reservation:
+            if not reservation.wait_briefly():
+                size, parts = layout(own_buffers(value))  # other coroutines may change the original meanwhile
+                await reservation.wait_async()
+            reservation.write(self.segments, parts)
+            return reservation
+
     def load(self, kind: int, payload: Any, pin: Pin | None) -> Any:
         """The value.
 

@@ -104,7 +104,10 @@ class AsyncHost(ActorHost):
             result = self.method(invocation.definition)(*args, **kwargs)
             if isinstance(result, Coroutine):
                 result = await result
-            reply, keep = self.returned(invocation, result)
+            if invocation.context.cancelled:  # it ended early: that is no result
+                reply = runner.cancelled(invocation.id, invocation.microseconds())
+            else:
+                reply, keep = await runner.succeeded_async(invocation, result)
         except asyncio.CancelledError:
             reply = runner.cancelled(invocation.id, invocation.microseconds())
         except SystemExit as error:

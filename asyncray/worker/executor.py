@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from asyncray.config import STOP_DEADLINE
 from asyncray.exceptions import WouldDeadlockError
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import (
@@ -414,6 +415,8 @@ class Executor:
         self._close_inbox()
         if self.host is not None:
             self.host.run_shutdown_method()
+        # A ref that was returned may be to a value that was put in an event loop and has no room yet.
+        self.runtime.objects.drain(STOP_DEADLINE)
         self.runtime.post((LEAVING, self.leaving))
         self.flush()
         with self._nesting:

@@ -103,17 +103,87 @@ class Runner:
         if returns == 1 and (result is None or invocation.definition.discards):
             return (DONE, invocation.id, invocation.microseconds(), PLAIN, NONE, None), None
         try:
-            if returns == 1:
-                value = self._serialize(invocation, result)
-                if self._runtime.values.is_large(value):
-                    reply = self._encode_all((value,))[0]
-                else:
-                    reply = (*inline(value), nested_ids(value))
-                return (DONE, invocation.id, invocation.microseconds(), *reply), value
-            values = self._several(invocation, result) if returns else []
-            return (DONE_MANY, invocation.id, invocation.microseconds(), self._encode_all(values)), values
+            values = self._values_of(invocation, result)
+            if returns == 1 and not self._runtime.values.is_large(values[0]):  # the hot path
+                return self._done(invocation, values, {})
+            large = self._large_of(values)
+            return self._done(invocation, values, dict(zip(large, self._store_all(values, large), strict=True)))
         except Exception as error:  # a wrong number of values, a full store, or whatever the user's pickling raises
             return self.failed(invocation, error)
+
+    async def succeeded_async(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
+        """The same in an event loop, which goes on while the object store is full.
+
+        Raises:
+            CancelledError: the call was cancelled meanwhile.
+        """
+        returns = invocation.definition.returns
+        if returns == 1 and (result is None or invocation.definition.discards):
+            return self.succeeded(invocation, None)
+        try:
+            values = self._values_of(invocation, result)
+            if returns == 1 and not self._runtime.values.is_large(values[0]):
+                return self._done(invocation, values, {})
+            large = self._large_of(values)
+            stored = await self._store_all_async(values, large)
+            return self._done(invocation, values, dict(zip(large, stored, strict=True)))
+        except Exception as error:  # as above
+            return self.failed(invocation, error)
+
+    def _values_of(self, invocation: Invocation, result: Any) -> list[Serialized]:
+        returns = invocation.definition.returns
+        if returns == 1:
+            return [self._serialize(invocation, result)]
+        return self._several(invocation, result) if returns else []
+
+    def _large_of(self, values: Sequence[Serialized]) -> list[int]:
+        """The numbers of the values that go through shared memory: many small ones are one large message, too."""
+        large: list[int] = []
+        inlined = 0
+        for number, value in enumerate(values):
+            inlined += 0 if self._runtime.values.is_large(value) else value.size
+            if inlined > _MOST_INLINE or self._runtime.values.is_large(value):
+                large.append(number)
+        return large
+
+    def _store_all(self, values: Sequence[Serialized], large: Sequence[int]) -> list[Reservation]:
+        """Room for all of them, written, or for none."""
+        stored: list[Reservation] = []
+        try:
+            for number in large:
+                stored.append(self._runtime.values.store(values[number]))
+        except BaseException:
+            _abandon_all(stored)
+            raise
+        return stored
+
+    async def _store_all_async(self, values: Sequence[Serialized], large: Sequence[int]) -> list[Reservation]:
+        """The same for event loops."""
+        stored: list[Reservation] = []
+        try:
+            for number in large:
+                stored.append(await self._runtime.values.store_async(values[number]))
+        except BaseException:
+            _abandon_all(stored)
+            raise
+        return stored
+
+    @staticmethod
+    def _done(
+        invocation: Invocation, values: Sequence[Serialized], stored: dict[int, Reservation]
+    ) -> tuple[Message, object]:
+        if invocation.definition.returns == 1 and not stored:
+            reply = (*inline(values[0]), nested_ids(values[0]))
+            return (DONE, invocation.id, invocation.microseconds(), *reply), values
+        encoded = []
+        for number, value in enumerate(values):
+            kind_and_payload = (SHARED, stored[number].place) if number in stored else inline(value)
+            encoded.append((*kind_and_payload, nested_ids(value)))
+        for reservation in stored.values():
+            reservation.seal()
+        if invocation.definition.returns == 1:
+            return (DONE, invocation.id, invocation.microseconds(), *encoded[0]), values
+        return (DONE_MANY, invocation.id, invocation.microseconds(), encoded), values
 
     def _several(self, invocation: Invocation, result: Any) -> list[Serialized]:
         name, returns = invocation.name, invocation.definition.returns
@@ -126,31 +196,6 @@ class Runner:
         if len(values) != returns:
             raise ValueError(f"{name} has num_returns={returns} but returned {len(values)} values")
         return [self._serialize(invocation, value) for value in values]
-
-    def _encode_all(self, values: Sequence[Serialized]) -> list[Any]:
-        """All of them, or none: room that was taken is given back where the next value finds none."""
-        encoded: list[Any] = []
-        stored: list[Reservation] = []
-        inlined = 0
-        try:
-            for value in values:
-                # Many small ones are one large message, which no peer would take.
-                inlined += 0 if self._runtime.values.is_large(value) else value.size
-                kind_and_payload = self._encode(value, stored, in_store=inlined > _MOST_INLINE)
-                encoded.append((*kind_and_payload, nested_ids(value)))
-        except BaseException:
-            for reservation in stored:
-                reservation.abandon()
-            raise
-        for reservation in stored:
-            reservation.seal()
-        return encoded
-
-    def _encode(self, value: Serialized, stored: list[Reservation], *, in_store: bool = False) -> tuple[int, Any]:
-        if in_store or self._runtime.values.is_large(value):
-            stored.append(self._runtime.values.store(value))
-            return SHARED, stored[-1].place
-        return inline(value)
 
     @staticmethod
     def _serialize(invocation: Invocation, result: Any) -> Serialized:
@@ -197,6 +242,11 @@ class Runner:
     def cancelled(task_id: bytes, microseconds: int = 0) -> Message:
         """The reply for a task that was stopped."""
         return (FAILED, task_id, microseconds, FAULT, ["TaskCancelledError", {"task_id": task_id.hex()}], False, None)
+
+
+def _abandon_all(stored: Sequence[Reservation]) -> None:
+    for reservation in stored:
+        reservation.abandon()
 
 
 def _dump(refs: list[ObjectRef[Any]], value: object) -> bytes:

@@ -27,7 +27,6 @@ from asyncray.messages import (
     VALUE,
 )
 from asyncray.runtime import late_puts
-from asyncray.runtime.late_puts import in_event_loop
 from asyncray.runtime.runtime import Runtime
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
 
@@ -117,11 +116,3 @@ def test_the_end_of_the_session_forgets_them(session: Any) -> None:
     assert runtime.objects._late_puts._bytes == 0
     assert runtime.values.reservations.asked == {}
     assert runtime.objects.is_done(ref._local)
-
-
-def test_a_thread_without_a_loop_is_none() -> None:
-    async def main() -> tuple[bool, bool]:
-        return in_event_loop(), await asyncio.to_thread(in_event_loop)
-
-    assert not in_event_loop()
-    assert asyncio.run(main()) == (True, False)
