@@ -38,8 +38,8 @@ class Step(NamedTuple):
     part: object
 
 
-_LIMIT = 1_000_000
-_ATOMS = (int, float, complex, str, bytes, bool, type(None), CodeType)
+_LIMIT = 500_000
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), CodeType})
 
 
 def explain(values: dict[str, object], owner: str, advice: str, failure: PicklingFailed) -> Exception:
@@ -160,33 +160,30 @@ def find_way(value: object, part: object) -> list[Step]:
 
 
 def _search(value: object, part: object) -> list[Step]:
-    # Each step with the number of the one before it, which leads to the container of its part.
-    steps: list[tuple[Step, int]] = []
-    queue: deque[tuple[object, int]] = deque([(value, -1)])
+    # The items to search, in order; how to call each in its container; and the number of that container. Lists of their
+    # own, because a tuple for each item would keep the garbage collector busy for seconds.
+    items, labels, containers = [value], [""], [0]
+    keys: list[object] = [None]
     seen = {id(value)}
     left = _LIMIT
-    while queue:
-        container, number = queue.popleft()
+    for number, container in enumerate(items):  # which grows meanwhile
         for label, key, item in _parts(container):
             left -= 1
             if item is part:
-                return [*_way(steps, number), Step(label.format(key), key, item)]
+                way = [Step(label.format(key), key, item)]
+                while number:
+                    way.append(Step(labels[number].format(keys[number]), keys[number], items[number]))
+                    number = containers[number]
+                return way[::-1]
             if left <= 0:
                 return []
-            if type(item) in _ATOMS or id(item) in seen:
-                continue
-            seen.add(id(item))
-            queue.append((item, len(steps)))
-            steps.append((Step(label.format(key), key, item), number))
+            if type(item) not in _ATOMS and id(item) not in seen:
+                seen.add(id(item))
+                items.append(item)
+                labels.append(label)
+                keys.append(key)
+                containers.append(number)
     return []
-
-
-def _way(steps: list[tuple[Step, int]], number: int) -> list[Step]:
-    way = []
-    while number >= 0:
-        step, number = steps[number]
-        way.append(step)
-    return way[::-1]
 
 
 Part = tuple[str, object, object]

@@ -15,7 +15,8 @@ drop. A node is
 
 with -1 for "none". Each exception is pickled once. One whose class has a constructor of its own, and no way of its own
 to be pickled, travels as its state (class, slots, `__dict__`): pickle would call the constructor with `args` alone,
-which few constructors take.
+which few constructors take. If it has a way of its own, and that fails where it is loaded, it becomes an instance with
+the arguments and state that its `__reduce__` gave.
 
 Promises: dumping and loading always give an error that shows the text, whatever the user's class does (`Exception`s
 only: a `KeyboardInterrupt` still interrupts); no class outside `asyncray.exceptions` is made from a name.
@@ -25,13 +26,15 @@ Does not: choose a pickler, catch anything of the user's, carry the chains of ex
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, cast
 
 import msgpack
 
 from asyncray import exceptions
-from asyncray.exception_state import link
+from asyncray.exception_state import link, revive
 from asyncray.exceptions import (
     AsyncrayError,
     AsyncraySystemError,
@@ -165,7 +168,7 @@ def _dump_node(exc: BaseException, index: dict[int, int], dumps: Callable[[objec
     pickled = None
     about = _cut(_one_line(exc), _LONGEST_LINE)
     try:
-        pickled = dumps(exc if is_registered(type(exc)) else portable(exc))
+        pickled = dumps(_portable(exc))
         if len(pickled) > _LARGEST_EXCEPTION:
             about = f"{about} (it takes {len(pickled) >> 20} MiB pickled: too much for an error)"
             pickled = None
@@ -173,6 +176,37 @@ def _dump_node(exc: BaseException, index: dict[int, int], dumps: Callable[[objec
         about = f"{about} ({_one_line(error)})"
     cause, context = (index.get(id(linked), -1) for linked in _links(exc))
     return pickled, about, cause, context, object.__getattribute__(exc, "__suppress_context__")
+
+
+class _Reduced:
+    """Pickles into an exception as its class wants it, but has an answer if its constructor fails then."""
+
+    def __init__(self, exc: BaseException) -> None:
+        self._exc = exc
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        reduced = self._exc.__reduce_ex__(5)
+        if isinstance(reduced, str):
+            return reduced
+        make, args, *state = reduced
+        return _rebuild, (type(self._exc), make, args), *state
+
+
+def _rebuild(cls: type[BaseException], make: Callable[..., object], args: tuple[object, ...]) -> object:
+    try:
+        return make(*args)
+    except Exception:  # as in a subclass whose constructor takes other arguments
+        return revive(cls, {"args": args}, {})
+
+
+def _portable(exc: BaseException) -> object:
+    """Something that pickles into the exception."""
+    cls = type(exc)
+    if is_registered(cls) or cls in copyreg.dispatch_table:
+        return exc
+    constructs = isinstance(cls.__init__, FunctionType) or isinstance(cls.__new__, FunctionType)
+    made = portable(exc)
+    return _Reduced(exc) if made is exc and constructs and not issubclass(cls, TaskError) else made
 
 
 def _load_node(node: _Node, about: str, loads: Callable[[bytes], object]) -> BaseException:

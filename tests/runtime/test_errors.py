@@ -278,6 +278,26 @@ def test_hostile_texts(exc: Exception) -> None:
     assert type(exc).__name__ in str(error)
 
 
+class ReducesWrongly(Exception):
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(code)
+        self.detail = detail
+
+    def __reduce__(self) -> Any:
+        reductions.append(self)
+        return type(self), self.args, {"detail": self.detail}
+
+
+reductions: list[Exception] = []
+
+
+def test_a_way_of_its_own_that_fails_keeps_the_class() -> None:
+    error = sent(ReducesWrongly(4, "oh"))
+    assert isinstance(error, ReducesWrongly)
+    assert (error.args, error.detail) == ((4,), "oh")
+    assert len(reductions) == 1
+
+
 def test_an_exception_that_shows_no_attribute() -> None:
     error = load_task_error(dump(raised(Unreadable("x"), KeyError("why"))), pickle.loads)
     assert type(error) is TaskError
