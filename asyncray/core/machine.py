@@ -67,7 +67,7 @@ KEEP_WARM = 64 * 1024 * 1024
 
 TRIM_AFTER = 5.0
 
-Handler = Callable[[Client, Any], None]
+ClientHandler = Callable[[Client, Any], None]
 
 
 class NodeMachine:
@@ -129,7 +129,7 @@ class NodeMachine:
     def now(self, now: float) -> None:
         self.scheduler.now = now
 
-    def _table(self) -> dict[int, Handler]:
+    def _table(self) -> dict[int, ClientHandler]:
         work, objects, store, outcomes = self.work, self.objects, self.store, self.outcomes
         return {
             SUBMIT: work.submit,

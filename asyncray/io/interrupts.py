@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-Handler = Callable[[int, FrameType | None], Any]
+SignalHandler = Callable[[int, FrameType | None], Any]
 
 _NUMBERS = tuple(
     getattr(_signal, name)
@@ -64,7 +64,7 @@ _deferring = 0
 _replaced: list[tuple[int, Any, Deferrable, bool]] = []
 
 # Handlers that were deferred, with their arguments. Main thread only.
-_pending: list[tuple[Handler, int, FrameType | None]] = []
+_pending: list[tuple[SignalHandler, int, FrameType | None]] = []
 
 _read_restarts: Callable[[int], bool] | None = None
 
@@ -79,7 +79,7 @@ class Deferrable:
 
     __slots__ = ("_handler",)
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: SignalHandler) -> None:
         self._handler = handler
 
     def __repr__(self) -> str:

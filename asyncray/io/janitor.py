@@ -59,7 +59,8 @@ def end_group(leader: int, strangers: Sequence[int]) -> None:
 
     Args:
         leader: leads the group. It must not be reaped yet, or its ID may be that of another group.
-        strangers: children of this process that were not its own. What a process leaves becomes one of them at its end.
+        strangers: children of this process that were not its own. The processes that it leaves behind become such
+            children at its end.
     """
     if not any(is_tracker(pid) for stranger in strangers for pid in (stranger, *offspring(stranger))):
         kill_group(leader)
@@ -76,7 +77,7 @@ def end_children(*, spare_trackers: bool) -> bool:
             kill_group(pid)
             kill(pid)
         elif not is_tracker(pid):
-            kill(pid)  # alone: what it has started is a child of ours in the next round
+            kill(pid)  # alone: its own children are ours in the next round
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -56,7 +56,7 @@ log = logging.getLogger("asyncray.node")
 class Daemon:
     """One node's daemon.
 
-    A defect of its own (an exception where none can be) ends the node: who waits gets an error, and nobody hangs.
+    A defect of its own (an exception where none can be) ends the node: every waiting process gets an error.
 
     Args:
         machine: decides.
@@ -102,7 +102,7 @@ class Daemon:
     async def run(
         self, zygote: tuple[socket.socket, int], driver: socket.socket | None, ready: Callable[[], None]
     ) -> None:
-        """Serves until the node is told to stop, and cleans up.
+        """Serves until the node is asked to stop, and cleans up.
 
         Args:
             zygote: the stream to the zygote, and its pid.
@@ -252,7 +252,7 @@ class Daemon:
         except OSError as error:
             self._machine.store.segment_failed(command.name, str(error))
             return
-        segment.close()  # the daemon itself never looks inside; the name is what it needs
+        segment.close()  # the daemon needs only the name
         self._segments[command.name] = segment
         self._machine.store.segment_created(command.name)
 

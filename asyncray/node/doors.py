@@ -56,7 +56,7 @@ class Doors:
     # Coming in --------------------------------------------------------------------------------------------------------
 
     def new_stream(self) -> MessageStream:
-        """The daemon's end of a connection that somebody makes."""
+        """The daemon's end of a new connection."""
         stream = MessageStream(GREETING_LIMIT, self._received, self._closed, self._drained)
         if len(self._greeting) >= _MOST_STRANGERS:
             oldest = next(iter(self._greeting))
@@ -81,7 +81,7 @@ class Doors:
                 if client is None:
                     return
             self._machine.receive(client, messages)
-        except Exception:  # the messages of one client make no sense: it ends, the node does not
+        except Exception:  # the messages make no sense: the client ends, not the node
             log.exception("%s sent what makes no sense", client or "a stranger")
             stream.abort("it sent what makes no sense")
         self._changed()

@@ -54,7 +54,8 @@ class ZygoteLink:
         self._workers: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self.pid: int | None = None
-        self._descriptor = -1  # of the process, from the beginning: at the end there may be none left
+        # Of the process. Opened at its start, because at its end no descriptor may be free.
+        self._descriptor = -1
 
     def __repr__(self) -> str:
         return f"<ZygoteLink pid={self.pid} {len(self._workers)} workers>"

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 
-Job = Callable[[], object]
+BackgroundJob = Callable[[], object]
 
 
 class BackgroundThreads:
@@ -31,7 +31,7 @@ class BackgroundThreads:
     def __init__(self, name: str, most: int = 1) -> None:
         self._name = name
         self._most = most
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[BackgroundJob | None] = SimpleQueue()
         # Re-entrant: a finalizer may come here in a thread that holds it. Guards the three below.
         self._lock = OwnedRLock()
         self._threads: list[threading.Thread] = []
@@ -50,14 +50,14 @@ class BackgroundThreads:
         if not self._threads:
             with_signals_deferred(self._start_thread)
 
-    def put(self, job: Job) -> None:
+    def put(self, job: BackgroundJob) -> None:
         """Queues a job. Quick, and safe everywhere; there must be a thread (``start``)."""
         if self._closed:
             self._do(job)
         else:
             self._queue.put(job)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: BackgroundJob) -> None:
         """Queues a job, and starts another thread if all are busy.
 
         Raises:
@@ -125,7 +125,7 @@ class BackgroundThreads:
             self._busy += change
 
     @staticmethod
-    def _do(job: Job) -> None:
+    def _do(job: BackgroundJob) -> None:
         try:
             job()
         except BaseException:  # code of the user's may raise anything

@@ -50,7 +50,7 @@ from asyncray.runtime.waiters import LoopWaiter, ThreadWaiter, Waiters
 if TYPE_CHECKING:
     import asyncio
 
-Handler = Callable[[Message], None]
+MessageHandler = Callable[[Message], None]
 
 
 class Welcome(TypedDict, total=False):
@@ -108,7 +108,7 @@ class Connection:
             stream, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.has_waiters
         )
         # What to do with each kind of message. Others add theirs before ``start``.
-        self.handlers: dict[int, Handler] = {
+        self.handlers: dict[int, MessageHandler] = {
             WELCOME: self._welcomed,
             REFUSED: self._refused,
             REPLY: lambda m: self._replied(m[1], PLAIN, m[2]),

@@ -14,7 +14,7 @@ class ObjectReader(Protocol):
     """What a ref does with its object."""
 
     def load(self, local: LocalObject) -> Any:
-        """The value of an object that is there."""
+        """The value of an object that has arrived."""
 
     def load_async(self, local: LocalObject) -> Awaitable[Any]:
         """Waits for the object in a coroutine; its value."""
@@ -29,7 +29,7 @@ class ObjectReader(Protocol):
         """What ``load`` would raise; None for a value."""
 
     def add_callback(self, ref: Any, function: Callable[[Any], object], context: Any) -> None:
-        """The running loop calls ``function(ref)`` when the object is there, or cannot come any more."""
+        """The running loop calls ``function(ref)`` when the object has arrived, or cannot come any more."""
 
 
 class SessionLike(Protocol):

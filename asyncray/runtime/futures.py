@@ -89,7 +89,7 @@ class Futures:
     """The futures of one session.
 
     Args:
-        load: the value of an object that is there; raises if it is an error, or if the session has ended.
+        load: the value of an object that has arrived; raises if it is an error, or if the session has ended.
     """
 
     def __init__(self, waiters: Waiters, load: Callable[[LocalObject], Any]) -> None:

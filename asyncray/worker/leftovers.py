@@ -28,7 +28,7 @@ from typing import Any
 
 _UNKNOWN: Any = object()
 
-Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+Disposition = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Leftovers:
@@ -54,7 +54,7 @@ class Leftovers:
 
     def _forget(self) -> None:
         self._touched = False
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: dict[int, Disposition] = {}
         self._timers: set[int] = set()
         self._mask: set[int] | None = None
         self._wakeup: int | None = None

@@ -36,13 +36,13 @@ _BATCHES = 20
 _ALONE = 2_000
 _REPETITIONS = 4
 
-Handler = Callable[["RelayStream", list[Any]], None]
+RelayHandler = Callable[["RelayStream", list[Any]], None]
 
 
 class RelayStream(asyncio.Protocol):
     """A stream of msgpack lists; what is sent in one turn of the loop is written at once."""
 
-    def __init__(self, received: Handler, lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, received: RelayHandler, lost: Callable[[], None] = lambda: None) -> None:
         self._received = received
         self._lost = lost
         self._out: list[Any] = []
