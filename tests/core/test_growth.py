@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.cli.benchmark.crowd import Crowd
+from asyncray.cli.benchmark.crowd_rows import Crowd
 
 
 class Table(dict[Any, Any]):

@@ -109,6 +109,6 @@ def call_actors(actors: list[Any], count: int) -> int:
 
 
 # Not as decorators: a type checker lets those leave a class what it was.
-Actor = ray.remote(num_cpus=0)(_Actor)
+PlainActor = ray.remote(num_cpus=0)(_Actor)
 AsyncActor = ray.remote(_AsyncActor)
-Client = ray.remote(num_cpus=0)(_Client)
+CallingActor = ray.remote(num_cpus=0)(_Client)

@@ -9,7 +9,7 @@ from typing import Any
 from asyncray.cli.benchmark.bench import Bench, Figures, Row
 from asyncray.cli.benchmark.budgets import BUDGETS, NO_BUDGET
 from asyncray.cli.benchmark.face import NAME, ray
-from asyncray.cli.benchmark.lifecycle import RELAY
+from asyncray.cli.benchmark.lifecycle_rows import RELAY
 
 Entry = dict[str, Any]
 """name, value, unit, budget, aim, share_of_relay, repetitions, p50 (seconds), verdict; error where it failed."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from asyncray.cli.benchmark import actors, crowd, lifecycle, objects, tasks
+from asyncray.cli.benchmark import actor_rows, crowd_rows, lifecycle_rows, object_rows, task_rows
 from asyncray.cli.benchmark.bench import Row
 
-ROWS: list[Row] = [*lifecycle.ROWS, *objects.ROWS, *tasks.ROWS, *lifecycle.BURSTS, *actors.ROWS, *crowd.ROWS]
+ROWS: list[Row] = [
+    *lifecycle_rows.ROWS,
+    *object_rows.ROWS,
+    *task_rows.ROWS,
+    *lifecycle_rows.BURSTS,
+    *actor_rows.ROWS,
+    *crowd_rows.ROWS,
+]
 
 
 def chosen(only: tuple[str, ...], everything: bool) -> list[Row]:

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable
 
-from asyncray.cli.benchmark import processes
+from asyncray.cli.benchmark import usage
 from asyncray.cli.benchmark.bench import REPETITIONS, Bench, Figures, Row
 
 _STARTS = 5
@@ -20,7 +20,7 @@ def _start_and_stop(which: str) -> Callable[[Bench], Figures]:
     def measure(bench: Bench) -> Figures:
         values = []
         for _ in range(_STARTS if bench.scale >= 1 else 1):
-            answer = processes.run("start")
+            answer = usage.run("start_and_stop")
             bench.check(answer["right"])
             values.append(answer[which])
         return Figures(values)
@@ -32,7 +32,7 @@ def _idle(look: Callable[[Bench, int], float], times: int = 1) -> Callable[[Benc
     def measure(bench: Bench) -> Figures:
         values = []
         for _ in range(times if bench.scale >= 1 else 1):
-            with processes.running("idle") as process:
+            with usage.running("idle") as process:
                 assert process.stdout is not None
                 while (line := process.stdout.readline().strip()) and line != "ready":
                     pass  # other lines are warnings
@@ -45,29 +45,29 @@ def _idle(look: Callable[[Bench, int], float], times: int = 1) -> Callable[[Benc
 
 
 def _memory(bench: Bench, pid: int) -> float:
-    return processes.memory(processes.tree(pid)) / 1e6
+    return usage.memory(usage.tree(pid)) / 1e6
 
 
 def _count(bench: Bench, pid: int) -> float:
-    return len(processes.tree(pid))
+    return len(usage.tree(pid))
 
 
 def _threads(bench: Bench, pid: int) -> float:
-    return sum(process.num_threads() for process in processes.tree(pid))
+    return sum(process.num_threads() for process in usage.tree(pid))
 
 
 def _cpu(bench: Bench, pid: int) -> float:
-    node = [process for process in processes.tree(pid) if process.pid != pid]  # without the driver
-    before, began = processes.cpu_seconds(node), time.perf_counter()
+    node = [process for process in usage.tree(pid) if process.pid != pid]  # without the driver
+    before, began = usage.cpu_seconds(node), time.perf_counter()
     time.sleep(_WATCHED * bench.scale)
-    return 100 * (processes.cpu_seconds(node) - before) / (time.perf_counter() - began)
+    return 100 * (usage.cpu_seconds(node) - before) / (time.perf_counter() - began)
 
 
 def _burst(bench: Bench) -> Figures:
     count = bench.sized(100_000)
     values = []
     for _ in range(REPETITIONS if bench.scale >= 1 else 1):
-        answer = processes.run("burst", str(count), "at-once")
+        answer = usage.run("burst", str(count), "at-once")
         bench.check(answer["right"])
         values.append(count / answer["seconds"])
     return Figures(values)
@@ -76,7 +76,7 @@ def _burst(bench: Bench) -> Figures:
 def _burst_memory(bench: Bench) -> Figures:
     values = []
     for _ in range(2 if bench.scale >= 1 else 1):
-        answer, most = processes.run_watching_memory("burst", str(bench.sized(100_000)), "at-once")
+        answer, most = usage.run_watching_memory("burst", str(bench.sized(100_000)), "at-once")
         bench.check(answer["right"])
         values.append(most / 1e6)
     return Figures(values)
@@ -85,7 +85,7 @@ def _burst_memory(bench: Bench) -> Figures:
 @functools.cache
 def _million(count: int) -> tuple[bool, float, float]:
     """Once for both rows: it takes a minute, and watching its memory costs it little."""
-    answer, most = processes.run_watching_memory("burst", str(count), "queued")
+    answer, most = usage.run_watching_memory("burst", str(count), "queued")
     return answer["right"], answer["seconds"], most / 1e6
 
 
@@ -102,7 +102,7 @@ def _queued_memory(bench: Bench) -> Figures:
 
 
 def _relay(bench: Bench) -> Figures:
-    answer = processes.run("relay", "driver", str(bench.scale))  # which checks its results
+    answer = usage.run("relay", "driver", str(bench.scale))  # which checks its results
     bench.check(len(answer["values"]) > 0)
     return Figures(answer["values"], answer["p50"])
 

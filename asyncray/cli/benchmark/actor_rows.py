@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncray.cli.benchmark.bench import REPETITIONS, Bench, Figures, Row
 from asyncray.cli.benchmark.face import ray
-from asyncray.cli.benchmark.remote import OK, Actor, AsyncActor, Client, call_actors
+from asyncray.cli.benchmark.remote import OK, AsyncActor, CallingActor, PlainActor, call_actors
 
 _BATCH = 1_000
 _CALLERS = 4
@@ -50,7 +50,7 @@ def _one_to_one_with_args(bench: Bench) -> Figures:
 def _one_to_n(actor_class: Any) -> Callable[[Bench], Figures]:
     def measure(bench: Bench) -> Figures:
         actors = [actor_class.remote() for _ in range(_servers())]
-        client = Client.remote(actors)
+        client = CallingActor.remote(actors)
         count = bench.sized(5_000)
         total = count * len(actors)
         return bench.rate(lambda: ray.get(client.small_value_batch.remote(count)), total.__eq__, total)
@@ -71,7 +71,7 @@ def _n_to_n(actor_class: Any) -> Callable[[Bench], Figures]:
 
 
 def _n_to_n_with_arg(bench: Bench) -> Figures:
-    clients = [Client.remote([Actor.remote()]) for _ in range(_servers())]
+    clients = [CallingActor.remote([PlainActor.remote()]) for _ in range(_servers())]
     count = bench.sized(_BATCH)
     total = count * len(clients)
     return bench.rate(
@@ -86,7 +86,7 @@ def _new_actors(bench: Bench) -> Figures:
         actors: list[Any] = []
 
         def call(actors: list[Any] = actors) -> list[bytes]:
-            actors.extend(Actor.remote() for _ in range(count))
+            actors.extend(PlainActor.remote() for _ in range(count))
             return ray.get([actor.small_value.remote() for actor in actors])
 
         values.append(count / bench.time(call, _all_ok))
@@ -99,11 +99,11 @@ def _new_actors(bench: Bench) -> Figures:
 
 ROWS = [
     Row("new actors with a first call", "actors/s", _new_actors),
-    Row("1:1 actor calls sync", "calls/s", _sync(Actor)),
-    Row("1:1 actor calls async", "calls/s", _one_to_one(Actor)),
-    Row("1:1 actor calls concurrent", "calls/s", _one_to_one(Actor, max_concurrency=16)),
-    Row("1:n actor calls async", "calls/s", _one_to_n(Actor)),
-    Row("n:n actor calls async", "calls/s", _n_to_n(Actor)),
+    Row("1:1 actor calls sync", "calls/s", _sync(PlainActor)),
+    Row("1:1 actor calls async", "calls/s", _one_to_one(PlainActor)),
+    Row("1:1 actor calls concurrent", "calls/s", _one_to_one(PlainActor, max_concurrency=16)),
+    Row("1:n actor calls async", "calls/s", _one_to_n(PlainActor)),
+    Row("n:n actor calls async", "calls/s", _n_to_n(PlainActor)),
     Row("n:n actor calls with arg async", "calls/s", _n_to_n_with_arg),
     Row("1:1 async-actor calls sync", "calls/s", _sync(AsyncActor)),
     Row("1:1 async-actor calls async", "calls/s", _one_to_one(AsyncActor)),

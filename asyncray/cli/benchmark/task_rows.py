@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncray.cli.benchmark.bench import Bench, Figures, Row
 from asyncray.cli.benchmark.face import ray
-from asyncray.cli.benchmark.remote import OK, Actor, add, small_value, small_value_batch
+from asyncray.cli.benchmark.remote import OK, PlainActor, add, small_value, small_value_batch
 
 _BATCH = 1_000
 _CLIENTS = 4
@@ -37,7 +37,7 @@ def _tasks_and_get_batch(bench: Bench) -> Figures:
 
 def _multi_client(bench: Bench) -> Figures:
     count = bench.sized(10_000)
-    actors = [Actor.remote() for _ in range(_CLIENTS)]
+    actors = [PlainActor.remote() for _ in range(_CLIENTS)]
     return bench.rate(
         lambda: sum(ray.get([actor.small_value_batch.remote(count) for actor in actors])),
         (count * _CLIENTS).__eq__,
