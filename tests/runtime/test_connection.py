@@ -81,11 +81,11 @@ def test_messages_of_a_thread_stay_in_order() -> None:
 
 def test_values_come_before_the_replies_that_follow_them() -> None:
     with connected() as (connection, daemon):
-        ref = own(connection.references, b"o" * 28)
+        ref = own(connection.references, b"o" * 26)
 
         def run() -> None:
             number = daemon.next(REQUEST)[1]
-            daemon.send((VALUE, b"o" * 28, PLAIN, b"value"), (VALUE, b"p" * 28, PLAIN, b""), (REPLY, number, None))
+            daemon.send((VALUE, b"o" * 26, PLAIN, b"value"), (VALUE, b"p" * 26, PLAIN, b""), (REPLY, number, None))
 
         thread = threading.Thread(target=run)
         thread.start()

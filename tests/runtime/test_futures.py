@@ -35,7 +35,7 @@ class Objects:
 
     def ref(self) -> ObjectRef[Any]:
         self.count += 1
-        return own(self.references, self.count.to_bytes(28, "big"))
+        return own(self.references, self.count.to_bytes(26, "big"))
 
     def resolve(self, ref: ObjectRef[Any], value: Callable[[], Any]) -> None:
         self.waiters.resolved([(ref._local, PLAIN, value)])

@@ -1,0 +1,109 @@
+"""Objects over a connection whose other end the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError, ObjectLostError
+from asyncray.messages import ERROR_SEEN, FAULT, PLAIN, PUT, REPLY, REQUEST, SUBSCRIBE, VALUE
+from asyncray.runtime.refs import ObjectRef, borrow, own
+from asyncray.runtime.runtime import Runtime
+from asyncray.runtime.serialization import serialize
+from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
+
+LOST = ["ObjectLostError", {"object_id": "", "message": "lost"}]
+
+
+@pytest.fixture
+def session() -> Iterator[tuple[Runtime, DaemonSide]]:
+    with started() as session:
+        yield session
+
+
+def new(runtime: Runtime, number: int) -> ObjectRef[Any]:
+    return own(runtime.references, number.to_bytes(26, "big"))
+
+
+def test_a_small_value_is_put_in_one_message_and_is_there(session: Any) -> None:
+    runtime, daemon = session
+    ref = runtime.objects.put([1])
+    assert runtime.objects.get([ref._local], None) == [[1]]
+    runtime.flush()
+    assert daemon.next(PUT)[1] == ref.binary()
+
+
+def test_values_are_got_in_order_and_the_first_error_is_raised(session: Any) -> None:
+    runtime, daemon = session
+    refs = [new(runtime, number) for number in range(3)]
+    objects = [ref._local for ref in refs]
+    daemon.send(*((VALUE, ref.binary(), PLAIN, serialize(number).pickled) for number, ref in enumerate(refs[:2])))
+    assert runtime.objects.get(objects[:2], DEADLINE) == [0, 1]
+    with pytest.raises(GetTimeoutError, match="1 of 3"):
+        runtime.objects.get(objects, 0.001)
+    daemon.send((VALUE, refs[2].binary(), FAULT, LOST))
+    with pytest.raises(ObjectLostError):
+        asyncio.run(runtime.objects.get_async(objects, DEADLINE))
+    runtime.flush()
+    assert daemon.next(ERROR_SEEN)[1] == [refs[2].binary()]
+    assert isinstance(runtime.objects.error(objects[2]), ObjectLostError)
+    assert runtime.objects.error(objects[0]) is None
+
+
+def test_a_borrowed_object_is_asked_for_once_and_a_look_hears_the_daemon_first(session: Any) -> None:
+    runtime, daemon = session
+    ref = borrow(runtime.references, b"b" * 26)
+
+    def answer() -> None:
+        assert daemon.next(SUBSCRIBE)[1] == [ref.binary()]
+        number = daemon.next(REQUEST)[1]
+        daemon.send((VALUE, ref.binary(), PLAIN, serialize("there").pickled), (REPLY, number, None))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert runtime.objects.wait([ref._local], 1, timeout=0)
+    thread.join()
+    assert runtime.objects.get([ref._local], 0) == ["there"]
+
+
+def test_callbacks_and_awaits_of_one_object(session: Any) -> None:
+    runtime, daemon = session
+
+    async def main() -> list[Any]:
+        ref = new(runtime, 1)
+        called = asyncio.Event()
+        runtime.objects.add_callback(ref, lambda _: called.set(), None)
+        waiting = [asyncio.create_task(runtime.objects.load_async(ref._local)) for _ in range(3)]
+        await asyncio.sleep(0)
+        daemon.send((VALUE, ref.binary(), PLAIN, serialize(5).pickled))
+        await called.wait()
+        return await asyncio.gather(*waiting)
+
+    assert asyncio.run(main()) == [5, 5, 5]
+    assert not runtime.waiters.has_waiters()
+
+
+def test_the_end_of_the_daemon_ends_everything(session: Any) -> None:
+    runtime, daemon = session
+    there, never = new(runtime, 1), new(runtime, 2)
+    daemon.send((VALUE, there.binary(), PLAIN, serialize(1).pickled))
+    future = runtime.objects.future(never)
+    assert runtime.objects.get([there._local], DEADLINE) == [1]
+    daemon.close()
+    waits: list[Callable[[], object]] = [
+        lambda: runtime.objects.get([never._local], DEADLINE),
+        lambda: asyncio.run(runtime.objects.load_async(never._local)),
+        lambda: future.result(DEADLINE),
+        lambda: runtime.objects.put(1),
+        lambda: runtime.objects.check_enough([there._local, never._local], 2),
+    ]
+    for wait in waits:
+        with pytest.raises(LocalNodeDiedError):
+            wait()
+    runtime.objects.check_enough([there._local, never._local], 1)
+    assert runtime.objects.is_done(never._local)
+    assert runtime.objects.get([there._local], None) == [1]

@@ -1,0 +1,72 @@
+"""Event loops go on while the object store is full: those of drivers, and those of async actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import asyncray
+from asyncray.exceptions import ObjectStoreFullError
+from tests.system.conftest import Run
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+MEBIBYTE = 2**20
+
+
+@asyncray.remote
+def total(array: Any) -> float:
+    return float(array.sum())
+
+
+class Maker:
+    async def make(self, size: int) -> Any:
+        return np.ones(size, dtype=np.uint8)
+
+    async def answer(self) -> str:
+        return "answer"
+
+
+def ones(mebibytes: int) -> Any:
+    return np.ones(mebibytes * MEBIBYTE, dtype=np.uint8)
+
+
+def test_what_frees_room_runs_in_the_same_loop(run: Run) -> None:
+    async def main() -> None:
+        async with asyncray.init(num_cpus=1, object_store_memory=100 * MEBIBYTE):
+            maker: Any = asyncray.remote(Maker).remote()
+            assert await maker.answer.remote() == "answer"
+            kept = [asyncray.put(ones(70))]
+            value = ones(60)
+            late = asyncray.put(value)
+            value[:] = 0  # the caller may do so
+            result = total.remote(late)
+            of_actor = maker.make.remote(60 * MEBIBYTE)
+            of_argument = total.remote(ones(60))
+            assert await maker.answer.remote() == "answer"  # its loop goes on, and so does this one
+            assert not late.done()
+            kept.clear()
+            assert await result == 60 * MEBIBYTE
+            del late, result
+            assert (await of_actor).nbytes == 60 * MEBIBYTE
+            del of_actor
+            assert await of_argument == 60 * MEBIBYTE
+
+    run(main())
+
+
+def test_no_room_in_time_is_the_error_of_the_ref(run: Run) -> None:
+    async def main() -> None:
+        async with asyncray.init(num_cpus=1, object_store_memory=100 * MEBIBYTE):
+            kept = asyncray.put(ones(70))
+            late = asyncray.put(ones(60))
+            dependent = total.remote(late)
+            for ref in (late, dependent):
+                with pytest.raises(ObjectStoreFullError):
+                    await ref
+            assert await total.remote(kept) == 70 * MEBIBYTE
+            with pytest.raises(ObjectStoreFullError, match="larger than the object store"):
+                asyncray.put(ones(200))  # known at once
+
+    run(main())
