@@ -21,7 +21,8 @@ class SentFunction:
 
     def load(self) -> Any:
         """The function or class, unpickled when it is first needed. Raises what unpickling raises."""
-        pickled = self._pickled  # first: another thread may finish loading, and clear it, in between
+        # First: another thread may finish loading in between, and clear it.
+        pickled = self._pickled
         if self._function is None:
             self._function = deserialize(pickled)
             self._pickled = b""
@@ -63,6 +64,6 @@ class Definition:
         if isinstance(retry_on, bytes):
             try:
                 retry_on = self.options["retry_on"] = tuple(deserialize(retry_on))
-            except Exception:  # unpickling runs user code; the error itself is what matters to whoever waits
+            except Exception:  # unpickling runs user code; the caller needs the task's error
                 return False
         return isinstance(error, retry_on)

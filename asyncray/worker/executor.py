@@ -212,7 +212,7 @@ class Executor:
             if self.inbox.held_by_this_thread():
                 raise WouldDeadlockError
             with_signals_deferred(self._close_inbox)  # what was taken out and not given back would be lost
-        else:  # a thread that the task waits for, or not: the inbox stays open
+        else:  # on another thread, the inbox stays open
             self._return(self.inbox.drain())
 
     def _close_inbox(self) -> None:
@@ -230,7 +230,7 @@ class Executor:
     # On the main thread -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Works until it is told to end. Raises SystemExit if user code does."""
+        """Works until the daemon asks it to end. Raises SystemExit if user code does."""
         self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
         while True:
             if self.inbox.empty():
@@ -294,9 +294,10 @@ class Executor:
             del result
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
         leave(invocation.context)
-        if self._stops:  # of this task, or of one that was over when they came: what comes next is in the inbox yet
+        # For this task, or for one that had finished before them. Tasks that follow are still in the inbox.
+        if self._stops:
             self._stops.clear()
-        self.inbox.reopen()  # an interrupt may have come before the task that waited could do so
+        self.inbox.reopen()  # an interrupt may have kept the waiting task from it
         self.post(reply, keep)
         if definition.max_calls:
             definition.calls += 1
@@ -331,7 +332,7 @@ class Executor:
         self.runtime.references.posted.append(reply)
         del keep
         leave(invocation.context)
-        invocation.message = None  # threads that it has started may live on, and keep its context
+        invocation.message = None  # its threads may live on and keep its context
         self.runtime.flush()
 
     def _become_actor(self, message: Message) -> None:

@@ -119,10 +119,10 @@ class ActorHost:
             self.process.environment.actor_name = self.description
 
     def prepare(self) -> None:
-        """The instance is there: makes what runs its methods."""
+        """Makes what runs the methods of the new instance."""
 
     def serve(self) -> None:
-        """Occupies the main thread until the actor ends, if the host has such a way; else returns at once."""
+        """Occupies the main thread until the actor ends, if the host has such a way; otherwise returns at once."""
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
@@ -221,7 +221,8 @@ class ActorHost:
 
     def run_shutdown_method(self) -> Any:
         """Calls ``__ray_shutdown__`` at an orderly end, on the main thread. Returns what it returns."""
-        enter(self.constructor.context)  # it is part of no call; and if it waits, what the actor holds is free
+        # It is part of no call. If it waits, the resources of the actor are free meanwhile.
+        enter(self.constructor.context)
         if hasattr(self.instance, "__ray_shutdown__"):
             try:
                 return self.instance.__ray_shutdown__()
@@ -230,7 +231,7 @@ class ActorHost:
         return None
 
     def let_go(self) -> None:
-        """Drops the instance: the process ends. What still runs gives no replies."""
+        """Drops the instance, because the process ends. Methods that still run send no replies."""
         self.ending = Ending.SILENT
         self._methods.clear()
         self.instance = None

@@ -1,9 +1,11 @@
-"""What a worker was sent and has not started: put in by the io thread, taken out by the thread that works.
+"""The inbox of a worker: messages that it was sent and has not started.
 
-What is not started can be taken back at any moment, by whoever needs that (the daemon, a cancelled task, a task that
-blocks): every message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for
-an object, or the process is about to end) work is not taken in at all, and goes straight back to the daemon. That the
-process is to end is taken in at any time.
+The io thread puts them in, and the thread that works takes them out.
+
+Work that has not started can be taken back at any moment (by the daemon, a cancelled task, a task that blocks): every
+message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for an object, or the
+process is about to end) it accepts no work, and returns it to the daemon at once. It always accepts the message that
+ends the process.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Message] = SimpleQueue()
-        self._lock = OwnedRLock()  # re-entrant: a finalizer may come here in a thread that holds it
+        # Re-entrant: a finalizer may come here in a thread that holds it.
+        self._lock = OwnedRLock()
         self._closed = False
 
     def __repr__(self) -> str:

@@ -43,7 +43,8 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     leftovers = Leftovers()
     executor = Executor(runtime, environment, leftovers)
     current.session = runtime
-    current.start_implicitly = None  # set by the faces, where the zygote has loaded them: a worker starts no node
+    # The faces, which the zygote may have loaded, set it. A worker starts no node.
+    current.start_implicitly = None
     runtime.workplace = executor
     interrupted = Deferrable(executor.interrupted)
     signal.signal(signal.SIGINT, interrupted)
@@ -60,10 +61,10 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
         executor.run()
     except SystemExit as error:
         code = _exit_code(error)
-    except BaseException:  # a defect of ours: the log has it, and the daemon tells its end
+    except BaseException:  # a defect of ours: log it, and the daemon reports the end
         traceback.print_exc()
         code = 1
-    if os.getpid() != worker:  # a fork that user code has made, and that ends by an exception
+    if os.getpid() != worker:  # a fork by user code, which ends by an exception
         ending.run_exit_handlers()
         ending.flush_files()
         return code

@@ -3,11 +3,12 @@
 Signals reach the main thread only, so a nested task is cancelled by an exception that the interpreter raises in its
 thread, between any two instructions. Two things make that safe:
 
-1. while the thread is inside the *shield* (it writes to the daemon) the exception is put off until it comes out;
-2. at the end of the user's function the thread and whoever cancels agree under a lock that it is over, so nothing is
-   raised in the code that replies.
+1. While the thread is inside the *shield* (it writes to the daemon), the exception is deferred until it leaves it.
+2. At the end of the user's function the thread and the canceller agree under a lock that the function has finished, so
+   nothing is raised in the code that replies.
 
-A thread that sleeps in a system call notices when it comes back; one that waits in ``get`` is woken.
+A thread that sleeps in a system call notices the exception when the call returns; a thread that waits in ``get`` is
+woken.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class NestedTask:
         return self._working
 
     def __enter__(self) -> None:
-        if threading.get_ident() == self._working:  # others may have this task's context: asyncio.to_thread copies it
+        # Other threads may have this task's context, because asyncio.to_thread copies it.
+        if threading.get_ident() == self._working:
             self._shielded = True
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,7 +1,7 @@
 """Running one invocation: bytes in, a message for the daemon out.
 
-User code may do anything here: raise anything, return anything, take for ever. What it raises becomes a FAILED
-message; only ``SystemExit`` goes through, for it ends the process.
+User code may do anything here: raise anything, return anything, take for ever. Its exceptions become FAILED messages;
+only ``SystemExit`` passes through, because it ends the process.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Runner:
                 return self._done(invocation, values, {})
             large = self._large_of(values)
             return self._done(invocation, values, dict(zip(large, self._store_all(values, large), strict=True)))
-        except Exception as error:  # a wrong number of values, a full store, or whatever the user's pickling raises
+        # A wrong number of values, a full store, or any exception of the user's pickling.
+        except Exception as error:
             return self.failed(invocation, error)
 
     async def succeeded_async(self, invocation: Invocation, result: Any) -> tuple[Message, object]:

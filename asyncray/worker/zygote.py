@@ -83,8 +83,8 @@ class Zygote:
         for end in (read, write):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-        # Ctrl-C in a terminal is the driver's. What stops a whole machine or container signals all processes, and the
-        # janitor has to be the last.
+        # Ctrl-C in a terminal is the driver's. The end of a machine or container signals all processes, and the janitor
+        # has to be the last.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -172,7 +172,7 @@ class Zygote:
 
     def _fork(self, number: int) -> None:
         gc.collect(0)
-        gc.freeze()  # what is here now stays shared: the collector of a child does not touch it
+        gc.freeze()  # these objects stay shared: a child's collector skips them
         zygote = os.getpid()
         try:
             pid = os.fork()
@@ -205,7 +205,7 @@ class Zygote:
         try:
             self._become_worker(number, zygote)
             code = asyncray.worker.lifetime.work(number, sessions.socket_of(self._directory), connected)
-        except BaseException as error:  # the process ends here, and must not run on as a second zygote
+        except BaseException as error:  # it must not run on as a second zygote
             if reports is not None:
                 reports.failed(number, error)
             traceback.print_exc()
