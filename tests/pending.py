@@ -10,8 +10,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.api.waiting",
     },
     "trailing_comments_are_short": {
-        "asyncray.api.actor",
-        "asyncray.api.scopes",
         "asyncray.api.waiting",
         "asyncray.cli.node",
         "asyncray.core.allocator",
@@ -25,9 +23,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.messages",
     },
     "prose_is_plain": {
-        "asyncray.api.information",
-        "asyncray.api.scopes",
-        "asyncray.api.source",
         "asyncray.core.actors",
         "asyncray.core.allocator",
         "asyncray.core.cancelling",

@@ -163,7 +163,7 @@ class ActorClass(Generic[C]):
         message, life, keep = runtime.submitter.prepare(template, args, kwargs, source.name)
         namespace = options.get("namespace") or runtime.facts["namespace"]
         reuse = bool(options.get("get_if_exists"))
-        runtime.flush()  # the end of a handle, which goes last in a batch, may free the name
+        runtime.flush()  # a release, which goes last in a batch, may free the name
         found = runtime.request("create_named", namespace, actor_name, reuse, descriptor.pickled(), message)
         del keep  # the refs among the arguments had to live until here
         if found is not None:

@@ -100,7 +100,7 @@ class RuntimeContext:
         return weak_handle(place.actor_id, place.descriptor)
 
     def is_canceled(self) -> bool:
-        """True if somebody has cancelled the running task, which may stop then."""
+        """True if the running task was cancelled. It may stop then."""
         task = running_task()
         return task is not None and task.cancelled
 

@@ -1,9 +1,9 @@
 """``TaskGroup``: a scope that remote work does not outlive.
 
-Owns the refs that were added to it and are not ready. Promises: when the block is left, however that comes, all of
-them are; what the scope does not wait for it has cancelled, and awaits the end of that. It is ``asyncio.TaskGroup`` for
-refs, with its words and rules (those of 3.13, under every Python), but a callback per ref is enough for it, which takes
-no task of the loop. Does not: keep the refs that are ready, know the values.
+Owns the refs that were added to it and are not ready. Promises: when the block ends, for whatever reason, all of them
+are ready; the scope cancels the tasks that it does not wait for, and awaits their end. It is ``asyncio.TaskGroup``
+for refs, with its words and rules (those of 3.13, under every Python), but it needs only a callback per ref and no
+task of the loop. Does not: keep the refs that are ready, know the values.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ T = TypeVar("T")
 
 
 class TaskGroup:
-    """A scope for remote work: what is added to it is over when the block is left.
+    """A scope for remote work: all refs that were added to it have finished when the block ends.
 
-    Awaiting a ref never cancels the work behind it; this does. At its end the block waits for all refs that were added.
-    If one fails, or the block raises, or whoever runs it is cancelled, the other refs are cancelled (recursively, as by
-    ``asyncray.cancel``), and it waits until they are over: what has not started never runs, a running task is
-    interrupted, an async method gets ``asyncio.CancelledError``. A plain method of an actor that already runs cannot be
-    interrupted and is waited for, as a task is that catches its ``KeyboardInterrupt`` and goes on. What cancelled tasks
-    have submitted themselves is cancelled, but not waited for. The end of the session ends all waiting.
+    Awaiting a ref never cancels the work behind it; this does. At its end the block waits for all refs that were
+    added. If one fails, if the block raises, or if the task that runs the block is cancelled, the scope cancels the
+    other refs (recursively, as by ``asyncray.cancel``) and waits until they have finished: a task that has not
+    started never runs, a running task is interrupted, an async method gets ``asyncio.CancelledError``. The scope
+    waits for a plain method of an actor that already runs, because it cannot be interrupted, and for a task that
+    catches its ``KeyboardInterrupt`` and goes on. The tasks that cancelled tasks have submitted themselves are
+    cancelled, too, but the scope does not wait for them. The end of the session ends all waiting.
 
     Raises:
         ExceptionGroup: the errors of the refs that failed and of the block, as from ``asyncio.TaskGroup``. A ref that
-            was cancelled, by this scope or by somebody else, counts as over and not as failed.
-        asyncio.CancelledError: whoever runs the block was cancelled, and nothing failed.
+            was cancelled, by this scope or by other code, counts as finished and not as failed.
+        asyncio.CancelledError: the task that runs the block was cancelled, and nothing failed.
 
     Example::
 
@@ -46,7 +47,7 @@ class TaskGroup:
     """
 
     def __init__(self) -> None:
-        self._parent: asyncio.Task[Any] | None = None  # who runs the block; None before it
+        self._parent: asyncio.Task[Any] | None = None  # the task that runs the block; None before
         self._pending: set[ObjectRef[Any]] = set()
         self._errors: list[BaseException] = []
         self._all_over: asyncio.Future[None] | None = None  # of who has left the block and waits
@@ -109,7 +110,7 @@ class TaskGroup:
             self._errors = []  # errors hold frames, and those hold this
 
     async def _wait(self) -> asyncio.CancelledError | None:
-        """Waits until all refs are ready. Who waits may be cancelled: that ends the refs, not the waiting."""
+        """Waits until all refs are ready. A cancellation of the waiting task cancels the refs, and it waits on."""
         cancelled = None
         while self._pending:
             self._all_over = asyncio.get_running_loop().create_future()
@@ -134,7 +135,8 @@ class TaskGroup:
             _remove_copy(self._errors, error)
             self._errors.append(error)
         if self._errors:
-            if parent.cancelling():  # from outside: the next await is to raise it, as the group hides it
+            # Cancelled from outside: the next await must raise it, because the group hides it.
+            if parent.cancelling():
                 parent.uncancel()
                 parent.cancel()
             raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
@@ -174,7 +176,7 @@ def _is_cancellation(error: BaseException, by_us: bool) -> bool:
 
 
 def _remove_copy(errors: list[BaseException], error: BaseException) -> None:
-    """Whoever awaits a failed ref in the block gets the error that the ref has already given: it is told once."""
+    """Removes the error of a failed ref that the block awaits itself, so that the group holds it once."""
     if isinstance(error, AsyncrayError):
         for index, known in enumerate(errors):
             if isinstance(known, AsyncrayError) and str(known) == str(error):

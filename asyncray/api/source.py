@@ -1,9 +1,9 @@
 """What a remote function or actor class is made from. All its ``.options()`` copies share one ``Source``.
 
 Promises: a function or class is pickled once in a session, at the first call of any copy, with closures and globals as
-they are then; equal options lead to the same template without its being described again.
+they are then; equal options find the same template, which is described once.
 
-Does not: keep copies or their options alive, nor travel with what a session has been told.
+Does not: keep copies or their options alive, or travel with the templates of a session.
 """
 
 from __future__ import annotations
