@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from asyncray.api.decorator import remote
     from asyncray.api.handle import ActorHandle
     from asyncray.api.information import get_gpu_ids, get_runtime_context
+    from asyncray.api.object_calls import cancel
     from asyncray.api.scopes import TaskGroup
     from asyncray.api.session import is_initialized
-    from asyncray.api.waiting import cancel
     from asyncray.runtime.refs import ObjectRef
 
 __all__ = [
@@ -72,7 +72,7 @@ _HOMES = {
     "ActorHandle": "api.handle",
     "ObjectRef": "runtime.refs",
     "TaskGroup": "api.scopes",
-    "cancel": "api.waiting",
+    "cancel": "api.object_calls",
     "get_gpu_ids": "api.information",
     "get_runtime_context": "api.information",
     "is_initialized": "api.session",

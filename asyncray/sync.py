@@ -17,8 +17,8 @@ from asyncray.api.decorator import remote
 from asyncray.api.handle import ActorHandle, check_name, named_handle
 from asyncray.api.information import get_gpu_ids, get_runtime_context
 from asyncray.api.loop_warning import warn_in_loop
+from asyncray.api.object_calls import cancel, check_timeout, check_wait, local_objects, partition, partition_now
 from asyncray.api.session import Context, is_initialized, set_auto_init, shutdown
-from asyncray.api.waiting import cancel, check_timeout, check_wait, locals_of, split, split_anyway
 from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
@@ -119,11 +119,11 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     current.check_started()
     timeout = check_timeout(timeout)
     if isinstance(object_refs, ObjectRef):
-        found = locals_of((object_refs,))
+        found = local_objects((object_refs,))
         if found[0].kind == UNRESOLVED and timeout != 0:
             warn_in_loop("get")
         return require().objects.get(found, timeout)[0]
-    found = locals_of(object_refs)
+    found = local_objects(object_refs)
     if timeout != 0 and any(local.kind == UNRESOLVED for local in found):
         warn_in_loop("get")
     return require().objects.get(found, timeout) if found else []
@@ -190,14 +190,14 @@ def wait(
     found = check_wait(object_refs, num_returns, timeout)
     if not found:
         return [], []
-    parts = split(object_refs, found, num_returns)
+    parts = partition(object_refs, found, num_returns)
     if parts is None:
         objects = require().objects
         if timeout != 0:
             warn_in_loop("wait")
         objects.wait(found, num_returns, timeout=check_timeout(timeout))
         objects.check_enough(found, num_returns)
-        parts = split_anyway(object_refs, found, num_returns)
+        parts = partition_now(object_refs, found, num_returns)
     return parts
 
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, TypeVar
 
 from asyncray.api.function import DECORATOR
-from asyncray.api.handle import ActorHandle, Descriptor, MethodInfo, known_descriptor
+from asyncray.api.handle import ActorHandle, ActorType, MethodType, known_descriptor
 from asyncray.api.options import (
     actor_demand,
     complete_actor_options,
     override_actor_options,
-    present,
+    reject_unsupported,
     validate_method_options,
 )
 from asyncray.api.signature import Signature, is_asynchronous, is_generator
-from asyncray.api.source import Options, Source
+from asyncray.api.source import ExportedFunction, Options
 from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import KILL
@@ -29,21 +29,21 @@ METHOD_OPTIONS_ATTRIBUTE = "__asyncray_method_options__"
 ASYNC_CONCURRENCY = 1000
 
 
-class Blueprint:
+class ActorClassSpec:
     """What all ``.options()`` copies of an actor class share."""
 
     def __init__(self, cls: type) -> None:
-        self.source = Source(cls, f"actor {cls.__name__}", Signature.of_class(cls))
+        self.source = ExportedFunction(cls, f"actor {cls.__name__}", Signature.of_class(cls))
         self.asynchronous = _has_coroutines(cls)
-        self._descriptors: dict[tuple[int, int], Descriptor] = {}
+        self._descriptors: dict[tuple[int, int], ActorType] = {}
 
     def __repr__(self) -> str:
-        return f"<Blueprint {self.source}>"
+        return f"<ActorClassSpec {self.source}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_descriptors": {}}
 
-    def descriptor(self, named: Options) -> Descriptor:
+    def descriptor(self, named: Options) -> ActorType:
         """What handles share of actors with these options."""
         options: dict[str, Any] = complete_actor_options(named)
         key = options["max_task_retries"], options["max_pending_calls"]
@@ -51,14 +51,14 @@ class Blueprint:
         if descriptor is None:
             known = next(iter(self._descriptors.values()), None)
             methods = _methods(self.source.target) if known is None else known.copy_methods()
-            descriptor = self._descriptors[key] = Descriptor(self.source.name, self.source.path, methods, *key)
+            descriptor = self._descriptors[key] = ActorType(self.source.name, self.source.path, methods, *key)
         return descriptor
 
-    def template(self, runtime: Runtime, named: Options) -> tuple[int, Descriptor]:
+    def template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType]:
         """The number of the template of actors with these options, and what their handles share."""
-        return self.source.templates.find(runtime, "", named, self._make_template)
+        return self.source.templates.get_or_make(runtime, "", named, self._make_template)
 
-    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, Descriptor]:
+    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType]:
         options: dict[str, Any] = complete_actor_options(named)
         demand, descriptor = actor_demand(named), self.descriptor(named)
         concurrency = options["max_concurrency"] or (ASYNC_CONCURRENCY if self.asynchronous else 1)
@@ -95,10 +95,10 @@ class ActorClass(Generic[C]):
 
     # The names of its own attributes are such as users' classes do not have: theirs are found through it.
 
-    def __init__(self, blueprint: Blueprint, options: dict[str, object]) -> None:
+    def __init__(self, blueprint: ActorClassSpec, options: dict[str, object]) -> None:
         self._asyncray_blueprint = blueprint
         self._asyncray_options = options
-        self._asyncray_exported: tuple[Runtime, int, Descriptor] | None = None
+        self._asyncray_exported: tuple[Runtime, int, ActorType] | None = None
         _check_order(blueprint.asynchronous, options)
         cls = blueprint.source.target
         self.__doc__ = cls.__doc__
@@ -139,7 +139,9 @@ class ActorClass(Generic[C]):
             ValueError: an unknown option, or one that is not possible here.
             TypeError: a value of a wrong type.
         """
-        return ActorClass(self._asyncray_blueprint, present(override_actor_options(self._asyncray_options, options)))
+        return ActorClass(
+            self._asyncray_blueprint, reject_unsupported(override_actor_options(self._asyncray_options, options))
+        )
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
         """Makes an actor; returns its handle at once. The constructor runs in the actor's process.
@@ -184,7 +186,7 @@ def _has_coroutines(cls: type) -> bool:
     return any(is_asynchronous(getattr(value, "__func__", value)) for value in members)
 
 
-def _methods(cls: type) -> dict[str, MethodInfo]:
+def _methods(cls: type) -> dict[str, MethodType]:
     methods = {}
     for name in dir(cls):
         member = getattr(cls, name, None)
@@ -193,9 +195,9 @@ def _methods(cls: type) -> dict[str, MethodInfo]:
         options = getattr(member, METHOD_OPTIONS_ATTRIBUTE, {})
         if is_generator(getattr(member, "__func__", member)):
             options = {"num_returns": "streaming", **options}
-        methods[name] = MethodInfo(name, Signature.of_method(cls, name), options, getattr(member, DECORATOR, None))
+        methods[name] = MethodType(name, Signature.of_method(cls, name), options, getattr(member, DECORATOR, None))
     for name in ("__ray_ready__", "__ray_call__", "__ray_terminate__"):
-        methods[name] = MethodInfo(name, None, {})
+        methods[name] = MethodType(name, None, {})
     return methods
 
 
@@ -215,7 +217,7 @@ def method(**options: object) -> Callable[[Callable[..., Any]], Callable[..., An
     """
     if not options:
         raise ValueError("@method takes options by keyword, as in @method(num_returns=2).")
-    checked = present(validate_method_options(options, in_options=False))
+    checked = reject_unsupported(validate_method_options(options, in_options=False))
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         setattr(function, METHOD_OPTIONS_ATTRIBUTE, checked)

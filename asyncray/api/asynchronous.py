@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from asyncray.api import session
 from asyncray.api.handle import ActorHandle, check_name, named_handle
+from asyncray.api.object_calls import check_timeout, check_wait, local_objects, partition, partition_now
 from asyncray.api.session import Context
 from asyncray.api.thread_call import ThreadCall
-from asyncray.api.waiting import check_timeout, check_wait, locals_of, split, split_anyway
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
@@ -148,7 +148,7 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
     current.check_started()
     timeout = check_timeout(timeout)
     single = isinstance(object_refs, ObjectRef)
-    found = locals_of((object_refs,) if single else object_refs)
+    found = local_objects((object_refs,) if single else object_refs)
     values = await require().objects.get_async(found, timeout) if found else []
     return values[0] if single else values
 
@@ -226,12 +226,12 @@ async def wait(
     found = check_wait(object_refs, num_returns, timeout)
     if not found:
         return [], []
-    parts = split(object_refs, found, num_returns)
+    parts = partition(object_refs, found, num_returns)
     if parts is None:
         objects = require().objects
         await objects.wait_async(found, num_returns, timeout=check_timeout(timeout))
         objects.check_enough(found, num_returns)
-        parts = split_anyway(object_refs, found, num_returns)
+        parts = partition_now(object_refs, found, num_returns)
     return parts
 
 

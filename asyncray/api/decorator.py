@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
 
-from asyncray.api.actor import ActorClass, Blueprint
+from asyncray.api.actor import ActorClass, ActorClassSpec
 from asyncray.api.function import DECORATOR, DecoratedFunction, RemoteFunction
-from asyncray.api.options import present, validate_actor_options, validate_task_options
+from asyncray.api.options import reject_unsupported, validate_actor_options, validate_task_options
 from asyncray.api.signature import Signature, is_asynchronous
-from asyncray.api.source import Source
+from asyncray.api.source import ExportedFunction
 from asyncray.api.typing import P
 from asyncray.runtime.refs import ObjectRef
 
@@ -70,7 +70,7 @@ def remote(*targets: Any, **options: object) -> Any:
 
 def _make(target: Any, options: dict[str, object]) -> Any:
     if isinstance(target, type):
-        return ActorClass(Blueprint(target), present(validate_actor_options(options, in_options=False)))
+        return ActorClass(ActorClassSpec(target), reject_unsupported(validate_actor_options(options, in_options=False)))
     if isinstance(target, (RemoteFunction, ActorClass)) or not callable(target):
         raise ValueError(
             f"The @remote decorator must be applied to either a function or a class, not to {target!r:.80}."
@@ -80,7 +80,7 @@ def _make(target: Any, options: dict[str, object]) -> Any:
             "'async def' should not be used for remote tasks, be it with 'yield' or without. Wrap the body in "
             "asyncio.run() in a plain function, or make it a method of an actor."
         )
-    checked = present(validate_task_options(options, in_options=False))
+    checked = reject_unsupported(validate_task_options(options, in_options=False))
     name = getattr(target, "__name__", type(target).__name__)
     kind = DecoratedFunction if hasattr(target, DECORATOR) else RemoteFunction
-    return kind(Source(target, f"remote function {name}", Signature(target)), checked)
+    return kind(ExportedFunction(target, f"remote function {name}", Signature(target)), checked)

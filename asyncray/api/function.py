@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Never, NoReturn, cast, overload
 
-from asyncray.api.options import complete_task_options, override_task_options, present, task_demand
+from asyncray.api.options import complete_task_options, override_task_options, reject_unsupported, task_demand
 from asyncray.api.signature import is_generator
-from asyncray.api.source import Options, Source
+from asyncray.api.source import ExportedFunction, Options
 from asyncray.api.typing import Out_co, P, Submit
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
@@ -28,7 +28,7 @@ class RemoteFunction(Generic[P, Out_co]):
         assert await square.remote(3) == 9
     """
 
-    def __init__(self, source: Source, options: dict[str, object]) -> None:
+    def __init__(self, source: ExportedFunction, options: dict[str, object]) -> None:
         self._source = source
         self._options = options
         # By ``options(name=...)``; None: the function's name. Travels with each call, so that it makes no template.
@@ -63,7 +63,7 @@ class RemoteFunction(Generic[P, Out_co]):
             ValueError: an unknown option, or one that calls cannot have.
             TypeError: a value of a wrong type.
         """
-        return type(self)(self._source, present(override_task_options(self._options, options)))
+        return type(self)(self._source, reject_unsupported(override_task_options(self._options, options)))
 
     def _submit(self, /, *args: object, **kwargs: object) -> object:
         """Runs the function elsewhere; returns at once.
@@ -80,7 +80,7 @@ class RemoteFunction(Generic[P, Out_co]):
         exported = self._exported
         runtime = require()
         if exported is None or exported[0] is not runtime:
-            template = source.templates.find(runtime, source.name, self._options, self._make_template)
+            template = source.templates.get_or_make(runtime, source.name, self._options, self._make_template)
             exported = self._exported = (runtime, *template)
         return runtime.submitter.submit(exported[1], exported[2], args, kwargs, source.name, self._task_name)
 

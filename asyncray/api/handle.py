@@ -1,6 +1,6 @@
 """Handles of actors and their methods.
 
-What all handles of an actor share is its ``Descriptor``. It travels with them, so that a process that does not know the
+What all handles of an actor share is its ``ActorType``. It travels with them, so that a process that does not know the
 class can check a call and knows its options.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from asyncray.api.function import retry_on
 from asyncray.api.hints import did_you_mean
 from asyncray.api.init_arguments import check_namespace
-from asyncray.api.options import complete_method_options, override_method_options, present
+from asyncray.api.options import complete_method_options, override_method_options, reject_unsupported
 from asyncray.api.signature import Signature
 from asyncray.api.source import Options, Templates
 from asyncray.exceptions import ActorDiedError, PendingCallsLimitExceeded
@@ -27,7 +27,7 @@ from asyncray.runtime.serialization import deserialize, serialize
 C = TypeVar("C")
 
 
-class MethodInfo:
+class MethodType:
     """What handles know of a method.
 
     Args:
@@ -53,17 +53,17 @@ class MethodInfo:
         self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
 
     def __repr__(self) -> str:
-        return f"<MethodInfo {self.name}>"
+        return f"<MethodType {self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MethodInfo, (self.name, self.signature, self.options, self.decorator)
+        return MethodType, (self.name, self.signature, self.options, self.decorator)
 
-    def copy(self, options: dict[str, object]) -> MethodInfo:
+    def copy(self, options: dict[str, object]) -> MethodType:
         """The same method with other options."""
-        return MethodInfo(self.name, self.signature, options, self.decorator)
+        return MethodType(self.name, self.signature, options, self.decorator)
 
 
-class Descriptor:
+class ActorType:
     """What all handles of an actor share; travels with them.
 
     Args:
@@ -74,7 +74,7 @@ class Descriptor:
         limit: ``max_pending_calls``.
     """
 
-    def __init__(self, class_name: str, path: str, methods: dict[str, MethodInfo], retries: int, limit: int) -> None:
+    def __init__(self, class_name: str, path: str, methods: dict[str, MethodType], retries: int, limit: int) -> None:
         self.class_name = class_name
         self.path = path
         self.methods = methods
@@ -84,12 +84,12 @@ class Descriptor:
         self._pickled: bytes | None = None
 
     def __repr__(self) -> str:
-        return f"<Descriptor {self.class_name} {sorted(self.methods)}>"
+        return f"<ActorType {self.class_name} {sorted(self.methods)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Descriptor, (self.class_name, self.path, self.methods, self.retries, self.limit)
+        return ActorType, (self.class_name, self.path, self.methods, self.retries, self.limit)
 
-    def copy_methods(self) -> dict[str, MethodInfo]:
+    def copy_methods(self) -> dict[str, MethodType]:
         """The methods, for a descriptor with other options."""
         return {name: info.copy(info.options) for name, info in self.methods.items()}
 
@@ -99,12 +99,12 @@ class Descriptor:
             self._pickled = serialize(self).pickled
         return self._pickled
 
-    def template(self, runtime: Runtime, info: MethodInfo) -> tuple[Runtime, int, int]:
+    def template(self, runtime: Runtime, info: MethodType) -> tuple[Runtime, int, int]:
         """The template of one of the methods in this session: (session, its number there, number of returns)."""
         template = info.template
         if template is None or template[0] is not runtime:
             make = partial(self._make_template, info.name)
-            template = info.template = (runtime, *self._templates.find(runtime, info.name, info.options, make))
+            template = info.template = (runtime, *self._templates.get_or_make(runtime, info.name, info.options, make))
         return template
 
     def _make_template(self, name: str, runtime: Runtime, named: Options) -> tuple[int, int]:
@@ -144,7 +144,7 @@ class ActorMethod:
 
     __slots__ = ("_handle", "_info")
 
-    def __init__(self, handle: ActorHandle[Any], info: MethodInfo) -> None:
+    def __init__(self, handle: ActorHandle[Any], info: MethodType) -> None:
         self._handle = handle
         self._info = info
 
@@ -161,7 +161,7 @@ class ActorMethod:
     def options(self, **options: object) -> ActorMethod:
         """The same method with other options for its calls."""
         info = self._info
-        return type(self)(self._handle, info.copy(present(override_method_options(info.options, options))))
+        return type(self)(self._handle, info.copy(reject_unsupported(override_method_options(info.options, options))))
 
     def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the method in the actor's process; returns at once, as ``f.remote`` does.
@@ -207,7 +207,7 @@ class ActorHandle(Generic[C]):
 
     # An attribute hides the user's method of that name: only the two that Ray has, too, are not of our own kind.
 
-    def __init__(self, actor_id: bytes, descriptor: Descriptor, life: ObjectRef[Any] | None) -> None:
+    def __init__(self, actor_id: bytes, descriptor: ActorType, life: ObjectRef[Any] | None) -> None:
         self._asyncray_id = actor_id
         self._asyncray_descriptor = descriptor
         self._asyncray_life = life
@@ -229,7 +229,7 @@ class ActorHandle(Generic[C]):
         return [*self._asyncray_descriptor.methods, *object.__dir__(self)]
 
     def __getattr__(self, name: str) -> ActorMethod:
-        descriptor: Descriptor | None = self.__dict__.get("_asyncray_descriptor")
+        descriptor: ActorType | None = self.__dict__.get("_asyncray_descriptor")
         if descriptor is None:
             raise AttributeError(name)  # while it is being made
         info = descriptor.methods.get(name)
@@ -244,7 +244,7 @@ class ActorHandle(Generic[C]):
     _ray_actor_id = _actor_id
 
 
-def _hint(name: str, descriptor: Descriptor) -> str:
+def _hint(name: str, descriptor: ActorType) -> str:
     if name.startswith("__"):
         return ""  # Python asks for those, and nobody reads the answer
     return did_you_mean(name, descriptor.methods) or (
@@ -275,7 +275,7 @@ def _check_pending(handle: ActorHandle[Any], limit: int) -> None:
         )
 
 
-_descriptors: dict[bytes, Descriptor] = {}
+_descriptors: dict[bytes, ActorType] = {}
 """Descriptors that came from elsewhere, by their bytes: one per actor class, so that templates are sent once."""
 
 
@@ -283,7 +283,7 @@ def _restore_handle(actor_id: bytes, pickled: bytes, life: ObjectRef[Any] | None
     return ActorHandle(actor_id, known_descriptor(pickled), life)
 
 
-def known_descriptor(pickled: bytes) -> Descriptor:
+def known_descriptor(pickled: bytes) -> ActorType:
     """The one descriptor of this process for these bytes."""
     descriptor = _descriptors.get(pickled)
     if descriptor is None:

@@ -276,7 +276,7 @@ _MISSING = {
 }
 
 
-def present(options: dict[str, object]) -> dict[str, object]:
+def reject_unsupported(options: dict[str, object]) -> dict[str, object]:
     """The same checked options, none of which asks for something that is not there: to ignore it would be a lie.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a remote function or actor class is made from. All its ``.options()`` copies share one ``Source``.
+"""What a remote function or actor class is made from. All its ``.options()`` copies share one ``ExportedFunction``.
 
 Promises: a function or class is pickled once in a session, at the first call of any copy, with closures and globals as
 they are then; equal options find the same template, which is described once.
@@ -25,7 +25,7 @@ _OF_ONE_CALL = ("name", "namespace", "get_if_exists")
 """Options that travel with each call or registration, and are no part of a template."""
 
 
-class Source:
+class ExportedFunction:
     """A function or class, as its author wrote it.
 
     Args:
@@ -44,7 +44,7 @@ class Source:
         self._exported: tuple[Runtime, bytes] | None = None
 
     def __repr__(self) -> str:
-        return f"<Source {self.path} {'pickled' if self._exported else 'not pickled'}>"
+        return f"<ExportedFunction {self.path} {'pickled' if self._exported else 'not pickled'}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_exported": None}
@@ -76,7 +76,7 @@ class Templates:
     def __reduce__(self) -> tuple[Any, ...]:
         return Templates, ()
 
-    def find(self, runtime: Runtime, name: str, options: Options, make: Callable[[Runtime, Options], T]) -> T:
+    def get_or_make(self, runtime: Runtime, name: str, options: Options, make: Callable[[Runtime, Options], T]) -> T:
         """What ``make`` returns, or has returned for this name and equal options.
 
         Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from asyncray.cli.microbenchmark import microbenchmark_command
-from asyncray.cli.node import node_command
+from asyncray.cli.start_node import node_command
 from asyncray.cli.status import status_command
 from asyncray.cli.stop import stop_command
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asyncray.api import options
 from asyncray.api.actor import method
 from asyncray.api.decorator import remote
-from asyncray.api.options import ActorDemand, actor_demand, present, task_demand
+from asyncray.api.options import ActorDemand, actor_demand, reject_unsupported, task_demand
 from asyncray.units import fixed
 
 Validate = Callable[..., dict[str, object]]
@@ -335,7 +335,7 @@ def test_what_is_not_there_is_refused_and_not_ignored(name: str, value: object) 
             plain: Any = remote(target)
             with pytest.raises(ValueError, match="release has no"):
                 plain.options(**{name: value})
-    assert present({"scheduling_strategy": "SPREAD", "runtime_env": {}, "num_cpus": 1})
+    assert reject_unsupported({"scheduling_strategy": "SPREAD", "runtime_env": {}, "num_cpus": 1})
     with pytest.raises(ValueError, match="release has no concurrency groups"):
         method(concurrency_group="io")
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from asyncray.api.signature import Signature
-from asyncray.api.source import Source, Templates
+from asyncray.api.source import ExportedFunction, Templates
 from asyncray.runtime.runtime import Runtime
 
 
@@ -50,50 +50,50 @@ def test_equal_options_find_what_was_made() -> None:
         {"num_cpus": 1.0, "resources": {"oven": 1}},
         {"num_cpus": 1, "resources": {"oven": 1}},
     ]
-    assert [templates.find(here, "f", options, make) for options in same] == [(1, 1)] * 3
+    assert [templates.get_or_make(here, "f", options, make) for options in same] == [(1, 1)] * 3
     others: list[tuple[str, dict[str, object]]] = [
         ("f", {"num_cpus": 2}), ("g", {"num_cpus": 2}), ("f", {"resources": {"oven": 2}}), ("f", {}),
     ]  # fmt: skip
     for number, (name, options) in enumerate(others, 2):
-        assert templates.find(here, name, options, make) == (number, 1)
+        assert templates.get_or_make(here, name, options, make) == (number, 1)
 
 
 @pytest.mark.parametrize("option", [[1], {"deep": {"er": 1}}])
 def test_what_cannot_be_compared_is_made_each_time(option: object) -> None:
     templates, here, make = Templates(), session(), Making()
-    assert [templates.find(here, "f", {"x": option}, make) for _ in range(2)] == [(1, 1), (2, 1)]
+    assert [templates.get_or_make(here, "f", {"x": option}, make) for _ in range(2)] == [(1, 1), (2, 1)]
 
 
 def test_names_of_calls_and_of_actors_share_a_template() -> None:
     templates, here, make = Templates(), session(), Making()
     for number in range(1000):
         named = {"num_cpus": 1, "name": str(number), "namespace": str(number), "get_if_exists": bool(number % 2)}
-        assert templates.find(here, "f", named, make) == (1, 1)
+        assert templates.get_or_make(here, "f", named, make) == (1, 1)
     assert repr(templates) == "<Templates 1>"
 
 
 def test_other_options_for_each_call_fill_no_memory() -> None:
     templates, here, make = Templates(), session(), Making()
     for number in range(10_000):
-        templates.find(here, "f", {"memory": number}, make)
+        templates.get_or_make(here, "f", {"memory": number}, make)
     assert 0 < int(repr(templates).strip("<>").split()[1]) <= 256
 
 
 def test_another_session_hears_of_all_again() -> None:
-    source = Source(print, "remote function print", Signature(print))
+    source = ExportedFunction(print, "remote function print", Signature(print))
     first, second, make = session(), session(), Making()
     for here in (first, first, second, first):
         assert source.export(here) == b"remote function print"
-        source.templates.find(here, "f", {}, make)
+        source.templates.get_or_make(here, "f", {}, make)
     assert (len(first.exported), len(second.exported), len(make.made)) == (2, 1, 3)
 
 
 def test_a_source_travels_without_what_its_session_knows() -> None:
-    source = Source(print, "remote function print", Signature(print))
+    source = ExportedFunction(print, "remote function print", Signature(print))
     source.export(session())
-    source.templates.find(session(), "f", {}, Making())
-    assert repr(source) == "<Source builtins.print pickled>"
+    source.templates.get_or_make(session(), "f", {}, Making())
+    assert repr(source) == "<ExportedFunction builtins.print pickled>"
     copy = pickle.loads(pickle.dumps(source))
     assert (copy.target, copy.path) == (print, "builtins.print")
-    assert repr(copy) == "<Source builtins.print not pickled>"
+    assert repr(copy) == "<ExportedFunction builtins.print not pickled>"
     assert repr(copy.templates) == "<Templates 0>"

@@ -16,7 +16,7 @@ _FOR_EVER = 1e8
 """Seconds: three years. Event loops reject much longer ones."""
 
 
-def locals_of(refs: object) -> list[LocalObject]:
+def local_objects(refs: object) -> list[LocalObject]:
     """The local objects of a list of refs.
 
     Raises:
@@ -94,7 +94,7 @@ def check_wait(refs: object, num_returns: object, timeout: float | None) -> list
     return found
 
 
-def split(
+def partition(
     refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]] | None:
     """(ready, not ready), at most ``enough`` of the first kind, both in order; None if not so many are ready."""
@@ -110,12 +110,12 @@ def split(
     return (ready, rest) if len(ready) == enough else None
 
 
-def split_anyway(
+def partition_now(
     refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """The same, with what is ready when the time is over."""
     count = min(enough, sum(local.kind != UNRESOLVED for local in objects))
-    return (split(refs, objects, count) if count else None) or ([], list(refs))
+    return (partition(refs, objects, count) if count else None) or ([], list(refs))
 
 
 def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
