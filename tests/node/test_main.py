@@ -40,6 +40,6 @@ def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> None:
         assert query(method, [])[0]
     for method in ("stop", "goodbye", "nonsense"):
         known, error, fields = query(method, [])
-        assert (known, error) == (False, "AsyncraySystemError")
+        assert (known, error) == (False, "InternalError")
         assert "is not a query" in fields["message"]
     assert not machine.stopping

@@ -115,7 +115,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for known in (package, module):
         monkeypatch.setitem(sys.modules, known.__name__, known)
     yield package
-    if cloudpickle.list_registry_pickle_by_value():
+    if package.__name__ in cloudpickle.list_registry_pickle_by_value():
         unregister_pickle_by_value(package)
 
 
