@@ -15,6 +15,7 @@ from asyncray.io.peers import peer_of
 from asyncray.io.sessions import running, socket_of
 from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message
 from asyncray.runtime.launch import ADDRESS_SCHEME, connect
+from asyncray.runtime.launch import close as close_connection
 from asyncray.wire.frames import Decoder, encode
 
 ANSWER_DEADLINE = 5.0
@@ -65,7 +66,7 @@ class Observer:
 
     def close(self) -> None:
         """Ends the connection."""
-        self._socket.close()
+        close_connection(self._socket)
 
     def request(self, method: str, *arguments: Any) -> Any:
         """Asks, and waits for the answer. Raises ConnectionError or TimeoutError."""
@@ -105,7 +106,9 @@ def listener(address: str) -> tuple[int, str] | None:
         connection = connect(address)
     except ConnectionError:
         return None
-    with connection:
+    try:
         directory = os.path.dirname(os.path.realpath(connection.getpeername()))
         peer = peer_of(connection)
         return 0 if peer is None else peer.pid, directory
+    finally:
+        close_connection(connection)
