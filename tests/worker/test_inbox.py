@@ -1,0 +1,46 @@
+"""The inbox: every message is taken out once, and a closed one takes in nothing but the end."""
+
+from __future__ import annotations
+
+from asyncray.messages import LEAVE, RUN
+from asyncray.worker.inbox import Inbox
+
+ONE, TWO, THREE = (RUN, b"one"), (RUN, b"two"), (RUN, b"three")
+
+
+def test_messages_come_out_in_order() -> None:
+    inbox = Inbox()
+    assert inbox.empty()
+    assert inbox.put(ONE)
+    assert inbox.put(TWO)
+    assert inbox.filled()
+    assert [inbox.take(), inbox.take()] == [ONE, TWO]
+    assert inbox.empty()
+
+
+def test_one_task_is_taken_out_and_the_others_keep_their_order() -> None:
+    inbox = Inbox()
+    for message in (ONE, TWO, THREE):
+        inbox.put(message)
+    assert inbox.remove(b"two") == TWO
+    assert inbox.remove(b"two") is None
+    assert inbox.drain() == [ONE, THREE]
+    assert inbox.drain() == []
+
+
+def test_a_closed_inbox_takes_in_the_end_only() -> None:
+    inbox = Inbox()
+    inbox.put(ONE)
+    assert inbox.close() == [ONE]
+    assert not inbox.put(TWO)
+    assert inbox.put((LEAVE, "why"))
+    assert inbox.take() == (LEAVE, "why")
+    inbox.reopen()
+    assert inbox.put(TWO)
+
+
+def test_a_thread_in_the_middle_of_it_knows() -> None:
+    inbox = Inbox()
+    assert not inbox.held_by_this_thread()
+    with inbox._lock:
+        assert inbox.held_by_this_thread()
