@@ -39,7 +39,6 @@ PENDING: dict[str, set[str]] = {
     },
     "tests": {
         "asyncray.node.daemon",
-        "asyncray.runtime.current",
         "asyncray.worker.async_hosting",
         "asyncray.worker.executor",
         "asyncray.worker.hosting",

@@ -1,4 +1,7 @@
-"""The runtime of this process, if there is one, and how to get one. Below ``Runtime``, so that refs can use it."""
+"""The session of this process, if there is one, and how to get one. Below ``Runtime``, so that refs can use it.
+
+Promises: an object of an ended session, or of the process that this one was forked from, raises and starts nothing.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def session_of(local: LocalObject) -> SessionLike:
     """The session that an object belongs to.
 
     Raises:
-        OwnerDiedError: it is over.
+        OwnerDiedError: that session has ended.
         NotStartedError: there is no session at all, and none is started implicitly.
     """
     if session is not None and local.table is session.references:
@@ -83,7 +86,7 @@ def session_of(local: LocalObject) -> SessionLike:
 
 
 def session_ended_error(local: LocalObject) -> OwnerDiedError:
-    """What to raise for an object whose session is over."""
+    """The error for an object whose session has ended."""
     return OwnerDiedError(
         f"ObjectRef({local.id.hex()}) belongs to another session: its node was left by shutdown(). Refs do not outlive "
         "the session in which they were made.",
