@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
+from asyncray.config import INLINE_LIMIT
 from asyncray.messages import DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
 from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
@@ -104,8 +105,8 @@ class Runner:
             return (DONE, invocation.id, invocation.microseconds(), PLAIN, NONE, None), None
         try:
             values = self._values_of(invocation, result)
-            if returns == 1 and not self._runtime.values.is_large(values[0]):  # the hot path
-                return self._done(invocation, values, {})
+            if returns == 1 and values[0].size <= INLINE_LIMIT:  # the hot path
+                return self._done_inline(invocation, values[0]), values
             large = self._large_of(values)
             return self._done(invocation, values, dict(zip(large, self._store_all(values, large), strict=True)))
         # A wrong number of values, a full store, or any exception of the user's pickling.
@@ -123,8 +124,8 @@ class Runner:
             return self.succeeded(invocation, None)
         try:
             values = self._values_of(invocation, result)
-            if returns == 1 and not self._runtime.values.is_large(values[0]):
-                return self._done(invocation, values, {})
+            if returns == 1 and values[0].size <= INLINE_LIMIT:
+                return self._done_inline(invocation, values[0]), values
             large = self._large_of(values)
             stored = await self._store_all_async(values, large)
             return self._done(invocation, values, dict(zip(large, stored, strict=True)))
@@ -170,12 +171,15 @@ class Runner:
         return stored
 
     @staticmethod
+    def _done_inline(invocation: Invocation, value: Serialized) -> Message:
+        kind, payload = inline(value)
+        nested = nested_ids(value) if value.refs else None
+        return (DONE, invocation.id, invocation.microseconds(), kind, payload, nested)
+
+    @staticmethod
     def _done(
         invocation: Invocation, values: Sequence[Serialized], stored: dict[int, Reservation]
     ) -> tuple[Message, object]:
-        if invocation.definition.returns == 1 and not stored:
-            reply = (*inline(values[0]), nested_ids(values[0]))
-            return (DONE, invocation.id, invocation.microseconds(), *reply), values
         encoded = []
         for number, value in enumerate(values):
             kind_and_payload = (SHARED, stored[number].place) if number in stored else inline(value)
