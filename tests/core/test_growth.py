@@ -1,5 +1,6 @@
 """An event costs what it concerns: it takes as many steps beside many tasks and actors as beside few."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,10 @@ def watch_tables(crowd: Crowd) -> None:
 
 @contextmanager
 def steps() -> Iterator[list[int]]:
-    """Counts the instructions of Python code in the block, and what it looks at in tables."""
+    """Counts the instructions of Python code in the block, and what it looks at in tables.
+
+    Garbage is not collected meanwhile: finalizers and callbacks of the collector (Hypothesis has one) are Python code.
+    """
     count = [0]
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -55,11 +59,13 @@ def steps() -> Iterator[list[int]]:
         return trace
 
     before, Table.looked_at = sys.gettrace(), 0
+    gc.disable()
     sys.settrace(trace)
     try:
         yield count
     finally:
         sys.settrace(before)
+        gc.enable()
     count[0] += Table.looked_at
 
 
