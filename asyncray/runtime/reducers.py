@@ -17,7 +17,9 @@ Does not import cloudpickle (20 ms) before something goes by value.
 
 from __future__ import annotations
 
+import dis
 import functools
+import inspect
 import io
 import sys
 import typing
@@ -84,7 +86,11 @@ class CloudReducer:
     def _reduce_function(self, function: Any) -> Any:
         if function.__globals__ is vars(functools) and function.__code__ is _dispatch_code():
             return _reduce_dispatcher(function)
-        return self._pickler._dynamic_function_reduce(function)
+        reduced = self._pickler._dynamic_function_reduce(function)
+        if names := _names_in_class_bodies(function.__code__):
+            known = function.__globals__
+            reduced[2][1]["__globals__"].update((name, known[name]) for name in names if name in known)
+        return reduced
 
     def _reduce_class(self, cls: type) -> Any:
         if cls.__module__ not in MAIN:
@@ -94,6 +100,31 @@ class CloudReducer:
         else:
             reduced = self._cloud._dynamic_class_reduce(cls)
         return _reduce_class(cls, reduced)
+
+
+def _names_in_class_bodies(code: CodeType) -> set[str]:
+    """The names that classes inside a function read before they assign them. cloudpickle overlooks these.
+
+    Only a class body looks names up at run time: its own first, then those of the module.
+    """
+    found: set[str] = set()
+    for inner in code.co_consts:
+        if type(inner) is CodeType:
+            found |= _names_in_class_bodies(inner)
+            if not inner.co_flags & inspect.CO_OPTIMIZED:
+                found |= _names_read(inner)
+    return found
+
+
+def _names_read(class_body: CodeType) -> set[str]:
+    read: set[str] = set()
+    assigned: set[str] = set()
+    for instruction in dis.get_instructions(class_body):
+        if instruction.opname == "STORE_NAME":
+            assigned.add(instruction.argval)
+        elif instruction.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") and instruction.argval not in assigned:
+            read.add(instruction.argval)
+    return read
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import functools
 import sys
+import threading
 import typing
 import weakref
 from collections.abc import Callable, Iterator
@@ -327,6 +328,24 @@ def test_enums(elsewhere: Elsewhere) -> None:
 
 
 # --- functools -------------------------------------------------------------------------------------------------------
+
+
+def test_functions_with_classes_inside(elsewhere: Elsewhere) -> None:
+    space: dict[str, Any] = {"__name__": "__main__", "limit": 5, "unread": threading.Lock()}
+    exec(CLASSES_INSIDE, space)
+    assert elsewhere.call(space["function"]) == (5, 6, 1)
+
+
+CLASSES_INSIDE = """
+def function():
+    class Outer:
+        limit = limit
+        unread = 1
+        again = unread
+        class Inner:
+            above = limit + 1
+    return Outer.limit, Outer.Inner.above, Outer.again
+"""
 
 
 def test_caches(elsewhere: Elsewhere) -> None:
