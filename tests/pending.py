@@ -43,7 +43,6 @@ PENDING: dict[str, set[str]] = {
         "asyncray.worker.executor",
         "asyncray.worker.hosting",
         "asyncray.worker.lifetime",
-        "asyncray.worker.running",
         "asyncray.worker.zygote",
     },
 }
