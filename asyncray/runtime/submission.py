@@ -163,7 +163,7 @@ class Submitter:
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[Packed, object]:
         task = running_task()
-
+        # Work that a task submits after it was cancelled is its clean-up: it has no parent to be cancelled with.
         parent = None if task is None or task.cancelled else task.id
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
