@@ -57,6 +57,8 @@ class ActorPool:
         self._running: dict[ObjectRef[Any], _Run] = {}
         # The same by number, in the order of submission.
         self._run_of: dict[int, _Run] = {}
+        # What ``fn`` raised for values that had waited for an actor, by number: their outcomes.
+        self._errors: dict[int, Exception] = {}
         self._next_submission = 0
         self._next_result = 0
         # Values for which no actor was free.
@@ -125,6 +127,8 @@ class ActorPool:
     def _forget_results(self) -> None:
         while self._running:
             self._take(next(iter(self._running.values())))
+        self._errors.clear()
+        self._next_result = self._next_submission
         if self._death is not None or self._restarting:
             self._waiting.clear()
 
@@ -136,7 +140,7 @@ class ActorPool:
             value: given to it.
 
         Raises:
-            Exception: what ``fn`` itself raises.
+            Exception: what ``fn`` itself raises, if an actor is free. If the value waits, its result is that error.
 
         Example::
 
@@ -164,7 +168,9 @@ class ActorPool:
             while pool.has_next():
                 print(pool.get_next())
         """
-        return bool(self._running) or (bool(self._waiting) and bool(self._restarting or self._death is not None))
+        return bool(self._running or self._errors) or (
+            bool(self._waiting) and bool(self._restarting or self._death is not None)
+        )
 
     def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
         """The next result in the order of submission.
@@ -178,7 +184,7 @@ class ActorPool:
             TimeoutError: it is not ready in time.
             ValueError: ``get_next_unordered`` has taken the result whose turn it is.
             ActorDiedError: the actor died, or all of them did before one could take the value.
-            Exception: what the call raised.
+            Exception: what the call raised, or ``fn`` for a value that had to wait.
 
         Example::
 
@@ -199,20 +205,33 @@ class ActorPool:
             StopIteration: there is none.
             TimeoutError: none is ready in time.
             ActorDiedError: the actor died, or all of them did before one could take the value.
-            Exception: what the call raised.
+            Exception: what the call raised, or ``fn`` for a value that had to wait.
 
         Example::
 
             while pool.has_next():
                 print(pool.get_next_unordered())
         """
-        return self._result(lambda: list(self._running.values()), timeout, ignore_if_timedout)
+        return self._result(self._all_runs, timeout, ignore_if_timedout)
 
     def _next_run(self) -> list[_Run]:
         """The run whose turn it is; none while its value waits for an actor that restarts."""
-        if self._running and self._next_result >= self._next_submission:
+        if (self._running or self._errors) and self._next_result >= self._next_submission:
             raise ValueError("It is not allowed to call get_next() after get_next_unordered().")
+        self._raise_error(self._next_result)
         return [self._run_of[self._next_result]] if self._running else []
+
+    def _all_runs(self) -> list[_Run]:
+        for number in self._errors:
+            self._raise_error(number)
+        return list(self._running.values())
+
+    def _raise_error(self, number: int) -> None:
+        """Raises the error of ``fn`` for a value that had waited, if that is its outcome."""
+        error = self._errors.pop(number, None)
+        if error is not None:
+            self._next_result = max(self._next_result, number + 1)
+            raise error
 
     def _result(self, choose: Callable[[], list[_Run]], timeout: float | None, forget: bool) -> Any:
         deadline = None if timeout is None else monotonic() + timeout
@@ -239,7 +258,7 @@ class ActorPool:
         """Raises what ``get_next`` raises if no call runs, and none will."""
         if not self.has_next():
             raise StopIteration("No more results to get")
-        if not self._running and not self._restarting:
+        if not self._running and not self._errors and not self._restarting:
             assert self._death is not None
             self._waiting.popleft()
             raise copy(self._death)
@@ -278,8 +297,13 @@ class ActorPool:
             self._call_ended(self._restarting.pop(ref), ref)
 
     def _submit_waiting(self) -> None:
-        if self._waiting and self._idle:
-            self.submit(*self._waiting.popleft())
+        while self._waiting and self._idle:
+            try:
+                self.submit(*self._waiting.popleft())
+            except Exception as error:  # of the user's ``fn``
+                # Not raised here: the caller fetches the result of another value.
+                self._errors[self._next_submission] = error
+                self._next_submission += 1
 
     def has_free(self) -> bool:
         """True if an actor is idle and nothing waits for it.

@@ -225,3 +225,40 @@ def test_an_actor_stays_where_the_call_cannot_be_made(pool: ActorPool) -> None:
         with pytest.raises(ZeroDivisionError):
             pool.submit(lambda actor, value: actor.give.remote(1 // value), 0)
     assert list(pool.map(give, range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
+def test_where_the_call_for_a_waiting_value_cannot_be_made_no_result_is_lost(node: object, name: str) -> None:
+    def divide(actor: Any, value: int) -> Any:
+        return actor.give.remote(12 // value)
+
+    pool = ActorPool([Log.remote()])
+    get_next = getattr(pool, name)
+    for value in (1, 0, 0, 2, 3, 0):
+        pool.submit(divide, value)
+    found: list[Any] = []
+    while pool.has_next():
+        try:
+            found.append(get_next(timeout=20))
+        except ZeroDivisionError:
+            found.append("error")
+    assert sorted(map(str, found)) == ["12", "4", "6", "error", "error", "error"]
+    if name == "get_next":
+        assert found == [12, "error", "error", 6, 4, "error"]
+    assert repr(pool) == "<ActorPool 1 idle, 0 busy, 0 values waiting>"
+    for value in (1, 0):
+        pool.submit(divide, value)
+    assert list(pool.map(divide, [4, 6])) == [3, 2]  # the error is forgotten with the results
+    assert not pool.has_next()
+
+
+def test_an_added_actor_takes_the_values_behind_one_whose_call_cannot_be_made(node: object) -> None:
+    pool = ActorPool([])
+    for value in (0, 2):
+        pool.submit(lambda actor, value: actor.give.remote(6 // value), value)
+    pool.push(Log.remote())
+    with pytest.raises(ZeroDivisionError):
+        pool.get_next()
+    assert pool.get_next(timeout=20) == 3
+    with pytest.raises(StopIteration):
+        pool.get_next()
