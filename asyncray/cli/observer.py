@@ -91,21 +91,27 @@ class Observer:
         raise TimeoutError(f"The node did not answer within {self._deadline:g} seconds.")
 
 
-def running_nodes() -> list[str]:
-    """The addresses of this user's nodes on this machine, the newest first."""
-    found = [f"{ADDRESS_SCHEME}{socket_of(directory)}" for directory in running()]
-    return [address for address in found if listener(address) is not None]
+def listeners() -> list[tuple[int, str]]:
+    """Returns what ``listener`` does for each node of this user on this machine, the newest first."""
+    found = []
+    for directory in running():
+        try:
+            found.append(listener(f"{ADDRESS_SCHEME}{socket_of(directory)}"))
+        except ConnectionError:
+            continue  # it ended meanwhile
+    return found
 
 
-def listener(address: str) -> tuple[int, str] | None:
-    """The process that listens at an address and its session directory, whether it answers or not; None if nobody does.
+def listener(address: str) -> tuple[int, str]:
+    """Returns the pid and the session directory of the process that listens at an address, whether it answers or not.
 
-    The pid is 0 where the system cannot tell.
+    The pid is 0 where the system does not know it.
+
+    Raises:
+        ConnectionError: nobody listens there, or a process of another user.
+        ValueError: not an address.
     """
-    try:
-        connection = connect(address)
-    except ConnectionError:
-        return None
+    connection = connect(address)
     try:
         directory = os.path.dirname(os.path.realpath(connection.getpeername()))
         peer = peer_of(connection)

@@ -33,17 +33,15 @@ def stop_command(address: str | None, force: bool, as_json: bool) -> None:
 
     Exit codes: 0 no such node runs any more, 1 one does, or none runs at --address, 2 wrong usage.
     """
-    from asyncray.cli.observer import listener, running_nodes  # start-up cost: not for --help
+    from asyncray.cli.observer import listener, listeners  # start-up cost: not for --help
 
     try:
-        listeners = {where: listener(where) for where in ([address] if address else running_nodes())}
+        found = [listener(address)] if address else listeners()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except OSError as error:
         raise click.ClickException(str(error)) from error
-    if address and listeners[address] is None:
-        raise click.ClickException(f"No node runs at {address}.")
-    rows = [_stop(*found, force) for found in listeners.values() if found is not None]
+    rows = [_stop(pid, directory, force) for pid, directory in found]
     click.echo(json.dumps(rows) if as_json else _report(rows))
     if any(row["result"] == "running" for row in rows):
         raise click.exceptions.Exit(1)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ import asyncray.cli.stop
 import asyncray.sync as ray
 from asyncray.cli import main
 from asyncray.cli.observer import Observer
+from asyncray.io.peers import Peer
+from asyncray.runtime import launch
 
 DEADLINE = 20.0
 HEAVY = ("asyncio", "numpy", "psutil", "rich", "uvloop", "msgpack", "asyncray.runtime.runtime")
@@ -181,7 +184,21 @@ def test_where_no_node_runs() -> None:
     assert json.loads(run("stop", "--json").stdout) == []
     missed = run("stop", "--address", "unix:/nowhere/node.sock")
     assert missed.exit_code == 1
-    assert "No node runs at unix:/nowhere/node.sock" in missed.stderr
+    assert "Could not find a running node at unix:/nowhere/node.sock (No such file or directory)" in missed.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "stop"])
+def test_the_node_of_another_user_is_refused_with_the_reason(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "peer_of", lambda connection: Peer(1, 12345))
+    monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("node.sock")
+        listening.listen()
+        refused = run(command, "--address", "unix:node.sock")
+    assert refused.exit_code == 1
+    assert f"it belongs to user 12345 and you are user {os.geteuid()}" in refused.stderr
 
 
 @pytest.mark.parametrize(
