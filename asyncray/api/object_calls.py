@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncray.ids import is_call
@@ -17,30 +17,41 @@ _FOR_EVER = 1e8
 
 
 def local_objects(refs: object) -> list[LocalObject]:
-    """The local objects of a list of refs.
+    """Returns the local objects of a list of refs, for ``get``.
 
     Raises:
-        ValueError: something else.
-        OwnerDiedError: one is of a session that is over.
+        ValueError: not a list of refs.
+        OwnerDiedError: a ref is of a session that has ended.
     """
     if not isinstance(refs, (list, tuple)):
         raise ValueError(
             f"Invalid type of object refs, {type(refs)}, is given. 'object_refs' must either be an ObjectRef or a list "
             "of ObjectRefs."
         )
-    try:
-        found = [ref._local for ref in refs]
-    except AttributeError:
-        bad = next(ref for ref in refs if not isinstance(ref, ObjectRef))
-        raise ValueError(
-            f"Invalid type of object refs: the list contains a {type(bad).__name__} ({bad!r:.80}), not only ObjectRefs."
-        ) from None
-    check_homes(found)
+    found = _extract(refs, _not_for_get)
+    check_sessions(found)
     return found
 
 
-def check_homes(found: Sequence[LocalObject]) -> None:
-    """Raises OwnerDiedError if one is of a session that is over."""
+def _extract(refs: Sequence[Any], complaint: Callable[[object], Exception]) -> list[LocalObject]:
+    """Returns the local objects; raises the complaint about the first item that is no ref."""
+    try:
+        return [ref._local for ref in refs]
+    except AttributeError:
+        raise complaint(next(ref for ref in refs if not isinstance(ref, ObjectRef))) from None
+
+
+def _not_for_get(item: object) -> Exception:
+    kind = type(item).__name__
+    return ValueError(f"Invalid type of object refs: the list contains a {kind} ({item!r:.80}), not only ObjectRefs.")
+
+
+def _not_for_wait(item: object) -> Exception:
+    return TypeError(f"wait() expected a list of ObjectRefs, got a list with a {type(item).__name__}.")
+
+
+def check_sessions(found: Sequence[LocalObject]) -> None:
+    """Raises OwnerDiedError if an object is of a session that has ended."""
     if found:
         references = current.session_of(found[0]).references
         for local in found:
@@ -49,10 +60,11 @@ def check_homes(found: Sequence[LocalObject]) -> None:
 
 
 def check_timeout(timeout: float | None) -> float | None:
-    """The timeout; None if it is longer than clocks can count.
+    """Returns the timeout; None if it is longer than clocks can count.
 
     Raises:
-        TypeError, ValueError: this is none.
+        TypeError: not a number.
+        ValueError: a negative number.
     """
     if timeout is None:
         return None
@@ -69,18 +81,14 @@ def check_wait(refs: object, num_returns: object, timeout: float | None) -> list
     Raises:
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
-        OwnerDiedError: one is of a session that is over.
+        OwnerDiedError: a ref is of a session that has ended.
     """
     current.check_started()
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() expected a list of ObjectRefs, got a single ObjectRef.")
     if not isinstance(refs, list):
         raise TypeError(f"wait() expected a list of ObjectRefs, got {type(refs).__name__}.")
-    try:
-        found = [ref._local for ref in refs]
-    except AttributeError:
-        bad = next(ref for ref in refs if not isinstance(ref, ObjectRef))
-        raise TypeError(f"wait() expected a list of ObjectRefs, got a list with a {type(bad).__name__}.") from None
+    found = _extract(refs, _not_for_wait)
     check_timeout(timeout)
     if not found:
         return found
@@ -90,15 +98,16 @@ def check_wait(refs: object, num_returns: object, timeout: float | None) -> list
         raise ValueError(f"Invalid number of objects to return {num_returns!r}: it must be 1 or more.")
     if num_returns > len(found):
         raise ValueError(f"num_returns cannot be greater than the number of refs given: {num_returns} of {len(found)}.")
-    check_homes(found)
+    check_sessions(found)
     return found
 
 
 def partition(
     refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]] | None:
-    """(ready, not ready), at most ``enough`` of the first kind, both in order; None if not so many are ready."""
-    if enough == 1:  # the rhythm of "one by one as they finish": no list is built but the result
+    """Returns (ready, not ready), at most ``enough`` of the first kind, both in order; None if fewer are ready."""
+    # Programs that take results one by one as they finish: the result is the only list that is built.
+    if enough == 1:
         for index, local in enumerate(objects):
             if local.kind != UNRESOLVED:
                 return [refs[index]], [*refs[:index], *refs[index + 1 :]]
@@ -113,13 +122,13 @@ def partition(
 def partition_now(
     refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
-    """The same, with what is ready when the time is over."""
+    """Returns the same with those that are ready now, also if these are fewer than ``enough``."""
     count = min(enough, sum(local.kind != UNRESOLVED for local in objects))
     return (partition(refs, objects, count) if count else None) or ([], list(refs))
 
 
 def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
-    """Cancels the task that returns an object. Returns at once; a task that is over is not touched.
+    """Cancels the task that returns an object. Returns at once; a task that has finished is not touched.
 
     Args:
         ref: what the task returns.
@@ -128,7 +137,7 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
 
     Raises:
         TypeError: not a ref.
-        OwnerDiedError: it is of a session that is over.
+        OwnerDiedError: it is of a session that has ended.
         ValueError: ``force`` for a call of an actor.
 
     Example::

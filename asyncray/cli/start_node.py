@@ -84,7 +84,7 @@ def node_command(
 
     Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage.
     """
-    from asyncray.node.start import define_state, start_zygote_early  # start-up cost: only this command is a daemon
+    from asyncray.node.start import define_state, start_zygote_early  # start-up cost: for this command only
     from asyncray.runtime.launch import configuration
 
     amounts: NodeAmounts = {
@@ -101,7 +101,7 @@ def node_command(
         from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
 
         serve(config, zygote, lambda facts: _announce(facts, as_json), _run_registry)
-    except OSError as error:  # no directory, no memory, no processes: the message says which
+    except OSError as error:  # the message names the missing resource
         raise click.ClickException(f"The node did not start: {error}") from error
     if not as_json:
         click.echo("The node has stopped.")
