@@ -37,9 +37,6 @@ PENDING: dict[str, set[str]] = {
     },
     "tests": {
         "asyncray.node.daemon",
-        "asyncray.worker.async_hosting",
-        "asyncray.worker.executor",
-        "asyncray.worker.hosting",
         "asyncray.worker.lifetime",
         "asyncray.worker.zygote",
     },

@@ -1,0 +1,133 @@
+"""The executor, with a real runtime, in this process."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import Any
+
+import pytest
+
+from asyncray.messages import (
+    ERROR,
+    FAULT,
+    LEAVING,
+    NOT_STARTED,
+    PLAIN,
+    RETURN_QUEUED,
+    RUN_NESTED,
+    STOP_TASK,
+)
+from tests.worker.stage import Stage, results
+
+playing: list[Stage] = []
+
+
+def hand(message: Any) -> str:
+    """A task during which that message arrives."""
+    playing[-1].runtime.handlers[message[0]](message)
+    return "ran"
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail() -> None:
+    raise ValueError("no")
+
+
+def test_tasks_run_in_order_and_the_worker_says_why_it_leaves() -> None:
+    stage = Stage()
+    define = stage.define(double)
+    orders = [stage.run(define, number) for number in range(5)]
+    said = stage.play(define, *orders)
+    assert results(said) == {order[1]: 2 * number for number, order in enumerate(orders)}
+    assert [message[1] for message in said[:5]] == [order[1] for order in orders]
+    assert said[-1] == [LEAVING, "the play is over"]
+
+
+def test_an_error_is_a_reply_and_the_next_task_runs() -> None:
+    stage = Stage()
+    defines = stage.define(fail), stage.define(double)
+    first, second = stage.run(defines[0]), stage.run(defines[1], 1)
+    assert results(stage.play(*defines, first, second)) == {first[1]: ERROR, second[1]: 2}
+
+
+def test_what_a_limited_function_leaves_over_goes_back() -> None:
+    stage = Stage()
+    define = stage.define(double, max_calls=2)
+    orders = [stage.run(define, number) for number in range(4)]
+    said = stage.play(define, *orders, ends=False)
+    assert len(results(said)) == 2
+    assert given_back(said) == [order[1] for order in orders[2:]]
+    assert said[-1] == [LEAVING, "double reached max_calls=2"]
+
+
+def given_back(said: list[Any]) -> list[bytes]:
+    return [task for message in said if message[0] == NOT_STARTED for task in message[1]]
+
+
+def test_what_has_not_started_goes_back_when_the_daemon_wants_it() -> None:
+    playing[:] = [stage := Stage()]
+    define = stage.define(hand)
+    first, second = stage.run(define, (RETURN_QUEUED,)), stage.run(define, (RETURN_QUEUED,))
+    said = stage.play(define, first, second)
+    assert results(said) == {first[1]: "ran"}
+    assert given_back(said) == [second[1]]
+    assert said[-1] == [LEAVING, "the play is over"]
+
+
+def test_a_cancelled_task_that_has_not_started_does_not_run() -> None:
+    stage = Stage()
+    define = stage.define(fail)
+    order = stage.run(define)
+    assert results(stage.play(define, order, (STOP_TASK, order[1]))) == {order[1]: FAULT}
+
+
+def test_a_running_task_is_interrupted_and_the_next_is_not() -> None:
+    playing[:] = [stage := Stage()]
+    define = stage.define(hand)
+    first = stage.run(define, (STOP_TASK, b"task-1"))
+    second = stage.run(define, (STOP_TASK, b"task-1"))  # too late
+    third = stage.run(define, (RETURN_QUEUED,))
+    said = stage.play(define, first, second, third)
+    assert results(said) == {b"task-1": FAULT, second[1]: "ran", third[1]: "ran"}
+
+
+@pytest.mark.parametrize(("function", "expected"), [(double, 6), (fail, ERROR), (sys.exit, FAULT)])
+def test_nested_tasks_reply_whatever_they_do(function: Any, expected: Any) -> None:
+    playing[:] = [stage := Stage()]
+    define, other = stage.define(hand), stage.define(function)
+    arguments = pickle.dumps(((), {}) if function is fail else ((3,), {}))
+    order = stage.run(define, (RUN_NESTED, b"nested", other[1], PLAIN, arguments, None, None))
+    assert results(stage.play(define, other, order)) == {order[1]: "ran", b"nested": expected}
+
+
+def test_a_task_that_exits_ends_the_process() -> None:
+    stage = Stage()
+    define = stage.define(sys.exit)
+    with pytest.raises(SystemExit) as raised:
+        stage.play(define, stage.run(define, 3))
+    assert raised.value.code == 3
+
+
+def test_a_process_that_cannot_be_put_back_runs_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("no way back")
+
+    stage = Stage()
+    monkeypatch.setattr(stage.executor.leftovers, "end", refuse)
+    define = stage.define(double)
+    said = stage.play(define, stage.run(define, 1), ends=False)
+    assert len(results(said)) == 1
+    assert said[-1] == [LEAVING, "double has left what cannot be put back: no way back"]
+
+
+def test_the_process_lets_go_of_what_is_the_users() -> None:
+    stage = Stage()
+    define = stage.define(double)
+    stage.play(define, stage.run(define, 1))
+    stage.executor.let_go()
+    assert not stage.executor.definitions
+    assert stage.executor.own_threads() == []

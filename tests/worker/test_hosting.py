@@ -1,0 +1,92 @@
+"""Plain and threaded actors, with a real runtime, in this process."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import pytest
+
+from asyncray.messages import ERROR, LEAVING
+from asyncray.worker.hosting import ActorHost, Ending
+from tests.worker.stage import Stage, leave_all, results
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.count = start
+        if start < 0:
+            raise ValueError(start)
+
+    def add(self, number: int) -> int:
+        self.count += number
+        return self.count
+
+    def exit(self) -> None:
+        raise SystemExit(4)
+
+
+def method(stage: Stage, name: str) -> Any:
+    return stage.define(name, method=name, name=name)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_calls_run_on_the_instance(concurrency: int) -> None:
+    stage = Stage()
+    create, add = stage.define(Counter, concurrency=concurrency), method(stage, "add")
+    made, call = stage.construct(create, 40), stage.invoke(add, 2)
+    assert results(stage.play(create, add, made, call)) == {made[1]: None, call[1]: 42}
+    stage.executor.let_go()
+
+
+def test_a_constructor_that_raises_replies_its_error() -> None:
+    stage = Stage()
+    create = stage.define(Counter)
+    made = stage.construct(create, -1)
+    assert results(stage.play(create, made)) == {made[1]: ERROR}
+
+
+def test_terminate_does_what_was_called_before_and_nothing_after() -> None:
+    stage = Stage()
+    create, add, terminate = stage.define(Counter), method(stage, "add"), method(stage, "__ray_terminate__")
+    calls = [stage.invoke(add, 1), stage.invoke(terminate), stage.invoke(add, 1)]
+    said = stage.play(create, add, terminate, made := stage.construct(create, 0), *calls, ends=False)
+    assert results(said) == {made[1]: None, calls[0][1]: 1}
+    assert said[-1] == [LEAVING, "it was terminated by __ray_terminate__()"]
+    host = stage.executor.host
+    assert isinstance(host, ActorHost)
+    assert host.ending is Ending.DRAINING
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_method_that_exits_ends_the_process_from_any_thread(concurrency: int) -> None:
+    stage = Stage()
+    create, leave = stage.define(Counter, concurrency=concurrency), method(stage, "exit")
+    with pytest.raises(SystemExit) as raised:
+        stage.play(create, leave, stage.construct(create, 0), stage.invoke(leave), ends=False)
+    assert raised.value.code == 4
+    host = stage.executor.host
+    assert host is not None
+    host.run_shutdown_method()  # waits for the threads
+    leave_all()
+
+
+def test_the_instance_ends_when_the_host_lets_go() -> None:
+    ended = threading.Event()
+
+    class Mortal(Counter):
+        def __del__(self) -> None:
+            ended.set()
+
+    stage = Stage()
+    create, add = stage.define(Counter), method(stage, "add")
+    stage.play(create, add, stage.construct(create, 0), stage.invoke(add, 1))
+    host = stage.executor.host
+    assert host is not None
+    host.instance = Mortal(0)
+    host.method(stage.executor.definitions[add[1]])
+    host.let_go()
+    gc.collect()
+    assert ended.is_set()
+    assert host.ending is Ending.SILENT
