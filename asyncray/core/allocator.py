@@ -5,10 +5,10 @@ live allocations share a byte, that neighbouring free ranges are one, and that t
 the capacity. Does not touch memory: creating and unlinking segments is the shell's, ordered by ``MissingSegment`` and
 ``trim``, answered by ``segment_created`` or ``segment_failed``.
 
-Warm and fresh. A page of a segment gets its memory at the first write. Through a mapping a write that finds no memory
-left is a SIGBUS; through the descriptor it is ENOSPC. So an allocation says whether all its pages were written before
-(``warm``), and only then may it be filled through the mapping. Reserving with fallocate would do as well, but it costs
-4.4 GB/s on top of the write, in the daemon.
+Warm and fresh. The system gives a page of a segment its memory at the first write. If no memory is left, a write
+through a mapping raises SIGBUS, and a write through the descriptor fails with ENOSPC. So an allocation says whether all
+its pages were written before (``warm``), and a client fills it through the mapping only if they were. Reserving with
+fallocate would do as well, but it costs 4.4 GB/s on top of the write, in the daemon.
 
 Invariants (``check``): live and free ranges tile each segment without gap or overlap, no two free ranges touch, the
 index of free ranges by size agrees with the maps by address, used + free = size, reserved <= capacity.
@@ -24,22 +24,26 @@ from dataclasses import dataclass
 
 from asyncray.config import ALIGNMENT
 
-PAGE = 4096  # where real pages are larger, less is believed to be warm than is: slower, never wrong
+# Where real pages are larger, the allocator believes less memory to be warm than is: slower, never wrong.
+PAGE = 4096
+# Bytes of a segment that many objects share.
 DEFAULT_SLAB = 64 << 20
-LARGE = 4  # what is larger than this part of a slab gets a segment of its own size
+# An object that needs more than a quarter (one part in LARGE) of a slab gets a segment of its own size.
+LARGE = 4
 
-_STORY_LENGTH = 256  # recent events kept for the message of a misuse
+# So many recent events are kept for the message of a misuse.
+_STORY_LENGTH = 256
 
 
 @dataclass(slots=True, eq=False)
 class Allocation:
-    """A range of a segment that belongs to whoever holds this very object, until it is released.
+    """A range of a segment, in use until it is released. The holder of this very Python object owns the range.
 
     Args:
         segment: name of the segment.
         offset: first byte, a multiple of 64.
         size: bytes, as requested.
-        warm: all pages of the range were written before.
+        warm: True if all pages of the range were written before.
     """
 
     segment: str
@@ -50,7 +54,7 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class MissingSegment:
-    """Nothing fits: unlink ``retire`` (already forgotten here), create ``name``, report it, and allocate again."""
+    """No free range fits: unlink ``retire`` (already forgotten here), create ``name``, report it, allocate again."""
 
     name: str
     size: int
@@ -59,7 +63,13 @@ class MissingSegment:
 
 @dataclass(frozen=True, slots=True)
 class StoreFull:
-    """Nothing fits, and no segment may be added for it. All in bytes; ``used`` is what live allocations take."""
+    """No free range fits, and the capacity allows no further segment.
+
+    Args:
+        size: bytes that the request asked for.
+        capacity: bytes that all segments together may have.
+        used: bytes of the live allocations.
+    """
 
     size: int
     capacity: int
@@ -75,12 +85,16 @@ class _Segment:
         self.name = name
         self.number = number
         self.size = size
+        # Bytes of the live allocations, alignment included.
         self.used = 0
-        self.starts: dict[int, int] = {}  # first byte of a free range -> its length
-        self.ends: dict[int, int] = {}  # byte after a free range -> its first byte
+        # First byte of a free range -> its length.
+        self.starts: dict[int, int] = {}
+        # Byte after a free range -> its first byte.
+        self.ends: dict[int, int] = {}
+        # First byte of an allocation -> the allocation.
         self.live: dict[int, Allocation] = {}
-        # Page numbers where warm begins, ends, begins...: an interval set in one sorted list. Ranges are written in
-        # any order and some never, so a high-water mark would forget; neighbours merge, so the list stays short.
+        # Page numbers where warm begins, ends, begins...: an interval set in one sorted list. Clients write ranges in
+        # any order and some never, so a high-water mark would not do. Neighbours merge, so the list stays short.
         self.warm: list[int] = []
 
     def __repr__(self) -> str:
@@ -92,7 +106,7 @@ class _Segment:
         return index & 1 == 1 and -(-(offset + length) // PAGE) <= bounds[index]
 
     def make_warm(self, offset: int, length: int) -> None:
-        """Whole pages: a write to any byte of a page gives memory to all of it."""
+        """Marks whole pages as warm: a write to any byte of a page gives memory to all of it."""
         first, after = offset // PAGE, -(-(offset + length) // PAGE)
         bounds = self.warm
         low, high = bisect_left(bounds, first), bisect_right(bounds, after)
@@ -105,7 +119,7 @@ class Allocator:
     Args:
         prefix: segments are named ``prefix-0``, ``prefix-1``, ...; a number is never used twice.
         capacity: bytes that all segments together may have.
-        slab_size: bytes of a segment for many objects. What needs more than a quarter of that gets its own.
+        slab_size: bytes of a segment for many objects. An object that needs more than a quarter of it gets its own.
 
     Example:
         >>> allocator = Allocator("s", capacity=1 << 30)
@@ -120,13 +134,18 @@ class Allocator:
         self.prefix = prefix
         self.capacity = capacity
         self.slab_size = _round_up(max(slab_size, 1), PAGE)
-        self.used = 0  # bytes of live allocations, alignment included
-        self.reserved = 0  # bytes of all segments, those on order included
+        # Bytes of live allocations, alignment included.
+        self.used = 0
+        # Bytes of all segments, those on order included.
+        self.reserved = 0
         self._next_number = 0
+        # Segments that exist, by name.
         self._segments: dict[str, _Segment] = {}
+        # Segments that the shell was asked to create and has not reported yet.
         self._on_order: dict[str, _Segment] = {}
         # All free ranges as (length, segment number, offset, segment), sorted.
         self._free: list[tuple[int, int, int, _Segment]] = []
+        # Recent events as (verb, segment, offset, size), for the message of a misuse.
         self._story: deque[tuple[str, str, int, int]] = deque(maxlen=_STORY_LENGTH)
 
     def __repr__(self) -> str:
@@ -138,9 +157,9 @@ class Allocator:
     def allocate(self, size: int) -> Allocation | MissingSegment | StoreFull:
         """Takes ``size`` bytes; zero is treated as one.
 
-        Best fit, because objects differ by six orders of magnitude: first fit would let small ones nibble at the big
-        ranges that the next array of a training loop needs again, warm. Of equal lengths the oldest segment and the
-        lowest address win, so that late segments run empty and can be trimmed.
+        Best fit, because objects differ by six orders of magnitude: first fit would cut small objects out of the big
+        ranges that the next array of a training loop needs again, warm. Among ranges of equal length the oldest segment
+        and the lowest address win, so that late segments run empty and can be trimmed.
         """
         if size < 0:
             raise ValueError(f"cannot allocate {size} bytes")
@@ -168,7 +187,7 @@ class Allocator:
     def release(self, allocation: Allocation) -> None:
         """Takes a range back, and joins it with its free neighbours.
 
-        Raises AssertionError, with the recent story of the range, unless the allocation is live.
+        Raises AssertionError, with the recent events of the range, unless the allocation is live.
         """
         segment = self._segment_of(allocation, "release")
         start = allocation.offset
@@ -189,27 +208,27 @@ class Allocator:
         self._list_free(start, length, segment)
 
     def written(self, allocation: Allocation) -> None:
-        """The pages of the allocation are warm from now on. Raises AssertionError unless the allocation is live."""
+        """Marks the pages of the allocation as warm. Raises AssertionError unless the allocation is live."""
         segment = self._segment_of(allocation, "mark as written")
         if not allocation.warm:
             segment.make_warm(allocation.offset, allocation.size or 1)
             allocation.warm = True
 
     def segment_created(self, name: str) -> None:
-        """The segment of a ``MissingSegment`` is there."""
+        """The shell has created the segment of a ``MissingSegment``: its whole length is free."""
         segment = self._ordered(name)
         self._segments[name] = segment
         self._list_free(0, segment.size, segment)
         self._story.append(("created", name, 0, segment.size))
 
     def segment_failed(self, name: str) -> None:
-        """The segment of a ``MissingSegment`` could not be made: its share of the capacity is free again."""
+        """The shell could not create the segment of a ``MissingSegment``: its share of the capacity is free again."""
         self.reserved -= self._ordered(name).size
 
     def trim(self, keep: int) -> list[str]:
         """Forgets wholly free segments, the largest first, until at most ``keep`` bytes of them are left.
 
-        The largest go first because slabs serve everybody, and the segment of one huge object rarely a second one.
+        The largest go first because a slab serves many objects, and the segment of a huge object rarely serves another.
 
         Returns: the names of the segments to unlink.
         """
@@ -223,7 +242,7 @@ class Allocator:
         return retired
 
     def check(self) -> None:
-        """Raises AssertionError where an invariant of the module's head is broken."""
+        """Raises AssertionError if an invariant of the module's head is broken."""
         listed = set()
         for segment in self._segments.values():
             ranges = [(start, length, True) for start, length in segment.starts.items()]
@@ -247,7 +266,7 @@ class Allocator:
         assert sum(segment.used for segment in both) == self.used, f"{self}: used"
 
     def _order_segment(self, size: int, length: int) -> MissingSegment | StoreFull:
-        """A new segment that holds ``length`` bytes, in place of free ones if the capacity asks for it."""
+        """Orders a segment for ``length`` bytes, and retires wholly free ones if the capacity requires it."""
         needed = _round_up(length, PAGE)
         spare = self._wholly_free()
         short = needed - self._room()
@@ -255,12 +274,14 @@ class Allocator:
             return StoreFull(size, self.capacity, self.used)
         retired = []
         while short > 0:
-            # The smallest that is enough, else the largest: few segments go, and little warm memory with them.
+            # Take the smallest segment that is enough, or the largest if none is: so few segments are retired, and
+            # little warm memory is lost.
             segment = next((one for one in spare if one.size >= short), spare[-1])
             spare.remove(segment)
             short -= segment.size
             retired.append(self._retire(segment))
-        # A slab in which a few large objects leave a rest would waste up to half of it, and so of the capacity.
+        # A few large objects in a slab leave a rest that no further one fits in. That would waste up to half of the
+        # slab, and so of the capacity.
         size = self.slab_size if needed * LARGE <= self.slab_size else needed
         segment = _Segment(f"{self.prefix}-{self._next_number}", self._next_number, min(size, self._room()))
         self._next_number += 1
@@ -269,11 +290,11 @@ class Allocator:
         return MissingSegment(segment.name, segment.size, tuple(retired))
 
     def _room(self) -> int:
-        """Bytes that a new segment may have: whole pages."""
+        """Returns how many bytes a new segment may have: whole pages."""
         return (self.capacity - self.reserved) // PAGE * PAGE
 
     def _wholly_free(self) -> list[_Segment]:
-        """Segments without a live allocation, the smallest first."""
+        """Returns the segments without a live allocation, the smallest first."""
         return sorted((one for one in self._segments.values() if not one.used), key=lambda one: one.size)
 
     def _retire(self, segment: _Segment) -> str:
@@ -301,7 +322,7 @@ class Allocator:
         return segment
 
     def _segment_of(self, allocation: Allocation, verb: str) -> _Segment:
-        # By identity: the same place may long be somebody else's when a stale allocation comes back.
+        # Compare by identity: when a stale allocation comes back, its range may belong to a newer allocation.
         segment = self._segments.get(allocation.segment)
         if segment is None or segment.live.get(allocation.offset) is not allocation:
             story = self._tell(allocation.segment, allocation.offset, allocation.size)
@@ -309,7 +330,7 @@ class Allocator:
         return segment
 
     def _tell(self, name: str, offset: int, size: int) -> str:
-        """What happened lately to a range (and to its segment as a whole)."""
+        """Lists the recent events of a range (and of its segment as a whole), for people."""
         events = [
             f"{verb} {start}+{length}"
             for verb, segment, start, length in self._story

@@ -1,4 +1,7 @@
-"""Cancelling: tasks that shall not run, or stop, on somebody's word or because nobody is left who wants them."""
+"""Cancelling: ends tasks that a client cancels, or whose results no process can use any more.
+
+A task that is not at a worker ends at once. The worker of a task that was sent drops or interrupts it, or is killed.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +40,21 @@ class Cancelling:
         return f"<Cancelling among {len(self._tasks)} tasks>"
 
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
-        """CANCEL: the task shall not run, or stop; with ``recursive`` all that it submitted as well."""
+        """CANCEL: drops or stops a task, and with ``recursive`` all tasks that it submitted as well.
+
+        Args:
+            task_id: of the task. If it has ended, nothing happens.
+            force: kill the worker if it is running the task.
+            recursive: cancel the children too, and theirs.
+        """
         task = self._tasks.get(task_id)
         if task is None:
             return
-        family = (
-            [] if task.is_constructor else [task]
-        )  # actors are killed, not cancelled, with what they have submitted
+        # An actor is killed, not cancelled, and with it the tasks that it has submitted.
+        family = [] if task.is_constructor else [task]
         if recursive:
-            for member in family:  # grows meanwhile
+            # The list grows while the loop runs over it.
+            for member in family:
                 family += (child for child in (member.children or {}).values() if not child.is_constructor)
         for member in reversed(family):
             member.cancelled_with_children = recursive
@@ -59,18 +68,19 @@ class Cancelling:
             self._stop(task, task.worker, force)
 
     def _stop(self, task: Task, worker: Worker, force: bool) -> None:
-        running = next(iter(worker.inflight), None) == task.id  # a nested one would take those with it that wait
+        # Never kill for a nested task: the blocked tasks of the same worker would die with it.
+        running = next(iter(worker.inflight), None) == task.id
         if force and task.actor is None and running:
             self._scheduler.pool.kill(worker, "a task was cancelled by force", self._scheduler.now)
         elif worker.client is not None:
             self._outbox.send(worker.client, (STOP_TASK, task.id))
         if task.id in worker.nested:
-            # Its thread learns of it when it comes back from what it waits in, a sleep maybe, and nobody waits for
-            # that. It keeps its CPU until then.
+            # The thread of a nested task learns of the cancellation when its current call returns, a sleep for example.
+            # The callers do not wait for that: the task fails now. It keeps its CPU until the thread returns.
             self._finish(task, FAULT, task.cancelled_fault())
 
     def abandon(self, submitted: Sequence[Task]) -> None:
-        """The process is gone that has submitted these: what nobody else wants is cancelled."""
+        """The process that submitted these tasks is gone: cancels those whose results no other process can use."""
         for child in submitted:
             if not any(entry.borrowers or entry.uses for entry in child.returns):
                 self.cancel(child.id, False, True)

@@ -1,6 +1,6 @@
-"""Records of what runs tasks: workers, their leases, and the queues that leases serve.
+"""Records of the processes that run tasks: workers, their leases, and the queues that leases serve.
 
-A *worker* is a forked process, a *lease* its right to resources, a *shape* a queue of tasks that need the same.
+A *worker* is a forked process, a *lease* its right to resources, a *shape* a queue of tasks with the same demand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """A forked process."""
+    """A forked process that runs tasks. The pool writes it, except where a field names another writer."""
 
     __slots__ = (
         "actor", "announced_lease", "backlog", "calls", "client", "deadline", "exits_cleanly", "gpu", "idle_since",
@@ -27,31 +27,46 @@ class Worker:
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
+        # Counts the workers of the node. Never reused.
         self.number = number
+        # 0 until the zygote reports the fork, or the worker says hello.
         self.pid = 0
+        # See ``states``. ``Pool._enter`` writes it and keeps the counts of the pool.
         self.state = STARTING
-        # When it must have said hello, or later be gone: the pool writes it.
+        # When it must have said hello, or later be gone. None: no deadline.
         self.deadline: float | None = None
+        # Its connection. None until it says hello.
         self.client: Client | None = None
+        # The job that it serves for life. None until it gets its first lease.
         self.job: Job | None = None
+        # Its last lease was for a shape that needs GPUs. Such a worker never runs tasks without GPUs.
         self.gpu = False
+        # The living actor that it hosts. ``Actor.placed`` and ``Actors`` write it.
         self.actor: Actor | None = None
+        # What it runs on at present. The scheduler and ``Actor.placed`` write it.
         self.lease: Lease | None = None
-        # Devices and amounts of the last LEASE that it was sent.
+        # Devices and amounts of the last LEASE message to it. The scheduler writes it.
         self.announced_lease: tuple[tuple[int, ...], Demand] | None = None
-        self.inflight: dict[bytes, Task] = {}  # in the order in which they were sent; the first one runs
-        self.nested: dict[bytes, Task] = {}  # on threads beside blocked ones
-        self.backlog = 0.0  # microseconds that inflight is thought to take
-        # The templates that it was sent. For membership only.
+        # Tasks by ID, in the order in which the scheduler sent them; the first one runs.
+        self.inflight: dict[bytes, Task] = {}
+        # Tasks by ID that the scheduler sent to run on threads beside blocked tasks.
+        self.nested: dict[bytes, Task] = {}
+        # Microseconds that the tasks in ``inflight`` are estimated to take. The scheduler writes it.
+        self.backlog = 0.0
+        # Numbers of the templates that the scheduler sent to it. For membership only.
         self.known: set[int] = set()
-        # The digests of the functions that it was sent. For membership only.
+        # Digests of the functions that the scheduler sent to it. For membership only.
         self.known_functions: set[bytes] = set()
-        self.calls: dict[int, int] = {}  # of templates that have a limit of them
+        # Number of a template with ``max_calls`` -> how many of its tasks have run here.
+        self.calls: dict[int, int] = {}
+        # When it last became IDLE.
         self.idle_since = 0.0
         # SIGKILL is on its way.
         self.killed = False
-        self.why = ""  # it ends, as it said itself or was told
-        self.exits_cleanly = False  # it ends in order: what it made lives on, and what it was sent has not started
+        # Why it ends, by its own word or by the daemon's. Empty while it is not ending.
+        self.why = ""
+        # It ends in order: the objects that it made live on, and the tasks that it was sent have not started.
+        self.exits_cleanly = False
 
     def __repr__(self) -> str:
         work = f"inflight={len(self.inflight)} nested={len(self.nested)}"
@@ -59,18 +74,18 @@ class Worker:
 
     @property
     def sent(self) -> Iterator[Task]:
-        """The unfinished tasks that it was sent, calls of its actor among them."""
+        """Yields the unfinished tasks that were sent to it, calls of its actor among them."""
         calls = () if self.actor is None else self.actor.inflight.values()
         return (task for task in (*self.inflight.values(), *self.nested.values(), *calls) if task.state == SENT)
 
     @property
     def is_actor_host(self) -> bool:
-        """True once it is an actor's, and after that one's death."""
+        """True as soon as it hosts an actor, and also after the death of that actor."""
         return self.lease is not None and self.lease.shape is None
 
 
 class Shape:
-    """Tasks of one job that need the same: a queue by depth, and the leases that serve it.
+    """Tasks of one job with the same demand: a queue for each depth, and the leases that serve them.
 
     Constructors have shapes of their own (``lives``): each takes a worker for good.
     """
@@ -80,12 +95,19 @@ class Shape:
     def __init__(self, job: Job, demand: Demand, lives: bool) -> None:
         self.job = job
         self.demand = demand
+        # True if its tasks are constructors.
         self.lives = lives
+        # True if the demand includes GPUs: its workers never run tasks without GPUs.
         self.gpu = any(name == "GPU" for name, _ in demand)
+        # True if its tasks need no resources: only a limit of workers bounds how many run.
         self.free_of_charge = not demand
+        # Depth of a task -> the queue of the tasks of that depth.
         self.queues: dict[int, deque[Task]] = {}
-        self.depths: list[int] = []  # ascending; the last one is served first
-        self.count = 0  # of queued tasks, with cancelled ones that are still in the queues
+        # The keys of ``queues``, ascending; the last one is served first.
+        self.depths: list[int] = []
+        # How many tasks are in the queues, with cancelled ones that ``peek`` has not removed yet.
+        self.count = 0
+        # The leases that serve it. The scheduler writes it.
         self.leases: list[Lease] = []
 
     def __repr__(self) -> str:
@@ -103,7 +125,7 @@ class Shape:
         self.count += 1
 
     def peek(self) -> Task | None:
-        """The next task, past those that were cancelled meanwhile."""
+        """Returns the next task, and removes the cancelled ones before it."""
         while self.depths:
             depth = self.depths[-1]
             queue = self.queues[depth]
@@ -119,26 +141,33 @@ class Shape:
 
     @property
     def serving(self) -> int:
-        """Leases whose holders do not wait."""
+        """How many leases have no task that waits for objects."""
         return sum(1 for lease in self.leases if not lease.blocked)
 
     def pop(self) -> None:
-        """Takes off what ``peek`` showed."""
+        """Removes the task that ``peek`` returned."""
         self.queues[self.depths[-1]].popleft()
         self.count -= 1
 
 
 class Lease:
-    """A worker's right to run tasks of a shape (or, for an actor, to live) on resources that are held for it."""
+    """A worker's right to run tasks of a shape (or, for an actor, to live) on resources that a grant holds.
+
+    The scheduler makes and writes it.
+    """
 
     __slots__ = ("blocked", "finished_at", "grant", "served", "shape", "worker")
 
     def __init__(self, worker: Worker, shape: Shape | None, grant: Grant, now: float) -> None:
         self.worker = worker
+        # None for the lease of an actor or of a nested task.
         self.shape = shape
         self.grant = grant
-        self.blocked: dict[bytes, int] = {}  # tasks that wait for objects, each on so many threads
+        # ID of a task that waits for objects -> how many of its threads wait.
+        self.blocked: dict[bytes, int] = {}
+        # Microseconds that its tasks have taken.
         self.served = 0.0
+        # When it last finished a task, or got a task while it had none.
         self.finished_at = now
 
     def __repr__(self) -> str:

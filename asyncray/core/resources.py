@@ -1,11 +1,11 @@
 """Resources of a node: amounts in exact fixed point (``asyncray.units``), and numbered devices.
 
-``GPU`` amounts come with device numbers: a
-whole number takes whole free devices, a fraction shares one device with other fractions.
+``GPU`` amounts come with device numbers: a whole number takes whole free devices, a fraction shares one device with
+other fractions.
 
 Invariants (``check``): for every name 0 <= available <= total, except that CPU may be below zero for a while: a
-task that wakes up from ``get`` takes its CPU back at once, whoever has it by then. What the devices have left adds up
-to what of GPU is available.
+task that wakes up from ``get`` takes its CPU back at once, even if another task has taken it meanwhile. The amounts
+left on the devices add up to the available amount of GPU.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from asyncray.units import UNIT, Demand, fixed, plain
 
 
 class Grant:
-    """Resources that somebody holds, with the devices among them."""
+    """Resources that a task or an actor holds, with the devices among them. ``Resources`` writes it."""
 
     __slots__ = ("demand", "devices", "for_life", "held", "lent")
 
     def __init__(self, demand: Demand, devices: tuple[tuple[int, int], ...] = ()) -> None:
         self.demand = demand
+        # Number of a device -> the amount of it, as pairs.
         self.devices = devices
+        # False once it was released.
         self.held = True
-        # An actor has it, for as long as it lives.
+        # A living actor has it, until the actor dies.
         self.for_life = False
-        self.lent = False  # its CPU part is given back while the task waits in get
+        # Its CPU part is available to others, because its task waits in ``get``.
+        self.lent = False
 
     def __repr__(self) -> str:
         return f"<Grant {dict(self.demand)} devices={self.devices}>"
@@ -36,14 +39,17 @@ class Resources:
     """The accounts of one node.
 
     Args:
-        totals: name -> amount, as programs give them. GPU must be whole.
+        totals: name -> amount, as programs give them. The amount of GPU must be a whole number.
     """
 
     def __init__(self, totals: Mapping[str, float]) -> None:
+        # Name -> amount that the node has. Never changes.
         self.total: dict[str, int] = dict(fixed(totals))
+        # Name -> amount that no grant holds, or that a grant lends.
         self.available: dict[str, int] = dict(self.total)
-        # What actors hold, without what they lend.
+        # Name -> amount that living actors hold and do not lend.
         self.for_life: dict[str, int] = {}
+        # Number of a GPU -> the amount of it that no grant holds.
         self.devices = [UNIT] * (self.total.get("GPU", 0) // UNIT)
 
     def __repr__(self) -> str:
@@ -72,7 +78,7 @@ class Resources:
             if name == "GPU":
                 devices = self._choose_devices(amount)
                 if not devices:
-                    return None  # enough in sum, but in pieces on several devices
+                    return None  # enough in sum, but spread over several devices
         for name, amount in demand:
             available[name] -= amount
         for index, amount in devices:
@@ -80,7 +86,7 @@ class Resources:
         return Grant(demand, devices)
 
     def release(self, grant: Grant) -> None:
-        """Gives everything back. A grant is given back once."""
+        """Makes all of the grant available again. Raises AssertionError if that was done before."""
         if not grant.held:
             raise AssertionError(f"{grant} was given back twice")
         self.end_life(grant)
@@ -92,7 +98,7 @@ class Resources:
             self.devices[index] += amount
 
     def lend(self, grant: Grant) -> bool:
-        """Gives the CPU part back while its holder waits. False if there is nothing to lend."""
+        """Makes the CPU part available to others while the holder waits. Returns False if it has none to lend."""
         if grant.lent or not grant.held:
             return False
         grant.lent = True
@@ -105,7 +111,7 @@ class Resources:
         return False
 
     def reclaim(self, grant: Grant) -> None:
-        """The holder goes on: its CPU is taken at once, even if that oversubscribes for a while."""
+        """The holder continues: takes its CPU back at once, even if that oversubscribes the node for a while."""
         if not grant.lent or not grant.held:
             return
         grant.lent = False
@@ -116,13 +122,13 @@ class Resources:
                     self.for_life[name] += amount
 
     def hold_for_life(self, grant: Grant) -> None:
-        """The grant is an actor's."""
+        """Counts the grant as an actor's."""
         grant.for_life = True
         for name, amount in grant.demand:
             self.for_life[name] = self.for_life.get(name, 0) + amount
 
     def end_life(self, grant: Grant) -> None:
-        """The actor is dead. Its process may hold the grant a little longer."""
+        """The actor is dead: counts the grant as an actor's no more. The process may hold it a little longer."""
         if not grant.for_life:
             return
         grant.for_life = False
@@ -134,7 +140,7 @@ class Resources:
         if amount >= UNIT:
             whole = [index for index, left in enumerate(self.devices) if left == UNIT][: amount // UNIT]
             return tuple((index, UNIT) for index in whole) if len(whole) * UNIT == amount else ()
-        # Best fit: a shared device is filled up before a fresh one is broken.
+        # Best fit: fill up a shared device before taking a part of a free one.
         fitting = [(left, index) for index, left in enumerate(self.devices) if left >= amount]
         return ((min(fitting)[1], amount),) if fitting else ()
 

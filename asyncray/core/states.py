@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 # Tasks
-WAITING = "waiting"  # for dependencies, or for its turn behind a call that waits for them
-QUEUED = "queued"  # for resources and a worker, or in a mailbox
-SENT = "sent"  # to a worker, which runs it or will
+# It waits for its dependencies, or behind an earlier call of its lane that waits for them, or for a restart to be due.
+WAITING = "waiting"
+# It waits for resources and a worker, or in the mailbox of its actor.
+QUEUED = "queued"
+# A worker has it, and runs it or will run it.
+SENT = "sent"
+# It has finished, with a value or an error.
 OVER = "over"
 
 # Workers
-STARTING = "starting"  # workers: forked, no hello yet; actors: the constructor runs
+# A worker that was ordered and has not said hello; an actor whose constructor runs.
+STARTING = "starting"
+# Ready for a lease.
 IDLE = "idle"
+# It holds a lease of a shape.
 LEASED = "leased"
+# It hosts an actor.
 ACTOR = "actor"
-LEAVING = "leaving"  # told to end, or ending by itself
-DEAD = "dead"  # actors too
+# The daemon ended it, or it ends by itself.
+LEAVING = "leaving"
+# The process has ended; an actor that will not be restarted.
+DEAD = "dead"
 
 # Actors
-PENDING = "pending"  # to be placed
+# It waits for its first worker.
+PENDING = "pending"
+# Its constructor has returned: it runs calls.
 ALIVE = "alive"
-RESTARTING = "restarting"  # to be placed again
+# Its process ended, and it waits for another worker.
+RESTARTING = "restarting"

@@ -1,11 +1,12 @@
-"""Errors that nobody has read: told to the driver once nobody can read them any more.
+"""Unread errors: reports an error to the driver once no process can read it any more.
 
-An error of user code (or the death of the process that ran it) is entered here when its task ends. It is read when
-somebody gets it, asks for it, or when a task that depends on it takes it over. What is left when the last ref of the
-task goes, or when the driver says goodbye, would be lost without a word: a driver that calls and does not look at the
-result is told. Several return values of one task are one error.
+When a task ends with an error of user code, or with the death of the process that ran it, the node enters the error
+here. The error counts as read when a process gets it or waits for it, or when a task that depends on it fails with it.
+An error that is still unread when the last ref of its task is gone, or when the driver says goodbye, would be lost
+silently: so a driver that never looks at a result receives UNREAD. Several return values of one task are one error.
 
-A thousand errors of one function are not told a thousand times: the first ten are, then the 100th, the 1000th, ...
+The driver does not receive all of a thousand errors of one function: it receives the first ten, then the 100th, the
+1000th, ...
 """
 
 from __future__ import annotations
@@ -21,20 +22,26 @@ from asyncray.messages import ERROR, FAULT, UNREAD
 
 
 class Unread:
-    """The errors of one node that nobody has read yet, by task."""
+    """The unread errors of one node, by task."""
 
     __slots__ = ("_others", "_outbox", "errors")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
+        # ID of a task -> its template and name, and the kind and payload of its error.
         self.errors: dict[bytes, tuple[Template, str, int, Any]] = {}
-        self._others: dict[bytes, int] = {}  # tasks with several return values: so many can still be read
+        # ID of a task with several return values -> how many of them are not freed.
+        self._others: dict[bytes, int] = {}
 
     def __repr__(self) -> str:
         return f"<Unread {len(self.errors)}>"
 
     def failed(self, task: Task, kind: int, payload: Any) -> None:
-        """A task ends with an error. Whoever cancelled it knows, and of a constructor its actor's calls tell."""
+        """A task ends with an error: enters it.
+
+        Leaves out cancelled tasks, because the canceller knows, and constructors, because the actor's calls fail with
+        the same error.
+        """
         if task.cancelled or task.is_constructor or not _is_news(kind, payload):
             return
         if task.returns:
@@ -46,11 +53,11 @@ class Unread:
             self.tell(task.template, task.name, kind, payload)
 
     def read(self, object_id: bytes) -> None:
-        """Somebody has it, or will have it."""
+        """A process or a dependent task has the error of this object, or will have it."""
         self._take(task_of(object_id))
 
     def gone(self, entry: ObjectEntry) -> None:
-        """The object of an error is freed. While another one of its task's is not, that may be read."""
+        """The object of an error is freed: reports the error, unless another return value of its task still exists."""
         task_id = task_of(entry.id)
         others = self._others.get(task_id, 1) - 1
         if others:
@@ -68,14 +75,16 @@ class Unread:
         return error
 
     def job_ends(self, job: Job) -> None:
-        """The driver is about to end, with all its refs."""
+        """The driver is about to end, with all its refs: reports every unread error of its job."""
         for task_id in list(job.unread):
             error = self._take(task_id)
             assert error is not None
             self.tell(*error)
 
     def tell(self, template: Template, name: str, kind: int, payload: Any) -> None:
-        """Tells the driver of an error of this function, or of a constructor that nobody has called after.
+        """Counts an error of this function and reports it to the driver, if the driver is to see this count.
+
+        The function may also be a constructor whose actor got no call afterwards.
 
         Args:
             name: of the task.
@@ -86,7 +95,7 @@ class Unread:
             self._outbox.send(driver, (UNREAD, name, kind, payload, count))
 
     def check(self, table: dict[bytes, ObjectEntry]) -> None:
-        """Raises AssertionError where an error is kept for objects that are gone."""
+        """Raises AssertionError if an error is kept for objects that are gone."""
         alive = {task_of(object_id) for object_id in table}
         assert alive.issuperset(self.errors), f"{self} has errors of no object"
         assert self.errors.keys() >= self._others.keys(), f"{self} counts what was read"
@@ -96,7 +105,8 @@ def _is_news(kind: int, payload: Any) -> bool:
     if kind != FAULT:
         return kind == ERROR
     name, fields = payload
-    if name in ("ActorDiedError", "ActorUnavailableError"):  # not of one that ended because it was to end
+    # An actor that was ended on purpose is no news; one that crashed or failed in its constructor is.
+    if name in ("ActorDiedError", "ActorUnavailableError"):
         message = str(fields.get("message", ""))
         return message.startswith(ActorDiedError.CREATION_FAILED) or ActorDiedError.WORKER_DIED in message
     return bool(name == "WorkerCrashedError")
