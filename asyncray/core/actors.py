@@ -1,4 +1,4 @@
-"""Actors: their lives, and the mailboxes in front of them.
+"""Actors: their states from creation to death, and their mailboxes.
 
 ::
 
@@ -6,14 +6,15 @@
        |                   |                        |                          |
        +-------------------+------------------------+--------------------------+---------------> DEAD
 
-Calls of one caller are posted in the order in which they were submitted: one that waits for its arguments holds back
-the later ones of its *lane*, not those of other callers. Actors that run calls concurrently have no order to keep.
-Posted calls are sent ahead to the actor's process up to a window; the rest stays in the mailbox.
+The node posts the calls of one caller in the order in which the caller submitted them: a call that waits for its
+arguments holds back the later calls of its *lane*, but not the calls of other callers. An actor that runs calls
+concurrently has no order to keep. The node sends posted calls ahead to the actor's process up to a window; the other
+calls stay in the mailbox.
 
-The resources of an actor are free when its process is gone, not before: what it had may be a device, or a lock.
+The resources of an actor become free when its process is gone, not before: the process may hold a device or a lock.
 
-Invariants (``check``): only an ALIVE actor has calls in flight; a dead one has no calls and no worker; one that is dead
-and has no handle is not in the table.
+Invariants (``check``): only an ALIVE actor has calls in flight; a dead actor has no calls and no worker; a dead actor
+without handles is not in the table.
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, INVOKE, PLAIN
 
 MOST_CAUSES = 1000
-"""So many actors that are dead and forgotten can still say what they died of, to handles that do not count."""
+"""For so many dead and forgotten actors the node remembers the cause of death, for handles that are not counted."""
 
 LIVED_A_WHILE = 5.0
-"""Seconds after its constructor. An actor that lived so long is restarted at once when it dies."""
+"""Seconds since its constructor returned. An actor that lived so long restarts at once when its process ends."""
 
 FIRST_PAUSE = 0.1
-"""Seconds before the second restart of an actor that dies sooner; twice as many before each further one."""
+"""Seconds before the second restart of an actor whose process ends sooner; twice as many before each further one."""
 
 LONGEST_PAUSE = 10.0
+"""Seconds: the pause before a restart grows no further."""
 
 NEAR = 1.0
-"""A restart that is due within so many seconds wants quick ticks, to be on time."""
+"""When a restart is due within so many seconds, the shell ticks quickly, so that the restart is on time."""
 
 
 class Actors:
@@ -50,7 +52,7 @@ class Actors:
 
     Args:
         finish: ends a call with a value: ``finish(call, kind, payload)``.
-        abandon: cancels those of the tasks that nobody wants but a process which is gone.
+        abandon: cancels those of a dead process's tasks whose results no other process can use.
     """
 
     def __init__(
@@ -62,19 +64,22 @@ class Actors:
         self._scheduler = scheduler
         self._finish = finish
         self._abandon = abandon
+        # All actors by ID, without dead ones that no handle refers to.
         self.table: dict[bytes, Actor] = {}
+        # (namespace, name) -> actor.
         self.names: dict[tuple[str, str], Actor] = {}
+        # ID of a forgotten actor -> what it died of. The oldest entries go beyond MOST_CAUSES.
         self._causes: dict[bytes, Fault] = {}
-        # RESTARTING actors whose constructor is not queued yet, and when it is to be.
+        # RESTARTING actor whose constructor is not queued yet -> when to queue it.
         self._pausing: dict[Actor, float] = {}
-        # The earliest of these times, or of one that is not in the dict any more.
+        # The earliest time in ``_pausing``, or an earlier one that is not in it any more.
         self._next_restart = math.inf
 
     def __repr__(self) -> str:
         return f"<Actors {len(self.table)}>"
 
     def add(self, actor: Actor, name: tuple[str, str] | None, handle: bytes) -> None:
-        """A new actor, its constructor not queued yet."""
+        """Enters a new actor, whose constructor is not queued yet."""
         self.table[actor.id] = actor.job.actors[actor.id] = actor.owner.actors[actor.id] = actor
         actor.handle = handle
         if name is not None:
@@ -82,14 +87,14 @@ class Actors:
             self.names[name] = actor
 
     def absent(self, actor_id: bytes) -> Fault:
-        """Why an actor is not in the table."""
+        """Returns the fault that says why an actor is not in the table."""
         text = "The actor is gone: it ended, or belongs to another session."
         return self._causes.get(actor_id) or ["ActorDiedError", {"actor_id": actor_id.hex(), "message": text}]
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
     def submit(self, call: Task) -> None:
-        """A call arrives; its dependencies may be missing still."""
+        """A call arrives. Its dependencies may not be resolved yet."""
         actor = call.actor
         assert actor is not None
         actor.pending += 1
@@ -115,7 +120,7 @@ class Actors:
         return actor.state == RESTARTING or (actor.state == STARTING and actor.restarted > 0)
 
     def dependencies_ready(self, call: Task) -> None:
-        """What the call waited for is there."""
+        """The dependencies of the call are resolved."""
         actor = call.actor
         assert actor is not None
         if actor.state == DEAD:
@@ -160,7 +165,7 @@ class Actors:
                 self._send(actor, call)
 
     def call_over(self, call: Task) -> None:
-        """A call has its result, whatever it is."""
+        """A call has ended, with a value or an error."""
         actor = call.actor
         assert actor is not None
         actor.pending -= 1
@@ -175,7 +180,7 @@ class Actors:
             self._end_unreferenced(actor)
 
     def resend(self, call: Task) -> None:
-        """A call failed and may be tried again."""
+        """A call failed and is retried."""
         actor = call.actor
         assert actor is not None
         actor.inflight.pop(call.id, None)
@@ -185,20 +190,21 @@ class Actors:
     # Life -------------------------------------------------------------------------------------------------------------
 
     def constructed(self, actor: Actor) -> None:
-        """The constructor has returned: calls flow."""
+        """The constructor has returned: sends the calls that wait."""
         if actor.state != STARTING:
-            return  # said twice
+            return  # the worker has reported it twice
         actor.move(ALIVE)
         actor.constructed_at = self._scheduler.now
         actor.task.state = OVER
         if not actor.restarts:
-            self._finish(actor.task, PLAIN, None)  # its arguments are not needed again
+            # No restart will need the constructor's arguments.
+            self._finish(actor.task, PLAIN, None)
         self._pump(actor)
         if actor.unreferenced and not actor.pending:
             self._end_unreferenced(actor)
 
     def unreferenced(self, actor: Actor) -> None:
-        """The last handle is gone: the actor ends when it has done what was submitted."""
+        """The last handle is gone: ends the actor when it has no unfinished calls left."""
         actor.unreferenced = True
         if actor.state == DEAD:
             self._forget(actor)
@@ -209,19 +215,19 @@ class Actors:
         if actor.state == DEAD or actor.detached:
             return
         if actor.state == STARTING:
-            return  # when it is constructed
+            return  # ``constructed`` calls this again
         fault = actor.fault("ActorDiedError", ActorDiedError.OUT_OF_SCOPE)
         self.retire(actor, fault, "it is out of scope")
 
     def retire(self, actor: Actor, fault: Fault, why: str) -> None:
-        """A graceful end: exit handlers run."""
+        """Ends an actor gracefully: its process runs exit handlers."""
         worker = actor.worker
         self.die(actor, fault)
         if worker is not None:
             self._scheduler.pool.retire(worker, why, self._scheduler.now)
 
     def kill(self, actor: Actor, fault: Fault, why: str) -> None:
-        """An end at once."""
+        """Ends an actor at once, with SIGKILL, and cancels what its running calls submitted."""
         worker = actor.worker
         submitted = self._submitted(actor)
         self.die(actor, fault)
@@ -230,7 +236,7 @@ class Actors:
         self._abandon(submitted)
 
     def die(self, actor: Actor, fault: Fault) -> None:
-        """For good: every call, now and later, fails with the fault."""
+        """Moves an actor to DEAD: every call, now and later, fails with the fault."""
         if actor.state == DEAD:
             return
         if actor.state in (PENDING, RESTARTING):
@@ -250,7 +256,8 @@ class Actors:
         actor.lanes.clear()
         for call in calls:
             self._finish(call, FAULT, fault)
-        self._finish(actor.task, FAULT, fault)  # its arguments are not needed for another restart
+        # No restart will need the constructor's arguments.
+        self._finish(actor.task, FAULT, fault)
 
     def _leave_worker(self, actor: Actor) -> None:
         if actor.lease is not None:
@@ -261,7 +268,10 @@ class Actors:
 
     @staticmethod
     def _submitted(actor: Actor) -> list[Task]:
-        """What the calls that run have submitted: their books are closed before it is cancelled."""
+        """Returns the tasks that the calls in flight have submitted.
+
+        Collect them first, because a call forgets its children when it ends, and cancel them after that.
+        """
         return [child for call in actor.inflight.values() for child in (call.children or {}).values()]
 
     @staticmethod
@@ -272,7 +282,7 @@ class Actors:
         return calls
 
     def _forget(self, actor: Actor) -> None:
-        """Dead, and nobody has a handle that counts."""
+        """Removes an actor that is dead and has no counted handle left."""
         self.free_name(actor)
         self.table.pop(actor.id, None)
         if actor.cause is not None:
@@ -281,12 +291,12 @@ class Actors:
                 del self._causes[next(iter(self._causes))]
 
     def free_name(self, actor: Actor) -> None:
-        """The name may be given again."""
+        """Makes the name of the actor available to other actors."""
         if actor.name is not None and self.names.get(actor.name) is actor:
             del self.names[actor.name]
 
     def lost(self, actor: Actor, message: str) -> None:
-        """The actor's process ended and nobody had asked for it: a restart if one is left."""
+        """The actor's process ended by itself: restarts the actor if it has restarts left and is still in use."""
         if actor.state == DEAD:
             return
         submitted = self._submitted(actor)
@@ -302,7 +312,7 @@ class Actors:
             actor.restarts -= 1
         actor.restarted += 1
         self._leave_worker(actor)
-        # Only an ALIVE one was sent calls. Those that were made before that wait on, in their order.
+        # Only an ALIVE actor was sent calls. Calls that arrived before stay in the mailbox, in their order.
         calls = self._take_posted(actor) if actor.state == ALIVE else []
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
@@ -316,13 +326,14 @@ class Actors:
                 actor.mailbox.append(call)
             else:
                 lost.append(call)
-        # Only now, as the end of the last call may be the actor's. What waits in lanes was not on its way yet.
+        # Fail the lost calls last, because the end of the last call may end the actor. Calls that wait in lanes were
+        # not sent yet, so they are not lost.
         unavailable = actor.fault("ActorUnavailableError", f"{ActorUnavailableError.RESTARTING} {message}")
         for call in lost:
             self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
     def _enqueue_restart(self, actor: Actor) -> None:
-        """Queues the constructor again; after a pause, if the actor dies soon after each start."""
+        """Queues the constructor again, after a pause if the actor's process ends soon after each start."""
         now = self._scheduler.now
         if actor.constructed_at is not None and now - actor.constructed_at >= LIVED_A_WHILE:
             actor.restart_pause = 0.0
@@ -337,11 +348,11 @@ class Actors:
 
     @property
     def restart_is_near(self) -> bool:
-        """True while quick ticks are wanted."""
+        """True if a restart is due within NEAR seconds: the shell ticks quickly."""
         return self._next_restart - self._scheduler.now < NEAR
 
     def tick(self) -> None:
-        """Some time has passed: pauses before restarts end."""
+        """Some time has passed: queues the constructors whose pause has ended."""
         now = self._scheduler.now
         if now < self._next_restart:
             return
@@ -351,7 +362,7 @@ class Actors:
         self._next_restart = min(self._pausing.values(), default=math.inf)
 
     def check(self) -> None:
-        """Raises AssertionError where the lives contradict themselves."""
+        """Raises AssertionError if an actor's fields contradict each other or those of its job, owner and worker."""
         for actor in self.table.values():
             known = [actor.id in actors for actors in (actor.job.actors, actor.owner.actors)]
             assert known == 2 * [actor.state != DEAD], f"{actor} and its job and creator disagree"

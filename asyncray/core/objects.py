@@ -1,10 +1,10 @@
-"""The object table of a node: what every object is, and who still needs it.
+"""The object table of a node: the value or place of every object, and its reference counts.
 
-An entry is made when a task is submitted or a value put, is resolved exactly once, and goes when nobody needs it:
-no process holds a ref (``held`` for the process that made it, ``borrowers`` for others), and no pending task and no
-other object uses it (``uses``). References arrive in the order in which a process made and dropped them, and a process
-that learns of a ref from a value tells so before it gives back what held that value. So there is no moment at which a
-reachable object has no holder.
+The node makes an entry when a task is submitted or a value put, resolves it exactly once, and frees it when no process
+holds a ref (``held`` for the process that made it, ``borrowers`` for others) and no pending task and no other object
+uses it (``uses``). A process reports refs in the order in which it made and dropped them, and a process that finds a
+ref in a value reports it before it gives back the object that contained the value. So a reachable object has a holder
+at every moment.
 
 The table never looks into values. It does not run tasks: ``resolve`` returns the tasks that waited.
 """
@@ -24,26 +24,31 @@ from asyncray.messages import FAULT, SHARED, UNRESOLVED, VALUE
 
 
 class Objects:
-    """The table. ``ended_lives`` collects actors whose last handle is gone, for the node to take."""
+    """The object table."""
 
     def __init__(self, outbox: Outbox, store: Store, unread: Unread) -> None:
         self._outbox = outbox
         self._store = store
         self.unread = unread
+        # All objects by ID.
         self.table: dict[bytes, ObjectEntry] = {}
+        # Actors whose last handle is gone. ``release`` appends, the node takes them out.
         self.ended_lives: list[Actor] = []
 
     def __repr__(self) -> str:
         return f"<Objects {len(self.table)}>"
 
     def expect(self, object_id: bytes, owner: Client, task: Task | None) -> ObjectEntry:
-        """A new entry that is pending, held by its maker. Without a task it is a promise of its maker."""
+        """Makes an unresolved entry, held by its maker. Without a task it is a promise of its maker."""
         entry = self.table[object_id] = ObjectEntry(object_id, owner, task)
         owner.made[object_id] = entry
         return entry
 
     def use_all(self, object_ids: Iterable[bytes]) -> tuple[ObjectEntry, ...]:
-        """The entries of these objects, each used once more. Unknown ones are left out: their refs are dead."""
+        """Counts one more use of each object and returns the entries.
+
+        Leaves out objects that are not in the table: they were freed.
+        """
         found = []
         for object_id in object_ids:
             entry = self.table.get(object_id)
@@ -60,7 +65,7 @@ class Objects:
                 self.release(entry)
 
     def resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> list[Task]:
-        """The value is known: tells who waits, and returns the tasks that depend on it."""
+        """The value is known: sends it to its maker and to the clients that wait, and returns the dependent tasks."""
         if entry.kind != UNRESOLVED:
             raise AssertionError(f"{entry} was resolved twice")
         entry.kind = kind
@@ -91,10 +96,10 @@ class Objects:
         contained: Sequence[bytes] | None,
         block: Block | None = None,
     ) -> None:
-        """A value that was put: its maker has it already, and in shared memory pins it.
+        """Enters a value that a client has put. The client has the value already, and pins it in shared memory.
 
         Raises:
-            ValueError: there is such an object.
+            ValueError: an object with this ID exists.
         """
         if object_id in self.table:
             raise ValueError(f"{owner} makes {self.table[object_id]} again")
@@ -109,7 +114,7 @@ class Objects:
             entry.contained = self.use_all(contained)
 
     def value_for(self, entry: ObjectEntry, client: Client) -> Any:
-        """The payload to send to a client; a shared one is pinned for it."""
+        """Returns the payload to send to a client, and pins a value in shared memory for that client."""
         if entry.kind == SHARED and entry.block is not None:
             self._store.pin(entry.block, client)
         return entry.payload
@@ -119,7 +124,7 @@ class Objects:
             self._outbox.send(client, (VALUE, entry.id, entry.kind, self.value_for(entry, client)))
 
     def subscribe(self, client: Client, object_ids: Iterable[bytes]) -> None:
-        """Pushes each value to the client once it is there; for a lost object, the error."""
+        """Sends each value to the client as soon as it is resolved; for a lost object, sends the error."""
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None:
@@ -134,16 +139,17 @@ class Objects:
                 entry.waiting.append(client)
 
     def read(self, object_ids: Iterable[bytes]) -> None:
-        """Whoever wants these has got an error: theirs, or one that came before."""
+        """A client waited for these objects and raised an error, of one of them or of an object before them."""
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None or entry.kind != UNRESOLVED:
                 self.unread.read(object_id)
             elif entry.waiting is None:
-                entry.waiting = []  # somebody did wait
+                # Remember that a client waited: an error that comes later counts as read.
+                entry.waiting = []
 
     def hold(self, client: Client, object_ids: Iterable[bytes]) -> None:
-        """A process has refs to these objects now."""
+        """A process reports that it has refs to these objects."""
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None:
@@ -159,7 +165,7 @@ class Objects:
             client.borrowed[object_id] = None
 
     def drop(self, client: Client, object_ids: Iterable[bytes]) -> None:
-        """A process has no more refs to these objects."""
+        """A process reports that it has no refs to these objects any more."""
         table = self.table
         for object_id in object_ids:
             entry = table.get(object_id)
@@ -176,7 +182,10 @@ class Objects:
                 self.release(entry)
 
     def release(self, entry: ObjectEntry) -> None:
-        """Frees the entry if nobody needs it, and what it alone kept alive. Not recursive: lists may be long."""
+        """Frees the entry if no process, task or object needs it, and then the objects that it alone kept alive.
+
+        Not recursive, because linked lists of objects may be long.
+        """
         stack = [entry]
         while stack:
             entry = stack.pop()
@@ -202,7 +211,7 @@ class Objects:
         self.drop(client, list(client.made))
 
     def check(self) -> None:
-        """Raises AssertionError where the table contradicts itself."""
+        """Raises AssertionError if entries contradict each other."""
         self.unread.check(self.table)
         uses: dict[bytes, int] = {}
         for entry in self.table.values():
@@ -218,7 +227,7 @@ class Objects:
 
 
 def fault_of_missing(object_id: bytes, client: Client) -> list[Any]:
-    """What a client is told of an object that is not in the table."""
+    """Returns the fault that a client receives for an object that is not in the table."""
     number = object_id.hex()
     if object_id[:NODE_SIZE] == client.id[:NODE_SIZE]:
         name = "ObjectLostError"

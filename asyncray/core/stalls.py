@@ -1,12 +1,12 @@
-"""Tasks that wait for what they may never get: found, and told to whoever started them.
+"""Stalls: finds tasks that wait for resources which they may never get, and reports them to their driver.
 
-A request for more than the node has waits, and one for what actors hold waits for their end. Both are legal, and both
-look like a program that hangs. So the driver is told: at once of what the node does not have, and after ten seconds of
-what only the end of an actor can give.
+A task that needs more than the node has waits, and a task that needs resources which actors hold waits for the end of
+an actor. Both are legal, and both look like a program that hangs. So the driver gets a NOTICE: at once if the node does
+not have the resources, and after ten seconds if only the end of an actor can free them.
 
 That end may be near: an actor whose last handle is in a cycle of references lives until Python collects garbage, which
-a program that waits does not do by itself. So the processes of the job are asked to, once for each task that is stuck,
-before anybody is told.
+a program that waits does not do by itself. So the node asks the processes of the job to collect garbage, once for each
+task that is stuck, before it sends the notice.
 """
 
 from __future__ import annotations
@@ -22,46 +22,56 @@ from asyncray.messages import NOTICE, RUN_GC
 from asyncray.units import UNIT, Demand, plain
 
 PATIENCE = 10.0
-"""Seconds that a task may wait for what actors hold before its driver is told."""
+"""Seconds that a task may wait for resources that actors hold, before the node sends a notice to its driver."""
 
+# Seconds between two looks at the queues.
 _PAUSE = 1.0
 _GIB = 1024**3
 
 
 class _Stall:
-    """The first task of a shape, which waits for actors."""
+    """A shape whose first task waits for the end of an actor."""
 
     __slots__ = ("collected", "since", "task_id", "told")
 
     def __init__(self, task_id: bytes, since: float, told: bool) -> None:
+        # The first task of the shape.
         self.task_id = task_id
+        # When the task was first found there.
         self.since = since
+        # The driver has had the notice, for this task or for an earlier one of the shape.
         self.told = told
+        # The processes of the job were asked to collect garbage for this task.
         self.collected = False
 
 
 class Stalls:
-    """Watches the queues of a scheduler."""
+    """Watches the queues of a scheduler for tasks that are stuck."""
 
     def __init__(self, outbox: Outbox, scheduler: Scheduler) -> None:
         self._outbox = outbox
         self._scheduler = scheduler
         self._resources = scheduler.resources
+        # The shapes that were stuck at the last look.
         self._stalls: dict[Shape, _Stall] = {}
+        # When ``tick`` looks next.
         self._look_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Stalls {len(self._stalls)}>"
 
     def described(self, template: Template) -> None:
-        """A client described a function: tells at once if the node cannot serve it, and once for each demand."""
+        """A client described a function: notifies the driver at once if the node lacks the resources for it.
+
+        Sends one notice for each demand of a job.
+        """
         refused = template.job.refused
         if template.demand not in refused and not self._resources.feasible(template.demand):
             refused.add(template.demand)
             self._tell(template.job, f"{template.name} {self._infeasible(template.demand)}, and waits until it has.")
 
     def tick(self, now: float) -> None:
-        """Some time has passed."""
+        """Some time has passed: looks for stuck tasks, at most once a second."""
         if now < self._look_at:
             return
         self._look_at = now + _PAUSE
@@ -71,7 +81,8 @@ class Stalls:
             if task is None or not self._waits_for_actors(shape):
                 continue
             stall = before.get(shape)
-            if stall is None or stall.task_id != task.id:  # a queue that moves on is none that hangs
+            # The first task has changed since the last look, so the queue is not stuck: the time starts again.
+            if stall is None or stall.task_id != task.id:
                 self._stalls[shape] = _Stall(task.id, now, stall is not None and stall.told)
                 continue
             self._stalls[shape] = stall
@@ -84,7 +95,7 @@ class Stalls:
                 self._tell(shape.job, f"{text} `asyncray status` shows them.")
 
     def _collect(self, job: Job) -> None:
-        """Asks for the end of what only garbage refers to."""
+        """Asks the processes of a job to collect garbage, which may hold the last handles of actors."""
         if job.driver is not None:
             self._outbox.send(job.driver, (RUN_GC,))
         for worker in job.workers.values():
@@ -92,7 +103,7 @@ class Stalls:
                 self._outbox.send(worker.client, (RUN_GC,))
 
     def rows(self) -> list[dict[str, Any]]:
-        """What waits for resources, and why, as plain data: a row for each function's demand that queues."""
+        """Lists the queues of tasks that wait for resources, and why they wait, as plain data: a row for each shape."""
         rows = []
         for shape in self._scheduler.shapes.ready:
             task = shape.peek()
@@ -108,7 +119,7 @@ class Stalls:
         return rows
 
     def _waits_for_actors(self, shape: Shape) -> bool:
-        """True if the demand does not fit beside what actors hold, whatever else ends."""
+        """True if the demand does not fit beside the resources that actors hold, even when all tasks have ended."""
         if shape.leases or not self._resources.feasible(shape.demand):
             return False
         held = self._resources.for_life
@@ -134,7 +145,7 @@ class Stalls:
 
 
 def _readable(demand: Demand | list[tuple[str, int]]) -> str:
-    """A demand for people: ``1 CPU, 0.5 GPU, 2 GiB of memory``."""
+    """Formats a demand for people: ``1 CPU, 0.5 GPU, 2 GiB of memory``."""
     return ", ".join(
         f"{amount / UNIT / _GIB:.4g} GiB of {name}" if "memory" in name else f"{amount / UNIT:g} {name}"
         for name, amount in demand

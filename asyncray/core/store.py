@@ -1,13 +1,13 @@
-"""The shared-memory store of a node: who may write where, and when memory may be used again.
+"""The shared-memory store of a node: which client may write where, and when memory may be used again.
 
-A client asks for room, writes, and seals it as an object (or dies, and the room is free again). Every time the place
-of a sealed object is told to a client that client holds a pin; it gives pins back when its last view is gone. Memory
-is free again when the object is gone and nobody pins it. So a view outlives its ref.
+A client asks for room, writes, and seals it as an object; if the client dies, its room is free again. Each time the
+node sends the place of a sealed object to a client, that client gets a pin. The client gives its pins back when its
+last view is gone. Memory is free again when the object is gone and no client pins it. So a view outlives its ref.
 
-Requests that do not fit wait until others' memory comes back, in order, for a bounded time; meanwhile all clients are
-told to collect garbage, and who waits counts as blocked, so that those run who use up what is there. The time counts
-from when memory came back last, and not while a task runs that holds some. Spilling to disk will stand between that and
-the error.
+Requests that do not fit wait in order, for a bounded time, until memory is freed. Meanwhile the node asks all clients
+to collect garbage, and counts the waiting clients as blocked, so that the tasks that use up the objects can run. The
+time counts from the last time memory was freed, and stands still while a task that holds memory runs. Spilling to disk
+will come before the error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC, STORE_FUL
 
 
 class _Request:
+    """A client's request for room that is not answered yet."""
+
     __slots__ = ("asked_at", "blocked", "client", "number", "size")
 
     def __init__(self, client: Client, number: int, size: int, now: float) -> None:
@@ -30,6 +32,7 @@ class _Request:
         self.number = number
         self.size = size
         self.asked_at = now
+        # The client got STORE_FULL for it and counts as blocked.
         self.blocked = False
 
 
@@ -38,34 +41,40 @@ class Store:
 
     Args:
         allocator: hands out the ranges.
-        clients: all connected clients, for what all must be told.
+        clients: all connected clients, which receive RUN_GC and RETIRED.
     """
 
     waits: Callable[[Client, int, bool], None]
-    """``waits(client, number, begins)``: the client waits for room with that request, or waits no more."""
+    """``waits(client, number, begins)``: the client begins or ceases to wait for room with that request."""
 
     def __init__(self, outbox: Outbox, allocator: Allocator, clients: Mapping[int, Client]) -> None:
         self._outbox = outbox
         self._clients = clients
         self.allocator = allocator
+        # ID of an object -> its memory, also after the object is gone, while clients pin it.
         self.blocks: dict[bytes, Block] = {}
+        # Requests in the order in which they came. Only the first is tried.
         self._waiting: deque[_Request] = deque()
-        # Segments that are being made. For membership only.
+        # Segments that the shell is creating. For membership only.
         self._creating: set[str] = set()
-        self._collecting = False  # the store is full
-        self._freed = False  # since the last tick
-        # When memory last came back, or was going to, as far as ticks saw: what waits gets its full time from then.
+        # The store is full: all clients were asked to collect garbage, and the requests that wait are blocked.
+        self._collecting = False
+        # Memory was freed since the last tick, while requests waited.
+        self._freed = False
+        # The last tick at which memory had been freed or a task that holds memory ran. The full time of the requests
+        # that wait counts from then.
         self._hope_at = 0.0
+        # The first tick at which the store was empty and its segments were larger than ``keep``. None otherwise.
         self._idle_since: float | None = None
 
     def __repr__(self) -> str:
         return f"<Store {self.allocator.used} of {self.allocator.capacity} bytes, {len(self._waiting)} waiting>"
 
     def request(self, client: Client, number: int, size: int, now: float) -> None:
-        """A client wants room: answered by ALLOCATED, or by a fault when there is none in time.
+        """A client asks for room: answers with ALLOCATED, or with a fault if no room becomes free in time.
 
         Raises:
-            ValueError: the size is none.
+            ValueError: the size is not a whole number of bytes, or is negative.
         """
         if type(size) is not int or size < 0:
             raise ValueError(f"{client} wants {size!r} bytes")
@@ -87,7 +96,7 @@ class Store:
         return request
 
     def _serve(self, request: _Request) -> bool:
-        """True if the request is answered, one way or the other."""
+        """Returns True if the request is answered, or needs no answer because its client is dead."""
         if not request.client.alive:
             return True
         if request.size > self.allocator.capacity:
@@ -134,13 +143,13 @@ class Store:
                 self._outbox.send(client, (RETIRED, name))
 
     def segment_created(self, name: str) -> None:
-        """The segment that was asked for is there."""
+        """The shell has created the segment: serves the requests that wait."""
         self._creating.discard(name)
         self.allocator.segment_created(name)
         self.retry()
 
     def segment_failed(self, name: str, why: str) -> None:
-        """The system has no room for the segment: the first request fails with its reason."""
+        """The system has no room for the segment: fails the first request with the reason."""
         self._creating.discard(name)
         self.allocator.segment_failed(name)
         if self._waiting:
@@ -152,45 +161,48 @@ class Store:
         self.retry()
 
     def retry(self) -> None:
-        """Serves waiting requests in order, as far as memory goes."""
+        """Serves the requests that wait, in order, as far as memory goes."""
         while self._waiting and self._serve(self._waiting[0]):
             self._take_first()
         if not self._waiting:
             self._collecting = False
 
     def take(self, client: Client, segment: str, offset: int) -> Allocation | None:
-        """The client has written this room: it is nobody's until ``seal``. None if it was not the client's."""
+        """The client has written this room: takes it from the client, for ``seal`` or ``free``.
+
+        Returns: None if the room was not the client's.
+        """
         allocation = client.unsealed.pop((segment, offset), None)
         if allocation is not None:
             self.allocator.written(allocation)
         return allocation
 
     def seal(self, object_id: bytes, allocation: Allocation) -> Block:
-        """The memory is an object's from now on."""
+        """Gives the memory to an object."""
         block = self.blocks[object_id] = Block(object_id, allocation)
         return block
 
     def abandon(self, client: Client, segment: str, offset: int) -> None:
-        """The client will not write that room after all."""
+        """The client will not use that room: frees it."""
         allocation = client.unsealed.pop((segment, offset), None)
         if allocation is not None:
             self.free(allocation)
 
     def free(self, allocation: Allocation) -> None:
-        """Room that no object has any more."""
+        """Frees room that belongs to no object and no client, and serves the requests that wait."""
         self.allocator.release(allocation)
         if self._waiting:
             self._freed = True
             self.retry()
 
     def pin(self, block: Block, client: Client) -> None:
-        """The place of the block is told to the client."""
+        """Counts a pin of the client, which is about to receive the place of the block."""
         if client.alive:
             block.pins[client] = block.pins.get(client, 0) + 1
             client.pinned[block.id] = None
 
     def unpin(self, client: Client, object_id: bytes, times: int) -> None:
-        """The client has no view any more of what it was told ``times`` times."""
+        """The client has no view of the object any more: takes back ``times`` pins."""
         block = self.blocks.get(object_id)
         if block is None or client not in block.pins:
             return
@@ -201,7 +213,7 @@ class Store:
             self._free_if_unused(block)
 
     def object_gone(self, block: Block) -> None:
-        """Nobody references the object; its views may live on."""
+        """The object is freed. Clients may still have views of its memory."""
         block.in_use = False
         self._free_if_unused(block)
 
@@ -211,7 +223,7 @@ class Store:
             self.free(block.allocation)
 
     def client_gone(self, client: Client) -> None:
-        """Forgets pins and unsealed room of a process that ended."""
+        """Takes back the pins and the unsealed room of a process that ended."""
         for place in list(client.unsealed):
             self.abandon(client, *place)
         for object_id in list(client.pinned):
@@ -219,14 +231,17 @@ class Store:
 
     @property
     def under_pressure(self) -> bool:
-        """True when memory is short: what uses up objects is to run before what makes more of them."""
+        """True if memory is short: tasks that use up objects should run before tasks that make more of them."""
         return bool(self._waiting) or 2 * self.allocator.used > self.allocator.capacity
 
     def tick(self, now: float, keep: int, idle_after: float, may_free_memory: Callable[[], bool]) -> None:
-        """Fails requests that waited too long; returns memory that was not needed for a while to the system.
+        """Fails requests that waited too long, and returns memory to the system that was unused for a while.
 
         Args:
-            may_free_memory: whether some task runs that holds memory, which it will give back.
+            now: in seconds.
+            keep: bytes of empty segments to keep.
+            idle_after: seconds that the store must be empty before segments are retired.
+            may_free_memory: returns True if a task runs that holds memory, which it will give back.
         """
         if self._waiting and (self._freed or (self._first_is_late(now) and may_free_memory())):
             self._hope_at = now
@@ -254,11 +269,11 @@ class Store:
         return len(self._waiting)
 
     def waits_of(self, client: Client) -> int:
-        """How many of them this client has."""
+        """Returns how many requests of this client wait for room."""
         return sum(1 for request in self._waiting if request.client is client)
 
     def check(self) -> None:
-        """Raises AssertionError where the store contradicts itself."""
+        """Raises AssertionError if blocks and pins contradict each other."""
         self.allocator.check()
         for block in self.blocks.values():
             assert block.in_use or block.pins, f"{block} is kept by nobody"

@@ -1,10 +1,10 @@
-"""The worker pool: which processes exist, which are free, when more are started and when they end.
+"""The worker pool: which processes exist and which are free, when the node starts more and when it ends them.
 
-A worker is forked without a job, serves one job for life once it was first given to one (its code and paths are
-loaded by then), and may become an actor for life. Workers that had a GPU are not given to work without one.
+A worker is forked without a job. The first job that gets it keeps it for life, because the worker then has the code and
+paths of that job. It may become the host of an actor for life. A worker that had a GPU never runs tasks without one.
 
-Invariants (``check``): a worker is in ``idle`` exactly while its state is IDLE; one that is leaving or dead gets no
-work; ``starting`` counts the workers that have not said hello.
+Invariants (``check``): a worker is in ``idle`` exactly while its state is IDLE; a worker that is leaving or dead gets
+no work; ``starting`` counts the workers that have not said hello.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from asyncray.core.states import ACTOR, DEAD, IDLE, LEASED, LEAVING, STARTING
 from asyncray.messages import LEAVE, SETUP
 
 IDLE_SECONDS = 1.0
-"""An idle worker beyond the spare ones is ended after this: the next burst may want it."""
+"""The pool ends an idle worker beyond the spare ones after so many seconds: the next burst may need it."""
 
 _SERVING = (IDLE, LEASED)
-"""The states of workers that do tasks, or could."""
+"""The states of workers that run tasks, or could."""
 
 MOST_STARTING = 8
-"""Forks under way at once: more only makes all of them late."""
+"""So many workers may be starting at the same time: with more, all of them are late."""
 
 FIRST_PAUSE = 0.1
-"""Seconds without forks after a worker that ended before it said hello. Each further failure doubles them."""
+"""Seconds without forks after a worker ended before it said hello. Each further failure doubles them."""
 
 LONGEST_PAUSE = 2.0
-"""Often enough to notice that the cause is gone, too seldom to burn the CPU."""
+"""Seconds: short enough to notice that the cause is gone, long enough not to burn the CPU."""
 
 REPORT_AFTER = 1.0
-"""Seconds of failures after which drivers are told: one failed fork is bad luck, a second of them is not."""
+"""Seconds of failures before the node reports them to drivers: one failed fork is bad luck, a second of them is not."""
 
 REPORT_AGAIN_AFTER = 60.0
-"""Seconds between two reports, where workers start now and then, and fail again."""
+"""Seconds between two reports, in case workers start now and then, and fail again."""
 
 
 class StartFailures:
-    """Workers that ended before they said hello: how long forks pause, and when drivers must hear of it.
+    """Workers that ended before they said hello: how long forks pause, and when drivers get a report.
 
     Workers that were forked together fail together. Only the first failure after a pause makes the next pause longer.
     """
@@ -47,11 +47,15 @@ class StartFailures:
     __slots__ = ("_pause", "_reported_at", "_resume_at", "_since", "reason")
 
     def __init__(self) -> None:
-        # Why the last worker could not start, for people. None while workers start.
+        # Why the last worker could not start, for people. None after a worker said hello.
         self.reason: str | None = None
+        # The time of the first failure since a worker last said hello.
         self._since = 0.0
+        # Seconds that the next pause will last.
         self._pause = FIRST_PAUSE
+        # When the present pause ends.
         self._resume_at = 0.0
+        # When drivers got the last report.
         self._reported_at: float | None = None
 
     def __repr__(self) -> str:
@@ -67,25 +71,25 @@ class StartFailures:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def succeeded(self) -> None:
-        """A worker said hello: forks come without pauses again."""
+        """A worker said hello: ends the pauses."""
         self.reason = None
         self._pause = FIRST_PAUSE
         self._resume_at = 0.0
 
     def most_starting(self, now: float) -> int:
-        """How many workers may be starting at once: after a failure one, and none during a pause."""
+        """Returns how many workers may be starting at once: after a failure one, and during a pause none."""
         if self.reason is None:
             return MOST_STARTING
         return 0 if now < self._resume_at else 1
 
     def problem(self, now: float) -> str | None:
-        """The failure for people, once it has lasted too long for an accident."""
+        """Returns the failure for people, once it has lasted too long for an accident."""
         if self.reason is None or now - self._since < REPORT_AFTER:
             return None
         return f"no worker can start: {self.reason}"
 
     def report(self, now: float) -> str | None:
-        """What drivers must be told now, if anything."""
+        """Returns the report that drivers get now, or None."""
         problem = self.problem(now)
         if problem is None or (self._reported_at is not None and now - self._reported_at < REPORT_AGAIN_AFTER):
             return None
@@ -97,23 +101,26 @@ class Pool:
     """All workers of the node.
 
     Args:
-        spare: how many workers without a job are kept ready.
+        spare: so many workers are kept, even if they are idle.
     """
 
     def __init__(self, outbox: Outbox, spare: int) -> None:
         self._outbox = outbox
         self.spare = spare
+        # All workers by number, until the end of their process is reported.
         self.workers: dict[int, Worker] = {}
-        # Free workers by job and whether they had a GPU, the least recently used first.
+        # (job, whether it had a GPU) -> the free workers, the least recently used first.
         self.idle: dict[tuple[Job | None, bool], dict[Worker, None]] = {}
         # How many workers have not said hello.
         self.starting = 0
-        # How many workers do tasks or are free: the others are actors, starting or leaving.
+        # How many workers run tasks or are free: the others host actors, are starting, or are leaving.
         self.serving = 0
-        # Workers with a deadline: to say hello, or to be gone.
+        # Workers with a deadline to say hello, or to be gone.
         self._deadlines: dict[Worker, None] = {}
+        # The node ends: the pool starts no more workers.
         self.stopping = False
         self.failures = StartFailures()
+        # The number of the last worker.
         self._count = 0
 
     def __repr__(self) -> str:
@@ -131,7 +138,7 @@ class Pool:
             self._outbox.do(StartWorker(self._count))
 
     def fill(self, now: float) -> None:
-        """Keeps the spare workers: those that do tasks count, actors do not."""
+        """Starts workers until the spare ones are complete. Workers that run tasks count, hosts of actors do not."""
         if self.serving + self.starting < self.spare:
             self.start(self.spare - self.serving, now)
 
@@ -147,13 +154,13 @@ class Pool:
         worker.state = state
 
     def started(self, number: int, pid: int) -> None:
-        """The zygote has forked it."""
+        """The zygote has forked the worker."""
         worker = self.workers.get(number)
         if worker is not None:
             worker.pid = pid
 
     def hello(self, number: int, client: Client, now: float) -> Worker | None:
-        """The forked process is connected. None if it is not (or no longer) one of ours."""
+        """The forked process is connected. Returns None if it is not (or no longer) a worker of this pool."""
         worker = self.workers.get(number)
         if worker is None or worker.state != STARTING:
             return None
@@ -172,7 +179,11 @@ class Pool:
         self.idle.setdefault((worker.job, worker.gpu), {})[worker] = None
 
     def take(self, job: Job, gpu: bool) -> Worker | None:
-        """The most recently used free worker for this job (its caches are warm), else one that has no job yet."""
+        """Takes a free worker for this job.
+
+        Returns: the most recently used worker of the job, because its caches are warm; otherwise a worker that has no
+            job yet; None if no worker is free.
+        """
         for key in ((job, gpu), (None, False)):
             free = self.idle.get(key)
             if free:
@@ -191,11 +202,11 @@ class Pool:
         return None
 
     def becomes_actor(self, worker: Worker) -> None:
-        """The worker is an actor's for life: it does no other tasks."""
+        """The worker hosts an actor for life: it runs no other tasks."""
         self._enter(worker, ACTOR)
 
     def give_back(self, worker: Worker, now: float) -> None:
-        """Its lease is over."""
+        """The lease of the worker has ended: the worker is free again, or is killed if its job has ended."""
         if worker.state != LEASED:
             return
         if worker.job is not None and worker.job.over and not worker.job.lasts:
@@ -212,7 +223,7 @@ class Pool:
                 del self.idle[key]
 
     def retire(self, worker: Worker, why: str, now: float) -> None:
-        """Tells a worker to end when it has done what it was sent; kills it if it does not."""
+        """Asks a worker to end when it has done what it was sent; kills it if it does not end in time."""
         if worker.state in (LEAVING, DEAD):
             return
         if worker.client is None or not worker.client.alive:
@@ -231,16 +242,17 @@ class Pool:
 
     def _retreat(self, worker: Worker, why: str) -> None:
         if worker.state in (LEAVING, DEAD):
-            return  # as it was told: the deadline stands
+            return  # it is ending already: the deadline stands
         self._unrest(worker)
         self._enter(worker, LEAVING)
         worker.why = why
-        self._set_deadline(worker, None)  # it sees to that itself (EXIT_DEADLINE), once its last task has ended
+        # The worker enforces EXIT_DEADLINE itself, once its last task has ended.
+        self._set_deadline(worker, None)
 
     def called(self, worker: Worker, template: Template) -> None:
-        """The worker ran a function that is limited in calls. It counts as well, and ends by itself.
+        """The worker ran a function with ``max_calls``. The worker counts too, and ends by itself.
 
-        The daemon must know before the worker says so: else it would place an actor in the process that ends.
+        The daemon must know before the worker reports it: otherwise it could place an actor in a process that ends.
         """
         calls = worker.calls[template.number] = worker.calls.get(template.number, 0) + 1
         if calls == template.max_calls:
@@ -249,14 +261,14 @@ class Pool:
                 self._outbox.send(worker.client, (LEAVE, worker.why))  # in case it counts differently
 
     def disconnected(self, worker: Worker, now: float) -> None:
-        """Its connection is closed: it ends, or must."""
+        """The worker's connection is closed: kills the worker, or sees to it that a worker that is ending does end."""
         if worker.state not in (LEAVING, DEAD):
             self.kill(worker, "it closed its connection", now)
         elif worker.state == LEAVING and worker.deadline is None:
             self._set_deadline(worker, now + STOP_DEADLINE)
 
     def kill(self, worker: Worker, why: str, now: float) -> None:
-        """SIGKILL. Its end arrives as an event."""
+        """Sends SIGKILL to the worker. The end of its process arrives as an event."""
         if worker.state == DEAD:
             return
         if worker.state == STARTING:
@@ -270,7 +282,7 @@ class Pool:
         self._outbox.do(KillWorker(worker.number))
 
     def exited(self, number: int) -> Worker | None:
-        """The process is gone. None if that was known already."""
+        """The process is gone. Returns None if that was known already."""
         worker = self.workers.pop(number, None)
         if worker is None:
             return None
@@ -284,7 +296,7 @@ class Pool:
         return worker
 
     def tick(self, now: float) -> None:
-        """Ends what idles, kills what does not start or stop in time."""
+        """Ends workers that are idle, and kills workers that do not start or end in time."""
         for worker in list(self._deadlines):
             if worker.deadline is not None and worker.deadline <= now:
                 late = "say hello" if worker.state == STARTING else "end"
@@ -303,7 +315,7 @@ class Pool:
             self.retire(worker, "it was idle", now)
 
     def check(self) -> None:
-        """Raises AssertionError where the pool contradicts itself."""
+        """Raises AssertionError if the counts and lists of the pool contradict its workers."""
         free = [worker for group in self.idle.values() for worker in group]
         assert len(free) == len(dict.fromkeys(free)), "a worker is idle twice"
         for worker in self.workers.values():
