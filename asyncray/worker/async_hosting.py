@@ -95,27 +95,27 @@ class AsyncHost(ActorHost):
 
     async def _call(self, message: Message) -> None:
         del self._unstarted[message[1]]
-        invocation, runner = self.begin(message), self.process.runner
+        invocation, process = self.begin(message), self.process  # whose runner is another one after a fork
         enter(invocation.context)
         reply: Message | None = None
         keep: object = None
         try:
-            args, kwargs = runner.arguments(message)
+            args, kwargs = process.runner.arguments(message)
             result = self.method(invocation.definition)(*args, **kwargs)
             if isinstance(result, Coroutine):
                 result = await result
             if invocation.context.cancelled:  # it ended early: that is no result
-                reply = runner.cancelled(invocation.id, invocation.microseconds())
+                reply = process.runner.cancelled(invocation.id, invocation.microseconds())
             else:
-                reply, keep = await runner.succeeded_async(invocation, result)
+                reply, keep = await process.runner.succeeded_async(invocation, result)
         except asyncio.CancelledError:
-            reply = runner.cancelled(invocation.id, invocation.microseconds())
+            reply = process.runner.cancelled(invocation.id, invocation.microseconds())
         except SystemExit as error:
             if self.ending is Ending.RUNNING:
                 self._die(error)
                 return
         except BaseException as error:  # user code may raise anything
-            reply, keep = runner.failed(invocation, error)
+            reply, keep = process.runner.failed(invocation, error)
         leave(invocation.context)
         del self.running[invocation.id]
         self._finished(invocation.id, reply, keep)

@@ -23,7 +23,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from asyncray.config import EXIT_DEADLINE, EXIT_GRACE
 
@@ -95,6 +95,23 @@ def _start_thread(target: Callable[[], None]) -> threading.Thread | None:
     except RuntimeError:  # there are no threads left: the end is no time to complain
         return None
     return thread
+
+
+def exit_code(error: SystemExit) -> int:
+    """The exit code of the process; prints what is none, as the interpreter does."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1
+
+
+def end_forked(code: int) -> NoReturn:
+    """Ends a child that user code has forked. It has no deadline: no daemon waits for it."""
+    _attempt(run_exit_handlers)
+    flush_files()
+    os._exit(code)
 
 
 def run_exit_handlers() -> None:

@@ -38,7 +38,9 @@ from asyncray.messages import (
 from asyncray.runtime.context import TaskContext, WorkerInfo, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.waiters import Waiter
+from asyncray.worker import ending
 from asyncray.worker.definitions import Definition, SentFunction
+from asyncray.worker.forked import ForkedRunner
 from asyncray.worker.hosting import ActorHost, HostProcess, ThreadedHost
 from asyncray.worker.inbox import Inbox
 from asyncray.worker.leftovers import Leftovers
@@ -196,7 +198,8 @@ class Executor:
                     threading.Timer(_AGAIN_SECONDS, nested.interrupt).start()
 
     def forget_in_child(self) -> None:
-        """In a child that user code has forked: nothing of what a finalizer raises is meant for a task."""
+        """In a child that user code has forked: no call is answered, and no exception of a finalizer is for a task."""
+        self.runner = ForkedRunner(self.runtime, self._describe_actor)
         if sys.unraisablehook == self._swallowed:
             sys.unraisablehook = self._report_unraisable
 
@@ -397,6 +400,8 @@ class Executor:
 
     def exit_process(self, error: SystemExit) -> None:
         """Raises the error on the main thread, from any other: it ends the process."""
+        if isinstance(self.runner, ForkedRunner):  # there is no other thread
+            ending.end_forked(ending.exit_code(error))
         self._exit_error = error
         self.inbox.put((LEAVE, ""))
 

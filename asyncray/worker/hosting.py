@@ -162,23 +162,23 @@ class ActorHost:
 
     def carry_out(self, invocation: Invocation) -> None:
         """Runs a call on this thread, and replies."""
-        runner = self.process.runner
+        process = self.process  # its runner is another one after a fork
         enter(invocation.context)
         reply: Message | None = None
         keep: object = None
         try:
-            args, kwargs = runner.arguments(invocation.message)
+            args, kwargs = process.runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
             reply, keep = self.returned(invocation, result)
         except SystemExit:
             if self.ending is Ending.RUNNING:
                 raise
         except BaseException as error:  # user code may raise anything
-            reply, keep = runner.failed(invocation, error)
+            reply, keep = process.runner.failed(invocation, error)
         leave(invocation.context)
         del self.running[invocation.id]
         if reply is not None and self.ending is not Ending.SILENT:
-            self.process.post(reply, keep)
+            process.post(reply, keep)
 
     def returned(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
         """The reply for what a method has returned. Of one that was cancelled, that is no result: it ended early."""

@@ -7,7 +7,6 @@ import functools
 import os
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 
@@ -60,14 +59,12 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     try:
         executor.run()
     except SystemExit as error:
-        code = _exit_code(error)
+        code = ending.exit_code(error)
     except BaseException:  # a defect of ours: log it, and the daemon reports the end
         traceback.print_exc()
         code = 1
     if os.getpid() != worker:  # a fork by user code, which ends by an exception
-        ending.run_exit_handlers()
-        ending.flush_files()
-        return code
+        ending.end_forked(code)
     ending.finish(executor.let_go, executor.own_threads(), code)
     runtime.channel.drain(STOP_DEADLINE)
     return code
@@ -84,12 +81,3 @@ def _forget_in_child(executor: Executor, interrupted: Deferrable) -> None:
 def _daemon_gone(reason: str) -> None:
     """There is nobody to work for: at once, whatever runs."""
     os._exit(0)
-
-
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
-    return 1

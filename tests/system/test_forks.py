@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -158,6 +158,41 @@ def test_children_and_grandchildren_of_a_task(sessions: Path) -> None:
 
     with ray.init(num_cpus=1):
         assert ray.get(fork.remote()) == [0, 0, -signal.SIGTERM]
+
+
+WAYS_BACK = {"returns": 0, "raises": 1, "exits": 5}
+
+
+class Forking:
+    def fork(self, way: str) -> int:
+        return code_of_child(way)
+
+
+class ForkingInLoop:
+    async def fork(self, way: str) -> int:
+        return code_of_child(way)
+
+
+def code_of_child(way: str) -> int:
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if way == "raises":
+        raise ValueError(way)
+    if way == "exits":
+        raise SystemExit(WAYS_BACK[way])
+    return -1
+
+
+def test_a_child_that_comes_to_the_end_of_its_task_or_method_ends(sessions: Path) -> None:
+    expected = list(WAYS_BACK.values())
+    with ray.init(num_cpus=1, log_to_driver=False):
+        task = ray.remote(code_of_child)
+        assert ray.get([task.remote(way) for way in WAYS_BACK]) == expected
+        plain, in_loop = ray.remote(Forking), ray.remote(ForkingInLoop)
+        actors: list[Any] = [plain.remote(), plain.options(max_concurrency=2).remote(), in_loop.remote()]
+        for actor in actors:
+            assert ray.get([actor.fork.remote(way) for way in WAYS_BACK]) == expected
 
 
 AFTER_SHUTDOWN = """
