@@ -1,4 +1,4 @@
-"""Records of actors: one actor's life and mailbox."""
+"""Records of actors: the state of an actor, its place and its calls. ``actors`` decides what happens to them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asyncray.core.leases import Lease, Worker
     from asyncray.core.records import Client, Fault, Job, Task
 
+# State -> the states that may follow it.
 _MOVES: dict[str, tuple[str, ...]] = {
     PENDING: (STARTING, DEAD),
     STARTING: (ALIVE, RESTARTING, DEAD),
@@ -22,7 +23,7 @@ _MOVES: dict[str, tuple[str, ...]] = {
 
 
 class Actor:
-    """One actor. ``task`` constructs it, again at each restart."""
+    """One actor. ``Actors`` writes it, except where a field names another writer."""
 
     __slots__ = (
         "cause", "constructed_at", "detached", "handle", "id", "inflight", "job", "lanes", "lease", "mailbox", "name",
@@ -33,28 +34,45 @@ class Actor:
     def __init__(self, task: Task, owner: Client) -> None:
         options = task.template.options
         self.id = task.id
+        # Its constructor, which runs again at each restart.
         self.task = task
         self.job: Job = task.template.job
+        # The process that created it.
         self.owner = owner
+        # ``move`` writes it.
         self.state = PENDING
-        self.name: tuple[str, str] | None = None  # (namespace, name)
-        self.handle: bytes = b""  # how other processes make a handle of it: theirs to read
+        # (namespace, name), or None.
+        self.name: tuple[str, str] | None = None
+        # What other processes make a handle of it from. The daemon never reads it.
+        self.handle: bytes = b""
+        # It lives on without handles and after its driver.
         self.detached = bool(options.get("detached"))
+        # Calls of one caller are posted in the order in which the caller submitted them.
         self.ordered = bool(options.get("ordered", True))
+        # So many calls may be in flight.
         self.window: int = MAILBOX_WINDOW + int(options.get("concurrency", 1))
-        self.restarts: int = int(options.get("restarts", 0))  # left; -1 for ever
+        # How many restarts are left; -1: no limit.
+        self.restarts: int = int(options.get("restarts", 0))
+        # How often it was restarted.
         self.restarted = 0
-        # When the constructor last returned; None while it has not, after a restart too.
+        # When the constructor last returned. None until it has, also after a restart.
         self.constructed_at: float | None = None
-        # Seconds that the next restart waits: none at first, and more for an actor that dies soon again and again.
+        # Seconds that the next restart waits: none at first, and more for an actor whose process ends soon each time.
         self.restart_pause = 0.0
+        # The worker that hosts it and the lease that it lives on, while it is STARTING or ALIVE. ``placed`` sets both.
         self.worker: Worker | None = None
         self.lease: Lease | None = None
+        # Posted calls that are not sent yet, with cancelled ones that are skipped later.
         self.mailbox: deque[Task] = deque()
+        # ID of a call -> the call, which was sent to the worker and has not ended.
         self.inflight: dict[bytes, Task] = {}
+        # Caller -> its calls that are not posted yet: the first waits for its arguments, the others wait behind it.
         self.lanes: dict[Client, deque[Task]] = {}
-        self.pending = 0  # calls that are not over
+        # How many calls have not ended.
+        self.pending = 0
+        # Its last handle is gone.
         self.unreferenced = False
+        # What it died of. None until it is DEAD.
         self.cause: Fault | None = None
 
     def __repr__(self) -> str:
@@ -62,7 +80,7 @@ class Actor:
         return f"<Actor {self.id.hex()} {self.task.template.name} {self.state} {calls}>"
 
     def move(self, state: str) -> None:
-        """To the next state of its life; raises AssertionError where the table has no such move."""
+        """Moves the actor to another state. Raises AssertionError if the table of moves does not allow it."""
         assert state in _MOVES[self.state], f"{self} cannot become {state}"
         self.state = state
 
@@ -70,7 +88,7 @@ class Actor:
         return [name, {"actor_id": self.id.hex(), "message": message}]
 
     def placed(self, worker: Worker, lease: Lease) -> None:
-        """A worker and the resources for life are the actor's: it is constructed there."""
+        """The actor gets a worker and the lease that it lives on: its constructor runs there."""
         self.move(STARTING)
         worker.actor = self
         worker.lease = lease

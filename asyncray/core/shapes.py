@@ -1,8 +1,8 @@
 """The queues of ready tasks, by shape, and which of them is served next.
 
 A shape is a job and a demand, so that a shape that does not fit never blocks another. Within a shape deeper tasks come
-first: the children of a task that waits for them before its siblings. Without that a flood of parents would each
-start, block and occupy a process.
+first: the children of a task that waits for them come before the siblings of that task. Otherwise each parent of a
+flood of parents would start, block and occupy a process.
 
 Invariants (``check``): a queued task is in exactly one queue; a shape with queued tasks is in ``ready``.
 """
@@ -19,17 +19,15 @@ from asyncray.units import Demand
 
 
 class Shapes:
-    """All shapes of a node.
-
-    ``table`` holds them by job, demand and whether they are for constructors; ``ready`` holds those with queued tasks,
-    the one to serve first in front.
-    """
+    """All shapes of a node."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
+        # (job, demand, whether its tasks are constructors) -> shape.
         self.table: dict[tuple[Job, Demand, bool], Shape] = {}
+        # Shapes with queued tasks, the shape to serve first in front.
         self.ready: dict[Shape, None] = {}
-        # A shape waits that no lease serves, while others are served.
+        # In the present round a shape waits that no lease serves, while others are served.
         self.starving = False
         # Shapes that lost a lease to the starving ones in the present round.
         self.sliced: dict[Shape, None] = {}
@@ -48,7 +46,7 @@ class Shapes:
         return shape
 
     def enqueue(self, task: Task, first: bool = False) -> None:
-        """The task is ready to run."""
+        """Queues a task that is ready to run."""
         task.state = QUEUED
         shape = task.template.shape or self._shape_of(task)
         if not shape.count:
@@ -56,26 +54,26 @@ class Shapes:
         shape.push(task, first)
 
     def forget(self, task: Task) -> None:
-        """A queued task that will not run: it is skipped when its turn comes."""
+        """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
         task.state = OVER
 
     def forget_job(self, job: Job) -> None:
-        """Nothing of this job runs, is queued or will be."""
+        """Removes the shapes of a job none of whose tasks runs, is queued, or will be."""
         for shape in job.shapes:
             del self.table[shape.job, shape.demand, shape.lives]
             assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
             self.ready.pop(shape, None)
 
     def begin_round(self) -> list[Shape]:
-        """The shapes with queued tasks, in the order in which they were served last."""
+        """Returns the shapes with queued tasks, in the order in which they were served last."""
         order = list(self.ready)
         self.starving = len(order) > 1 and self._starves(order)
         return order
 
     def _starves(self, order: Sequence[Shape]) -> bool:
-        """True if a shape waits that nobody serves, while others are served.
+        """True if a shape waits that no lease serves, while others are served.
 
-        A parent's siblings do not starve while children are served and the parents wait for those.
+        The siblings of a parent do not starve while children are served and the parents wait for their children.
         """
         served = [shape.depths[-1] for shape in order if shape.peek() is not None and shape.serving]
         deepest = max(served, default=0)
@@ -88,7 +86,7 @@ class Shapes:
         )
 
     def sort(self, order: list[Shape]) -> None:
-        """Which shape gets new leases first: one that starves, then children before their parents' siblings."""
+        """Sorts shapes for new leases: starving shapes first, then children before their parents' siblings."""
         order.sort(key=self._turn)
         self.sliced.clear()
 
@@ -97,18 +95,18 @@ class Shapes:
         return self.starving and (shape in self.sliced or shape.serving > 0), -depth
 
     def served(self, shape: Shape) -> None:
-        """The shape got a lease: it goes behind the others."""
+        """The shape got a lease: moves it behind the others."""
         if len(self.ready) > 1:
             del self.ready[shape]
             self.ready[shape] = None
 
     def drop_if_empty(self, shape: Shape) -> None:
-        """A shape without queued tasks is not ready."""
+        """Takes a shape without queued tasks off the ready ones."""
         if shape.peek() is None:
             del self.ready[shape]
 
     def check(self) -> None:
-        """Raises AssertionError where the queues contradict themselves."""
+        """Raises AssertionError if the queues contradict each other."""
         for shape in self.table.values():
             queued = [task for queue in shape.queues.values() for task in queue]
             assert shape.count == len(queued), f"{shape} counts wrong"
