@@ -35,7 +35,9 @@ class Definition:
     ``retry_on`` is what of user exceptions is retried: False, True, or a tuple of classes.
     """
 
-    __slots__ = ("_function", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown")
+    __slots__ = (
+        "_function", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown", "was_called",
+    )  # fmt: skip
 
     def __init__(self, spec: dict[str, Any], function: SentFunction) -> None:
         self.name: str = spec["name"]
@@ -46,6 +48,8 @@ class Definition:
         self.max_calls: int = spec.get("max_calls", 0)
         self.options = spec
         self.calls = 0
+        # True once its function was loaded for a call.
+        self.was_called = False
         self._function = function
 
     def __repr__(self) -> str:

@@ -277,7 +277,7 @@ class Executor:
         enter_main(invocation.context)
         try:
             args, kwargs = self.runner.arguments(message)
-            function = definition.function
+            function = definition.function if definition.was_called else invocation.load()
             self.leftovers.begin()
             self._running = invocation
             if invocation.id in self._stops:  # it came while the arguments were read

@@ -35,6 +35,18 @@ class MarkedOutput(io.TextIOWrapper):
             super().write(f"{OUTPUT_MARK}{name}\n")
         return super().write(text)
 
+    def detach(self) -> Any:
+        """Leaves this stream as it is, for the next task."""
+        self.flush()
+        return self.buffer
+
+
+class _Lasting(io.FileIO):
+    """A file that nobody can close: neither a task nor the end of a ``TextIOWrapper(sys.stdout.buffer)`` it made."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
 
 class ProcessEnvironment:
     """Gives jobs and leases what they need in this process. Used by the io thread, except where it says otherwise."""
@@ -57,7 +69,7 @@ class ProcessEnvironment:
         """Replaces standard output and error by streams that mark which task or actor writes."""
         for name in ("stdout", "stderr"):
             stream = MarkedOutput(
-                io.FileIO(1 if name == "stdout" else 2, "w", closefd=False),
+                _Lasting(1 if name == "stdout" else 2, "w", closefd=False),
                 encoding="utf-8",
                 errors="backslashreplace",
                 line_buffering=True,

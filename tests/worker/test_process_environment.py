@@ -89,3 +89,15 @@ def test_a_mark_stands_where_the_output_of_another_begins() -> None:
     for text in ("1\n", "2", "3\n", "4\n"):
         stream.write(text)
     assert written.getvalue().decode() == f"1\n{OUTPUT_MARK}f\n23\n{OUTPUT_MARK}\n4\n"
+
+
+def test_no_task_can_close_the_output(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    ProcessEnvironment().mark_output()
+    stream: Any = sys.stdout
+    stream.close()
+    io.TextIOWrapper(stream.buffer).close()
+    io.TextIOWrapper(stream.detach()).close()
+    stream.write("still written\n")
+    assert capfd.readouterr().out == "still written\n"

@@ -33,6 +33,8 @@ from asyncray.messages import (
 )
 from asyncray.runtime.references import Pin
 from asyncray.runtime.runtime import Runtime
+from asyncray.runtime.serialization import serialize
+from asyncray.worker import running
 from asyncray.worker.definitions import Definition, SentFunction
 from asyncray.worker.running import Invocation, Runner
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
@@ -211,3 +213,36 @@ def test_an_exit_where_the_process_must_go_on(runner: Runner) -> None:
 def test_the_name_of_the_call_comes_first() -> None:
     assert invocation().name == "f"
     assert invocation((RUN, b"task", 1, PLAIN, b"", None, "mine")).name == "mine"
+
+
+class Clock:
+    """Nanoseconds that pass when a test says so."""
+
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+clock = Clock()
+
+
+class SlowToLoad:
+    def __reduce__(self) -> Any:
+        return load_slowly, ()
+
+
+def load_slowly() -> Any:
+    clock.now += 50_000_000
+    return len
+
+
+def test_loading_is_not_part_of_a_calls_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "perf_counter_ns", clock)
+    definition = Definition({"name": "f", "returns": 1}, SentFunction(serialize(SlowToLoad()).pickled))
+    call = Invocation((RUN, b"id", 1, PLAIN, b"", None, None), definition, True)
+    assert not definition.was_called
+    assert call.load() is len
+    clock.now += 3000
+    assert call.microseconds() == 3
+    assert definition.was_called
