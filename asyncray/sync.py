@@ -277,7 +277,7 @@ def nodes() -> list[dict[str, Any]]:
         for node in ray.nodes():
             print(node["NodeID"], node["Resources"])
     """
-    rows: list[dict[str, Any]] = require().request("nodes")
+    rows: list[dict[str, Any]] = list(require().request("nodes"))
     return rows
 
 

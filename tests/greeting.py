@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.messages import JobSetup
 from asyncray.runtime.interpreters import this_interpreter
+from asyncray.words import JobSetup
 
 SETUP: JobSetup = {
     "code_paths": {"before": [], "between": [], "after": []},

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent / "asyncray"
 
 # From the bottom to the top: a module may import from its own row and from the rows before it.
 LAYERS = (
-    {"exception_state", "exceptions", "ids", "config", "messages", "units"},
+    {"exception_state", "exceptions", "ids", "config", "messages", "units", "words"},
     {"core"},
     {"wire"},
     {"io"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Never, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar
 
 from asyncray.api.function import DECORATOR
 from asyncray.api.handle import ActorHandle, ActorType, MethodType, known_descriptor
@@ -22,6 +22,9 @@ from asyncray.messages import KILL
 from asyncray.runtime.context import running_task
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.units import fixed
+
+if TYPE_CHECKING:
+    from asyncray.words import TemplateSpec
 
 C = TypeVar("C")
 
@@ -62,7 +65,7 @@ class ActorClassSpec:
         options: dict[str, Any] = complete_actor_options(named)
         demand, descriptor = actor_demand(named), self.descriptor(named)
         concurrency = options["max_concurrency"] or (ASYNC_CONCURRENCY if self.asynchronous else 1)
-        spec = {
+        spec: TemplateSpec = {
             "name": self.source.name,
             "function": self.source.export(runtime),
             "returns": 1,
@@ -170,7 +173,7 @@ class ActorClass(Generic[C]):
         del keep  # the refs among the arguments had to live until here
         if found is not None:
             return ActorHandle(found[0], known_descriptor(found[1]), None)
-        return ActorHandle(message[1], descriptor, life)
+        return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
 
 
 def _check_order(asynchronous: bool, options: Options) -> None:

@@ -308,5 +308,5 @@ async def nodes() -> list[dict[str, Any]]:
         for node in await asyncray.nodes():
             print(node["NodeID"], node["Resources"])
     """
-    rows: list[dict[str, Any]] = await require().request_async("nodes")
+    rows: list[dict[str, Any]] = list(await require().request_async("nodes"))
     return rows

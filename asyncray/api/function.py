@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Never, NoReturn, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, cast, overload
 
 from asyncray.api.options import complete_task_options, override_task_options, reject_unsupported, task_demand
 from asyncray.api.signature import is_generator
@@ -12,6 +12,9 @@ from asyncray.api.typing import Out_co, P, Submit
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
 from asyncray.units import fixed
+
+if TYPE_CHECKING:
+    from asyncray.words import TemplateSpec
 
 DECORATOR = "__ray_invocation_decorator__"
 """The attribute of a function or method that is wrapped around its calls. The name is Ray's."""
@@ -99,15 +102,15 @@ class RemoteFunction(Generic[P, Out_co]):
                 f"{source.name} would hand out its results one by one, which this release cannot. Return a list, "
                 "or give the number of values by num_returns."
             )
-        spec = {
+        spec: TemplateSpec = {
             "name": source.name,
             "function": source.export(runtime),
             "returns": returns,
-            "retries": options["max_retries"],
+            "retries": cast(int, options["max_retries"]),
             "demand": fixed(task_demand(named)),
             "options": {
                 "shown": source.path,
-                "max_calls": options["max_calls"],
+                "max_calls": cast(int, options["max_calls"]),
                 "retry_on": retry_on(options["retry_exceptions"]),
             },
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from asyncray.api.function import retry_on
 from asyncray.api.hints import did_you_mean
@@ -23,6 +23,9 @@ from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deserialize, serialize
+
+if TYPE_CHECKING:
+    from asyncray.words import TemplateSpec
 
 C = TypeVar("C")
 
@@ -118,11 +121,11 @@ class ActorType:
         retries = options["max_task_retries"]
         # Where calls are counted, one without a result has a None, which tells when it is over.
         counted = self.limit > 0 and not returns
-        spec = {
+        spec: TemplateSpec = {
             "name": f"{self.class_name}.{name}",
             "function": b"",
             "returns": 1 if counted else returns,
-            "retries": self.retries if retries is None else retries,
+            "retries": self.retries if retries is None else cast(int, retries),
             "demand": (),
             "options": {
                 "method": name,

@@ -8,11 +8,13 @@ Does not: start anything. The address is checked here for its type, and read by 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncray.api.hints import did_you_mean
 from asyncray.config import STORE_MINIMUM
-from asyncray.messages import NodeAmounts
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeAmounts
 
 _MISSING: dict[str, tuple[object, str]] = {
     "labels": ({}, "labels of nodes"),

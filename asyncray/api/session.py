@@ -19,7 +19,7 @@ from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SIN
 from asyncray.exceptions import AsyncrayError, NotStartedError
 from asyncray.io import forking
 from asyncray.io.interrupts import with_signals_deferred
-from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD, Interpreter, JobSetup
+from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import code_paths, current, launch
 from asyncray.runtime.connection import Welcome
 from asyncray.runtime.errors import system_fault, task_error_text
@@ -27,6 +27,9 @@ from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deregister_all
+
+if TYPE_CHECKING:
+    from asyncray.words import Interpreter, JobSetup
 
 ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
 HIDE_VARIABLE = "ASYNCRAY_IGNORE_UNHANDLED_ERRORS"
@@ -260,7 +263,7 @@ def _new_runtime(driver: _Driver, arguments: InitArguments, interpreter: Interpr
     info = {"pid": os.getpid(), "namespace": namespace, "setup": setup}
     printer = driver.printer
     runtime = driver.runtime = Runtime(driver.connection, "driver", info, lambda reason: None)
-    runtime.handlers[OUTPUT] = lambda message: printer.show(message[1])
+    runtime.handlers[OUTPUT] = lambda message: printer.show(list(message[1]))
     runtime.handlers[NOTICE] = lambda message: printer.log(*message[1:])
     hide = bool(os.environ.get(HIDE_VARIABLE))
     runtime.handlers[UNREAD] = lambda message: None if hide else printer.log(LOG_ERROR, _unread(*message[1:]))

@@ -13,7 +13,7 @@ from typing import Any, Self
 from asyncray.config import FRAME_LIMIT
 from asyncray.io.peers import peer_of
 from asyncray.io.sessions import running, socket_of
-from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message
+from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message, Received
 from asyncray.runtime.launch import ADDRESS_SCHEME, connect
 from asyncray.runtime.launch import close as close_connection
 from asyncray.wire.frames import Decoder, encode
@@ -77,7 +77,7 @@ class Observer:
         self._socket.settimeout(self._deadline)
         self._socket.sendall(encode([message]))
 
-    def _receive(self, *kinds: int) -> Message:
+    def _receive(self, *kinds: int) -> Received:
         """The next message of one of these kinds; others are not for tools."""
         end = time.monotonic() + self._deadline
         while (left := end - time.monotonic()) > 0:

@@ -6,11 +6,13 @@ import importlib
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from asyncray.messages import NodeAmounts
+if TYPE_CHECKING:
+    from asyncray.words import NodeAmounts, NodeFacts
+
 
 # KB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB of 1024.
 _UNITS = {"": 1} | {
@@ -107,7 +109,7 @@ def node_command(
         click.echo("The node has stopped.")
 
 
-async def _run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts: dict[str, Any]) -> None:
+async def _run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts: NodeFacts) -> None:
     """Runs the registry beside the node until it is cancelled."""
     import asyncio  # start-up cost: only a daemon needs it
 
@@ -116,7 +118,7 @@ async def _run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts:
     await registry.run_registry(ask, facts)
 
 
-def _announce(facts: dict[str, Any], as_json: bool) -> None:
+def _announce(facts: NodeFacts, as_json: bool) -> None:
     from asyncray.runtime.launch import point_latest  # start-up cost, as above
 
     point_latest(facts["session_dir"])

@@ -10,13 +10,17 @@ Each job knows its own tasks, actors and workers, so nothing here looks at those
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from asyncray.core.leases import Worker
 from asyncray.core.records import Client, Job, Task
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
-from asyncray.messages import FAULT, STOP_TASK, JobSetup
+from asyncray.messages import FAULT, STOP_TASK
+
+if TYPE_CHECKING:
+    from asyncray.words import JobSetup
 
 
 class Jobs:

@@ -8,7 +8,7 @@ and deterministic: the same events give the same messages and commands.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.config import LOG_ERROR
 from asyncray.core.allocator import Allocator
@@ -42,7 +42,6 @@ from asyncray.messages import (
     FUNCTION,
     KILL,
     LEAVING,
-    NAMES,
     NOT_STARTED,
     NOTICE,
     PROMISE,
@@ -59,8 +58,10 @@ from asyncray.messages import (
     UNBLOCKED,
     UNPIN,
     WELCOME,
-    JobSetup,
 )
+
+if TYPE_CHECKING:
+    from asyncray.words import JobSetup, NodeFacts, NodeWelcome
 
 KEEP_WARM = 64 * 1024 * 1024
 """So much of free store memory stays mapped for the next objects when the store has been empty for a while."""
@@ -87,10 +88,10 @@ class NodeMachine:
         resources: Mapping[str, float],
         store_prefix: str,
         store_capacity: int,
-        facts: Mapping[str, Any],
+        facts: NodeFacts,
     ) -> None:
         self.node_id = node_id
-        self.facts = dict(facts)
+        self.facts = facts
         self.outbox = Outbox()
         self.clients: dict[int, Client] = {}
         cpus = int(resources.get("CPU", 0))
@@ -193,9 +194,9 @@ class NodeMachine:
         return client
 
     def _welcome(self, client: Client, job: Job | None) -> None:
-        info = {**self.facts, "client_id": client.id, "node_id": self.node_id}
+        info: NodeWelcome = {**self.facts, "client_id": client.id, "node_id": self.node_id}  # type: ignore[typeddict-item]  # those of jobs are optional
         if job is not None:
-            info |= {"job_id": job.id, "namespace": job.namespace}
+            info["job_id"], info["namespace"] = job.id, job.namespace
         self.outbox.send(client, (WELCOME, info))
 
     def client_gone(self, client: Client) -> None:
@@ -406,8 +407,3 @@ def _worker(client: Client) -> Worker:
 
 def discard_result(_: object) -> None:
     """For a handler whose result nobody wants."""
-
-
-def describe(message: Any) -> str:
-    """A message for the log: its kind, not its contents."""
-    return NAMES.get(message[0], "?") if message else "?"

@@ -13,9 +13,9 @@ from asyncray.core.leases import Worker
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.states import QUEUED
 from asyncray.core.store import Store
-from asyncray.core.work import Value, Work
+from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
-from asyncray.messages import FAULT, SHARED
+from asyncray.messages import FAULT, SHARED, Value
 
 
 class Outcomes:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.states import WAITING
-from asyncray.messages import UNRESOLVED, JobSetup, Message
+from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
     from asyncray.core.leases import Lease, Shape, Worker
     from asyncray.core.lives import Actor
+    from asyncray.words import FunctionOptions, JobSetup, TemplateSpec
 
 _MEAN_WEIGHT = 0.2
 """Of the newest measurement in the mean of a function's run time: five runs forget an outlier."""
@@ -105,7 +106,7 @@ class Template:
         "retries", "returns", "shape", "unread",
     )  # fmt: skip
 
-    def __init__(self, number: int, digest: bytes, job: Job, spec: dict[str, Any]) -> None:
+    def __init__(self, number: int, digest: bytes, job: Job, spec: TemplateSpec) -> None:
         self.number = number
         self.digest = digest
         self.job = job
@@ -119,7 +120,7 @@ class Template:
         needed = dict(self.demand)
         if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
             raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
-        self.options: dict[str, Any] = spec.get("options", {})
+        self.options: FunctionOptions = spec.get("options", {})
         self.max_calls: int = self.options.get("max_calls", 0)  # in one process; 0: any number
         self.shape: Shape | None = None
         self.mean: float | None = None  # microseconds, None until one has run

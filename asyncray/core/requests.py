@@ -6,7 +6,7 @@ Each takes the client and the arguments, and returns a value of plain data, or r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.lives import Actor
@@ -18,6 +18,9 @@ from asyncray.core.store import Store
 from asyncray.core.work import Work
 from asyncray.messages import ERROR, FAULT, UNRESOLVED
 from asyncray.units import UNIT, plain
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeFacts
 
 _STORE = "object_store_memory"
 
@@ -43,7 +46,7 @@ class Requests:
         self,
         outbox: Outbox,
         node_id: bytes,
-        facts: Mapping[str, Any],
+        facts: NodeFacts,
         work: Work,
         stalls: Stalls,
         store: Store,

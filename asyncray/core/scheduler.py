@@ -17,7 +17,7 @@ of its worker; every lease holds its grant.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
 from asyncray.core.leases import Lease, Shape, Worker
@@ -27,11 +27,12 @@ from asyncray.core.resources import Grant, Resources
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import LEASED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
-from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, LeaseTerms, Message
+from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, WorkMessage
 from asyncray.units import UNIT
 
 if TYPE_CHECKING:
     from asyncray.core.objects import Objects
+    from asyncray.words import LeaseTerms, WorkerSpec
 
 SLICE_MICROSECONDS = 5000
 """A lease serves at least this much before it makes room for a shape that starves: changing costs some 50 us."""
@@ -218,13 +219,17 @@ class Scheduler:
             terms: LeaseTerms = {"devices": devices, "cpus": cpus // UNIT, "demand": grant.demand}
             self._outbox.send(worker.client, (LEASE, terms))
 
-    def _send(self, task: Task, worker: Worker, how: int) -> None:
+    def _send(self, task: Task, worker: Worker, how: Any) -> None:
         task.state = SENT
         task.worker = worker
         self.message(task, worker, how)
 
-    def message(self, task: Task, worker: Worker, how: int) -> None:
-        """Sends a task's arguments and dependencies to a worker, and before that what the worker does not know."""
+    def message(self, task: Task, worker: Worker, how: Any) -> None:
+        """Sends a task's arguments and dependencies to a worker, and before that what the worker does not know.
+
+        Args:
+            how: RUN, RUN_NESTED, CONSTRUCT or INVOKE.
+        """
         template, client = task.template, worker.client
         assert client is not None
         if template.number not in worker.known:
@@ -233,9 +238,9 @@ class Scheduler:
         if task.dependencies:
             value_for = self._objects.value_for
             values = [(entry.id, entry.kind, value_for(entry, client)) for entry in task.dependencies]
-        message: Message = (how, task.id, template.number, task.kind, task.payload, values, task.given_name)
+        message: WorkMessage = (how, task.id, template.number, task.kind, task.payload, values, task.given_name)
         if how == CONSTRUCT and task.actor is not None:
-            message += (task.actor.restarted, task.actor.name[1] if task.actor.name else "")
+            message = (*message, task.actor.restarted, task.actor.name[1] if task.actor.name else "")
         self._outbox.send(client, message)
 
     def _define(self, template: Template, worker: Worker, client: Client) -> None:
@@ -245,8 +250,13 @@ class Scheduler:
         if template.function not in worker.known_functions:
             worker.known_functions.add(template.function)
             function = template.job.functions.get(template.function, b"")
-        spec = {"name": template.name, "returns": template.returns, "function": template.function}
-        self._outbox.send(client, (DEFINE, template.number, {**spec, **template.options}, function))
+        spec: WorkerSpec = {
+            **template.options,
+            "name": template.name,
+            "returns": template.returns,
+            "function": template.function,
+        }
+        self._outbox.send(client, (DEFINE, template.number, spec, function))
 
     # What comes back --------------------------------------------------------------------------------------------------
 

@@ -27,13 +27,10 @@ from asyncray.core.states import OVER, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
-from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, UNRESOLVED
+from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, UNRESOLVED, Value
 
 _MANY = 1000
 """Fewer small arguments than this are no large message, whatever they are."""
-
-Value = tuple[int, Any, Sequence[bytes] | None]
-"""kind, payload, IDs of the refs inside."""
 
 
 class Work:

@@ -19,9 +19,12 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeFacts
 
 AskNode = Callable[[str, list[Any]], tuple[Any, ...]]
 """Puts a question of ``asyncray.core.requests``: (True, value) or (False, exception name, fields)."""
@@ -34,7 +37,7 @@ _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 log = logging.getLogger("asyncray.node")
 
 
-async def run_registry(ask: AskNode, facts: dict[str, Any]) -> None:
+async def run_registry(ask: AskNode, facts: NodeFacts) -> None:
     """Serves the registry until it is cancelled.
 
     Args:

@@ -11,13 +11,13 @@ are closed once, in this process and in each child that is forked from it. It do
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asyncray.io import forking
 from asyncray.io.reading import Reader
 from asyncray.io.sending import Sender
 from asyncray.io.wakeup import Wakeup
-from asyncray.messages import Message
+from asyncray.messages import Received
 
 
 class Channel:
@@ -36,8 +36,8 @@ class Channel:
         self,
         connection: socket.socket,
         limit: int,
-        collect: Callable[[], list[Message]],
-        received: Callable[[list[Message]], None],
+        collect: Callable[[], Sequence[object]],
+        received: Callable[[list[Received]], None],
         closed: Callable[[str], None],
         anyone_waiting: Callable[[], bool],
     ) -> None:

@@ -29,7 +29,7 @@ from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.io.sending import Sender
 from asyncray.io.wakeup import Wakeup
-from asyncray.messages import Message
+from asyncray.messages import Received
 from asyncray.wire.frames import Decoder, ProtocolViolation
 
 _READ_SIZE = 256 * 1024
@@ -75,7 +75,7 @@ class Reader:
         limit: int,
         sender: Sender,
         wakeup: Wakeup,
-        received: Callable[[list[Message]], None],
+        received: Callable[[list[Received]], None],
         close: Callable[[], None],
         closed: Callable[[str], None],
         anyone_waiting: Callable[[], bool],

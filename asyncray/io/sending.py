@@ -13,12 +13,11 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.io.wakeup import Wakeup
-from asyncray.messages import Message
 from asyncray.wire.frames import encode_all
 
 _FRAME_MESSAGES = 500
@@ -36,7 +35,7 @@ class Sender:
         wakeup: wakes the reader, which writes what the socket did not take.
     """
 
-    def __init__(self, connection: socket.socket, collect: Callable[[], list[Message]], wakeup: Wakeup) -> None:
+    def __init__(self, connection: socket.socket, collect: Callable[[], Sequence[object]], wakeup: Wakeup) -> None:
         self._socket = connection
         self._collect = collect
         self._wakeup = wakeup

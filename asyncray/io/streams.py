@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
-from asyncray.messages import Message
+from asyncray.messages import Received
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 _READ_SIZE = 256 * 1024
@@ -32,7 +32,7 @@ class MessageStream(asyncio.Protocol):
     def __init__(
         self,
         limit: int,
-        received: Callable[[MessageStream, list[Message]], None],
+        received: Callable[[MessageStream, list[Received]], None],
         closed: Callable[[MessageStream, str | None], None],
         drained: Callable[[MessageStream], None] | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class MessageStream(asyncio.Protocol):
         """Accepts larger frames, once the peer is known."""
         self._decoder.limit = limit
 
-    def send(self, messages: list[Message]) -> None:
+    def send(self, messages: Sequence[object]) -> None:
         """Writes a batch; drops it if the connection has ended."""
         if self.transport is not None and not self._closing:
             for frame in encode_all(messages):

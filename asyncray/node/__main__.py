@@ -1,12 +1,16 @@
-"""A node's daemon as ``init`` starts it, with its configuration as JSON (``asyncray.messages.NodeConfig``).
+"""A node's daemon as ``init`` starts it, with its configuration as JSON (``asyncray.words.NodeConfig``).
 
 The zygote is started before anything heavy is imported, so that the two get ready side by side.
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from typing import TYPE_CHECKING
 
-from asyncray.messages import NodeConfig
+if TYPE_CHECKING:
+    from asyncray.words import NodeConfig
 
 
 def main() -> None:

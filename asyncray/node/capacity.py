@@ -6,10 +6,13 @@ In a container that is the container's limit and not what its host has.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from asyncray.config import STORE_FRACTION, STORE_MINIMUM
 from asyncray.io.control_groups import cpu_limit, memory_limit
-from asyncray.messages import NodeAmounts
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeAmounts
 
 
 def detect(amounts: NodeAmounts) -> tuple[dict[str, float], int]:

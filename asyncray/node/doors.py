@@ -17,7 +17,7 @@ from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Client
 from asyncray.io.peers import Peer, peer_of
 from asyncray.io.streams import MessageStream
-from asyncray.messages import REFUSED, Message
+from asyncray.messages import REFUSED, Received
 from asyncray.node.greetings import refusal
 
 _MOST_STRANGERS = 500
@@ -71,7 +71,7 @@ class Doors:
         owner = self._owner = self.new_stream()
         await self._loop.create_connection(lambda: owner, sock=driver)
 
-    def _received(self, stream: MessageStream, messages: list[Message]) -> None:
+    def _received(self, stream: MessageStream, messages: list[Received]) -> None:
         self._machine.now = self._loop.time()
         client = self._clients.get(stream)
         try:
@@ -86,7 +86,7 @@ class Doors:
             stream.abort("it sent what makes no sense")
         self._changed()
 
-    def _greet(self, stream: MessageStream, message: Message) -> Client | None:
+    def _greet(self, stream: MessageStream, message: Received) -> Client | None:
         why = refusal(message, _peer_of(stream))
         if why is None and self._machine.stopping:
             why = "the node is stopping"
@@ -105,7 +105,7 @@ class Doors:
         self._clients[stream] = client
         return client
 
-    def _admit(self, message: Message) -> Client | None:
+    def _admit(self, message: Received) -> Client | None:
         _, _, role, info = message
         if role == "driver":
             return self._machine.driver_connected(info["pid"], info["namespace"], info["setup"])

@@ -10,8 +10,9 @@ import os
 from typing import Any, TypeGuard, cast
 
 from asyncray.io.peers import Peer
-from asyncray.messages import HELLO, VERSION, Interpreter, Message
+from asyncray.messages import HELLO, VERSION, Received
 from asyncray.runtime.interpreters import describe, loads_code_of, this_interpreter
+from asyncray.words import Interpreter
 
 _FIELDS: dict[str, dict[str, type]] = {
     "driver": {"pid": int, "namespace": str, "setup": dict},
@@ -26,7 +27,7 @@ _SETUP = {"code_paths": dict, "interpreter": dict, "log_to_driver": bool, "names
 _INCOMPLETE = "its greeting is incomplete"
 
 
-def refusal(message: Message, peer: Peer | None) -> str | None:
+def refusal(message: Received, peer: Peer | None) -> str | None:
     """Why the process is refused; None if it may connect.
 
     Args:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -16,10 +16,12 @@ from asyncray.io import sessions
 from asyncray.io.descriptors import raise_limit
 from asyncray.io.processes import become_subreaper
 from asyncray.io.segments import pick_backend
-from asyncray.messages import NodeConfig
 from asyncray.node.capacity import detect
 from asyncray.node.daemon import Daemon
 from asyncray.runtime.interpreters import this_interpreter
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeConfig, NodeFacts
 
 _QUERIES = {"status", "nodes", "actors", "object"}
 """Requests that change nothing."""
@@ -29,7 +31,7 @@ _IP = "127.0.0.1"
 Query = Callable[[str, list[Any]], tuple[Any, ...]]
 """Asks the node: method and arguments in, (True, the answer) or (False, name and fields of an error) out."""
 
-Companion = Callable[[Query, dict[str, Any]], Coroutine[Any, Any, None]]
+Companion = Callable[[Query, "NodeFacts"], Coroutine[Any, Any, None]]
 """Runs in the daemon's loop. Takes a way to ask the node, and the facts that clients get."""
 
 log = logging.getLogger("asyncray.node")
@@ -38,7 +40,7 @@ log = logging.getLogger("asyncray.node")
 def serve(
     config: NodeConfig,
     zygote: tuple[socket.socket, int],
-    ready: Callable[[dict[str, Any]], None] = lambda facts: None,
+    ready: Callable[[NodeFacts], None] = lambda facts: None,
     companion: Companion | None = None,
 ) -> None:
     """Runs the daemon until something stops it.
@@ -98,7 +100,7 @@ def _make_machine(config: NodeConfig) -> NodeMachine:
     resources["object_store_memory"] = backend.capacity
     resources[f"node:{_IP}"] = 1.0
     resources["node:__internal_head__"] = 1.0
-    facts = {
+    facts: NodeFacts = {
         "session": session,
         "session_dir": directory,
         "address": f"unix:{sessions.socket_of(directory)}",

@@ -6,11 +6,14 @@ import os
 import signal
 import socket
 import warnings
+from typing import TYPE_CHECKING
 
 from asyncray.io.processes import SESSION_VARIABLE
 from asyncray.io.sessions import name_of, variables
 from asyncray.io.spawning import start_interpreter
-from asyncray.messages import NodeConfig
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeConfig
 
 
 def define_state() -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 from asyncray.config import FRAME_LIMIT, START_DEADLINE
 from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
-from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message
+from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message, Received
 
 _KILLED_DEADLINE = 1.0
 """A killed process is gone in milliseconds, unless it hangs in the kernel: then nobody can wait for it."""
@@ -93,7 +93,7 @@ class ZygoteLink:
         """True if it did not fork a worker in time."""
         return any(deadline < self._loop.time() for deadline in self._unanswered.values())
 
-    def _received(self, stream: MessageStream, messages: list[Message]) -> None:
+    def _received(self, stream: MessageStream, messages: list[Received]) -> None:
         for message in messages:
             if message[0] == FORKED:
                 self._unanswered.pop(message[1], None)

@@ -22,9 +22,10 @@ import os
 import site
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from asyncray.messages import CodePaths
+if TYPE_CHECKING:
+    from asyncray.words import CodePaths
 
 
 class _Parts(NamedTuple):

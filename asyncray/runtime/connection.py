@@ -38,8 +38,11 @@ from asyncray.messages import (
     VALUE,
     VERSION,
     WELCOME,
-    Interpreter,
     Message,
+    Received,
+    RefusedMessage,
+    RequestMessage,
+    WelcomeMessage,
 )
 from asyncray.runtime.blocking import BlockReporter, is_finished
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task
@@ -50,7 +53,9 @@ from asyncray.runtime.waiters import LoopWaiter, ThreadWaiter, Waiters
 if TYPE_CHECKING:
     import asyncio
 
-MessageHandler = Callable[[Message], None]
+    from asyncray.words import Interpreter
+
+MessageHandler = Callable[[Received], None]
 
 
 class Welcome(TypedDict, total=False):
@@ -165,7 +170,7 @@ class Connection:
 
     # In the io thread, or the thread that reads in its place ----------------------------------------------------------
 
-    def _received(self, messages: list[Message]) -> None:
+    def _received(self, messages: list[Received]) -> None:
         values: list[tuple[LocalObject, int, Any]] = []
         references, handlers = self.references, self.handlers
         table = references.table
@@ -184,12 +189,12 @@ class Connection:
         if values:
             self.waiters.resolved(values)
 
-    def _welcomed(self, message: Message) -> None:
+    def _welcomed(self, message: WelcomeMessage) -> None:
         self.facts.update(cast(Welcome, message[1]))
         self.work_for(self.facts.get("job_id", b"\0\0\0\0"))
         self.waiters.resolved([(self._greeting, PLAIN, None)])
 
-    def _refused(self, message: Message) -> None:
+    def _refused(self, message: RefusedMessage) -> None:
         self.waiters.resolved([(self._greeting, FAULT, message[1])])
 
     def _replied(self, number: int, kind: int, payload: Any) -> None:
@@ -323,7 +328,8 @@ class Connection:
 
     def _ask(self, method: str, arguments: tuple[Any, ...]) -> LocalObject:
         number = next(self.request_numbers)
-        reply, request = self.new_reply(), (REQUEST, number, method, arguments)
+        reply = self.new_reply()
+        request: RequestMessage = (REQUEST, number, method, arguments)
         self.replies[number] = reply
         # Not ``self.post()``: a signal handler that raises at its beginning would leave a reply that never comes.
         self.references.posted.append(request)

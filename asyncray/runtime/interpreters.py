@@ -11,8 +11,12 @@ is an error that names both interpreters.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from asyncray.messages import RELEASE, Interpreter
+from asyncray.messages import RELEASE
+
+if TYPE_CHECKING:
+    from asyncray.words import Interpreter
 
 _difference = ""
 """A sentence about what differs between the program and its workers; empty if nothing does. Written by ``compare``."""

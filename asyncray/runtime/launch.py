@@ -6,13 +6,16 @@ import json
 import os
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.io import descriptors, forking, sessions
 from asyncray.io.peers import peer_of
 from asyncray.io.processes import ends_within, is_child, kill
 from asyncray.io.spawning import check_global_lock, check_interpreter, start_interpreter
-from asyncray.messages import NodeAmounts, NodeConfig
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeAmounts, NodeConfig
 
 LATEST = "latest"
 ADDRESS_SCHEME = "unix:"

@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from asyncray.exceptions import ObjectStoreFullError
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ABANDON, ALLOCATE, ALLOCATED, FAULT, PLAIN, STORE_FULL, UNRESOLVED, Message
+from asyncray.messages import (
+    ABANDON,
+    ALLOCATE,
+    ALLOCATED,
+    FAULT,
+    PLAIN,
+    STORE_FULL,
+    UNRESOLVED,
+    AllocatedMessage,
+    StoreFullMessage,
+)
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import uninterrupted
 from asyncray.runtime.errors import system_fault
@@ -235,12 +245,12 @@ class Reservations:
             if self.asked.pop(reservation.number, None) is not None:
                 reservation.refuse()
 
-    def _store_full(self, message: Message) -> None:
+    def _store_full(self, message: StoreFullMessage) -> None:
         reservation = self.asked.get(message[1])
         if reservation is not None and reservation.full is not None:
             self.connection.waiters.resolved([(reservation.full, PLAIN, None)])
 
-    def _allocated(self, message: Message) -> None:
+    def _allocated(self, message: AllocatedMessage) -> None:
         _, number, segment, offset, warm = message
         room = Room(segment, offset, warm)
         with self.lock:

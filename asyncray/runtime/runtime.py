@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from asyncray.messages import RETIRED, RUN_GC, Message
+from asyncray.messages import RETIRED, RUN_GC, Received
 from asyncray.runtime import current
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import WorkerInfo
@@ -61,7 +61,7 @@ class Runtime:
         self.values.close()
 
 
-def _collect_garbage(message: Message) -> None:
+def _collect_garbage(message: Received) -> None:
     """On a thread of its own: finalizers are user code, and may even wait for objects."""
     try:
         threading.Thread(target=gc.collect, name="asyncray-collect", daemon=True).start()

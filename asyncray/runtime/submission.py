@@ -6,7 +6,7 @@ Nothing here waits for an answer, except for room in shared memory when argument
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -21,6 +21,9 @@ from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.serialization import PicklingFailed, serialize_in_band
 from asyncray.runtime.values import Values, inline, nested_ids
+
+if TYPE_CHECKING:
+    from asyncray.words import TemplateSpec
 
 Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
 """kind, payload, dependencies, nested refs, parent task"""
@@ -74,7 +77,7 @@ class Submitter:
             self._exported.add(digest)
         return digest
 
-    def template(self, spec: dict[str, Any]) -> int:
+    def template(self, spec: TemplateSpec) -> int:
         """Describes a function with its options, once; returns the number to submit with."""
         from hashlib import blake2b  # start-up cost, as above
 

@@ -27,7 +27,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """Names of living actors in this namespace, or with ``all_namespaces`` dicts of ``name`` and ``namespace``."""
     runtime = require()
     namespace = None if all_namespaces else runtime.facts["namespace"]
-    rows: list[dict[str, str]] = runtime.request("list_named_actors", namespace)
+    rows: list[dict[str, str]] = list(runtime.request("list_named_actors", namespace))
     return rows if all_namespaces else [row["name"] for row in rows]
 
 

@@ -2,14 +2,16 @@
 
 A frame is a length (4 bytes, little endian) and a msgpack array of messages. One pack and one unpack for a batch is
 what makes a message cost a microsecond. The decoder promises: nothing longer than its limit is ever buffered, and
-what it hands out are lists that start with an integer. It does not know what the messages mean.
+what it hands out are tuples that start with an integer. It does not know what the messages mean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgpack
 
-from asyncray.messages import Message
+from asyncray.messages import Received
 
 HEADER_SIZE = 4
 SOFT_FRAME_SIZE = 4 * 1024 * 1024
@@ -20,7 +22,7 @@ class ProtocolViolation(Exception):
     """The peer sent bytes that are no frame of ours: its fault. The connection cannot go on."""
 
 
-def encode(messages: list[Message]) -> bytes:
+def encode(messages: Sequence[object]) -> bytes:
     """One frame for a batch of messages.
 
     Raises:
@@ -32,7 +34,7 @@ def encode(messages: list[Message]) -> bytes:
     return len(body).to_bytes(HEADER_SIZE, "little") + body
 
 
-def encode_all(messages: list[Message]) -> list[bytes]:
+def encode_all(messages: Sequence[object]) -> list[bytes]:
     """Frames for a batch of any size, none much larger than the soft size unless a single message is.
 
     What was packed to learn the size is packed again in parts: batches that large are rare.
@@ -68,7 +70,7 @@ class Decoder:
     def __repr__(self) -> str:
         return f"<Decoder {len(self._buffer)} of {self._need} bytes>"
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[Received]:
         """Takes what arrived; returns the messages of all frames that are whole now.
 
         Raises:
@@ -82,7 +84,7 @@ class Decoder:
             view = bytes(buffer)
         else:
             view = data
-        messages: list[Message] = []
+        messages: list[Received] = []
         start, end = 0, len(view)
         self._need = HEADER_SIZE
         while end - start >= HEADER_SIZE:
@@ -99,14 +101,14 @@ class Decoder:
         return messages
 
 
-def _unpack(body: memoryview) -> list[Message]:
+def _unpack(body: memoryview) -> tuple[Received, ...]:
     try:
-        batch = msgpack.unpackb(body, use_list=True, strict_map_key=False, unicode_errors="surrogatepass")
+        batch = msgpack.unpackb(body, use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise ProtocolViolation(f"bytes that are no message: {error!r}") from None
-    if type(batch) is not list:
+    if type(batch) is not tuple:
         raise ProtocolViolation(f"a frame that holds no batch but a {type(batch).__name__}")
     for message in batch:
-        if type(message) is not list or not message or type(message[0]) is not int:
+        if type(message) is not tuple or not message or type(message[0]) is not int:
             raise ProtocolViolation("a batch that holds something else than messages")
     return batch

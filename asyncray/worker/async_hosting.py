@@ -15,7 +15,7 @@ import uvloop
 
 from asyncray.config import EXIT_GRACE
 from asyncray.exceptions import AsyncioActorExit
-from asyncray.messages import Message
+from asyncray.messages import InvokeMessage, Message
 from asyncray.runtime.context import enter, leave
 from asyncray.worker.hosting import ActorHost, Ending, HostProcess
 from asyncray.worker.running import Invocation
@@ -29,14 +29,14 @@ class AsyncHost(ActorHost):
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(_log_unhandled)
         asyncio.set_event_loop(self._loop)
-        self._arrived: deque[Message] = deque()
+        self._arrived: deque[InvokeMessage] = deque()
         # True while ``_take_arrived`` is scheduled.
         self._taking = False
         # True while ``_flush`` is scheduled.
         self._flush_scheduled = False
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[InvokeMessage] = deque()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
-        self._unstarted: dict[bytes, Message] = {}  # calls whose asyncio task has not made its first step
+        self._unstarted: dict[bytes, InvokeMessage] = {}  # calls whose asyncio task has not made its first step
         # Why the loop stops when the calls are done, once that is wanted.
         self._leaving: str | None = None
 
@@ -53,7 +53,7 @@ class AsyncHost(ActorHost):
 
     # In the io thread -------------------------------------------------------------------------------------------------
 
-    def invoke(self, message: Message) -> bool:
+    def invoke(self, message: InvokeMessage) -> bool:
         self._arrived.append(message)
         if not self._taking:
             self._taking = True
@@ -93,7 +93,7 @@ class AsyncHost(ActorHost):
             self._unstarted[message[1]] = message
             tasks[message[1]] = self._loop.create_task(self._call(message))
 
-    async def _call(self, message: Message) -> None:
+    async def _call(self, message: InvokeMessage) -> None:
         del self._unstarted[message[1]]
         invocation, process = self.begin(message), self.process  # whose runner is another one after a fork
         enter(invocation.context)

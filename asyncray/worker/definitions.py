@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.runtime.serialization import deserialize
+
+if TYPE_CHECKING:
+    from asyncray.words import WorkerSpec
 
 
 class SentFunction:
@@ -39,14 +42,14 @@ class Definition:
         "_function", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown", "was_called",
     )  # fmt: skip
 
-    def __init__(self, spec: dict[str, Any], function: SentFunction) -> None:
+    def __init__(self, spec: WorkerSpec, function: SentFunction) -> None:
         self.name: str = spec["name"]
         self.returns: int = spec["returns"]
         self.discards: bool = spec.get("discards", False)  # what it returns: nobody wants more than its end
         self.shown: str = spec.get("shown", self.name)  # module-qualified, for people
         self.method: str = spec.get("method", "")
         self.max_calls: int = spec.get("max_calls", 0)
-        self.options = spec
+        self.options: dict[str, Any] = dict(spec)
         self.calls = 0
         # True once its function was loaded for a call.
         self.was_called = False

@@ -33,7 +33,13 @@ from asyncray.messages import (
     RUN_NESTED,
     SETUP,
     STOP_TASK,
+    ConstructMessage,
+    DefineMessage,
+    InvokeMessage,
     Message,
+    Received,
+    RunMessage,
+    RunNestedMessage,
 )
 from asyncray.runtime.context import TaskContext, WorkerInfo, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
@@ -111,20 +117,20 @@ class Executor:
 
     # In the io thread -------------------------------------------------------------------------------------------------
 
-    def _define(self, message: Message) -> None:
+    def _define(self, message: DefineMessage) -> None:
         _, number, spec, pickled = message
         digest = spec["function"]
         if pickled is not None:
             self._functions[digest] = SentFunction(pickled)
         self.definitions[number] = Definition(spec, self._functions[digest])
 
-    def _enqueue(self, message: Message) -> None:
+    def _enqueue(self, message: Received) -> None:
         if self.host is not None and self.host.invoke(message):
             return
         if not self.inbox.put(message):
             self._return([message])
 
-    def _return(self, messages: list[Message]) -> None:
+    def _return(self, messages: list[Received]) -> None:
         tasks = []
         for message in messages:
             if message[0] in _WORK:
@@ -166,7 +172,7 @@ class Executor:
             # A real signal, so that a system call that the task waits in ends.
             signal.pthread_kill(thread, signal.SIGINT)
 
-    def _run_nested(self, message: Message) -> None:
+    def _run_nested(self, message: RunNestedMessage) -> None:
         with self._nesting:
             if self.leaving is not None:
                 self._return([message])  # the process is about to end
@@ -271,7 +277,7 @@ class Executor:
         else:
             self.runtime.channel.request_flush()
 
-    def _run_task(self, message: Message) -> None:
+    def _run_task(self, message: RunMessage) -> None:
         invocation = Invocation(message, self.definitions[message[2]], True)
         definition = invocation.definition
         enter_main(invocation.context)
@@ -338,7 +344,7 @@ class Executor:
         invocation.message = None  # its threads may live on and keep its context
         self.runtime.flush()
 
-    def _become_actor(self, message: Message) -> None:
+    def _become_actor(self, message: ConstructMessage) -> None:
         invocation = Invocation(message, self.definitions[message[2]], False)
         options = invocation.definition.options
         if options.get("asynchronous"):
@@ -354,7 +360,7 @@ class Executor:
         if self.leaving is None:
             host.serve()
 
-    def _run_call(self, message: Message) -> None:
+    def _run_call(self, message: InvokeMessage) -> None:
         if self.host is not None:
             self.host.run(message)
 
@@ -423,7 +429,7 @@ class Executor:
             self.host.run_shutdown_method()
         # A ref that was returned may be to a value that was put in an event loop and has no room yet.
         self.runtime.objects.drain(STOP_DEADLINE)
-        self.runtime.post((LEAVING, self.leaving))
+        self.runtime.post((LEAVING, self.leaving or ""))
         self.flush()
         with self._nesting:
             running = list(self._nested.values())

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from asyncray.messages import INVOKE, LEAVE, Message
+from asyncray.messages import INVOKE, LEAVE, InvokeMessage, Message
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
@@ -126,7 +126,7 @@ class ActorHost:
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
-    def invoke(self, message: Message) -> bool:
+    def invoke(self, message: InvokeMessage) -> bool:
         """A call arrived (in the io thread). False if the inbox should take it."""
         return False
 
@@ -144,7 +144,7 @@ class ActorHost:
             method = self._methods[name] = _bound(self.instance, name)
         return method
 
-    def run(self, message: Message) -> None:
+    def run(self, message: InvokeMessage) -> None:
         """Runs one call on the main thread, and replies."""
         if self.ending is not Ending.RUNNING:
             return
@@ -154,7 +154,7 @@ class ActorHost:
         enter_main(invocation.context)
         self.carry_out(invocation)
 
-    def begin(self, message: Message) -> Invocation:
+    def begin(self, message: InvokeMessage) -> Invocation:
         """A call is taken up."""
         invocation = Invocation(message, self.process.definitions[message[2]], self.blocks)
         self.running[invocation.id] = invocation.context
@@ -262,7 +262,7 @@ class ThreadedHost(ActorHost):
         self._queued: set[bytes] = set()
         self._pool = ThreadPoolExecutor(self.concurrency, "asyncray-method")
 
-    def invoke(self, message: Message) -> bool:
+    def invoke(self, message: InvokeMessage) -> bool:
         if self._pool is None or message[0] != INVOKE:
             return False
         self._queued.add(message[1])
@@ -273,7 +273,7 @@ class ThreadedHost(ActorHost):
             self.process.runner.discard(message)
         return True
 
-    def _run_one(self, message: Message) -> None:
+    def _run_one(self, message: InvokeMessage) -> None:
         invocation = self.begin(message)
         try:
             self._queued.remove(message[1])

@@ -13,14 +13,14 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import LEAVE, Message
+from asyncray.messages import LEAVE, Received
 
 
 class Inbox:
     """The queue."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Message] = SimpleQueue()
+        self._queue: SimpleQueue[Received] = SimpleQueue()
         # Re-entrant: a finalizer may come here in a thread that holds it.
         self._lock = OwnedRLock()
         self._closed = False
@@ -32,7 +32,7 @@ class Inbox:
         """True in a finalizer that came up inside a critical section of this object."""
         return self._lock.held_by_this_thread()
 
-    def put(self, message: Message) -> bool:
+    def put(self, message: Received) -> bool:
         """False if the inbox is closed: the message must go back."""
         with self._lock:
             if self._closed and message[0] != LEAVE:
@@ -40,7 +40,7 @@ class Inbox:
             self._queue.put(message)
             return True
 
-    def take(self) -> Message:
+    def take(self) -> Received:
         """The next message; waits for it."""
         return self._queue.get()
 
@@ -52,7 +52,7 @@ class Inbox:
         """True if ``take`` would wait now."""
         return self._queue.empty()
 
-    def drain(self) -> list[Message]:
+    def drain(self) -> list[Received]:
         """Takes out all that is not started."""
         messages = []
         try:
@@ -61,12 +61,12 @@ class Inbox:
         except Empty:
             return messages
 
-    def remove(self, task_id: bytes) -> Message | None:
+    def remove(self, task_id: bytes) -> Received | None:
         """Takes out one task. None if it was started, or never came."""
         with self._lock:
             return self._pick(task_id)
 
-    def _pick(self, task_id: bytes) -> Message | None:
+    def _pick(self, task_id: bytes) -> Received | None:
         found = None
         for message in self.drain():
             if message[1] == task_id:
@@ -75,7 +75,7 @@ class Inbox:
                 self._queue.put(message)
         return found
 
-    def close(self) -> list[Message]:
+    def close(self) -> list[Received]:
         """Takes no work in any more; returns what is there."""
         with self._lock:
             self._closed = True

@@ -9,13 +9,16 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncray.messages import OUTPUT_MARK, JobSetup, LeaseTerms
+from asyncray.messages import OUTPUT_MARK
 from asyncray.runtime import code_paths
 from asyncray.runtime.context import running_task
 from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from asyncray.words import JobSetup, LeaseTerms
 
 _OMP_THREADS = b"OMP_NUM_THREADS"
 

@@ -13,7 +13,19 @@ from time import perf_counter_ns
 from typing import Any
 
 from asyncray.config import INLINE_LIMIT
-from asyncray.messages import DONE, DONE_MANY, ERROR, FAILED, FAULT, OBJECT, PLAIN, SHARED, Message
+from asyncray.messages import (
+    DONE,
+    DONE_MANY,
+    ERROR,
+    FAILED,
+    FAULT,
+    OBJECT,
+    PLAIN,
+    SHARED,
+    Message,
+    Received,
+    WorkMessage,
+)
 from asyncray.runtime.arguments import unpack
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.culprits import explain
@@ -40,8 +52,8 @@ class Invocation:
 
     __slots__ = ("context", "definition", "id", "message", "name", "started")
 
-    def __init__(self, message: Message, definition: Definition, blocks: bool) -> None:
-        self.message = message
+    def __init__(self, message: WorkMessage, definition: Definition, blocks: bool) -> None:
+        self.message: Received = message
         self.id: bytes = message[1]
         self.definition = definition
         self.name: str = message[6] or definition.name  # of this call, or of its function
@@ -78,7 +90,7 @@ class Runner:
         self._runtime = runtime
         self._describe = describe
 
-    def arguments(self, message: Message) -> tuple[Sequence[Any], dict[str, Any]]:
+    def arguments(self, message: WorkMessage) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments of the call. Raises what their unpickling raises."""
         kind, payload, values = message[3:6]
         load = self._runtime.values.load
@@ -98,14 +110,14 @@ class Runner:
         return [load(kind, value, pins.get(object_id)) for object_id, kind, value in values]
 
     @staticmethod
-    def _pins(message: Message) -> dict[bytes, Pin]:
+    def _pins(message: WorkMessage) -> dict[bytes, Pin]:
         return {object_id: Pin(object_id, 1) for object_id, kind, _ in message[5] or () if kind == SHARED}
 
     def _give_back(self, pins: dict[bytes, Pin]) -> None:
         for pin in pins.values():
             self._runtime.references.released(pin)
 
-    def discard(self, message: Message) -> None:
+    def discard(self, message: WorkMessage) -> None:
         """A call that was sent here will not run here: gives back the memory that is kept for its arguments."""
         self._give_back(self._pins(message))
 

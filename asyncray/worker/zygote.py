@@ -36,7 +36,7 @@ from asyncray.io.processes import (
     environment,
     kill,
 )
-from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message
+from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message, Received
 from asyncray.wire.frames import Decoder, encode
 from asyncray.worker.start_report import StartReports, describe
 
@@ -138,7 +138,7 @@ class Zygote:
             self._obey(message)
         return bool(data)
 
-    def _obey(self, message: Message) -> None:
+    def _obey(self, message: Received) -> None:
         if message[0] == FORK:
             self._fork(message[1])
         elif message[0] == KILL_WORKER:

@@ -49,7 +49,7 @@ from asyncray.messages import (
     UNREAD,
     VALUE,
     WELCOME,
-    Message,
+    Received,
 )
 from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call, template_messages
 
@@ -69,8 +69,8 @@ class Process:
         self.job_id = job_id
         self.alive = True
         self.orphaned = False  # it ran a task that had been ended already
-        self.inbox: deque[Message] = deque()
-        self.wire: deque[tuple[Message, tuple[bytes, ...]]] = deque()  # with the objects that it makes
+        self.inbox: deque[Received] = deque()
+        self.wire: deque[tuple[Received, tuple[bytes, ...]]] = deque()  # with the objects that it makes
         self.counter = 0
         self.counts: Counter[bytes] = Counter()  # of refs
         self.values: dict[bytes, Any] = {}
@@ -83,7 +83,7 @@ class Process:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client.number} {'alive' if self.alive else 'dead'}>"
 
-    def send(self, message: Message, births: Iterable[bytes] = ()) -> None:
+    def send(self, message: Received, births: Iterable[bytes] = ()) -> None:
         self.wire.append((message, tuple(births)))
         for ref in births:
             self.born(ref)
@@ -202,7 +202,7 @@ class Process:
         else:
             self.told(message)
 
-    def told(self, message: Message) -> None:
+    def told(self, message: Received) -> None:
         """What only some processes are told."""
 
 
@@ -212,9 +212,9 @@ class Driver(Process):
     def __init__(self, world: World, client: Client) -> None:
         assert client.job is not None
         super().__init__(world, client, client.job.id)
-        self.news: list[Message] = []
+        self.news: list[Received] = []
 
-    def told(self, message: Message) -> None:
+    def told(self, message: Received) -> None:
         if message[0] in (UNREAD, NOTICE):
             self.news.append(message)
 
@@ -250,7 +250,7 @@ class Driver(Process):
 class Order:
     """A task as a worker gets it."""
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Received) -> None:
         self.how, self.task, self.template, self.kind, self.payload, self.values, self.name = message[:7]
 
     @property
@@ -358,7 +358,7 @@ class Worker(Process):
         self.ordered = True
         self.leaving = False
         self.last_call: dict[bytes, int] = {}
-        self.last_told: dict[int, Message] = {}  # by kind
+        self.last_told: dict[int, Received] = {}  # by kind
 
     def orders(self) -> Iterable[Order]:
         return [*self.queue, *(invocation.order for invocation in self.running)]
@@ -367,7 +367,7 @@ class Worker(Process):
     def running(self) -> list[Invocation]:
         return [*([self.main] if self.main else []), *self.threads]
 
-    def told(self, message: Message) -> None:
+    def told(self, message: Received) -> None:
         kind = message[0]
         self.last_told[kind] = message
         if kind in (RUN, RUN_NESTED, CONSTRUCT, INVOKE):

@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncray.ids import PUT_INDEX, TASK_SIZE, return_id
-from asyncray.messages import CALL, CANCEL, CREATE, FUNCTION, KILL, PLAIN, PUT, REQUEST, SEAL, SUBMIT, TEMPLATE, Message
+from asyncray.messages import (
+    CALL,
+    CANCEL,
+    CREATE,
+    FUNCTION,
+    KILL,
+    PLAIN,
+    PUT,
+    REQUEST,
+    SEAL,
+    SUBMIT,
+    TEMPLATE,
+    Received,
+)
 from asyncray.units import UNIT
 
 if TYPE_CHECKING:
@@ -158,7 +171,7 @@ class Scope:
         self.awaits = ref
         return False
 
-    def _invoke(self, kind: int, what: str, recipe: Recipe, *more: object) -> tuple[bytes, Message]:
+    def _invoke(self, kind: int, what: str, recipe: Recipe, *more: object) -> tuple[bytes, Received]:
         process = self.process
         handles = {self.handles[i % len(self.handles)] for i in recipe.nested if self.handles and i % 2}
         refs = {self.refs[i % len(self.refs)] for i in recipe.nested if self.refs}
@@ -178,7 +191,7 @@ class Scope:
             self.world.pure.update(return_id(task_id, index) for index in range(recipe.returns))
         return task_id, (*message, *more)
 
-    def _results(self, task_id: bytes, returns: int, message: Message) -> None:
+    def _results(self, task_id: bytes, returns: int, message: Received) -> None:
         results = [return_id(task_id, index) for index in range(returns)]
         self.process.send(message, results)
         self.refs += results
@@ -231,7 +244,7 @@ class Scope:
         self._was_put(self.process.next_id() + PUT_INDEX, content, (PUT, PLAIN, content, nested))
         return True
 
-    def _was_put(self, ref: bytes, content: Content, message: Message) -> None:
+    def _was_put(self, ref: bytes, content: Content, message: Received) -> None:
         self.process.send((message[0], ref, *message[1:]), [ref])
         self.process.know(ref, content)
         self.world.pure.add(ref)
@@ -304,6 +317,6 @@ class Scope:
         return True
 
 
-def template_messages(number: int, digest: bytes, spec: dict[str, Any]) -> list[Message]:
+def template_messages(number: int, digest: bytes, spec: dict[str, Any]) -> list[Received]:
     """What introduces a function to the daemon."""
     return [(FUNCTION, spec["function"], b"code", None), (TEMPLATE, number, digest, spec)]

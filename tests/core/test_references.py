@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 
 from asyncray.config import STORE_FULL_DEADLINE
-from asyncray.messages import ALLOCATE, FUNCTION, PLAIN, PUT, REPLY_FAULT, RUN_GC, SEAL, SUBMIT, SUBSCRIBE, VALUE
+from asyncray.messages import (
+    ALLOCATE,
+    FUNCTION,
+    PLAIN,
+    PUT,
+    REPLY_FAULT,
+    RUN_GC,
+    SEAL,
+    SUBMIT,
+    SUBSCRIBE,
+    VALUE,
+    Received,
+)
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.core.world import CAPACITY, World
@@ -182,8 +194,9 @@ def test_who_asks_for_what_is_gone_is_told_so() -> None:
     gone, of_another_node = driver.next_id() + b"\0\0\0\0", b"\1" * 26
     for ref, error in ((gone, "ObjectLostError"), (of_another_node, "OwnerDiedError")):
         world.machine.receive(driver.client, [(SUBSCRIBE, [ref])])
-        assert driver.client.out[-1][:3] == (VALUE, ref, 4)
-        assert driver.client.out[-1][3][0] == error
+        told: Received = driver.client.out[-1]
+        assert told[:3] == (VALUE, ref, 4)
+        assert told[3][0] == error
 
 
 def test_an_argument_of_another_node_is_told_as_that() -> None:

@@ -38,7 +38,7 @@ from asyncray.messages import (
     LEAVING,
     RELEASE_REFS,
     REQUEST,
-    Message,
+    Received,
 )
 from tests.core.processes import OFTEN_ENOUGH, Driver, Order, Process, Worker
 from tests.core.programs import Content, Recipe
@@ -187,7 +187,7 @@ class World:
 
     def hear(self, process: Process, count: int = 1) -> None:
         """The next messages of a process reach the daemon, dead or alive."""
-        messages: list[Message] = []
+        messages: list[Received] = []
         while process.wire and len(messages) < count:
             messages.append(process.wire.popleft()[0])
         self.machine.receive(process.client, messages)

@@ -47,7 +47,7 @@ def test_a_fork_leaves_the_stream_to_its_parent(client: Client) -> None:
         os._exit(client.channel._socket.fileno() != -1)
     assert os.waitpid(pid, 0)[1] == 0
     client.post(2)
-    assert client.daemon.hear(1) == [[2]]
+    assert client.daemon.hear(1) == [(2,)]
     client.daemon.socket.sendall(encode([(3,)]))
     assert client.wait(1)
 

@@ -24,12 +24,12 @@ def test_threads_read_for_themselves_or_through_one_another(client: Client) -> N
             client.posted.append((who, number))
             client.channel.flush()
             client.channel.read_until(
-                lambda number=number: [who, number] in client.received,  # type: ignore[misc]  # mypy knows no default
-                lambda timeout, number=number: wait_until([who, number]),  # type: ignore[misc]
+                lambda number=number: (who, number) in client.received,  # type: ignore[misc]  # mypy knows no default
+                lambda timeout, number=number: wait_until((who, number)),  # type: ignore[misc]
                 DEADLINE,
             )
 
-    def wait_until(message: list[int]) -> bool:
+    def wait_until(message: tuple[int, int]) -> bool:
         while message not in client.received:
             assert client.came.acquire(timeout=DEADLINE)
             with contextlib.suppress(RuntimeError):
@@ -49,7 +49,7 @@ def test_threads_read_for_themselves_or_through_one_another(client: Client) -> N
         thread.start()
     for thread in threads:
         thread.join(DEADLINE)
-    assert sorted(client.received) == [[who, number] for who in range(3) for number in range(50)]
+    assert sorted(client.received) == [(who, number) for who in range(3) for number in range(50)]
 
 
 def test_a_fruitless_spin_is_not_repeated_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,5 +192,5 @@ def test_a_signal_handler_reads_while_its_thread_sleeps_in_poll() -> None:
         assert client.wait(2)
     finally:
         signal.signal(signal.SIGALRM, old)
-    assert client.received == [[1], [2]]
+    assert client.received == [(1,), (2,)]
     client.end()

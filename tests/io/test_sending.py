@@ -18,7 +18,7 @@ def test_what_is_posted_is_written_in_order(client: Client) -> None:
         client.post(number)
         if number % 700 == 0:
             client.channel.flush()
-    assert client.daemon.hear(2000) == [[number] for number in range(2000)]
+    assert client.daemon.hear(2000) == [(number,) for number in range(2000)]
 
 
 def test_a_daemon_that_does_not_read_holds_up_nobody(client: Client) -> None:
@@ -95,7 +95,7 @@ def test_a_finalizer_may_post_and_flush_in_the_middle_of_a_flush(client: Client)
     collect = client.channel._sender._collect
     once = [True]
 
-    def collect_and_finalize() -> list[Any]:
+    def collect_and_finalize() -> Any:
         messages = collect()
         if once:
             once.clear()
@@ -106,4 +106,4 @@ def test_a_finalizer_may_post_and_flush_in_the_middle_of_a_flush(client: Client)
     client.channel._sender._collect = collect_and_finalize
     client.posted.append((1,))
     client.channel.flush()
-    assert client.daemon.hear(2) == [[1], [2]]
+    assert client.daemon.hear(2) == [(1,), (2,)]

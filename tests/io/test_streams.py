@@ -1,4 +1,4 @@
-"""Message streams under uvloop, against a real socket whose other end the test holds."""
+"""Received streams under uvloop, against a real socket whose other end the test holds."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_batches_go_both_ways() -> None:
         peer = await end.connect()
         peer.sendall(encode([(1, b"x"), (2,)]))
         await end.came.wait()
-        assert end.messages == [[1, b"x"], [2]]
+        assert end.messages == [(1, b"x"), (2,)]
         end.stream.send([(3,), (4,)])
         end.stream.close()
         await end.ended.wait()
-        assert Decoder(LIMIT).feed(peer.recv(1 << 16)) == [[3], [4]]
+        assert Decoder(LIMIT).feed(peer.recv(1 << 16)) == [(3,), (4,)]
         assert peer.recv(1) == b""
         peer.close()
         assert end.closed == [None]
@@ -100,9 +100,9 @@ def test_a_peer_is_heard_out_at_once_where_its_end_is_known_from_elsewhere() -> 
         peer.sendall(encode([(1,)]) + encode([(2,)]))
         peer.close()
         end.stream.drain_input()
-        assert end.messages == [[1], [2]]
+        assert end.messages == [(1,), (2,)]
         await end.ended.wait()
-        assert end.messages == [[1], [2]]
+        assert end.messages == [(1,), (2,)]
         end.stream.drain_input()
 
     run(main)

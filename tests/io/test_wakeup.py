@@ -12,7 +12,7 @@ from tests.io.stream_client import Client
 def test_a_request_wakes_the_io_thread(client: Client) -> None:
     for number in range(3):  # asleep, awake, asleep again
         client.post(number)
-        assert client.daemon.hear(1) == [[number]]
+        assert client.daemon.hear(1) == [(number,)]
 
 
 def bytes_in(wakeup: Wakeup) -> int:

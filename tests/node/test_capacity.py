@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from asyncray.config import STORE_MINIMUM
-from asyncray.messages import NodeAmounts
 from asyncray.node import capacity
+from asyncray.words import NodeAmounts
 
 
 def amounts(**given: Any) -> NodeAmounts:

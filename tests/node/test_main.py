@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncray.messages import NodeConfig
 from asyncray.node import main
 from asyncray.runtime.interpreters import this_interpreter
+from asyncray.words import NodeConfig
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Client
 from asyncray.io.streams import MessageStream
-from asyncray.messages import OUTPUT, JobSetup
+from asyncray.messages import OUTPUT
 from asyncray.node.logs import WorkerLogs
 from asyncray.node.output import Output
+from asyncray.words import JobSetup
 
 
 class Stream:

@@ -55,7 +55,7 @@ def test_what_is_asked_for_before_there_is_a_zygote_is_kept() -> None:
         while len(asked) < 3:
             await asyncio.sleep(0)
             asked += decoder.feed(theirs.recv(1 << 16))
-        assert asked == [[FORK, 1], [FORK, 2], [KILL_WORKER, 2]]
+        assert asked == [(FORK, 1), (FORK, 2), (KILL_WORKER, 2)]
         theirs.sendall(encode([(FORKED, 1, 77), (LACKS_LOG, 1, "no room"), (ENDED, 2, 0, "it could not be forked")]))
         theirs.close()
         await heard.ended.wait()

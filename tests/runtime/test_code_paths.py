@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncray.messages import CodePaths
 from asyncray.runtime import code_paths
+from asyncray.words import CodePaths
 
 LIBRARY = os.path.dirname(os.__file__)
 ARCHIVE = os.path.join(os.path.dirname(LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")

@@ -86,7 +86,7 @@ def test_templates_have_numbers_of_their_own_whoever_comes_in_between() -> None:
     submitter = Submitter(connection, nothing, nothing)
 
     def describe() -> None:
-        submitter.template({"name": str(next(names))})
+        submitter.template({"name": str(next(names)), "function": b"", "returns": 1, "retries": 0, "demand": ()})
 
     in_time(lambda: at_every_point(describe, describe))
     assert len({message[1] for message in sent}) == len({message[2] for message in sent}) == len(sent) > 2

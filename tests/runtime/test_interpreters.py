@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from asyncray.messages import Interpreter
 from asyncray.runtime import interpreters
+from asyncray.words import Interpreter
 
 THIS = interpreters.this_interpreter()
 

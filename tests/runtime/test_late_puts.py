@@ -85,7 +85,7 @@ def test_no_room_in_time_is_the_error_of_the_object(session: Any) -> None:
     runtime, daemon = session
     ref, number = put_in_loop(runtime, daemon, bytes(200_000))
     daemon.send((REPLY_FAULT, number, "ObjectStoreFullError", {"message": "full"}))
-    assert daemon.next(PUT)[1:4] == [ref.binary(), FAULT, ["ObjectStoreFullError", {"message": "full"}]]
+    assert daemon.next(PUT)[1:4] == [ref.binary(), FAULT, ("ObjectStoreFullError", {"message": "full"})]
     assert runtime.values.reservations.asked == {}
     daemon.send((VALUE, ref.binary(), FAULT, ["ObjectStoreFullError", {"message": "full"}]))
     with pytest.raises(ObjectStoreFullError, match="full"):

@@ -49,7 +49,7 @@ def test_values_are_got_in_order_and_the_first_error_is_raised(session: Any) -> 
     with pytest.raises(ObjectLostError):
         asyncio.run(runtime.objects.get_async(objects, DEADLINE))
     runtime.flush()
-    assert daemon.next(ERROR_SEEN)[1] == [refs[2].binary()]
+    assert daemon.next(ERROR_SEEN)[1] == (refs[2].binary(),)
     assert isinstance(runtime.objects.error(objects[2]), ObjectLostError)
     assert runtime.objects.error(objects[0]) is None
 
@@ -59,7 +59,7 @@ def test_a_borrowed_object_is_asked_for_once_and_a_look_hears_the_daemon_first(s
     ref = borrow(runtime.references, b"b" * 26)
 
     def answer() -> None:
-        assert daemon.next(SUBSCRIBE)[1] == [ref.binary()]
+        assert daemon.next(SUBSCRIBE)[1] == (ref.binary(),)
         number = daemon.next(REQUEST)[1]
         daemon.send((VALUE, ref.binary(), PLAIN, serialize("there").pickled), (REPLY, number, None))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.messages import ADD_REFS, FUNCTION, RELEASE_REFS, UNPIN
+from asyncray.messages import ADD_REFS, FUNCTION, RELEASE_REFS, UNPIN, FunctionMessage
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef, borrow, own
 
-MESSAGE = (FUNCTION, b"digest", b"", None)
+MESSAGE: FunctionMessage = (FUNCTION, b"digest", b"", None)
 
 
 class View:

@@ -52,8 +52,8 @@ def test_refs_among_the_arguments_are_dependencies_and_released_after_the_messag
     del ref
     message = daemon.next(SUBMIT)
     assert message[1] + FIRST_RETURN == result.binary()
-    assert message[5] == [object_id]
-    assert daemon.next(RELEASE_REFS)[1] == [object_id]
+    assert message[5] == (object_id,)
+    assert daemon.next(RELEASE_REFS)[1] == (object_id,)
 
 
 def test_returns_are_a_ref_a_list_or_nothing(session: Any) -> None:

@@ -17,8 +17,8 @@ import pytest
 import asyncray.sync as ray
 from asyncray.api import session
 from asyncray.api.session import Context
-from asyncray.messages import Interpreter
 from asyncray.runtime.interpreters import this_interpreter
+from asyncray.words import Interpreter
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sysconfig.get_path("purelib")

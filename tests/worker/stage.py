@@ -23,7 +23,7 @@ from asyncray.messages import (
     PLAIN,
     RUN,
     WELCOME,
-    Message,
+    Received,
 )
 from asyncray.runtime.context import leave, running_task
 from asyncray.runtime.runtime import Runtime
@@ -53,31 +53,31 @@ class Stage:
         self.environment = ProcessEnvironment()
         self.executor = Executor(self.runtime, self.environment, Leftovers())
 
-    def define(self, function: Any, **options: Any) -> Message:
+    def define(self, function: Any, **options: Any) -> Received:
         """A template of this function or class."""
         self._templates += 1
         digest = b"function-%d" % self._templates
         spec = {"name": getattr(function, "__name__", "method"), "returns": 1, "function": digest, **options}
         return (DEFINE, self._templates, spec, serialize_in_band(function).pickled)
 
-    def _order(self, kind: int, template: Message, arguments: tuple[Any, ...], *more: Any) -> Message:
+    def _order(self, kind: int, template: Received, arguments: tuple[Any, ...], *more: Any) -> Received:
         self._tasks += 1
         task = b"task-%d" % self._tasks
         return (kind, task, template[1], PLAIN, pickle.dumps((arguments, {})), None, None, *more)
 
-    def run(self, template: Message, *arguments: Any) -> Message:
+    def run(self, template: Received, *arguments: Any) -> Received:
         """A task."""
         return self._order(RUN, template, arguments)
 
-    def construct(self, template: Message, *arguments: Any) -> Message:
+    def construct(self, template: Received, *arguments: Any) -> Received:
         """The worker becomes an actor."""
         return self._order(CONSTRUCT, template, arguments, 0, "")
 
-    def invoke(self, template: Message, *arguments: Any) -> Message:
+    def invoke(self, template: Received, *arguments: Any) -> Received:
         """A call of the actor."""
         return self._order(INVOKE, template, arguments)
 
-    def play(self, *messages: Message, ends: bool = True) -> list[Any]:
+    def play(self, *messages: Received, ends: bool = True) -> list[Any]:
         """Lets the worker do all that, and end; returns what it has said.
 
         What a daemon sends at once is there before the worker begins, and what follows a constructor comes after its
@@ -113,7 +113,7 @@ class Stage:
             self.runtime.stop(DEADLINE)
             self._socket.close()
 
-    def _send_after_a_reply(self, messages: list[Message]) -> None:
+    def _send_after_a_reply(self, messages: list[Received]) -> None:
         self._hear(DONE, FAILED)
         self._socket.sendall(encode(messages))
 

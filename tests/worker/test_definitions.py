@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+from asyncray.words import WorkerSpec
 from asyncray.worker.definitions import Definition, SentFunction
 
 unpickled: list[str] = []
@@ -23,7 +24,7 @@ class Noted:
 def test_templates_of_one_function_share_what_is_unpickled_once() -> None:
     unpickled.clear()
     function = SentFunction(pickle.dumps(Noted()))
-    spec = {"name": "f", "function": b"digest", "returns": 1}
+    spec: WorkerSpec = {"name": "f", "function": b"digest", "returns": 1}
     templates = [Definition({**spec, "returns": returns}, function) for returns in range(3)]
     assert repr(templates[0]) == "<Definition f <SentFunction pickled>>"
     assert [template.function for template in templates] == [len] * 3

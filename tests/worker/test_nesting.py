@@ -19,7 +19,7 @@ DEADLINE = 30.0
 
 @pytest.fixture
 def nested() -> NestedTask:
-    definition = Definition({"name": "f", "returns": 1}, SentFunction(pickle.dumps(len)))
+    definition = Definition({"function": b"", "name": "f", "returns": 1}, SentFunction(pickle.dumps(len)))
     return NestedTask(Invocation((RUN_NESTED, b"id", 1, PLAIN, b"", None, None), definition, True), Waiters())
 
 

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from asyncray.messages import OUTPUT_MARK, CodePaths, JobSetup, LeaseTerms
+from asyncray.messages import OUTPUT_MARK
 from asyncray.runtime.runtime import Runtime
+from asyncray.words import CodePaths, JobSetup, LeaseTerms
 from asyncray.worker.process_environment import MarkedOutput, ProcessEnvironment
 from tests.greeting import SETUP
 

@@ -62,7 +62,8 @@ def segment() -> Iterator[Segment]:
 
 
 def invocation(message: Any = (RUN, b"task", 1, PLAIN, b"", None, None), **options: Any) -> Invocation:
-    return Invocation(message, Definition({"name": "f", "returns": 1, **options}, SentFunction(b"")), True)
+    spec: Any = {"name": "f", "returns": 1, "function": b"", **options}
+    return Invocation(message, Definition(spec, SentFunction(b"")), True)
 
 
 def answering(daemon: DaemonSide, *answers: Callable[[int], tuple[Any, ...]]) -> threading.Thread:
@@ -85,7 +86,7 @@ def no_room(number: int) -> tuple[Any, ...]:
     return (REPLY_FAULT, number, "ObjectStoreFullError", {"message": "full"})
 
 
-def test_arguments_are_put_where_their_places_are(runner: Runner) -> None:
+def test_arguments_are_put_where_their_places_are(runner: Any) -> None:
     plain = pickle.dumps((("one",), {"two": 2}))
     assert runner.arguments((RUN, b"task", 1, PLAIN, plain, None, None)) == (("one",), {"two": 2})
     last = [[b"o" * 26, PLAIN, plain]]
@@ -93,32 +94,32 @@ def test_arguments_are_put_where_their_places_are(runner: Runner) -> None:
     assert (list(args), kwargs) == (["one"], {"two": 2})
 
 
-def test_the_memory_of_a_call_that_does_not_run_goes_back(session: Any, runner: Runner) -> None:
+def test_the_memory_of_a_call_that_does_not_run_goes_back(session: Any, runner: Any) -> None:
     runtime, daemon = session
     values = [[b"o" * 26, SHARED, ["segment", 0, 10]], [b"p" * 26, PLAIN, b""]]
     runner.discard((RUN, b"task", 1, PLAIN, b"", values, None))
     runtime.flush()
-    assert daemon.next(UNPIN)[1] == [[b"o" * 26, 1]]
+    assert daemon.next(UNPIN)[1] == ((b"o" * 26, 1),)
 
 
-def test_an_argument_that_cannot_be_loaded_gives_the_others_back(session: Any, runner: Runner) -> None:
+def test_an_argument_that_cannot_be_loaded_gives_the_others_back(session: Any, runner: Any) -> None:
     runtime, daemon = session
     values = [[b"o" * 26, FAULT, ["ObjectStoreFullError", {"message": "full"}]], [b"p" * 26, SHARED, ["x", 0, 10]]]
     with pytest.raises(ObjectStoreFullError, match="full"):
         runner.arguments((RUN, b"task", 1, PLAIN, pickle.dumps(((), {})), values, None))
     runtime.flush()
-    assert daemon.next(UNPIN)[1] == [[b"p" * 26, 1]]
+    assert daemon.next(UNPIN)[1] == ((b"p" * 26, 1),)
 
 
 @pytest.mark.parametrize(("result", "discards"), [(None, False), ("thrown away", True), (lambda: 1, True)])
-def test_what_nobody_wants_is_none(runner: Runner, result: Any, *, discards: bool) -> None:
+def test_what_nobody_wants_is_none(runner: Any, result: Any, *, discards: bool) -> None:
     reply, keep = runner.succeeded(invocation(discards=discards), result)
     assert reply[:2] == (DONE, b"task")
     assert pickle.loads(reply[4]) is None
     assert keep is None
 
 
-def test_several_results_are_so_many_values(runner: Runner) -> None:
+def test_several_results_are_so_many_values(runner: Any) -> None:
     reply, _ = runner.succeeded(invocation(returns=2), iter([1, "two"]))
     assert reply[:2] == (DONE_MANY, b"task")
     assert [pickle.loads(payload) for _, payload, _ in reply[3]] == [1, "two"]
@@ -126,12 +127,12 @@ def test_several_results_are_so_many_values(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(("result", "message"), [([1], "returned 1 values"), (5, "returned int, not 2 values")])
-def test_a_wrong_number_of_results_is_an_error(runner: Runner, result: Any, message: str) -> None:
+def test_a_wrong_number_of_results_is_an_error(runner: Any, result: Any, message: str) -> None:
     reply, _ = runner.succeeded(invocation(returns=2), result)
     assert raised(runner, reply, ValueError).args == (f"f has num_returns=2 but {message}",)
 
 
-def raised(runner: Runner, reply: Any, kind: type[BaseException]) -> BaseException:
+def raised(runner: Any, reply: Any, kind: type[BaseException]) -> BaseException:
     """What the caller of the task gets."""
     assert reply[:2] == (FAILED, b"task")
     with pytest.raises(kind) as caught:
@@ -139,15 +140,13 @@ def raised(runner: Runner, reply: Any, kind: type[BaseException]) -> BaseExcepti
     return getattr(caught.value, "cause", None) or caught.value
 
 
-def test_a_result_that_cannot_be_pickled_is_an_error_that_names_the_task(runner: Runner) -> None:
+def test_a_result_that_cannot_be_pickled_is_an_error_that_names_the_task(runner: Any) -> None:
     reply, _ = runner.succeeded(invocation(), threading.Lock())
     assert "return value of f" in str(raised(runner, reply, TypeError))
 
 
 @pytest.mark.parametrize("returns", [1, 2])
-def test_large_results_are_written_to_shared_memory(
-    session: Any, runner: Runner, segment: Segment, returns: int
-) -> None:
+def test_large_results_are_written_to_shared_memory(session: Any, runner: Any, segment: Segment, returns: int) -> None:
     runtime, daemon = session
     large = LARGE + 7
     thread = answering(daemon, room(segment, 4096))
@@ -159,7 +158,7 @@ def test_large_results_are_written_to_shared_memory(
     assert runtime.values.reservations.asked == {}
 
 
-def test_when_there_is_no_room_for_one_the_others_are_given_up(session: Any, runner: Runner, segment: Segment) -> None:
+def test_when_there_is_no_room_for_one_the_others_are_given_up(session: Any, runner: Any, segment: Segment) -> None:
     _, daemon = session
     thread = answering(daemon, room(segment, 4096), no_room)
     reply, _ = runner.succeeded(invocation(returns=2), [LARGE, LARGE])
@@ -168,7 +167,7 @@ def test_when_there_is_no_room_for_one_the_others_are_given_up(session: Any, run
     assert daemon.next(ABANDON)[1:] == [segment.name, 4096]
 
 
-def test_the_same_in_an_event_loop(session: Any, runner: Runner, segment: Segment) -> None:
+def test_the_same_in_an_event_loop(session: Any, runner: Any, segment: Segment) -> None:
     _, daemon = session
     thread = answering(daemon, room(segment, 4096), no_room)
     reply, _ = asyncio.run(runner.succeeded_async(invocation(returns=2), [LARGE, LARGE]))
@@ -180,7 +179,7 @@ def test_the_same_in_an_event_loop(session: Any, runner: Runner, segment: Segmen
 
 
 def test_many_small_results_are_not_one_huge_message(
-    session: Any, runner: Runner, segment: Segment, monkeypatch: pytest.MonkeyPatch
+    session: Any, runner: Any, segment: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asyncray.worker.running._MOST_INLINE", 10_000)
     thread = answering(session[1], room(segment, 0))
@@ -190,22 +189,20 @@ def test_many_small_results_are_not_one_huge_message(
 
 
 @pytest.mark.parametrize(("retry_on", "expected"), [(False, False), (True, True)])
-def test_an_exception_is_a_reply_that_says_whether_to_try_again(
-    runner: Runner, *, retry_on: bool, expected: bool
-) -> None:
+def test_an_exception_is_a_reply_that_says_whether_to_try_again(runner: Any, *, retry_on: bool, expected: bool) -> None:
     reply, _ = runner.failed(invocation(retry_on=retry_on), KeyError("no"))
     assert (reply[3], reply[5]) == (ERROR, expected)
     raised(runner, reply, KeyError)
 
 
-def test_an_interrupt_cancels_but_in_a_constructor(runner: Runner) -> None:
+def test_an_interrupt_cancels_but_in_a_constructor(runner: Any) -> None:
     reply, _ = runner.failed(invocation(), KeyboardInterrupt())
     raised(runner, reply, TaskCancelledError)
     reply, _ = runner.raised(invocation(), KeyboardInterrupt())
     assert reply[3] == ERROR
 
 
-def test_an_exit_where_the_process_must_go_on(runner: Runner) -> None:
+def test_an_exit_where_the_process_must_go_on(runner: Any) -> None:
     reply = runner.exited(invocation(), SystemExit(3))
     assert reply[3:6] == (FAULT, ["WorkerCrashedError", {"message": "f raised SystemExit(3)"}], True)
 

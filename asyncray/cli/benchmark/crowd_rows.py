@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.cli.benchmark.bench import REPETITIONS, Bench, Figures, Row
 from asyncray.core.machine import NodeMachine
@@ -31,9 +31,12 @@ from asyncray.messages import (
     RUN_NESTED,
     SUBMIT,
     TEMPLATE,
-    JobSetup,
     Message,
+    Received,
 )
+
+if TYPE_CHECKING:
+    from asyncray.words import JobSetup
 
 _TASKS, _ACTORS = 200_000, 10_000
 _BATCH = 1000
@@ -152,7 +155,7 @@ class Crowd:
         }
 
 
-def _done(message: Message) -> Message:
+def _done(message: Received) -> Message:
     return (DONE, message[1], 10, PLAIN, b"", None)
 
 
