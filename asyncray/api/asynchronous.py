@@ -6,6 +6,7 @@ What only takes a moment and must be synchronous for other reasons (``put`` copi
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -82,6 +83,11 @@ async def _start(start: session.SessionStart) -> Context:
         await thread.finished()
         await ThreadCall(start.end).finished()
         session.signals.restore()
+        raise
+    except GeneratorExit:  # the coroutine was closed, for instance with its loop: it can await nothing more
+        start.abort()
+        thread.abandon()
+        threading.Thread(target=start.end, name="asyncray-session", daemon=True).start()
         raise
     session.signals.install()  # only the main thread can
     return context

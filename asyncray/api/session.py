@@ -159,8 +159,9 @@ class SessionStart:
 
     def end(self) -> None:
         """Ends the session if this attempt has made it."""
-        if self._made is not None and self._made is _driver:
-            end_session()
+        with _lock:  # after ``run``, if that is at work
+            if self._made is not None and self._made is _driver:
+                end_session()
 
     def run(self) -> Context:
         """Does it.

@@ -53,6 +53,10 @@ class ThreadCall(Generic[T]):
         self._future.exception()  # marks it as seen
         self._thread.join()
 
+    def abandon(self) -> None:
+        """Nobody waits any more, so nobody is told of an exception."""
+        self._future.add_done_callback(lambda future: future.exception())
+
     def _run(self) -> None:
         result: Any = None
         error: BaseException | None = None

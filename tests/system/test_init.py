@@ -66,6 +66,16 @@ async def test_an_init_that_is_cancelled_again_and_again() -> None:
     assert task.cancelled()
 
 
+async def test_an_init_whose_coroutine_is_closed() -> None:
+    starting = asyncray.init(num_cpus=0).__await__()
+    starting.send(None)
+    starting.close()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "asyncray-session"]:
+        await asyncio.to_thread(thread.join)
+    assert not asyncray.is_initialized()
+    assert api_session._driver is None
+
+
 async def test_a_cancelled_init_leaves_the_session_that_was_there_before() -> None:
     async with asyncray.init(num_cpus=1):
         task = asyncio.create_task(asyncray.init(ignore_reinit_error=True).__aenter__())
