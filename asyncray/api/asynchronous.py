@@ -84,7 +84,8 @@ async def _start(start: session.SessionStart) -> Context:
         await ThreadCall(start.end).finished()
         session.signals.restore()
         raise
-    except GeneratorExit:  # the coroutine was closed, for instance with its loop: it can await nothing more
+    except GeneratorExit:
+        # The coroutine was closed, for instance because its loop has ended: it can await nothing more.
         start.abort()
         thread.abandon()
         threading.Thread(target=start.end, name="asyncray-session", daemon=True).start()

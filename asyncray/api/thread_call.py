@@ -54,7 +54,7 @@ class ThreadCall(Generic[T]):
         self._thread.join()
 
     def abandon(self) -> None:
-        """Nobody waits any more, so nobody is told of an exception."""
+        """Nobody waits any more: an exception is not reported."""
         self._future.add_done_callback(lambda future: future.exception())
 
     def _run(self) -> None:
