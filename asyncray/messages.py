@@ -26,7 +26,8 @@ UNRESOLVED: Final = -1  # there is no value yet; never sent
 PLAIN: Final = 0  # pickle bytes
 BUFFERS: Final = 1  # (pickle bytes, buffer, ..)
 SHARED: Final = 2  # (segment, offset, size)
-ERROR: Final = 3  # an exception of user code, as asyncray.runtime.errors wrote it
+# An exception of user code, as ``asyncray.runtime.errors`` wrote it.
+ERROR: Final = 3
 FAULT: Final = 4  # an exception of the system: (name, fields)
 OBJECT: Final = 5  # arguments only: the last dependency holds them
 

@@ -1,8 +1,8 @@
-"""Jobs: what begins with a driver, and what of it may outlive the driver.
+"""Jobs: begin with a driver, and end with the driver or with the last actor that outlives it.
 
-When a driver ends, its actors die, its unfinished tasks fail, its workers are killed. What stays are the job's detached
-actors and the processes that work for them: those of the tasks and actors that they submitted, and so on. When the
-last of its actors is dead the job is swept again, and forgotten once its last process is gone.
+When a driver ends, its actors die, its unfinished tasks fail, and its workers are killed. The job's detached actors
+stay, and the processes that work for them: the processes of the tasks and actors that they submitted, and so on. When
+the last of its actors is dead the job is swept again, and it is forgotten when its last process is gone.
 
 Each job knows its own tasks, actors and workers, so nothing here looks at those of other jobs.
 """
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 
 class Jobs:
-    """The jobs of a node. ``table`` holds them by ID until nothing of them is left."""
+    """The jobs of a node."""
 
     def __init__(self, work: Work, pool: Pool) -> None:
         self._work = work
         self._pool = pool
+        # Jobs by ID, until their last process is gone.
         self.table: dict[bytes, Job] = {}
-        # Jobs whose drivers are gone.
+        # Jobs of the table whose drivers are gone.
         self._over: dict[Job, None] = {}
         self._count = 0
 
@@ -38,7 +39,7 @@ class Jobs:
         return f"<Jobs {list(self.table.values())}>"
 
     def begin(self, driver: Client, namespace: str, setup: JobSetup) -> Job:
-        """A driver has connected."""
+        """A driver has connected: makes its job."""
         self._count += 1
         job = Job(self._count.to_bytes(4, "big"), namespace, setup)
         self.table[job.id] = job
@@ -47,13 +48,13 @@ class Jobs:
         return job
 
     def over(self, job: Job, now: float) -> None:
-        """The driver has gone."""
+        """The driver is gone: ends everything that does not outlive it."""
         job.over = True
         self._over[job] = None
         self._sweep(job, now)
 
     def worker_exited(self, job: Job, now: float) -> None:
-        """A process of the job is gone: the last that its actors needed, or the last of all."""
+        """A process of the job is gone: sweeps the job if its actors are dead or no process is left."""
         if job.over and not job.actors and (job.lasts or not job.workers):
             self._sweep(job, now)
 
@@ -88,7 +89,7 @@ class Jobs:
         self._work.finish(task, FAULT, ["OwnerDiedError", {"message": "The driver of the task's job has ended."}])
 
     def check(self) -> None:
-        """Raises AssertionError where a job disagrees with the tables of all jobs about what is its own."""
+        """Raises AssertionError if a job's own tables disagree with the tables of all jobs."""
         for job in self.table.values():
             assert job.over == (job in self._over), f"{job} is in the wrong table"
             assert job.tasks.items() <= self._work.tasks.items(), f"{job} has tasks that are finished"
@@ -100,7 +101,7 @@ def _lasts(task: Task, lasting: dict[Client, None]) -> bool:
 
 
 def _lasting(job: Job) -> dict[Client, None]:
-    """The processes of the job that work for its detached actors, in whatever generation."""
+    """Returns the processes of the job that work for its detached actors, directly or through other processes."""
     served_by: dict[Client, list[Client]] = {}
     for worker in job.workers.values():
         if worker.client is not None:
@@ -118,7 +119,7 @@ def _lasting(job: Job) -> dict[Client, None]:
 
 
 def _served(worker: Worker) -> Iterator[Client]:
-    """The processes that a worker works for: the creator of its actor, and those that submitted what it runs."""
+    """Yields the processes that a worker works for: the creator of its actor, and the submitters of its tasks."""
     if worker.actor is not None:
         yield worker.actor.owner
     yield from (task.submitter for task in worker.sent)

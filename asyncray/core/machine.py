@@ -67,6 +67,7 @@ KEEP_WARM = 64 * 1024 * 1024
 """So much of free store memory stays mapped for the next objects when the store has been empty for a while."""
 
 TRIM_AFTER = 5.0
+"""Seconds that the store must be empty before it gives memory back to the system."""
 
 ClientHandler = Callable[[Client, Any], None]
 
@@ -79,7 +80,7 @@ class NodeMachine:
         resources: name -> amount.
         store_prefix: the names of shared-memory segments begin with it.
         store_capacity: bytes.
-        facts: what every client is told at its welcome (session directory, address, ...).
+        facts: what every client learns from WELCOME (session directory, address, ...).
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class NodeMachine:
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
         )
         self.stopping = False
-        # When drivers may hear again that output is lost.
+        # When drivers may get the next notice that output is lost.
         self._output_report_due = 0.0
         self._client_count = 0
         self._template_count = 0
@@ -182,7 +183,7 @@ class NodeMachine:
         return client
 
     def observer_connected(self, pid: int) -> Client:
-        """A tool that only asks (the command line)."""
+        """A tool that only sends requests (the command line) has connected."""
         client = self._new_client("observer", pid)
         self._welcome(client, None)
         return client
@@ -226,11 +227,11 @@ class NodeMachine:
                 self.actors.kill(actor, fault, "its owner has died")
 
     def worker_started(self, number: int, pid: int) -> None:
-        """The zygote forked it."""
+        """The zygote has forked a worker."""
         self.pool.started(number, pid)
 
     def worker_exited(self, number: int, how: str, log: str = "") -> None:
-        """A worker process ended; ``how`` tells people (signal or exit code), and ``log`` (its last lines)."""
+        """A worker process ended. ``how`` (signal or exit code) and ``log`` (its last lines) are for people."""
         worker = self.pool.exited(number)
         if worker is None:
             return
@@ -255,20 +256,20 @@ class NodeMachine:
             self.tell_drivers(problem)
 
     def output_lost(self, why: str) -> None:
-        """A worker starts without a log file. Tells drivers now and then, because all later workers may."""
+        """A worker starts without a log file: notifies drivers, but seldom, because all later workers may lack one."""
         if self.now >= self._output_report_due:
             self._output_report_due = self.now + REPORT_AGAIN_AFTER
             self.tell_drivers(f"what workers print is lost, because no log file can be made: {why}")
 
     def tell_drivers(self, text: str) -> None:
-        """Tells all drivers of something that is wrong with the node."""
+        """Logs a problem of the node and sends it to all drivers."""
         self.outbox.do(LogLine(LOG_ERROR, text))
         for client in self.clients.values():
             if client.role == "driver":
                 self.outbox.send(client, (NOTICE, LOG_ERROR, text))
 
     def stop(self, reason: str) -> None:
-        """The node ends: nobody gets new work, drivers are told by their closed connections."""
+        """Ends the node: no client gets new work, and drivers learn of the end when their connections close."""
         if not self.stopping:
             self.stopping = True
             self.pool.stopping = True
@@ -280,9 +281,9 @@ class NodeMachine:
         """A batch of messages came from a client.
 
         Raises:
-            Exception: the client sent what makes no sense; its connection is to be closed.
+            Exception: the client sent an invalid message; the shell must close its connection.
         """
-        # 1. a worker writes and ends; 2. its exit is seen, and its work given to others; 3. what it wrote is read.
+        # 1. A worker writes and ends. 2. The node sees its exit and gives its work to others. 3. Its messages arrive.
         if not client.alive:
             return
         handlers = self._handlers
@@ -292,7 +293,7 @@ class NodeMachine:
             self._settle_lives()
 
     def flush(self) -> None:
-        """All events of this moment are in: hands out work."""
+        """All events of a batch have been handled: hands out work."""
         self.scheduler.schedule()
 
     def _put(self, client: Client, message: Any) -> None:
@@ -344,7 +345,8 @@ class NodeMachine:
     def _request(self, client: Client, message: Any) -> None:
         _, number, method, arguments = message
         if self.objects.ended_lives:
-            self._settle_lives()  # the answer is about what was before: a name may be free
+            # The answer must show the effect of earlier messages: a name may be free now.
+            self._settle_lives()
         ok, *rest = self.requests.answer(client, method, arguments)
         self.outbox.send(client, (REPLY if ok else REPLY_FAULT, number, *rest))
 
@@ -356,7 +358,7 @@ class NodeMachine:
         if no_restart or not actor.restarts:
             fault = actor.fault("ActorDiedError", ActorDiedError.KILLED)
             self.actors.kill(actor, fault, "it was killed by `ray.kill`")
-            self.actors.free_name(actor)  # that of one that crashed before, too
+            self.actors.free_name(actor)  # also if the actor crashed before
         elif actor.worker is not None:
             self.pool.kill(actor.worker, "it was killed by `ray.kill`", self.now)
 
@@ -369,7 +371,7 @@ class NodeMachine:
             self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
 
     def _settle_lives(self) -> None:
-        """Actors whose last handle is gone."""
+        """Ends actors whose last handle is gone."""
         ended = self.objects.ended_lives
         while ended:
             self.actors.unreferenced(ended.pop())
@@ -391,7 +393,7 @@ class NodeMachine:
         return self.scheduler.needs_fast_tick or self.store.waiting > 0 or self.actors.restart_is_near
 
     def check(self) -> None:
-        """Raises AssertionError where any of the machines contradicts itself."""
+        """Raises AssertionError if an invariant of any machine is broken."""
         self.objects.check()
         self.store.check()
         self.scheduler.check()
@@ -406,4 +408,4 @@ def _worker(client: Client) -> Worker:
 
 
 def discard_result(_: object) -> None:
-    """For a handler whose result nobody wants."""
+    """Drops the result of a function that serves as a handler."""

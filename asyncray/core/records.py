@@ -1,9 +1,9 @@
-"""Records: what the machines of a node keep. No decisions here.
+"""Records: the data that the machines of a node keep. This module decides nothing.
 
 A *job* is one driver's work, a *client* a connected process. A *template* is what all invocations of one remote
 function with the same options share, a *task* one invocation: of a function, of an actor's constructor or of an
 actor's method. An *object entry* is one object, a *block* its memory if it is in shared memory. Workers and leases are
-in ``leases``, actors in ``lives``: all of them know one another, so their types go round.
+in ``leases``, actors in ``lives``: they refer to each other, so their types are imported for type checks only.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ class Job:
         self.workers: dict[int, Worker] = {}
         # The queues of its tasks.
         self.shapes: list[Shape] = []
-        # Tasks whose errors nobody has read yet.
+        # Tasks whose errors no process has read. ``Unread`` writes it.
         self.unread: dict[bytes, None] = {}
         self.functions: dict[bytes, bytes] = {}
-        self.captured: tuple[ObjectEntry, ...] = ()  # what functions have refs to in their closures and globals
+        # Objects that functions refer to in their closures and globals.
+        self.captured: tuple[ObjectEntry, ...] = ()
         self.templates: dict[bytes, Template] = {}
-        # What the node does not have, and the driver was told. For membership only.
+        # Demands that exceed the node and that the driver got a notice of. ``Stalls`` writes it. For membership only.
         self.refused: set[Demand] = set()
 
     def __repr__(self) -> str:
@@ -87,11 +88,13 @@ class Client:
         self.made: dict[bytes, ObjectEntry] = {}
         # Objects that this process will put later.
         self.promised: dict[bytes, ObjectEntry] = {}
-        # Objects that others made and this process has refs to, and objects whose memory it may be looking at.
+        # Objects that others made and this process has refs to.
         self.borrowed: dict[bytes, None] = {}
+        # Objects whose memory this process may have views of. ``Store`` writes it.
         self.pinned: dict[bytes, None] = {}
         # Actors that this process created and that are not dead.
         self.actors: dict[bytes, Actor] = {}
+        # (segment, offset) -> room that it got and has not sealed yet. ``Store`` writes it.
         self.unsealed: dict[tuple[str, int], Allocation] = {}
 
     def __repr__(self) -> str:
@@ -110,7 +113,8 @@ class Template:
         self.number = number
         self.digest = digest
         self.job = job
-        self.crashes = False  # it ran in a worker that died: never again beside tasks that wait
+        # It ran in a worker that died: the scheduler never nests it again.
+        self.crashes = False
         self.name: str = spec["name"]
         self.function: bytes = spec["function"]
         self.returns: int = spec["returns"]
@@ -121,16 +125,20 @@ class Template:
         if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
             raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
         self.options: FunctionOptions = spec.get("options", {})
-        self.max_calls: int = self.options.get("max_calls", 0)  # in one process; 0: any number
+        # So many calls end a worker; 0: no limit.
+        self.max_calls: int = self.options.get("max_calls", 0)
+        # The queue of its tasks. ``Shapes`` writes it.
         self.shape: Shape | None = None
-        self.mean: float | None = None  # microseconds, None until one has run
-        self.unread = 0  # errors that nobody has read
+        # Mean run time in microseconds. None until an invocation has run.
+        self.mean: float | None = None
+        # How many of its errors were never read. ``Unread`` writes it.
+        self.unread = 0
 
     def __repr__(self) -> str:
         return f"<Template {self.number} {self.name} {dict(self.demand)}>"
 
     def ran(self, microseconds: int) -> None:
-        """One invocation took so long."""
+        """Enters the run time of one invocation into the mean."""
         mean = self.mean
         self.mean = microseconds if mean is None else mean + _MEAN_WEIGHT * (microseconds - mean)
 
@@ -155,25 +163,37 @@ class Task:
     ) -> None:
         self.id = task_id
         self.template = template
-        # By ``options(name=...)``; None: the template's.
+        # The name from ``options(name=...)``. None: the name of the template counts.
         self.given_name = given_name
         self.submitter = submitter
         self.kind = kind
         self.payload = payload
         self.state = WAITING
         self.cancelled = False
-        self.cancelled_with_children = False  # cancelled with all that it submits
-        self.missing = 0  # dependencies that are not resolved yet
+        # Cancelled together with all tasks that it submits.
+        self.cancelled_with_children = False
+        # How many dependencies are not resolved yet.
+        self.missing = 0
+        # How many tasks (not calls of actors) are above it in the tree of submissions. Deeper tasks come first.
         self.depth = 0
+        # How many retries are left; -1: no limit.
         self.retries = template.retries
+        # Microseconds that the scheduler counts for it in ``Worker.backlog``.
         self.estimate = 0.0
+        # Objects that are its arguments.
         self.dependencies: tuple[ObjectEntry, ...] = ()
+        # Objects that its arguments contain refs to.
         self.nested: tuple[ObjectEntry, ...] = ()
+        # Its return values.
         self.returns: tuple[ObjectEntry, ...] = ()
+        # The unfinished task that submitted it.
         self.parent: Task | None = None
+        # Its unfinished children, by ID.
         self.children: dict[bytes, Task] | None = None
+        # Where it was sent, and the lease that it runs on.
         self.worker: Worker | None = None
         self.lease: Lease | None = None
+        # The actor that it constructs or calls.
         self.actor: Actor | None = None
 
     def __repr__(self) -> str:
@@ -181,16 +201,16 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What people read: the name that was given to this call, or the function's."""
+        """The name for people: the name given to this call, or the name of the function."""
         return self.given_name or self.template.name
 
     @property
     def is_constructor(self) -> bool:
-        """True for an actor's constructor, which is no call."""
+        """True if the task constructs an actor. It is no call then."""
         return self.actor is not None and self.actor.task is self
 
     def cancelled_fault(self) -> Fault:
-        """What ``get`` raises for a cancelled task."""
+        """Returns the fault that ``get`` raises for a cancelled task."""
         return ["TaskCancelledError", {"task_id": self.id.hex()}]
 
 
@@ -205,18 +225,26 @@ class ObjectEntry:
     def __init__(self, object_id: bytes, owner: Client, task: Task | None) -> None:
         self.id = object_id
         self.owner = owner
-        self.task = task  # that makes it, while pending
+        # The task that makes it. None once it is resolved, and for a promise.
+        self.task = task
         self.kind = UNRESOLVED
         self.payload: Any = None
+        # The process that made it has refs to it.
         self.held = True
         # Other processes that have refs to it.
         self.borrowers: dict[Client, None] | None = None
+        # How many unfinished tasks and other objects use it.
         self.uses = 0
+        # Objects that its value contains refs to.
         self.contained: tuple[ObjectEntry, ...] = ()
+        # Clients that get its value when it is resolved. An empty list: a client has raised its error already.
         self.waiting: list[Client] | None = None
+        # Tasks that wait for it.
         self.dependents: list[Task] | None = None
+        # Its memory, if it is in shared memory.
         self.block: Block | None = None
-        self.actor: Actor | None = None  # whose life this entry stands for
+        # The actor whose handles are the refs of this entry.
+        self.actor: Actor | None = None
 
     def __repr__(self) -> str:
         state = "pending" if self.kind == UNRESOLVED else f"kind {self.kind}"
@@ -232,8 +260,10 @@ class Block:
     def __init__(self, object_id: bytes, allocation: Allocation) -> None:
         self.id = object_id
         self.allocation = allocation
+        # Client -> how many times it got the place of the block and has not given it back. ``Store`` writes it.
         self.pins: dict[Client, int] = {}
-        self.in_use = True  # the object exists
+        # The object exists.
+        self.in_use = True
 
     def __repr__(self) -> str:
         return f"<Block {self.id.hex()} {self.allocation} pins={len(self.pins)} in_use={self.in_use}>"

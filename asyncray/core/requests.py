@@ -1,6 +1,6 @@
-"""Questions that clients ask and get one answer to: a table of functions.
+"""Requests of clients, each of which gets one answer: a table of functions.
 
-Each takes the client and the arguments, and returns a value of plain data, or raises ``Refusal``.
+Each function takes the client and the arguments, and returns plain data or raises ``Refusal``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STORE = "object_store_memory"
 
 
 class Refusal(Exception):
-    """The answer is an error of the asker's: an exception name and its fields."""
+    """The request fails through a fault of the client: an exception name and a message."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class Requests:
     """Answers for one node, from its machines.
 
     Args:
-        facts: what every client is told at its welcome.
+        facts: what every client learns from WELCOME.
         stop: ends the node, for a reason.
     """
 
@@ -109,7 +109,8 @@ class Requests:
 
     def _available_resources(self, client: Client) -> Any:
         available = {name: max(0, amount) for name, amount in self._resources.available.items()}
-        if _STORE in available:  # tasks do not ask for it: what is free is known by what was put
+        # Tasks do not request store memory: the objects in the store say how much of it is free.
+        if _STORE in available:
             available[_STORE] = max(0, available[_STORE] - self._store.allocator.used * UNIT)
         return plain(available.items())
 
@@ -164,7 +165,7 @@ class Requests:
         }
 
     def _ping(self, client: Client) -> Any:
-        """A client wants to have got all that it has asked for before."""
+        """A client wants to know that the daemon has handled all its earlier messages."""
 
     def _goodbye(self, client: Client) -> Any:
         """A driver is about to end: it gets its workers' output before the answer."""
@@ -173,11 +174,11 @@ class Requests:
         self._outbox.do(FlushOutput(client))
 
     def _stop(self, client: Client) -> Any:
-        self._stop_node("it was told to stop")
+        self._stop_node("a client asked it to stop")
 
 
 def _worker_row(worker: Worker) -> dict[str, Any]:
-    """``running`` is what it works on, or hosts; of several tasks the one that was sent first."""
+    """Describes a worker. ``running`` is the actor that it hosts, or the task that was sent to it first."""
     first = next(iter(worker.inflight.values()), None) or next(iter(worker.nested.values()), None)
     task = worker.actor.task if worker.actor is not None else first
     return {

@@ -1,17 +1,17 @@
 """The scheduler: which worker gets which ready task, and when.
 
-Ready tasks queue by shape (``shapes``). A worker is
-*leased* to a shape: resources are taken once for the lease, and then tasks of that shape are sent one after the other,
-several ahead while they are short (a measured mean per template), so that a task costs no accounting. A lease ends
-when its shape has nothing more to do, or when it had its slice and another shape starves.
+Ready tasks queue by shape (``shapes``). A worker is *leased* to a shape: the scheduler takes resources once for the
+lease, and then sends tasks of that shape one after the other, several ahead while they are short (a measured mean per
+template), so that a task costs no accounting. A lease ends when its shape has nothing more to do, or when it had its
+slice and another shape starves.
 
-What was sent ahead and has not started comes back when its worker blocks in ``get`` (the worker returns it by
-itself), and is taken back when a worker idles while another is stuck with a queue. A blocked worker lends its CPU. When
-too many workers are blocked, a task is nested: it runs on a thread of a blocked worker, so thousands of
-nested tasks need a handful of processes.
+A worker that blocks in ``get`` returns the tasks that were sent ahead and have not started. The scheduler takes such
+tasks back when a worker idles while another is stuck with a queue. A blocked worker lends its CPU. When too many
+workers are blocked, a task is nested: it runs on a thread of a blocked worker, so thousands of nested tasks need a
+handful of processes.
 
-Invariants (``check``): a task that was sent is in ``inflight`` or ``nested``
-of its worker; every lease holds its grant.
+Invariants (``check``): a task that was sent is in ``inflight`` or ``nested`` of its worker; every lease holds its
+grant.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Scheduler:
     # Serving ---------------------------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
-        """Hands out what can be handed out. Called after each batch of events."""
+        """Sends ready tasks to workers, as many as possible. The node calls it after each batch of events."""
         if not self.shapes.ready:
             return
         order = self.shapes.begin_round()
@@ -95,7 +95,7 @@ class Scheduler:
             self.shapes.drop_if_empty(shape)
 
     def _grow(self, shape: Shape) -> None:
-        """New leases for what the present ones do not take."""
+        """Makes new leases for tasks that the present leases do not take."""
         while (task := shape.peek()) is not None:
             if shape.free_of_charge and not shape.lives and shape.serving >= self.most_free:
                 return
@@ -261,12 +261,13 @@ class Scheduler:
     # What comes back --------------------------------------------------------------------------------------------------
 
     def finished(self, task: Task, microseconds: int) -> None:
-        """A task that was sent to a pool worker is over there."""
+        """A task that was sent to a pool worker has finished there."""
         worker, lease = task.worker, task.lease
         if worker is None or lease is None:
             return
         template = task.template
-        if microseconds or not task.cancelled:  # else it never started
+        # A cancelled task that took no time never started.
+        if microseconds or not task.cancelled:
             template.ran(microseconds)
             if template.max_calls:
                 self.pool.called(worker, template)
@@ -285,7 +286,7 @@ class Scheduler:
             self.end_idle_lease(worker)
 
     def _take_nested(self, worker: Worker, task: Task) -> bool:
-        """The task is no more on a thread beside others of the worker. False if it never was."""
+        """Removes a task from the nested tasks of the worker. Returns False if it is not one of them."""
         if worker.nested.pop(task.id, None) is None:
             return False
         if task.lease is not None and task.lease.grant.held:
@@ -297,7 +298,8 @@ class Scheduler:
     def end_idle_lease(self, worker: Worker) -> None:
         """Ends the lease of a worker that has nothing left to do for it.
 
-        One that is leaving gets nothing more. It may have to wait for its threads, and those for what it holds.
+        A worker that is leaving gets no further tasks. It may have to wait for its threads, and its threads for the
+        resources that it holds.
         """
         lease = worker.lease
         if lease is None or lease.shape is None or worker.inflight:
@@ -315,11 +317,12 @@ class Scheduler:
         worker.lease = None
         worker.backlog = 0.0
         self.blocked_workers.pop(worker, None)
-        if not worker.nested:  # else its threads still work, and it is free when they are done
+        # While nested tasks run on its threads, the worker is not free.
+        if not worker.nested:
             self.pool.give_back(worker, self.now)
 
     def returned(self, worker: Worker, tasks: Iterable[Task]) -> None:
-        """A worker gives back what it has not started. In front again, in the old order."""
+        """A worker returns tasks that it has not started: queues them in front, in the old order."""
         for task in reversed(list(tasks)):
             if not self._take_nested(worker, task) and worker.inflight.pop(task.id, None) is None:
                 continue
@@ -338,13 +341,14 @@ class Scheduler:
         lease.blocked[task_id] = lease.blocked.get(task_id, 0) + 1
 
     def unblock(self, lease: Lease, task_id: bytes, over: bool = False) -> None:
-        """It goes on on one of its threads, or is over on all."""
+        """A task continues on one of its threads, or has finished on all."""
         times = lease.blocked.pop(task_id, 0)
         if times > 1 and not over:
             lease.blocked[task_id] = times - 1
         elif times and not lease.blocked:
             self.resources.reclaim(lease.grant)
-            if lease.worker.lease is lease:  # else it is a nested task's, and the worker still waits
+            # The lease of a nested task does not say that the worker itself goes on.
+            if lease.worker.lease is lease:
                 self.blocked_workers.pop(lease.worker, None)
 
     def waits_for_room(self, client: Client, number: int, begins: bool) -> None:
@@ -356,7 +360,8 @@ class Scheduler:
         wait = b"room" + number.to_bytes(8, "big")
         if not begins:
             self.unblock(lease, wait)
-            self.end_idle_lease(worker)  # the task that waited may have been interrupted, and be over since
+            # The task that waited may have been interrupted, and have finished since.
+            self.end_idle_lease(worker)
             return
         self.block(lease, wait)
         if lease.shape is not None:
@@ -376,7 +381,8 @@ class Scheduler:
             if task not in waited and not worker.exits_cleanly:
                 task.template.crashes = True
         for task in unstarted:
-            task.estimate = UNKNOWN  # its start may be what nobody heard of: from now on it is sent alone
+            # It may have started without a report: from now on it is sent alone.
+            task.estimate = UNKNOWN
         for task in (*started, *unstarted):
             if task.lease is not None and task.lease.grant.held:
                 self.resources.release(task.lease.grant)
@@ -396,7 +402,7 @@ class Scheduler:
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
 
     def tick(self) -> None:
-        """Takes back what is stuck behind a long task while somebody else could run it."""
+        """Takes back tasks that are stuck behind a long task while another worker could run them."""
         for lease in self._leases:
             worker, shape = lease.worker, lease.shape
             if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
@@ -416,7 +422,7 @@ class Scheduler:
         return any(len(lease.worker.inflight) > 1 for lease in self._leases)
 
     def check(self) -> None:
-        """Raises AssertionError where the queues, leases and accounts contradict one another."""
+        """Raises AssertionError if the queues, leases and accounts contradict each other."""
         self.resources.check()
         self.pool.check()
         self.shapes.check()

@@ -1,11 +1,11 @@
-"""Work: every task in progress, its submission and its end. What its worker says of it is read in ``outcomes``.
+"""Work: every task in progress, its submission and its end. ``outcomes`` reads the reports of workers.
 
-A task waits for its dependencies, is queued (or posted to its actor's mailbox), is sent to a worker, and is over when
-its return values are resolved: by its results, by its own error, by the error of a dependency, by cancellation, or by
-the death of what ran it once no retry is left. Results of tasks that are over (late, repeated, of a worker that was
-given up) are dropped.
+A task waits for its dependencies, is queued (or posted to its actor's mailbox), is sent to a worker, and is finished
+when its return values are resolved: by its results, by its own error, by the error of a dependency, by cancellation, or
+by the death of its process once no retry is left. Results of finished tasks (late, repeated, of a worker that was given
+up) are dropped.
 
-Errors pass to dependents in a loop and not by recursion: chains may be long.
+Errors pass to dependents in a loop and not by recursion, because chains may be long.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Work:
     # Submission -------------------------------------------------------------------------------------------------------
 
     def submit(self, client: Client, message: Any) -> None:
-        """SUBMIT: a function is to run."""
+        """SUBMIT: runs a function."""
         _, task_id, number, kind, payload, dependencies, nested, parent, name = message
         task = Task(task_id, client.templates[number], client, kind, payload, name)
         if dependencies is None and nested is None and parent is None:
@@ -68,7 +68,7 @@ class Work:
             self._ready(task)
 
     def call(self, client: Client, message: Any) -> None:
-        """CALL: a method of an actor is to run."""
+        """CALL: runs a method of an actor."""
         _, task_id, number, kind, payload, dependencies, nested, parent, name, actor_id = message
         call = Task(task_id, client.templates[number], client, kind, payload, name)
         whole = self._register(call, client, dependencies, nested, parent)
@@ -82,7 +82,7 @@ class Work:
             self.actors.submit(call)
 
     def create(self, client: Client, message: Any, name: tuple[str, str] | None = None, handle: bytes = b"") -> Actor:
-        """CREATE: an actor is to be made."""
+        """CREATE: makes an actor."""
         _, actor_id, number, kind, payload, dependencies, nested, parent = message
         task = Task(actor_id, client.templates[number], client, kind, payload)
         whole = self._register(task, client, dependencies, nested, parent, returns=False)
@@ -112,7 +112,7 @@ class Work:
         parent_id: bytes | None,
         returns: bool = True,
     ) -> bool:
-        """Enters the task in all books. False if an argument is gone already."""
+        """Enters the task in all tables. Returns False if an argument is freed already."""
         self.tasks[task.id] = task.template.job.tasks[task.id] = task
         if returns:
             task.returns = self._expect_returns(task, client)
@@ -121,7 +121,7 @@ class Work:
             if parent is None and client.worker is not None:
                 parent = client.worker.nested.get(parent_id)  # cancelled, and its thread has not heard of it yet
             if parent is not None:
-                # Deeper is what a task may wait for, as it occupies a worker. Actors occupy theirs anyhow.
+                # A task that waits for its children occupies a worker, so they are deeper. Actors keep theirs anyway.
                 task.depth = parent.depth + (parent.actor is None)
                 task.parent = parent
                 if parent.children is None:
@@ -234,7 +234,7 @@ class Work:
     # Dependencies -----------------------------------------------------------------------------------------------------
 
     def _resolved(self, task: Task, entry: ObjectEntry) -> None:
-        """One of its dependencies is there."""
+        """A dependency of the task is resolved."""
         task.missing -= 1
         if task.state != WAITING:
             return
@@ -254,12 +254,13 @@ class Work:
         elif kind == FAULT:
             fields["message"] = f"{message}: {payload[0]}: {payload[1].get('message', '')}"
         fault = ["ActorDiedError", fields]
-        if not actor.pending:  # else its calls tell
+        # If calls are pending, their errors report the failure.
+        if not actor.pending:
             self.objects.unread.tell(actor.task.template, actor.task.name, FAULT, fault)
         self.actors.retire(actor, fault, "its constructor failed")
 
     def _end_with(self, task: Task, failed: ObjectEntry) -> None:
-        """The task is over with the error of a dependency: its actor's end if it is a constructor."""
+        """Ends the task with the error of a dependency, and the actor if the task is its constructor."""
         self.objects.unread.read(failed.id)
         if task.actor is not None and task.is_constructor:
             self.constructor_failed(task.actor, failed.kind, failed.payload)
@@ -267,13 +268,13 @@ class Work:
             self.finish(task, failed.kind, failed.payload, [entry.id for entry in failed.contained] or None)
 
     def finish(self, task: Task, kind: int, payload: Any, contained: Sequence[bytes] | None = None) -> None:
-        """Every return value of the task is this: an error, or nothing."""
+        """Ends the task: every return value becomes this one, an error or nothing."""
         if kind > SHARED and task.id in self.tasks:
             self.objects.unread.failed(task, kind, payload)
         self.finish_all(task, ((kind, payload, contained),) * len(task.returns))
 
     def finish_all(self, task: Task, values: Sequence[Value]) -> None:
-        """The task is over, with these return values."""
+        """Ends the task with these return values."""
         self._ending.append((task, values))
         if not self._in_loop:
             self._run_ending()
@@ -310,7 +311,10 @@ class Work:
 
     @staticmethod
     def _leave_family(task: Task) -> None:
-        """Else a task that submits its successor, and that the next, would keep all of them in memory."""
+        """Unlinks a task from its parent and children.
+
+        Otherwise a task that submits its successor, which submits the next, would keep all of them in memory.
+        """
         if task.parent is not None and task.parent.children is not None:
             task.parent.children.pop(task.id, None)
         for child in (task.children or {}).values():
@@ -318,7 +322,7 @@ class Work:
         task.parent = task.children = None
 
     def check(self) -> None:
-        """Raises AssertionError where the books contradict one another."""
+        """Raises AssertionError if the tables of tasks contradict each other."""
         self.actors.check()
         for task in self.tasks.values():
             assert task.template.job.tasks.get(task.id) is task, f"{task} is not its job's"
