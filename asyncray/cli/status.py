@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 _MOST_ROWS = 40
 """Of a table for people. --json has them all."""
+
+_GAP = "   "
+"""Between two columns."""
 
 
 @click.command("status")
@@ -49,56 +50,60 @@ def status_command(address: str, as_json: bool) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console  # start-up cost: not for --json
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a file or a pipe has no width; 80 would cut paths
-    console.print(f"Node {found['node_id']} at {found['address']}", markup=False, highlight=False, soft_wrap=True)
-    where = f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n"
-    console.print(where, markup=False, highlight=False, soft_wrap=True)
-    _table(console, "Resources", ("name", "used", "total"), _resource_rows(found))
+    click.echo(f"Node {found['node_id']} at {found['address']}")
+    click.echo(f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n")
+    _table("Resources", ("name", "used", "total"), _resource_rows(found))
     if found["problem"]:
-        console.print(f"Problem: {found['problem']}\n", markup=False, highlight=False, soft_wrap=True)
+        click.echo(f"Problem: {found['problem']}\n")
     store = found["store"]
     _table(
-        console,
         "Object store",
         ("objects", "used", "mapped", "capacity"),
         [(found["objects"], *(_size(store[name]) for name in ("used", "reserved", "capacity")))],
     )
     tasks = found["tasks"]
-    _table(console, "Tasks", ("unfinished", "waiting for resources"), [(tasks["unfinished"], tasks["queued"])])
+    _table("Tasks", ("unfinished", "waiting for resources"), [(tasks["unfinished"], tasks["queued"])])
     if found["waiting"]:
         waiting = [(row["name"], _needs(row["needs"]), row["tasks"], row["why"]) for row in found["waiting"]]
-        _table(console, "Waiting for resources", ("first of them", "needs", "tasks", "why"), waiting)
+        _table("Waiting for resources", ("first of them", "needs", "tasks", "why"), waiting)
     workers = [(row["number"], row["pid"], row["state"], row["inflight"], row["running"]) for row in found["workers"]]
-    _table(console, "Workers", ("number", "pid", "state", "tasks", "runs"), workers)
+    _table("Workers", ("number", "pid", "state", "tasks", "runs"), workers)
     actors = [
         (row["actor_id"], row["class_name"], row["state"], row["name"], row["pid"], row["pending_calls"])
         for row in found["actors"]
     ]
-    _table(console, "Actors", ("id", "class", "state", "name", "pid", "pending calls"), actors)
+    _table("Actors", ("id", "class", "state", "name", "pid", "pending calls"), actors)
     dead = [(row["actor_id"], row["death_cause"]) for row in found["actors"] if row["death_cause"]]
     if dead:
-        _table(console, "Why actors died", ("id", "cause"), dead)
-    _table(console, "Drivers", ("client", "pid"), [(row["client"], row["pid"]) for row in found["drivers"]])
+        _table("Why actors died", ("id", "cause"), dead)
+    _table("Drivers", ("client", "pid"), [(row["client"], row["pid"]) for row in found["drivers"]])
 
 
-def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Iterable[Any]]) -> None:
-    from rich import box  # start-up cost, as above
-    from rich.table import Table
-    from rich.text import Text
-
+def _table(title: str, heads: Sequence[str], rows: Sequence[Iterable[Any]]) -> None:
+    """Prints rows below their heads. A value of several lines takes several; the terminal wraps what is too wide."""
+    heading = click.style(title, bold=True)
     if not rows:
-        console.print(f"[bold]{title}[/bold]: none\n")
+        click.echo(f"{heading}: none\n")
         return
-    table = Table(*heads, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows[:_MOST_ROWS]:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))  # Text: [] in names is no markup
-    console.print(table)
+    cells = [[_lines(value) for value in row] for row in rows[:_MOST_ROWS]]
+    columns = zip([[head] for head in heads], *cells, strict=True)
+    widths = [max(len(line) for cell in column for line in cell) for column in columns]
+    lines = [heads, ["-" * width for width in widths]]
+    for row in cells:
+        lines += zip_longest(*row, fillvalue="")
+    click.echo(heading)
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        click.echo(_GAP.join(padded).rstrip())
     if len(rows) > _MOST_ROWS:
-        console.print(f"... and {len(rows) - _MOST_ROWS} more: --json shows all\n")
+        click.echo(f"... and {len(rows) - _MOST_ROWS} more: --json shows all")
+    click.echo()
+
+
+def _lines(value: object) -> list[str]:
+    """The lines of a value. Control characters, which names may have, appear as escapes."""
+    text = "" if value is None else str(value)
+    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.splitlines()] or [""]
 
 
 def _resource_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ from asyncray.io.peers import Peer
 from asyncray.runtime import launch
 
 DEADLINE = 20.0
-HEAVY = ("asyncio", "numpy", "psutil", "rich", "uvloop", "msgpack", "asyncray.runtime.runtime")
+HEAVY = ("asyncio", "numpy", "uvloop", "msgpack", "asyncray.runtime.runtime")
 
 
 def run(*arguments: str) -> Result:

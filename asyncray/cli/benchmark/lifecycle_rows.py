@@ -53,11 +53,11 @@ def _count(bench: Bench, pid: int) -> float:
 
 
 def _threads(bench: Bench, pid: int) -> float:
-    return sum(process.num_threads() for process in usage.tree(pid))
+    return usage.threads(usage.tree(pid))
 
 
 def _cpu(bench: Bench, pid: int) -> float:
-    node = [process for process in usage.tree(pid) if process.pid != pid]  # without the driver
+    node = [process for process in usage.tree(pid) if process != pid]  # without the driver
     before, began = usage.cpu_seconds(node), time.perf_counter()
     time.sleep(_WATCHED * bench.scale)
     return 100 * (usage.cpu_seconds(node) - before) / (time.perf_counter() - began)

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 _PROGRAMS = Path(__file__).parent / "programs"
 _SOURCES = Path(__file__).parents[3]
 _SAMPLE_EVERY = 0.05
@@ -76,35 +74,60 @@ def _answer(program: str, process: subprocess.Popen[str], output: str) -> dict[s
     return answer
 
 
-def tree(pid: int) -> list[psutil.Process]:
-    """A process and all that it started, and those, and so on."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+def tree(pid: int) -> list[int]:
+    """The pids of a process and all that it started, and those, and so on; none if it has ended."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        fields = _fields(path)
+        if fields:
+            children.setdefault(int(fields[1]), []).append(int(path.name))
+    found = [pid] if _fields(Path(f"/proc/{pid}")) else []
+    for parent in found:
+        found += children.get(parent, [])
+    return found
 
 
-def memory(processes: list[psutil.Process]) -> float:
-    """Bytes: proportional shares of what is shared (PSS), so that nothing counts twice; elsewhere than on Linux USS."""
-    total = 0.0
-    for process in processes:
+def memory(pids: list[int]) -> float:
+    """Bytes: proportional shares of what is shared (PSS), so that nothing counts twice."""
+    total = 0
+    for pid in pids:
         try:
-            info = process.memory_full_info()
-        except psutil.Error:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
             continue  # it has ended
-        total += getattr(info, "pss", info.uss)
-    return total
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total * 1024.0
 
 
-def cpu_seconds(processes: list[psutil.Process]) -> float:
-    """CPU time so far, in seconds; on Linux to the nanosecond, for an idle process has less than a tick."""
-    total = 0.0
-    for process in processes:
-        try:
-            threads = list(Path(f"/proc/{process.pid}/task").iterdir())
-            total += sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
-        except OSError:  # no such file system: ticks are all there is
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
+def threads(pids: list[int]) -> int:
+    """How many threads the processes have together."""
+    return sum(len(_directory(Path(f"/proc/{pid}/task"))) for pid in pids)
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """CPU time so far, in seconds: in nanoseconds if the kernel counts them, as an idle node has less than a tick."""
+    return sum(map(_cpu_seconds, pids))
+
+
+def _cpu_seconds(pid: int) -> float:
+    process = Path(f"/proc/{pid}")
+    try:
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in _directory(process / "task")) / 1e9
+    except OSError:
+        fields = _fields(process)
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def _directory(path: Path) -> list[Path]:
+    try:
+        return list(path.iterdir())
+    except OSError:
+        return []  # the process has ended
+
+
+def _fields(process: Path) -> list[str]:
+    """The fields of ``stat`` behind the program's name, which may contain spaces; none if the process has ended."""
+    try:
+        return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
