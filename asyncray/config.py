@@ -82,6 +82,9 @@ LOG_WARNING = 30
 LOG_ERROR = 40
 """As ``logging.ERROR``."""
 
+INTERRUPT_RETRY = 0.01
+"""Seconds until an interrupt is raised again that came at a bad moment, for example in a finalizer."""
+
 ALIGNMENT = 64
 """Of what lies in shared memory: a cache line, and what vector units and Arrow want of a buffer."""
 

@@ -102,7 +102,7 @@ class ActorClass(Generic[C]):
         self._asyncray_blueprint = blueprint
         self._asyncray_options = options
         self._asyncray_exported: tuple[Runtime, int, ActorType] | None = None
-        _check_order(blueprint.asynchronous, options)
+        _check_order(options, asynchronous=blueprint.asynchronous)
         cls = blueprint.source.target
         self.__doc__ = cls.__doc__
         self.__name__ = cls.__name__
@@ -176,7 +176,7 @@ class ActorClass(Generic[C]):
         return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
 
 
-def _check_order(asynchronous: bool, options: Options) -> None:
+def _check_order(options: Options, *, asynchronous: bool) -> None:
     concurrent = asynchronous or (options.get("max_concurrency") or 1) != 1
     if concurrent and options.get("allow_out_of_order_execution") is False:
         raise ValueError(

@@ -16,7 +16,7 @@ from asyncray.config import STORE_MINIMUM
 if TYPE_CHECKING:
     from asyncray.words import NodeAmounts
 
-_MISSING: dict[str, tuple[object, str]] = {
+_ABSENT_FEATURES: dict[str, tuple[object, str]] = {
     "labels": ({}, "labels of nodes"),
     "local_mode": (False, "local mode"),
     "include_dashboard": (False, "dashboard; `asyncray status` shows what a node does"),
@@ -85,7 +85,7 @@ class InitArguments(NamedTuple):
             raise TypeError(f"The address must be a string, not {type(address).__name__}.{hint}")
         if address != "local":
             self._check_connecting(f" {variable}={address} names that node: unset it to start one." if variable else "")
-        for name, (nothing, what) in _MISSING.items():
+        for name, (nothing, what) in _ABSENT_FEATURES.items():
             value = getattr(self, name)
             if value is not None and not (type(value) is type(nothing) and value == nothing):
                 raise ValueError(f"init({name}=...): leave it out. This release of asyncray has no {what}.")

@@ -267,7 +267,7 @@ METHOD_OPTIONS: Table = MappingProxyType(
 
 # What this release does not have
 
-_MISSING = {
+_ABSENT_FEATURES = {
     "runtime_env": "runtime environments: set variables and paths before the node starts",
     "concurrency_groups": "concurrency groups: max_concurrency holds for all methods of an actor",
     "concurrency_group": "concurrency groups: max_concurrency holds for all methods of an actor",
@@ -283,8 +283,8 @@ def reject_unsupported(options: dict[str, object]) -> dict[str, object]:
         ValueError: one does.
     """
     for name, value in options.items():
-        if value and name in _MISSING:
-            raise ValueError(f"The option {name} cannot be used yet: this release has no {_MISSING[name]}.")
+        if value and name in _ABSENT_FEATURES:
+            raise ValueError(f"The option {name} cannot be used yet: this release has no {_ABSENT_FEATURES[name]}.")
         if name == "scheduling_strategy" and value is not None and not isinstance(value, str):
             raise ValueError(f"This release has no scheduling strategy {value!r}: use 'DEFAULT' or 'SPREAD'.")
     return options

@@ -146,7 +146,7 @@ class TaskGroup:
         if not self._pending and self._all_over is not None and not self._all_over.done():
             self._all_over.set_result(None)
         error = objects.error(ref._local)
-        if error is None or _is_cancellation(error, self._aborting):
+        if error is None or _is_cancellation(error, by_us=self._aborting):
             return
         self._errors.append(error)
         if not self._aborting:
@@ -170,7 +170,7 @@ def _cancel(refs: Iterable[ObjectRef[Any]]) -> None:
         runtime.flush()
 
 
-def _is_cancellation(error: BaseException, by_us: bool) -> bool:
+def _is_cancellation(error: BaseException, *, by_us: bool) -> bool:
     """A task whose ``get`` raised that its child was cancelled has failed, except where we have cancelled both."""
     return isinstance(error, TaskCancelledError) and (by_us or not isinstance(error, TaskError))
 

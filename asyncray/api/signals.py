@@ -22,10 +22,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from asyncray.config import INTERRUPT_RETRY
 from asyncray.io.interrupts import Deferrable
-
-_AGAIN_SECONDS = 0.01
-"""A lost interrupt comes again after this."""
 
 
 class DriverSignals:
@@ -128,7 +126,7 @@ class DriverSignals:
             self._report_unraisable(unraisable)
             return
         try:
-            again = threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main.ident, number))
+            again = threading.Timer(INTERRUPT_RETRY, signal.pthread_kill, (main.ident, number))
             again.daemon = True
             again.start()
         except RuntimeError:  # the interpreter ends and takes no new threads

@@ -91,7 +91,7 @@ class Signature:
         stub = self._stub
         if stub is None:
             # Made at the first call and not at decoration: it costs 40 us and the import of inspect.
-            stub = self._stub = _stub(self._name, self._parameters(), self._method)
+            stub = self._stub = _stub(self._name, self._parameters(), method=self._method)
         stub(*args, **kwargs)
 
     def _parameters(self) -> str:
@@ -114,6 +114,7 @@ def is_generator(function: object) -> bool:
 
 
 def _restored(name: str, text: str, method: bool) -> Signature:
+    """Makes a signature from its pickled state; pickle passes positional arguments only."""
     signature = Signature.__new__(Signature)
     signature._callee = None
     signature._name = name
@@ -151,7 +152,7 @@ def _usable(name: str, taken: Container[str]) -> str:
     return name
 
 
-def _stub(name: str, text: str, method: bool) -> Stub:
+def _stub(name: str, text: str, *, method: bool) -> Stub:
     if text == _NOTHING:
         return partial(_take_nothing, name)
     namespace: dict[str, Any] = {}

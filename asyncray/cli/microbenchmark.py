@@ -37,7 +37,7 @@ def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: b
     from asyncray.cli.benchmark.rows import chosen
 
     try:
-        rows = chosen(only, everything or (show_list and not only))
+        rows = chosen(only, everything=everything or (show_list and not only))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--only") from error
     talks = file is None or file.name != "<stdout>"

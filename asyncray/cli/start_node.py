@@ -102,7 +102,7 @@ def node_command(
 
         from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
 
-        serve(config, zygote, lambda facts: _announce(facts, as_json), _run_registry)
+        serve(config, zygote, lambda facts: _announce(facts, as_json=as_json), _run_registry)
     except OSError as error:  # the message names the missing resource
         raise click.ClickException(f"The node did not start: {error}") from error
     if not as_json:
@@ -118,7 +118,7 @@ async def _run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts:
     await registry.run_registry(ask, facts)
 
 
-def _announce(facts: NodeFacts, as_json: bool) -> None:
+def _announce(facts: NodeFacts, *, as_json: bool) -> None:
     from asyncray.runtime.launch import point_latest  # start-up cost, as above
 
     point_latest(facts["session_dir"])

@@ -41,7 +41,7 @@ def stop_command(address: str | None, force: bool, as_json: bool) -> None:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except OSError as error:
         raise click.ClickException(str(error)) from error
-    rows = [_stop(pid, directory, force) for pid, directory in found]
+    rows = [_stop(pid, directory, force=force) for pid, directory in found]
     click.echo(json.dumps(rows) if as_json else _report(rows))
     if any(row["result"] == "running" for row in rows):
         raise click.exceptions.Exit(1)
@@ -54,7 +54,7 @@ def _report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) or "No node runs."
 
 
-def _stop(pid: int, directory: str, force: bool) -> dict[str, Any]:
+def _stop(pid: int, directory: str, *, force: bool) -> dict[str, Any]:
     from asyncray.cli.observer import Observer  # start-up cost: not for --help
     from asyncray.io.processes import ends_within, kill
     from asyncray.io.sessions import clean_up, socket_of

@@ -21,9 +21,8 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
+from asyncray.config import ALIGNMENT
 from asyncray.runtime.reducers import REDUCERS, CloudReducer, cloud, is_importable
-
-ALIGNMENT = 64
 
 _LARGEST_REUSE = 512
 """Bytes up to which a pickler is used again: to clear the table of a large one takes longer than to make a new one."""

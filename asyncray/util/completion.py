@@ -43,7 +43,7 @@ def as_completed(
     def results() -> Iterator[Any]:
         rest = pending
         while rest:
-            chunk, rest = _next_chunk(rest, chunk_size, yield_obj_refs)
+            chunk, rest = _next_chunk(rest, chunk_size, as_refs=yield_obj_refs)
             yield from chunk
 
     return results()
@@ -87,7 +87,7 @@ def map_unordered(
         for item in items:
             pending.append(fn.remote(item))
             if len(pending) >= backpressure_size:
-                chunk, pending = _next_chunk(pending, chunk_size, yield_obj_refs)
+                chunk, pending = _next_chunk(pending, chunk_size, as_refs=yield_obj_refs)
                 yield from chunk
         yield from as_completed(pending, chunk_size=chunk_size, yield_obj_refs=yield_obj_refs)
 
@@ -99,6 +99,6 @@ def _check(chunk_size: int) -> None:
         raise ValueError(f"chunk_size must be 1 or more, not {chunk_size}.")
 
 
-def _next_chunk(refs: list[ObjectRef[Any]], size: int, as_refs: bool) -> tuple[list[Any], list[ObjectRef[Any]]]:
+def _next_chunk(refs: list[ObjectRef[Any]], size: int, *, as_refs: bool) -> tuple[list[Any], list[ObjectRef[Any]]]:
     ready, rest = ray.wait(refs, num_returns=min(size, len(refs)))
     return ready if as_refs else ray.get(ready), rest

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from asyncray.config import STOP_DEADLINE
+from asyncray.config import INTERRUPT_RETRY, STOP_DEADLINE
 from asyncray.exceptions import WouldDeadlockError
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import (
@@ -56,9 +56,6 @@ from asyncray.worker.running import Invocation, Runner
 
 _WORK = (RUN, RUN_NESTED, CONSTRUCT, INVOKE)
 _FLUSH_NANOSECONDS = 500_000
-_AGAIN_SECONDS = 0.01
-"""An interrupt that came at a bad moment is tried again after this."""
-
 _CLEAN_UP_ATTEMPTS = 3
 """Each may be interrupted by a signal handler of the task's, which is gone after that."""
 
@@ -177,7 +174,7 @@ class Executor:
             if self.leaving is not None:
                 self._return([message])  # the process is about to end
                 return
-            invocation = Invocation(message, self.definitions[message[2]], True)
+            invocation = Invocation(message, self.definitions[message[2]], blocks=True)
             nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
             nested.start(self._nested_thread)
 
@@ -201,7 +198,7 @@ class Executor:
         else:
             for nested in list(self._nested.values()):
                 if nested.working == threading.get_ident():
-                    threading.Timer(_AGAIN_SECONDS, nested.interrupt).start()
+                    threading.Timer(INTERRUPT_RETRY, nested.interrupt).start()
 
     def forget_in_child(self) -> None:
         """In a child that user code has forked: no call is answered, and no exception of a finalizer is for a task."""
@@ -210,7 +207,7 @@ class Executor:
             sys.unraisablehook = self._report_unraisable
 
     def _interrupt_later(self, task_id: bytes) -> None:
-        threading.Timer(_AGAIN_SECONDS, self._interrupt, (task_id,)).start()
+        threading.Timer(INTERRUPT_RETRY, self._interrupt, (task_id,)).start()
 
     def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
         if self.host is not None:
@@ -278,7 +275,7 @@ class Executor:
             self.runtime.channel.request_flush()
 
     def _run_task(self, message: RunMessage) -> None:
-        invocation = Invocation(message, self.definitions[message[2]], True)
+        invocation = Invocation(message, self.definitions[message[2]], blocks=True)
         definition = invocation.definition
         enter_main(invocation.context)
         try:
@@ -345,7 +342,7 @@ class Executor:
         self.runtime.flush()
 
     def _become_actor(self, message: ConstructMessage) -> None:
-        invocation = Invocation(message, self.definitions[message[2]], False)
+        invocation = Invocation(message, self.definitions[message[2]], blocks=False)
         options = invocation.definition.options
         if options.get("asynchronous"):
             from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it

@@ -156,7 +156,7 @@ class ActorHost:
 
     def begin(self, message: InvokeMessage) -> Invocation:
         """A call is taken up."""
-        invocation = Invocation(message, self.process.definitions[message[2]], self.blocks)
+        invocation = Invocation(message, self.process.definitions[message[2]], blocks=self.blocks)
         self.running[invocation.id] = invocation.context
         return invocation
 

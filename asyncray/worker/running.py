@@ -52,7 +52,7 @@ class Invocation:
 
     __slots__ = ("context", "definition", "id", "message", "name", "started")
 
-    def __init__(self, message: WorkMessage, definition: Definition, blocks: bool) -> None:
+    def __init__(self, message: WorkMessage, definition: Definition, *, blocks: bool) -> None:
         self.message: Received = message
         self.id: bytes = message[1]
         self.definition = definition

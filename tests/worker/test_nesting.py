@@ -20,7 +20,7 @@ DEADLINE = 30.0
 @pytest.fixture
 def nested() -> NestedTask:
     definition = Definition({"function": b"", "name": "f", "returns": 1}, SentFunction(pickle.dumps(len)))
-    return NestedTask(Invocation((RUN_NESTED, b"id", 1, PLAIN, b"", None, None), definition, True), Waiters())
+    return NestedTask(Invocation((RUN_NESTED, b"id", 1, PLAIN, b"", None, None), definition, blocks=True), Waiters())
 
 
 def run(nested: NestedTask, function: Any) -> list[Any]:

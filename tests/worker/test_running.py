@@ -63,7 +63,7 @@ def segment() -> Iterator[Segment]:
 
 def invocation(message: Any = (RUN, b"task", 1, PLAIN, b"", None, None), **options: Any) -> Invocation:
     spec: Any = {"name": "f", "returns": 1, "function": b"", **options}
-    return Invocation(message, Definition(spec, SentFunction(b"")), True)
+    return Invocation(message, Definition(spec, SentFunction(b"")), blocks=True)
 
 
 def answering(daemon: DaemonSide, *answers: Callable[[int], tuple[Any, ...]]) -> threading.Thread:

@@ -15,7 +15,7 @@ ROWS: list[Row] = [
 ]
 
 
-def chosen(only: tuple[str, ...], everything: bool) -> list[Row]:
+def chosen(only: tuple[str, ...], *, everything: bool) -> list[Row]:
     """The rows whose names contain one of the given texts; without texts all but the slow ones.
 
     Raises:
