@@ -1,0 +1,52 @@
+"""How ``get`` and ``wait`` check their arguments and divide their refs, without a node."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asyncray.api.object_calls import check_timeout, local_objects, partition, partition_now
+from asyncray.messages import PLAIN, UNRESOLVED
+
+
+def objects(*ready: bool) -> list[Any]:
+    return [SimpleNamespace(kind=PLAIN if one else UNRESOLVED) for one in ready]
+
+
+REFS: list[Any] = ["a", "b", "c", "d"]
+FOUND = objects(False, True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("enough", "parts"),
+    [(1, (["b"], ["a", "c", "d"])), (2, (["b", "d"], ["a", "c"])), (3, None)],
+)
+def test_partition_keeps_the_order(enough: int, parts: object) -> None:
+    assert partition(REFS, FOUND, enough) == parts
+
+
+def test_partition_now_takes_what_is_ready() -> None:
+    assert partition_now(REFS, FOUND, 3) == (["b", "d"], ["a", "c"])
+    assert partition_now(REFS, FOUND, 1) == (["b"], ["a", "c", "d"])
+    assert partition_now(REFS, objects(False, False, False, False), 2) == ([], REFS)
+    assert partition(REFS, objects(False, False, False, False), 1) is None
+
+
+def test_timeouts() -> None:
+    assert [check_timeout(timeout) for timeout in (None, 0, 1.5, math.inf)] == [None, 0, 1.5, None]
+    for wrong in (-1, math.nan):
+        with pytest.raises(ValueError, match="must not be negative"):
+            check_timeout(wrong)
+    with pytest.raises(TypeError, match="not str"):
+        check_timeout("1")  # type: ignore[arg-type]  # a mistake of a caller
+
+
+def test_what_is_no_list_of_refs() -> None:
+    with pytest.raises(ValueError, match="Invalid type of object refs, <class 'int'>"):
+        local_objects(1)
+    with pytest.raises(ValueError, match=r"the list contains a int \(1\), not only ObjectRefs"):
+        local_objects([1])
+    assert local_objects([]) == []
