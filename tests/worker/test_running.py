@@ -237,7 +237,7 @@ def load_slowly() -> Any:
 def test_loading_is_not_part_of_a_calls_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "perf_counter_ns", clock)
     definition = Definition({"name": "f", "function": b"", "returns": 1}, SentFunction(serialize(SlowToLoad()).pickled))
-    call = Invocation((RUN, b"id", 1, PLAIN, b"", None, None), definition, True)
+    call = Invocation((RUN, b"id", 1, PLAIN, b"", None, None), definition, blocks=True)
     assert not definition.was_called
     assert call.load() is len
     clock.now += 3000
