@@ -20,7 +20,7 @@ from asyncray.core.records import Block, Client, ObjectEntry, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.ids import NODE_SIZE
-from asyncray.messages import FAULT, SHARED, UNRESOLVED, VALUE
+from asyncray.messages import ERRORS, FAULT, SHARED, UNRESOLVED, VALUE
 
 
 class Objects:
@@ -79,7 +79,7 @@ class Objects:
             for client in entry.waiting:
                 self._push(entry, client)
             entry.waiting = None
-            if kind > SHARED:
+            if kind in ERRORS:
                 self.unread.read(entry.id)
         dependents = entry.dependents or []
         entry.dependents = None
@@ -131,7 +131,7 @@ class Objects:
                 self._outbox.send(client, (VALUE, object_id, FAULT, fault_of_missing(object_id, client)))
             elif entry.kind != UNRESOLVED:
                 self._push(entry, client)
-                if entry.kind > SHARED:
+                if entry.kind in ERRORS:
                     self.unread.read(object_id)
             elif entry.waiting is None:
                 entry.waiting = [client]
@@ -200,7 +200,7 @@ class Objects:
             if entry.block is not None:
                 self._store.object_gone(entry.block)
                 entry.block = None
-            elif entry.kind > SHARED:
+            elif entry.kind in ERRORS:
                 self.unread.gone(entry)
             if entry.actor is not None:
                 self.ended_lives.append(entry.actor)

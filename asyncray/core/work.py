@@ -27,7 +27,7 @@ from asyncray.core.states import OVER, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
-from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED, UNRESOLVED, Value
+from asyncray.messages import BUFFERS, ERROR, ERRORS, FAULT, PLAIN, UNRESOLVED, Value
 
 _MANY = 1000
 """Fewer small arguments than this are no large message, whatever they are."""
@@ -269,7 +269,7 @@ class Work:
 
     def finish(self, task: Task, kind: int, payload: Any, contained: Sequence[bytes] | None = None) -> None:
         """Ends the task: every return value becomes this one, an error or nothing."""
-        if kind > SHARED and task.id in self.tasks:
+        if kind in ERRORS and task.id in self.tasks:
             self.objects.unread.failed(task, kind, payload)
         self.finish_all(task, ((kind, payload, contained),) * len(task.returns))
 

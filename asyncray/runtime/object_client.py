@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.exceptions import GetTimeoutError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ERROR, ERROR_SEEN, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNRESOLVED
+from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNRESOLVED
 from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
@@ -106,7 +106,7 @@ class ObjectClient:
         if local.kind == UNRESOLVED:
             self._connection.check_alive()
             raise AssertionError(f"{local} is read before it is there")
-        if local.kind > SHARED:
+        if local.kind in ERRORS:
             self._post((ERROR_SEEN, [local.id]))
         return self._values.load(local.kind, local.payload, local.pin)
 
