@@ -8,7 +8,5 @@ from __future__ import annotations
 PENDING: dict[str, set[str]] = {
     "tests": {
         "asyncray.node.daemon",
-        "asyncray.worker.lifetime",
-        "asyncray.worker.zygote",
     },
 }

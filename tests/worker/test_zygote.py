@@ -1,0 +1,103 @@
+"""The zygote, in a process of its own; the test is its daemon."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncray.io import sessions
+from asyncray.messages import ENDED, FORK, FORKED, HELLO, KILL_WORKER
+from asyncray.node.start import start_zygote
+from tests.runtime.daemon_side import DaemonSide
+
+DEADLINE = 30.0
+
+
+class Node:
+    """A session with a zygote, and nothing that listens."""
+
+    def __init__(self) -> None:
+        self.directory, self._lock = sessions.new_session()
+        Path(self.directory, "logs").mkdir(exist_ok=True)
+        stream, self.pid = start_zygote(self.directory, self._lock)
+        self._descriptor = os.pidfd_open(self.pid)
+        self.zygote = DaemonSide(stream)
+
+    def listen(self) -> socket.socket:
+        """The socket for workers."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.settimeout(DEADLINE)
+        listener.bind(sessions.socket_of(self.directory))
+        listener.listen()
+        return listener
+
+    def end(self) -> None:
+        """The daemon is gone: waits for the zygote's end, and kills it if it does not come."""
+        self.zygote.close()
+        ended, _, _ = select.select([self._descriptor], [], [], DEADLINE)
+        if not ended:
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(self._descriptor)
+        os.waitpid(self.pid, 0)
+        sessions.close_lock(self._lock)
+        assert ended
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    # Not ``tmp_path``: the path of a socket must be short.
+    with tempfile.TemporaryDirectory() as base:
+        monkeypatch.setenv("ASYNCRAY_TMPDIR", base)
+        node = Node()
+        yield node
+        node.end()
+
+
+def fork(node: Node, number: int) -> int:
+    node.zygote.send((FORK, number))
+    forked = node.zygote.next(FORKED)
+    assert forked[1] == number
+    pid: int = forked[2]
+    return pid
+
+
+def test_a_worker_connects_leads_a_group_and_is_killed_when_that_is_wanted(node: Node) -> None:
+    with node.listen() as listener:
+        pid = fork(node, 7)
+        worker = DaemonSide(listener.accept()[0])
+        info: dict[str, Any] = worker.next(HELLO)[3]
+        assert (info["number"], info["pid"], os.getpgid(pid)) == (7, pid, pid)
+        node.zygote.send((KILL_WORKER, 7))
+        assert node.zygote.next(ENDED) == [ENDED, 7, pid, signal.SIGKILL]
+        worker.close()
+
+
+def test_a_worker_that_cannot_start_says_why(node: Node) -> None:
+    pid = fork(node, 1)
+    ended = node.zygote.next(ENDED)
+    assert ended[:3] == [ENDED, 1, pid]
+    assert sessions.socket_of(node.directory) in ended[3]
+
+
+def test_when_the_daemon_is_gone_nothing_is_left(node: Node) -> None:
+    with node.listen() as listener:
+        pid = fork(node, 1)
+        worker = DaemonSide(listener.accept()[0])
+        worker.next(HELLO)
+        descriptor = os.pidfd_open(pid)
+        os.kill(node.pid, signal.SIGTERM)  # of a machine that shuts down: not for the zygote
+        node.zygote.close()
+        assert select.select([descriptor], [], [], DEADLINE)[0]
+        os.close(descriptor)
+        worker.close()
+    select.select([node._descriptor], [], [], DEADLINE)
+    assert not os.path.exists(sessions.socket_of(node.directory))
+    assert not os.path.exists(sessions._lock_of(node.directory))
