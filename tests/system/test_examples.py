@@ -102,13 +102,13 @@ PRINTED = {
     ],
     "roadmap/slow_function.py": [r"^I can do other things while waiting!$", r"^Done!$"],
     "roadmap/stateless.py": [r"^1$", r"^2$", r"^1$", r"^1$"],
-    "tutorial/actors_async.py": [*COUNTS, r"15 messages, the first from here: Received 0 from here\."],
+    "tutorial/actors_async.py": [*COUNTS, r"15 messages, the first from here: Message 0 from here\."],
     "tutorial/aggregation.py": [
         rf"^{name}: 36 in {SECONDS}" for name in ("linear", "tree", "linear_while", "tree_while")
     ],
     "tutorial/counter_actor.py": COUNTS,
     "tutorial/message_actor.py": [
-        r"^New messages: \[.*'Received \d+ from worker [012]\.'",
+        r"^New messages: \[.*'Message \d+ from worker [012]\.'",
         r"^300 messages from 3 workers$",
     ],
     "tutorial/parallel_tasks.py": [FOUR_TASKS],

@@ -138,11 +138,12 @@ def test_it_holds_nothing_that_is_ready(run: Run) -> None:
         async with asyncray.TaskGroup() as group:
             ref = group.add(double.remote(1))
             await ref
-            await asyncio.sleep(0)
             gone = weakref.ref(ref)
             del ref
-            gc.collect()
-            assert gone() is None
+            # The group hears of it in a later turn of the loop than an await that found the value there.
+            while gone() is not None:
+                await asyncio.sleep(0)
+                gc.collect()
 
     run(main())
 
