@@ -55,8 +55,8 @@ REQUEST_DEADLINE = 30.0
 """A question to the daemon is answered at once, or the daemon is stuck."""
 
 LOOP_DEADLINE = 5.0
-"""The same in the thread of a running event loop, for what must be known at once (is the name of an actor taken?). The
-loop stands still meanwhile; a daemon that is not stuck answers in less than a millisecond."""
+"""The same for a request from the thread of a running event loop, where the caller needs the answer at once (whether
+the name of an actor is taken). The loop stands still meanwhile; a healthy daemon answers in less than a millisecond."""
 
 STORE_FULL_DEADLINE = _number("STORE_FULL_DEADLINE", 2.0)
 """How long an allocation waits for others' memory to come back before it fails as a full store."""

@@ -15,7 +15,8 @@ from typing import Any
 import asyncray
 
 _OURS = os.path.dirname(asyncray.__file__)
-_ENDS = ("__del__", "queue_release", "notify")  # what comes up in a finalizer is lost, whatever it is
+# Python drops every exception that a finalizer raises.
+_ENDS = ("__del__", "queue_release", "notify")
 _BEGINNINGS = ("_call_all", "_flush_turn")  # a loop forgets what it calls, should something come before that has begun
 
 

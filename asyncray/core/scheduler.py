@@ -411,7 +411,8 @@ class Scheduler:
             if head.estimate == UNKNOWN or shape is None:
                 continue
             if self.shapes.ready or self.resources.fits(shape.demand):
-                # The head is longer than was thought. Otherwise what comes back would be sent behind it again.
+                # The running task takes longer than its estimate. With the old estimate, the scheduler would send
+                # the returned tasks behind it again.
                 worker.backlog += UNKNOWN - head.estimate
                 head.estimate = UNKNOWN
                 self._outbox.send(worker.client, (RETURN_QUEUED,))

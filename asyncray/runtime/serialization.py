@@ -188,7 +188,7 @@ def serialize(value: object) -> Serialized:
 
 
 def serialize_in_band(value: object) -> Serialized:
-    """The same without buffers beside it, for what travels as plain bytes: functions, classes and errors."""
+    """Pickles a value without out-of-band buffers: functions, classes and errors travel as plain bytes."""
     file = _Chunks()
     refs = _dump(Pickler(file, 5), value)
     return Serialized(file.joined(), (), refs)

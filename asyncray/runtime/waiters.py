@@ -149,7 +149,7 @@ class Waiters:
     """Registers waiters and fires them."""
 
     def __init__(self) -> None:
-        # Re-entrant: a finalizer may come here in a thread that holds it. Guards everything below, what waits in
+        # Re-entrant: a finalizer may come here in a thread that holds it. It guards all attributes below,
         # ``LocalObject.waiters``, and ``kind`` and ``payload`` of objects at the moment when they are resolved.
         self._lock = OwnedRLock()
         # Every registered waiter that has not fired, in the order of registration.

@@ -39,7 +39,7 @@ def failure_of(value: object) -> PicklingFailed:
 
 
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As if it came from ``__main__``: else it is pickled by its name."""
+    """Makes it look defined in ``__main__``. Otherwise it would be pickled by its name."""
     function.__module__ = "__main__"
     return function
 
