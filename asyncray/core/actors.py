@@ -261,7 +261,7 @@ class Actors:
 
     def _leave_worker(self, actor: Actor) -> None:
         if actor.lease is not None:
-            self._scheduler.resources.end_life(actor.lease.grant)
+            actor.lease.grant.end_life()
         if actor.worker is not None:
             actor.worker.actor = None
         actor.worker = actor.lease = None

@@ -1,6 +1,7 @@
 """Records of the processes that run tasks: workers, their leases, and the queues that leases serve.
 
-A *worker* is a forked process, a *lease* its right to resources, a *shape* a queue of tasks with the same demand.
+A *worker* is a forked process, a *lease* its right to resources, a *shape* a queue of tasks with the same demand
+and placement.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from asyncray.core.resources import Grant
+from asyncray.core.resources import Grant, Resources
 from asyncray.core.states import QUEUED, SENT, STARTING
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
     from asyncray.core.lives import Actor
-    from asyncray.core.records import Client, Job, Task
+    from asyncray.core.records import Client, Job, Task, Where
 
 
 class Worker:
@@ -85,18 +86,24 @@ class Worker:
 
 
 class Shape:
-    """Tasks of one job with the same demand: a queue for each depth, and the leases that serve them.
+    """Tasks of one job with the same demand and placement: a queue for each depth, and the leases that serve them.
 
     Constructors have shapes of their own (``lives``): each takes a worker for good.
     """
 
-    __slots__ = ("count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues")
+    __slots__ = (
+        "account", "count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues", "where",
+    )  # fmt: skip
 
-    def __init__(self, job: Job, demand: Demand, lives: bool) -> None:
+    def __init__(self, job: Job, demand: Demand, where: Where, lives: bool, account: Resources) -> None:
         self.job = job
         self.demand = demand
+        # Where its tasks wish to run.
+        self.where = where
         # True if its tasks are constructors.
         self.lives = lives
+        # What serves its demand.
+        self.account = account
         # True if the demand includes GPUs: its workers never run tasks without GPUs.
         self.gpu = any(name == "GPU" for name, _ in demand)
         # True if its tasks need no resources: only a limit of workers bounds how many run.

@@ -8,7 +8,8 @@ in ``leases``, actors in ``lives``: they refer to each other, so their types are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.states import WAITING
@@ -25,6 +26,12 @@ _MEAN_WEIGHT = 0.2
 
 Fault = list[Any]
 """A system error as a value: [exception name, fields]."""
+
+Where: TypeAlias = Hashable
+"""A placement: where the tasks of a template wish to run. Each has an account in ``Shapes.accounts``."""
+
+HERE: Final = "here"
+"""The only placement of today's programs: on this node, with the resources that are not set aside."""
 
 
 class Job:
@@ -106,7 +113,7 @@ class Template:
 
     __slots__ = (
         "crashes", "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options",
-        "retries", "returns", "shape", "unread",
+        "retries", "returns", "shape", "unread", "where",
     )  # fmt: skip
 
     def __init__(self, number: int, digest: bytes, job: Job, spec: TemplateSpec) -> None:
@@ -125,6 +132,8 @@ class Template:
         if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
             raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
         self.options: FunctionOptions = spec.get("options", {})
+        # Written before the first task is queued, and not after.
+        self.where: Where = HERE
         # So many calls end a worker; 0: no limit.
         self.max_calls: int = self.options.get("max_calls", 0)
         # The queue of its tasks. ``Shapes`` writes it.

@@ -1,4 +1,7 @@
-"""Resources of a node: amounts in exact fixed point (``asyncray.units``), and numbered devices.
+"""Resources: amounts in exact fixed point (``asyncray.units``), and numbered devices.
+
+An account (``Resources``) hands out grants, and each grant returns to its account. A node has one account for all that
+it has; a part that is set aside can have an account of its own, which knows the numbers of its devices.
 
 ``GPU`` amounts come with device numbers: a whole number takes whole free devices, a fraction shares one device with
 other fractions.
@@ -16,11 +19,13 @@ from asyncray.units import UNIT, Demand, fixed, plain
 
 
 class Grant:
-    """Resources that a task or an actor holds, with the devices among them. ``Resources`` writes it."""
+    """Resources that a task or an actor holds, with the devices among them."""
 
-    __slots__ = ("demand", "devices", "for_life", "held", "lent")
+    __slots__ = ("account", "demand", "devices", "for_life", "held", "lent")
 
-    def __init__(self, demand: Demand, devices: tuple[tuple[int, int], ...] = ()) -> None:
+    def __init__(self, account: Resources, demand: Demand, devices: tuple[tuple[int, int], ...] = ()) -> None:
+        # Where the resources come from, and where they return to.
+        self.account = account
         self.demand = demand
         # Number of a device -> the amount of it, as pairs.
         self.devices = devices
@@ -34,29 +39,86 @@ class Grant:
     def __repr__(self) -> str:
         return f"<Grant {dict(self.demand)} devices={self.devices}>"
 
+    def release(self) -> None:
+        """Makes all of the grant available again. Raises AssertionError if that was done before."""
+        if not self.held:
+            raise AssertionError(f"{self} was given back twice")
+        self.end_life()
+        self.held = False
+        account = self.account
+        for name, amount in self.demand:
+            if not (self.lent and name == "CPU"):
+                account.available[name] += amount
+        for number, amount in self.devices:
+            account.devices[number] += amount
+
+    def lend(self) -> bool:
+        """Makes the CPU part available to others while the holder waits. Returns False if it has none to lend."""
+        if self.lent or not self.held:
+            return False
+        self.lent = True
+        for name, amount in self.demand:
+            if name == "CPU":
+                self.account.available[name] += amount
+                if self.for_life:
+                    self.account.for_life[name] -= amount
+                return True
+        return False
+
+    def reclaim(self) -> None:
+        """The holder continues: takes its CPU back at once, even if that oversubscribes the account for a while."""
+        if not self.lent or not self.held:
+            return
+        self.lent = False
+        for name, amount in self.demand:
+            if name == "CPU":
+                self.account.available[name] -= amount
+                if self.for_life:
+                    self.account.for_life[name] += amount
+
+    def hold_for_life(self) -> None:
+        """Counts the grant as an actor's."""
+        self.for_life = True
+        held = self.account.for_life
+        for name, amount in self.demand:
+            held[name] = held.get(name, 0) + amount
+
+    def end_life(self) -> None:
+        """The actor is dead: counts the grant as an actor's no more. The process may hold it a little longer."""
+        if not self.for_life:
+            return
+        self.for_life = False
+        for name, amount in self.demand:
+            if not (self.lent and name == "CPU"):
+                self.account.for_life[name] -= amount
+
 
 class Resources:
-    """The accounts of one node.
+    """One account: the resources of a node, or of a part of it that was set aside.
 
     Args:
-        totals: name -> amount, as programs give them. The amount of GPU must be a whole number.
+        totals: name -> amount, as programs give them.
+        devices: number of a GPU -> the amount of it, in fixed point; in sum the total of GPU. None: the total of GPU is
+            a whole number of devices, numbered from 0.
     """
 
-    def __init__(self, totals: Mapping[str, float]) -> None:
-        # Name -> amount that the node has. Never changes.
+    def __init__(self, totals: Mapping[str, float], devices: Mapping[int, int] | None = None) -> None:
+        # Name -> amount that the account has. Never changes.
         self.total: dict[str, int] = dict(fixed(totals))
         # Name -> amount that no grant holds, or that a grant lends.
         self.available: dict[str, int] = dict(self.total)
         # Name -> amount that living actors hold and do not lend.
         self.for_life: dict[str, int] = {}
+        if devices is None:
+            devices = dict.fromkeys(range(self.total.get("GPU", 0) // UNIT), UNIT)
         # Number of a GPU -> the amount of it that no grant holds.
-        self.devices = [UNIT] * (self.total.get("GPU", 0) // UNIT)
+        self.devices = dict(devices)
 
     def __repr__(self) -> str:
         return f"<Resources {plain(self.available.items())} of {plain(self.total.items())}>"
 
     def feasible(self, demand: Demand) -> bool:
-        """True if an idle node of this kind could serve the demand."""
+        """True if the account could serve the demand while nothing else uses it."""
         return all(self.total.get(name, 0) >= amount for name, amount in demand)
 
     def fits(self, demand: Demand) -> bool:
@@ -81,67 +143,16 @@ class Resources:
                     return None  # enough in sum, but spread over several devices
         for name, amount in demand:
             available[name] -= amount
-        for index, amount in devices:
-            self.devices[index] -= amount
-        return Grant(demand, devices)
-
-    def release(self, grant: Grant) -> None:
-        """Makes all of the grant available again. Raises AssertionError if that was done before."""
-        if not grant.held:
-            raise AssertionError(f"{grant} was given back twice")
-        self.end_life(grant)
-        grant.held = False
-        for name, amount in grant.demand:
-            if not (grant.lent and name == "CPU"):
-                self.available[name] += amount
-        for index, amount in grant.devices:
-            self.devices[index] += amount
-
-    def lend(self, grant: Grant) -> bool:
-        """Makes the CPU part available to others while the holder waits. Returns False if it has none to lend."""
-        if grant.lent or not grant.held:
-            return False
-        grant.lent = True
-        for name, amount in grant.demand:
-            if name == "CPU":
-                self.available[name] += amount
-                if grant.for_life:
-                    self.for_life[name] -= amount
-                return True
-        return False
-
-    def reclaim(self, grant: Grant) -> None:
-        """The holder continues: takes its CPU back at once, even if that oversubscribes the node for a while."""
-        if not grant.lent or not grant.held:
-            return
-        grant.lent = False
-        for name, amount in grant.demand:
-            if name == "CPU":
-                self.available[name] -= amount
-                if grant.for_life:
-                    self.for_life[name] += amount
-
-    def hold_for_life(self, grant: Grant) -> None:
-        """Counts the grant as an actor's."""
-        grant.for_life = True
-        for name, amount in grant.demand:
-            self.for_life[name] = self.for_life.get(name, 0) + amount
-
-    def end_life(self, grant: Grant) -> None:
-        """The actor is dead: counts the grant as an actor's no more. The process may hold it a little longer."""
-        if not grant.for_life:
-            return
-        grant.for_life = False
-        for name, amount in grant.demand:
-            if not (grant.lent and name == "CPU"):
-                self.for_life[name] -= amount
+        for number, amount in devices:
+            self.devices[number] -= amount
+        return Grant(self, demand, devices)
 
     def _choose_devices(self, amount: int) -> tuple[tuple[int, int], ...]:
         if amount >= UNIT:
-            whole = [index for index, left in enumerate(self.devices) if left == UNIT][: amount // UNIT]
-            return tuple((index, UNIT) for index in whole) if len(whole) * UNIT == amount else ()
+            whole = [number for number, left in self.devices.items() if left == UNIT][: amount // UNIT]
+            return tuple((number, UNIT) for number in whole) if len(whole) * UNIT == amount else ()
         # Best fit: fill up a shared device before taking a part of a free one.
-        fitting = [(left, index) for index, left in enumerate(self.devices) if left >= amount]
+        fitting = [(left, number) for number, left in self.devices.items() if left >= amount]
         return ((min(fitting)[1], amount),) if fitting else ()
 
     def check(self) -> None:
@@ -150,5 +161,5 @@ class Resources:
             available = self.available[name]
             assert available <= total, f"{name}: {available} of {total}"
             assert available >= 0 or name == "CPU", f"{name}: {available}"
-        assert sum(self.devices) == self.available.get("GPU", 0), f"devices {self.devices}"
-        assert all(0 <= left <= UNIT for left in self.devices), f"devices {self.devices}"
+        assert sum(self.devices.values()) == self.available.get("GPU", 0), f"devices {self.devices}"
+        assert all(0 <= left <= UNIT for left in self.devices.values()), f"devices {self.devices}"

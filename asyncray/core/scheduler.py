@@ -51,6 +51,7 @@ class Scheduler:
     """Queues, leases and decisions.
 
     Args:
+        resources: the node's account, which serves all tasks that do not wish to run in a part of it.
         nest_after: so many blocked workers, and further tasks are nested into them.
         most_free: so many workers at once serve tasks that need nothing (``num_cpus=0``) and do not block.
     """
@@ -99,12 +100,12 @@ class Scheduler:
         while (task := shape.peek()) is not None:
             if shape.free_of_charge and not shape.lives and shape.serving >= self.most_free:
                 return
-            grant = self.resources.acquire(shape.demand)
+            grant = shape.account.acquire(shape.demand)
             if grant is None:
                 return
             worker = self.pool.take(shape.job, shape.gpu)
             if worker is None:
-                self.resources.release(grant)
+                grant.release()
                 self._find_worker(shape)
                 return
             self.shapes.served(shape)
@@ -130,16 +131,16 @@ class Scheduler:
         grants: list[Grant] = []
         limited = shape.free_of_charge and not shape.lives
         wanted = min(shape.count, MOST_STARTING, self.most_free - shape.serving if limited else shape.count)
-        while len(grants) < wanted and (grant := self.resources.acquire(shape.demand)) is not None:
+        while len(grants) < wanted and (grant := shape.account.acquire(shape.demand)) is not None:
             grants.append(grant)
         for grant in grants:
-            self.resources.release(grant)
+            grant.release()
         self.pool.start(max(1, len(grants)), self.now)
 
     def _nest_all(self, shape: Shape, host: Worker | None) -> None:
         room = self.most_free - self._threads(shape) if shape.free_of_charge else shape.count
         while room > 0 and host is not None and (task := shape.peek()) is not None and not task.template.crashes:
-            grant = self.resources.acquire(shape.demand)
+            grant = shape.account.acquire(shape.demand)
             if grant is None:
                 return
             shape.pop()
@@ -162,13 +163,13 @@ class Scheduler:
 
     def _place(self, task: Task, worker: Worker, grant: Grant) -> None:
         """A worker becomes an actor: what placing it needed goes back, what it needs for life is taken."""
-        self.resources.release(grant)
+        grant.release()
         actor = task.actor
         assert actor is not None
-        life = self.resources.acquire(task.template.life)
+        life = grant.account.acquire(task.template.life)
         assert life is not None, f"{task}: the demand for life is part of the demand for placing"
         task.lease = Lease(worker, None, life, self.now)
-        self.resources.hold_for_life(life)
+        life.hold_for_life()
         actor.placed(worker, task.lease)
         self.pool.becomes_actor(worker)
         self._tell_lease(worker, life)
@@ -212,7 +213,7 @@ class Scheduler:
             self._end(lease)
 
     def _tell_lease(self, worker: Worker, grant: Grant) -> None:
-        devices = tuple(index for index, _ in grant.devices)
+        devices = tuple(number for number, _ in grant.devices)
         cpus = next((amount for name, amount in grant.demand if name == "CPU"), 0)
         if worker.announced_lease != (devices, grant.demand) and worker.client is not None:
             worker.announced_lease = (devices, grant.demand)
@@ -290,7 +291,7 @@ class Scheduler:
         if worker.nested.pop(task.id, None) is None:
             return False
         if task.lease is not None and task.lease.grant.held:
-            self.resources.release(task.lease.grant)
+            task.lease.grant.release()
         if not worker.nested:
             del self._hosts[worker]
         return True
@@ -313,7 +314,7 @@ class Scheduler:
             shape.leases.remove(lease)
             del self._leases[lease]
         if lease.grant.held:
-            self.resources.release(lease.grant)
+            lease.grant.release()
         worker.lease = None
         worker.backlog = 0.0
         self.blocked_workers.pop(worker, None)
@@ -335,7 +336,7 @@ class Scheduler:
     def block(self, lease: Lease, task_id: bytes) -> None:
         """A task on the lease waits for an object: its CPU is free meanwhile."""
         if not lease.blocked:
-            self.resources.lend(lease.grant)
+            lease.grant.lend()
             if lease.worker.lease is lease and lease.shape is not None:
                 self.blocked_workers[lease.worker] = None
         lease.blocked[task_id] = lease.blocked.get(task_id, 0) + 1
@@ -346,7 +347,7 @@ class Scheduler:
         if times > 1 and not over:
             lease.blocked[task_id] = times - 1
         elif times and not lease.blocked:
-            self.resources.reclaim(lease.grant)
+            lease.grant.reclaim()
             # The lease of a nested task does not say that the worker itself goes on.
             if lease.worker.lease is lease:
                 self.blocked_workers.pop(lease.worker, None)
@@ -385,7 +386,7 @@ class Scheduler:
             task.estimate = UNKNOWN
         for task in (*started, *unstarted):
             if task.lease is not None and task.lease.grant.held:
-                self.resources.release(task.lease.grant)
+                task.lease.grant.release()
             task.worker = task.lease = None
         worker.inflight.clear()
         worker.nested.clear()
@@ -398,7 +399,7 @@ class Scheduler:
                 lease.shape.leases.remove(lease)
                 del self._leases[lease]
             if lease.grant.held:
-                self.resources.release(lease.grant)
+                lease.grant.release()
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
 
     def tick(self) -> None:
@@ -410,7 +411,7 @@ class Scheduler:
             head = next(iter(worker.inflight.values()))
             if head.estimate == UNKNOWN or shape is None:
                 continue
-            if self.shapes.ready or self.resources.fits(shape.demand):
+            if self.shapes.ready or shape.account.fits(shape.demand):
                 # The running task takes longer than its estimate. With the old estimate, the scheduler would send
                 # the returned tasks behind it again.
                 worker.backlog += UNKNOWN - head.estimate
@@ -424,7 +425,8 @@ class Scheduler:
 
     def check(self) -> None:
         """Raises AssertionError if the queues, leases and accounts contradict each other."""
-        self.resources.check()
+        for account in self.shapes.accounts.values():
+            account.check()
         self.pool.check()
         self.shapes.check()
         for shape in self.shapes.table.values():

@@ -1,8 +1,9 @@
 """The queues of ready tasks, by shape, and which of them is served next.
 
-A shape is a job and a demand, so that a shape that does not fit never blocks another. Within a shape deeper tasks come
-first: the children of a task that waits for them come before the siblings of that task. Otherwise each parent of a
-flood of parents would start, block and occupy a process.
+A shape is a job, a demand and a placement (``Where``), so that a shape that does not fit never blocks another. The
+placement decides which account serves the demand. Within a shape deeper tasks come first: the children of a task that
+waits for them come before the siblings of that task. Otherwise each parent of a flood of parents would start, block and
+occupy a process.
 
 Invariants (``check``): a queued task is in exactly one queue; a shape with queued tasks is in ``ready``.
 """
@@ -12,19 +13,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asyncray.core.leases import Shape
-from asyncray.core.records import Job, Task
+from asyncray.core.records import HERE, Job, Task, Where
 from asyncray.core.resources import Resources
 from asyncray.core.states import OVER, QUEUED
 from asyncray.units import Demand
 
 
 class Shapes:
-    """All shapes of a node."""
+    """All shapes of a node.
+
+    Args:
+        resources: the account of the node.
+    """
 
     def __init__(self, resources: Resources) -> None:
-        self._resources = resources
-        # (job, demand, whether its tasks are constructors) -> shape.
-        self.table: dict[tuple[Job, Demand, bool], Shape] = {}
+        # Where tasks may wish to run -> what serves them there.
+        self.accounts: dict[Where, Resources] = {HERE: resources}
+        # (job, demand, where its tasks wish to run, whether they are constructors) -> shape.
+        self.table: dict[tuple[Job, Demand, Where, bool], Shape] = {}
         # Shapes with queued tasks, the shape to serve first in front.
         self.ready: dict[Shape, None] = {}
         # In the present round a shape waits that no lease serves, while others are served.
@@ -37,10 +43,10 @@ class Shapes:
 
     def _shape_of(self, task: Task) -> Shape:
         template = task.template
-        key = (template.job, template.demand, task.is_constructor)
+        key = (template.job, template.demand, template.where, task.is_constructor)
         shape = self.table.get(key)
         if shape is None:
-            shape = self.table[key] = Shape(*key)
+            shape = self.table[key] = Shape(*key, self.accounts[template.where])
             template.job.shapes.append(shape)
         template.shape = shape
         return shape
@@ -60,7 +66,7 @@ class Shapes:
     def forget_job(self, job: Job) -> None:
         """Removes the shapes of a job none of whose tasks runs, is queued, or will be."""
         for shape in job.shapes:
-            del self.table[shape.job, shape.demand, shape.lives]
+            del self.table[shape.job, shape.demand, shape.where, shape.lives]
             assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
             self.ready.pop(shape, None)
 
@@ -81,7 +87,7 @@ class Shapes:
             shape.peek() is not None
             and not shape.serving
             and (not shape.leases or shape.depths[-1] >= deepest)
-            and self._resources.feasible(shape.demand)
+            and shape.account.feasible(shape.demand)
             for shape in order
         )
 

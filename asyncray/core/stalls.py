@@ -17,6 +17,7 @@ from asyncray.config import LOG_WARNING
 from asyncray.core.leases import Shape
 from asyncray.core.outbox import LogLine, Outbox
 from asyncray.core.records import Job, Template
+from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import NOTICE, RUN_GC
 from asyncray.units import UNIT, Demand, plain
@@ -51,7 +52,6 @@ class Stalls:
     def __init__(self, outbox: Outbox, scheduler: Scheduler) -> None:
         self._outbox = outbox
         self._scheduler = scheduler
-        self._resources = scheduler.resources
         # The shapes that were stuck at the last look.
         self._stalls: dict[Shape, _Stall] = {}
         # When ``tick`` looks next.
@@ -65,10 +65,11 @@ class Stalls:
 
         Sends one notice for each demand of a job.
         """
-        refused = template.job.refused
-        if template.demand not in refused and not self._resources.feasible(template.demand):
+        refused, account = template.job.refused, self._scheduler.shapes.accounts[template.where]
+        if template.demand not in refused and not account.feasible(template.demand):
             refused.add(template.demand)
-            self._tell(template.job, f"{template.name} {self._infeasible(template.demand)}, and waits until it has.")
+            text = f"{template.name} {_infeasible(template.demand, account)}, and waits until it has."
+            self._tell(template.job, text)
 
     def tick(self, now: float) -> None:
         """Some time has passed: looks for stuck tasks, at most once a second."""
@@ -78,7 +79,7 @@ class Stalls:
         before, self._stalls = self._stalls, {}
         for shape in self._scheduler.shapes.ready:
             task = shape.peek()
-            if task is None or not self._waits_for_actors(shape):
+            if task is None or not _waits_for_actors(shape):
                 continue
             stall = before.get(shape)
             # The first task has changed since the last look, so the queue is not stuck: the time starts again.
@@ -91,7 +92,7 @@ class Stalls:
                 self._collect(shape.job)
             if now - stall.since >= PATIENCE and not stall.told:
                 stall.told = True
-                text = f"{task.name} {self._held(shape.demand)}. It waits until one of them ends."
+                text = f"{task.name} {_held(shape)}. It waits until one of them ends."
                 self._tell(shape.job, f"{text} `asyncray status` shows them.")
 
     def _collect(self, job: Job) -> None:
@@ -109,39 +110,41 @@ class Stalls:
             task = shape.peek()
             if task is None:
                 continue
-            if not self._resources.feasible(shape.demand):
-                why = self._infeasible(shape.demand)
-            elif self._waits_for_actors(shape):
-                why = self._held(shape.demand)
+            if not shape.account.feasible(shape.demand):
+                why = _infeasible(shape.demand, shape.account)
+            elif _waits_for_actors(shape):
+                why = _held(shape)
             else:
                 why = self._scheduler.pool.failures.problem(self._scheduler.now) or "its turn comes"
             rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
         return rows
 
-    def _waits_for_actors(self, shape: Shape) -> bool:
-        """True if the demand does not fit beside the resources that actors hold, even when all tasks have ended."""
-        if shape.leases or not self._resources.feasible(shape.demand):
-            return False
-        held = self._resources.for_life
-        return any(self._resources.total[name] - held.get(name, 0) < amount for name, amount in shape.demand)
-
-    def _infeasible(self, demand: Demand) -> str:
-        total = self._resources.total
-        lacking = [(name, amount) for name, amount in demand if total.get(name, 0) < amount]
-        has = _readable([(name, total.get(name, 0)) for name, _ in lacking])
-        return f"needs {_readable(lacking)}, more than this node has ({has})"
-
-    def _held(self, demand: Demand) -> str:
-        held = self._resources.for_life
-        total = self._resources.total
-        short = [(name, amount) for name, amount in demand if total[name] - held.get(name, 0) < amount]
-        of = [f"{_readable([(name, held.get(name, 0))])} of {_readable([(name, total[name])])}" for name, _ in short]
-        return f"needs {_readable(short)}, and actors hold {', '.join(of)}"
-
     def _tell(self, job: Job, text: str) -> None:
         self._outbox.do(LogLine(LOG_WARNING, text))
         if job.driver is not None:
             self._outbox.send(job.driver, (NOTICE, LOG_WARNING, text))
+
+
+def _waits_for_actors(shape: Shape) -> bool:
+    """True if the demand does not fit beside the resources that actors hold, even when all tasks have ended."""
+    account = shape.account
+    if shape.leases or not account.feasible(shape.demand):
+        return False
+    return any(account.total[name] - account.for_life.get(name, 0) < amount for name, amount in shape.demand)
+
+
+def _infeasible(demand: Demand, account: Resources) -> str:
+    total = account.total
+    lacking = [(name, amount) for name, amount in demand if total.get(name, 0) < amount]
+    has = _readable([(name, total.get(name, 0)) for name, _ in lacking])
+    return f"needs {_readable(lacking)}, more than this node has ({has})"
+
+
+def _held(shape: Shape) -> str:
+    total, held = shape.account.total, shape.account.for_life
+    short = [(name, amount) for name, amount in shape.demand if total[name] - held.get(name, 0) < amount]
+    of = [f"{_readable([(name, held.get(name, 0))])} of {_readable([(name, total[name])])}" for name, _ in short]
+    return f"needs {_readable(short)}, and actors hold {', '.join(of)}"
 
 
 def _readable(demand: Demand | list[tuple[str, int]]) -> str:

@@ -1,4 +1,4 @@
-"""The accounts of a node, against a ledger of who holds what."""
+"""Accounts of resources, against a ledger of who holds what."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(grant=consumes(grants))
     def release(self, grant: Grant) -> None:
-        self.resources.release(grant)
+        grant.release()
         self.held.remove(grant)
         with pytest.raises(AssertionError, match="twice"):
-            self.resources.release(grant)
-        assert not self.resources.lend(grant)
+            grant.release()
+        assert not grant.lend()
 
     @rule(grant=grants)
     def lend(self, grant: Grant) -> None:
         lends = not grant.lent and "CPU" in dict(grant.demand)
-        assert self.resources.lend(grant) == lends
+        assert grant.lend() == lends
 
     @rule(grant=grants)
     def reclaim(self, grant: Grant) -> None:
-        self.resources.reclaim(grant)
+        grant.reclaim()
         assert not grant.lent
 
     @invariant()
@@ -78,13 +78,13 @@ class Accounts(RuleBasedStateMachine):
             devices.update(dict(grant.devices))
         for name, total in self.resources.total.items():
             assert self.resources.available[name] == total - held[name]
-        for index, left in enumerate(self.resources.devices):
-            assert left == UNIT - devices[index]
+        for number, left in self.resources.devices.items():
+            assert left == UNIT - devices[number]
 
     def teardown(self) -> None:
         if hasattr(self, "resources"):
             for grant in self.held:
-                self.resources.release(grant)
+                grant.release()
             assert self.resources.available == self.resources.total
 
 
@@ -108,6 +108,38 @@ def test_enough_in_sum_is_not_enough_in_pieces() -> None:
     assert resources.available["GPU"] == UNIT // 2
     assert not resources.fits(fixed({"GPU": 0.5}))
     assert resources.acquire(fixed({"GPU": 0.5})) is None
+
+
+def test_a_part_that_is_set_aside_has_an_account_with_its_own_devices() -> None:
+    node = Resources({"CPU": 4, "GPU": 3})
+    first, part = node.acquire(fixed({"GPU": 1})), node.acquire(fixed({"CPU": 2, "GPU": 1.5}))
+    assert first is not None
+    assert part is None, "one and a half devices are whole ones or a share, not both"
+    part = node.acquire(fixed({"CPU": 2, "GPU": 2}))
+    assert part is not None
+    account = Resources(plain(part.demand), dict(part.devices))
+    assert account.devices == {1: UNIT, 2: UNIT}
+    grant = account.acquire(fixed({"CPU": 1, "GPU": 1}))
+    assert grant is not None
+    assert (grant.account, grant.devices) == (account, ((1, UNIT),))
+    assert account.acquire(fixed({"GPU": 2})) is None
+    assert grant.lend()
+    assert (account.available["CPU"], node.available["CPU"]) == (2 * UNIT, 2 * UNIT)
+    grant.release()
+    account.check()
+    assert (account.available, account.devices) == (account.total, dict(part.devices))
+    part.release()
+    first.release()
+    assert node.available == node.total
+
+
+def test_a_part_may_have_a_share_of_a_device() -> None:
+    account = Resources({"GPU": 0.5}, {3: UNIT // 2})
+    grant = account.acquire(fixed({"GPU": 0.25}))
+    assert grant is not None
+    assert grant.devices == ((3, UNIT // 4),)
+    assert account.acquire(fixed({"GPU": 0.5})) is None
+    account.check()
 
 
 def test_what_a_node_does_not_have_is_infeasible() -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
-from asyncray.messages import DONE, LEASE, PLAIN, RETURN_QUEUED, RUN, SUBMIT, TEMPLATE, VALUE
+from asyncray.core.records import HERE
+from asyncray.core.resources import Resources
+from asyncray.messages import BLOCKED, DONE, LEASE, PLAIN, RETURN_QUEUED, RUN, SUBMIT, TEMPLATE, UNBLOCKED, VALUE
+from asyncray.units import fixed, plain
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
 from tests.core.world import World
@@ -248,3 +251,51 @@ def test_demands_that_make_no_sense_are_the_clients_fault(spec: dict[str, object
     whole = {"name": "f", "function": b"", "returns": 1, "retries": 0, **spec}
     with pytest.raises(ValueError, match="to start, and for life"):
         machine.receive(client, [(TEMPLATE, 1, b"digest", whole)])
+
+
+def test_a_placement_has_shapes_of_its_own_and_an_account() -> None:
+    """Tasks that wish for a part of the node neither use what is outside of it nor lend to it."""
+    world = World(CPU=2, GPU=2)
+    machine, driver = world.machine, world.driver()
+    aside = machine.resources.acquire(fixed({"CPU": 1, "GPU": 1}))
+    assert aside is not None
+    part = machine.scheduler.shapes.accounts["part"] = Resources(plain(aside.demand), dict(aside.devices))
+    there = Recipe(extra=("GPU", 1.0), returns=2)
+    number = driver.template(there.spec("spawn"))
+    world.talk()
+    driver.client.templates[number].where = "part"
+    for recipe in (there, there, Recipe(extra=("GPU", 1.0))):
+        driver.submit(recipe)
+    world.deliver()
+    assert sorted(worker.devices for worker in world.workers if worker.queue) == [(0,), (1,)]
+    assert [shape.where for shape in machine.scheduler.shapes.table.values()] == ["part", HERE]
+    assert [account.available["CPU"] for account in (part, machine.resources)] == [0, 0]
+    inside = next(worker for worker in world.workers if worker.devices == (0,))
+    machine.receive(inside.client, [(BLOCKED, inside.queue[0].task)])
+    assert [account.available["CPU"] for account in (part, machine.resources)] == [10_000, 0]
+    machine.receive(inside.client, [(UNBLOCKED, inside.queue[0].task)])
+    world.settle()
+    assert part.available == part.total
+    aside.release()
+    world.end()
+
+
+def test_an_actor_lives_on_the_account_of_its_placement() -> None:
+    world = World(CPU=2)
+    machine, driver = world.machine, world.driver()
+    aside = machine.resources.acquire(fixed({"CPU": 1}))
+    assert aside is not None
+    part = machine.scheduler.shapes.accounts["part"] = Resources(plain(aside.demand))
+    number = driver.template(Recipe(lives_on=1).spec("make"))
+    world.talk()
+    driver.client.templates[number].where = "part"
+    handles = [driver.create(lives_on=1) for _ in range(2)]
+    world.settle()
+    assert [account.available["CPU"] for account in (part, machine.resources)] == [0, 10_000]
+    assert machine.stalls.rows()[0]["why"] == "needs 1 CPU, and actors hold 1 CPU of 1 CPU"
+    for handle in handles:
+        driver.lose(handle)
+    world.settle()
+    assert part.available == part.total
+    aside.release()
+    world.end()

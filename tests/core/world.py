@@ -319,10 +319,9 @@ class World:
         self._nothing_waits_that_could_run()
 
     def _nothing_waits_that_could_run(self) -> None:
-        scheduler = self.machine.scheduler
-        for shape in scheduler.shapes.table.values():
+        for shape in self.machine.scheduler.shapes.table.values():
             waiting = shape.peek()
-            assert waiting is None or not scheduler.resources.fits(shape.demand), f"{waiting} could run"
+            assert waiting is None or not shape.account.fits(shape.demand), f"{waiting} could run"
         assert not self.machine.store.waiting
 
     def unresolved(self) -> list[str]:
