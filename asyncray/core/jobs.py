@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 
 class Jobs:
-    """The jobs of a node."""
+    """The jobs of a node.
 
-    def __init__(self, work: Work, pool: Pool) -> None:
+    Args:
+        table: where the jobs are entered, by ID, until their last process is gone.
+    """
+
+    def __init__(self, work: Work, pool: Pool, table: dict[bytes, Job]) -> None:
         self._work = work
         self._pool = pool
-        # Jobs by ID, until their last process is gone.
-        self.table: dict[bytes, Job] = {}
+        self.table = table
         # Jobs of the table whose drivers are gone.
         self._over: dict[Job, None] = {}
         self._count = 0
@@ -92,7 +95,7 @@ class Jobs:
         """Raises AssertionError if a job's own tables disagree with the tables of all jobs."""
         for job in self.table.values():
             assert job.over == (job in self._over), f"{job} is in the wrong table"
-            assert job.tasks.items() <= self._work.tasks.items(), f"{job} has tasks that are finished"
+            assert all(self._work.tasks.get(task) is job.tasks[task] for task in job.tasks), f"{job} has others' tasks"
             assert job.workers.items() <= self._pool.workers.items(), f"{job} has workers that are gone"
 
 

@@ -105,10 +105,11 @@ class NodeMachine:
         )
         self.store.waits = self.scheduler.waits_for_room
         self.stalls = Stalls(self.outbox, self.scheduler)
-        self.work = Work(self.outbox, self.store, self.objects, self.scheduler)
+        jobs: dict[bytes, Job] = {}
+        self.work = Work(self.outbox, self.store, self.objects, self.scheduler, jobs)
         self.actors = self.work.actors
         self.outcomes = Outcomes(self.work, self.store)
-        self.jobs = Jobs(self.work, self.pool)
+        self.jobs = Jobs(self.work, self.pool, jobs)
         self.requests = Requests(
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
         )

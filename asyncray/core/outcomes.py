@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.records import ObjectEntry, Task
-from asyncray.core.states import QUEUED
+from asyncray.core.states import OVER, QUEUED
 from asyncray.core.store import Store
 from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
@@ -92,8 +92,8 @@ class Outcomes:
         lease = worker.lease
         if lease is not None and lease.blocked:
             self._scheduler.unblock(lease, task_id, over=True)
-        task = self._tasks.get(task_id)
-        if task is None or task.worker is not worker:
+        task = worker.inflight.get(task_id) or self._tasks.get(task_id)
+        if task is None or task.worker is not worker or task.state == OVER:
             # A late answer: the task was ended from outside, or the worker says it twice.
             given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)
             if given_up is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncray.config import ARGUMENTS_LIMIT
@@ -21,10 +21,11 @@ from asyncray.core.cancelling import Cancelling
 from asyncray.core.lives import Actor
 from asyncray.core.objects import Objects, fault_of_missing
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Client, ObjectEntry, Task
+from asyncray.core.records import Client, Job, ObjectEntry, Task
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import OVER, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
+from asyncray.core.tasks import Tasks
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
 from asyncray.messages import BUFFERS, ERROR, ERRORS, FAULT, PLAIN, UNRESOLVED, Value
@@ -34,15 +35,21 @@ _MANY = 1000
 
 
 class Work:
-    """Tasks in progress. ``tasks`` holds them by ID until they are over."""
+    """Tasks in progress. ``tasks`` finds them by ID until they have finished.
 
-    def __init__(self, outbox: Outbox, store: Store, objects: Objects, scheduler: Scheduler) -> None:
+    Args:
+        jobs: the jobs of the node by ID.
+    """
+
+    def __init__(
+        self, outbox: Outbox, store: Store, objects: Objects, scheduler: Scheduler, jobs: Mapping[bytes, Job]
+    ) -> None:
         self.outbox = outbox
         self._store = store
         self.objects = objects
         self.scheduler = scheduler
         self._shapes = scheduler.shapes
-        self.tasks: dict[bytes, Task] = {}
+        self.tasks = Tasks(jobs)
         self.cancelling = Cancelling(outbox, scheduler, self.tasks, self.finish)
         self.actors = Actors(scheduler, self.finish, self.cancelling.abandon)
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
@@ -58,7 +65,7 @@ class Work:
         _, task_id, number, kind, payload, dependencies, nested, parent, name = message
         task = Task(task_id, client.templates[number], client, kind, payload, name)
         if dependencies is None and nested is None and parent is None:
-            self.tasks[task_id] = task.template.job.tasks[task_id] = task  # the hot path
+            task.template.job.tasks[task_id] = task  # the hot path
             task.returns = self._expect_returns(task, client)
             self._shapes.enqueue(task)
             return
@@ -113,7 +120,7 @@ class Work:
         returns: bool = True,
     ) -> bool:
         """Enters the task in all tables. Returns False if an argument is freed already."""
-        self.tasks[task.id] = task.template.job.tasks[task.id] = task
+        task.template.job.tasks[task.id] = task
         if returns:
             task.returns = self._expect_returns(task, client)
         if parent_id is not None:
@@ -269,7 +276,7 @@ class Work:
 
     def finish(self, task: Task, kind: int, payload: Any, contained: Sequence[bytes] | None = None) -> None:
         """Ends the task: every return value becomes this one, an error or nothing."""
-        if kind in ERRORS and task.id in self.tasks:
+        if kind in ERRORS and task.id in task.template.job.tasks:
             self.objects.unread.failed(task, kind, payload)
         self.finish_all(task, ((kind, payload, contained),) * len(task.returns))
 
@@ -290,9 +297,8 @@ class Work:
             self._in_loop = False
 
     def _end(self, task: Task, values: Sequence[Value]) -> None:
-        if self.tasks.pop(task.id, None) is None:
+        if task.template.job.tasks.pop(task.id, None) is None:
             return
-        del task.template.job.tasks[task.id]
         if task.state == QUEUED and task.actor is None:
             self._shapes.forget(task)
         task.state = OVER
@@ -325,7 +331,7 @@ class Work:
         """Raises AssertionError if the tables of tasks contradict each other."""
         self.actors.check()
         for task in self.tasks.values():
-            assert task.template.job.tasks.get(task.id) is task, f"{task} is not its job's"
+            assert self.tasks.get(task.id) is task is task.template.job.tasks[task.id], f"{task} is not its job's"
             waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
             assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
             assert task.state != OVER or task.is_constructor, f"{task} is over and in the books"

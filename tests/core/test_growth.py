@@ -40,8 +40,10 @@ def watch_tables(crowd: Crowd) -> None:
     found = [(part, name, value) for part in parts for name, value in vars(part).items() if type(value) is dict]
     for part, name, value in found:
         setattr(part, name, tables.setdefault(id(value), Table(value)))
-    assert isinstance(machine.work.tasks, Table)
-    assert machine.outcomes._tasks is machine.work.tasks
+    for job in machine.jobs.table.values():
+        job.tasks, job.actors, job.workers = Table(job.tasks), Table(job.actors), Table(job.workers)
+    assert isinstance(machine.jobs.table, Table)
+    assert machine.work.tasks._jobs is machine.jobs.table
 
 
 @contextmanager
