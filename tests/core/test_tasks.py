@@ -11,7 +11,9 @@ from asyncray.ids import CLIENT_SIZE
 
 def job_with_tasks(number: int, count: int) -> tuple[Job, dict[bytes, Any]]:
     job = Job(number.to_bytes(4, "big"), "", {})  # type: ignore[typeddict-item]  # its setup does not matter here
-    tasks = {bytes(CLIENT_SIZE) + job.id + each.to_bytes(6, "big"): f"{number}/{each}" for each in range(count)}
+    tasks: dict[bytes, Any] = {
+        bytes(CLIENT_SIZE) + job.id + each.to_bytes(6, "big"): f"{number}/{each}" for each in range(count)
+    }
     job.tasks.update(tasks)  # text in place of tasks
     return job, tasks
 
