@@ -80,7 +80,7 @@ class Actors:
 
     def add(self, actor: Actor, name: tuple[str, str] | None, handle: bytes) -> None:
         """Enters a new actor, whose constructor is not queued yet."""
-        self.table[actor.id] = actor.job.actors[actor.id] = actor.owner.actors[actor.id] = actor
+        self.table[actor.id] = actor.job.actors[actor.id] = actor.creator.actors[actor.id] = actor
         actor.handle = handle
         if name is not None:
             actor.name = name
@@ -244,7 +244,7 @@ class Actors:
             self._scheduler.shapes.forget(actor.task)
         actor.move(DEAD)
         actor.cause = fault
-        del actor.job.actors[actor.id], actor.owner.actors[actor.id]
+        del actor.job.actors[actor.id], actor.creator.actors[actor.id]
         self._leave_worker(actor)
         if actor.detached:
             self.free_name(actor)
@@ -362,9 +362,9 @@ class Actors:
         self._next_restart = min(self._pausing.values(), default=math.inf)
 
     def check(self) -> None:
-        """Raises AssertionError if an actor's fields contradict each other or those of its job, owner and worker."""
+        """Raises AssertionError if an actor's fields contradict each other or those of its job, creator and worker."""
         for actor in self.table.values():
-            known = [actor.id in actors for actors in (actor.job.actors, actor.owner.actors)]
+            known = [actor.id in actors for actors in (actor.job.actors, actor.creator.actors)]
             assert known == 2 * [actor.state != DEAD], f"{actor} and its job and creator disagree"
             assert not actor.inflight or actor.state == ALIVE, f"{actor} has calls in flight"
             assert (actor.worker is not None) == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"

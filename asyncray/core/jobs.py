@@ -70,7 +70,7 @@ class Jobs:
     def _sweep(self, job: Job, now: float) -> None:
         lasting = _lasting(job)
         for actor in list(job.actors.values()):
-            if not actor.detached and actor.owner not in lasting:
+            if not actor.detached and actor.creator not in lasting:
                 fault = actor.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
                 self._work.actors.kill(actor, fault, "its job is over")
         job.lasts = bool(job.actors)
@@ -124,5 +124,5 @@ def _lasting(job: Job) -> dict[Client, None]:
 def _served(worker: Worker) -> Iterator[Client]:
     """Yields the processes that a worker works for: the creator of its actor, and the submitters of its tasks."""
     if worker.actor is not None:
-        yield worker.actor.owner
+        yield worker.actor.creator
     yield from (task.submitter for task in worker.sent)

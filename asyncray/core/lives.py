@@ -26,19 +26,19 @@ class Actor:
     """One actor. ``Actors`` writes it, except where a field names another writer."""
 
     __slots__ = (
-        "cause", "constructed_at", "detached", "handle", "id", "inflight", "job", "lanes", "lease", "mailbox", "name",
-        "ordered", "owner", "pending", "restart_pause", "restarted", "restarts", "state", "task", "unreferenced",
-        "window", "worker",
+        "cause", "constructed_at", "creator", "detached", "handle", "id", "inflight", "job", "lanes", "lease",
+        "mailbox", "name", "ordered", "pending", "restart_pause", "restarted", "restarts", "state", "task",
+        "unreferenced", "window", "worker",
     )  # fmt: skip
 
-    def __init__(self, task: Task, owner: Client) -> None:
+    def __init__(self, task: Task, creator: Client) -> None:
         options = task.template.options
         self.id = task.id
         # Its constructor, which runs again at each restart.
         self.task = task
         self.job: Job = task.template.job
         # The process that created it.
-        self.owner = owner
+        self.creator = creator
         # ``move`` writes it.
         self.state = PENDING
         # (namespace, name), or None.

@@ -213,19 +213,19 @@ class NodeMachine:
         if client.role == "driver" and client.job is not None:
             self.jobs.over(client.job, self.now)
         if client.worker is None or not client.worker.exits_cleanly:
-            self._owner_gone(client)
+            self._creator_gone(client)
         self.store.client_gone(client)
         self.work.break_promises(client)
         self.objects.client_gone(client)
         self._settle_lives()
 
-    def _owner_gone(self, client: Client) -> None:
+    def _creator_gone(self, client: Client) -> None:
         for actor in list(client.actors.values()):
             # A worker may have become the very actor that a task on it had made: such an actor may be restarted.
             itself = actor.worker is not None and actor.worker is client.worker
             if not (actor.detached or itself):
                 fault = actor.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
-                self.actors.kill(actor, fault, "its owner has died")
+                self.actors.kill(actor, fault, "its creator has died")
 
     def worker_started(self, number: int, pid: int) -> None:
         """The zygote has forked a worker."""

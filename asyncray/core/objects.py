@@ -38,10 +38,10 @@ class Objects:
     def __repr__(self) -> str:
         return f"<Objects {len(self.table)}>"
 
-    def expect(self, object_id: bytes, owner: Client, task: Task | None) -> ObjectEntry:
+    def expect(self, object_id: bytes, maker: Client, task: Task | None) -> ObjectEntry:
         """Makes an unresolved entry, held by its maker. Without a task it is a promise of its maker."""
-        entry = self.table[object_id] = ObjectEntry(object_id, owner, task)
-        owner.made[object_id] = entry
+        entry = self.table[object_id] = ObjectEntry(object_id, maker, task)
+        maker.made[object_id] = entry
         return entry
 
     def use_all(self, object_ids: Iterable[bytes]) -> tuple[ObjectEntry, ...]:
@@ -74,7 +74,7 @@ class Objects:
         if contained:
             entry.contained = self.use_all(contained)
         if entry.held:
-            self._push(entry, entry.owner)
+            self._push(entry, entry.maker)
         if entry.waiting is not None:
             for client in entry.waiting:
                 self._push(entry, client)
@@ -90,7 +90,7 @@ class Objects:
     def resolve_new(
         self,
         object_id: bytes,
-        owner: Client,
+        maker: Client,
         kind: int,
         payload: Any,
         contained: Sequence[bytes] | None,
@@ -102,14 +102,14 @@ class Objects:
             ValueError: an object with this ID exists.
         """
         if object_id in self.table:
-            raise ValueError(f"{owner} makes {self.table[object_id]} again")
-        entry = self.table[object_id] = ObjectEntry(object_id, owner, None)
-        owner.made[object_id] = entry
+            raise ValueError(f"{maker} makes {self.table[object_id]} again")
+        entry = self.table[object_id] = ObjectEntry(object_id, maker, None)
+        maker.made[object_id] = entry
         entry.kind = kind
         entry.payload = payload
         entry.block = block
         if block is not None:
-            self._store.pin(block, owner)
+            self._store.pin(block, maker)
         if contained:
             entry.contained = self.use_all(contained)
 
@@ -154,7 +154,7 @@ class Objects:
             entry = self.table.get(object_id)
             if entry is None:
                 continue
-            if entry.owner is client:
+            if entry.maker is client:
                 if not entry.held:
                     entry.held = True
                     client.made[object_id] = entry
@@ -171,7 +171,7 @@ class Objects:
             entry = table.get(object_id)
             if entry is None:
                 continue
-            if entry.owner is client:
+            if entry.maker is client:
                 if entry.held:
                     entry.held = False
                     del client.made[object_id]
@@ -216,9 +216,9 @@ class Objects:
         uses: dict[bytes, int] = {}
         for entry in self.table.values():
             assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"
-            assert entry.held == (entry.id in entry.owner.made), f"{entry} and its maker disagree"
+            assert entry.held == (entry.id in entry.maker.made), f"{entry} and its maker disagree"
             if entry.kind == UNRESOLVED:
-                assert entry.task is not None or entry.id in entry.owner.promised, f"{entry} waits for no task"
+                assert entry.task is not None or entry.id in entry.maker.promised, f"{entry} waits for no task"
             for inner in entry.contained:
                 assert inner.id in self.table, f"{entry} contains a freed object"
                 uses[inner.id] = uses.get(inner.id, 0) + 1

@@ -227,18 +227,19 @@ class ObjectEntry:
     """One object. ``kind`` is UNRESOLVED until it has a value."""
 
     __slots__ = (
-        "actor", "block", "borrowers", "contained", "dependents", "held", "id", "kind", "owner", "payload", "task",
+        "actor", "block", "borrowers", "contained", "dependents", "held", "id", "kind", "maker", "payload", "task",
         "uses", "waiting",
     )  # fmt: skip
 
-    def __init__(self, object_id: bytes, owner: Client, task: Task | None) -> None:
+    def __init__(self, object_id: bytes, maker: Client, task: Task | None) -> None:
         self.id = object_id
-        self.owner = owner
+        # The process that made it: the submitter of its task, or the caller of ``put``.
+        self.maker = maker
         # The task that makes it. None once it is resolved, and for a promise.
         self.task = task
         self.kind = UNRESOLVED
         self.payload: Any = None
-        # The process that made it has refs to it.
+        # Its maker has refs to it.
         self.held = True
         # Other processes that have refs to it.
         self.borrowers: dict[Client, None] | None = None

@@ -228,7 +228,7 @@ class Work:
 
     def keep_promise(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:
         """The promised object has a value, or an error in its place."""
-        del entry.owner.promised[entry.id]
+        del entry.maker.promised[entry.id]
         for task in self.objects.resolve(entry, kind, payload, contained):
             self._resolved(task, entry)
 

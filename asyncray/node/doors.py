@@ -41,7 +41,7 @@ class Doors:
         self._machine = machine
         self._changed = changed
         # The connection of the driver that started this node, if one did: the node ends with it.
-        self._owner: MessageStream | None = None
+        self._starter: MessageStream | None = None
         self._streams: dict[int, MessageStream] = {}
         self._clients: dict[MessageStream, Client] = {}
         # Connections that have not greeted, and the timers that end them.
@@ -68,8 +68,8 @@ class Doors:
     async def let_in(self, driver: socket.socket) -> None:
         """Serves the driver that started this node for itself."""
         driver.setblocking(False)
-        owner = self._owner = self.new_stream()
-        await self._loop.create_connection(lambda: owner, sock=driver)
+        starter = self._starter = self.new_stream()
+        await self._loop.create_connection(lambda: starter, sock=driver)
 
     def _received(self, stream: MessageStream, messages: list[Received]) -> None:
         self._machine.now = self._loop.time()
@@ -166,7 +166,7 @@ class Doors:
             self._streams.pop(client.number, None)
             self._paused.pop(client, None)
             self._machine.client_gone(client)
-        if stream is self._owner:
+        if stream is self._starter:
             self._machine.stop("its driver has ended")
         self._changed()
 

@@ -347,7 +347,7 @@ def test_a_worker_that_became_the_actor_that_a_task_on_it_had_made_is_restarted(
     world.settle()
     driver.state.get(driver.state.refs.index(made))
     handle = driver.state.handles[-1]
-    assert world.machine.actors.table[handle[:TASK_SIZE]].owner is host(world, handle).client
+    assert world.machine.actors.table[handle[:TASK_SIZE]].creator is host(world, handle).client
     crash(world, handle)
     world.settle()
     assert state(world, handle) == ALIVE

@@ -393,16 +393,16 @@ def test_a_worker_that_still_runs_an_aborted_task_is_used_again_after_it() -> No
 
 def test_another_drivers_calls_of_an_actor_end_with_that_driver_only() -> None:
     world = World(CPU=1)
-    owner, guest = world.driver(), world.driver()
-    handle = owner.create()
+    creator, other = world.driver(), world.driver()
+    handle = creator.create()
     world.talk()
-    guest.hold(handle)
-    guest.state.handles.append(handle)
-    mine, theirs = owner.call(handle), guest.call(handle)
+    other.hold(handle)
+    other.state.handles.append(handle)
+    mine, theirs = creator.call(handle), other.call(handle)
     world.deliver()
-    world.die(guest)
+    world.die(other)
     world.settle()
-    assert mine in owner.values
+    assert mine in creator.values
     assert theirs[:TASK_SIZE] not in world.machine.work.tasks
     world.end()
 
