@@ -1,7 +1,7 @@
 """The object table of a node: the value or place of every object, and its reference counts.
 
 The node makes an entry when a task is submitted or a value put, resolves it exactly once, and frees it when no process
-holds a ref (``held`` for the process that made it, ``borrowers`` for others) and no pending task and no other object
+holds a ref (``held`` for its maker, ``borrowers`` for others) and no pending task and no other object
 uses it (``uses``). A process reports refs in the order in which it made and dropped them, and a process that finds a
 ref in a value reports it before it gives back the object that contained the value. So a reachable object has a holder
 at every moment.
@@ -16,7 +16,7 @@ from typing import Any
 
 from asyncray.core.lives import Actor
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Block, Client, ObjectEntry, Task
+from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.ids import NODE_SIZE
@@ -65,7 +65,7 @@ class Objects:
                 self.release(entry)
 
     def resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> list[Task]:
-        """The value is known: sends it to its maker and to the clients that wait, and returns the dependent tasks."""
+        """The value is known: sends it to its maker and to those that wait, and returns the dependent tasks."""
         if entry.kind != UNRESOLVED:
             raise AssertionError(f"{entry} was resolved twice")
         entry.kind = kind
@@ -76,8 +76,8 @@ class Objects:
         if entry.held:
             self._push(entry, entry.maker)
         if entry.waiting is not None:
-            for client in entry.waiting:
-                self._push(entry, client)
+            for party in entry.waiting:
+                self._push(entry, party)
             entry.waiting = None
             if kind in ERRORS:
                 self.unread.read(entry.id)
@@ -113,15 +113,15 @@ class Objects:
         if contained:
             entry.contained = self.use_all(contained)
 
-    def value_for(self, entry: ObjectEntry, client: Client) -> Any:
-        """Returns the payload to send to a client, and pins a value in shared memory for that client."""
+    def value_for(self, entry: ObjectEntry, party: Party) -> Any:
+        """Returns the payload to send to a party, and pins a value in shared memory for that party."""
         if entry.kind == SHARED and entry.block is not None:
-            self._store.pin(entry.block, client)
+            self._store.pin(entry.block, party)
         return entry.payload
 
-    def _push(self, entry: ObjectEntry, client: Client) -> None:
-        if client.alive:
-            self._outbox.send(client, (VALUE, entry.id, entry.kind, self.value_for(entry, client)))
+    def _push(self, entry: ObjectEntry, party: Party) -> None:
+        if party.alive:
+            self._outbox.send(party, (VALUE, entry.id, entry.kind, self.value_for(entry, party)))
 
     def subscribe(self, client: Client, object_ids: Iterable[bytes]) -> None:
         """Sends each value to the client as soon as it is resolved; for a lost object, sends the error."""
@@ -148,36 +148,36 @@ class Objects:
                 # Remember that a client waited: an error that comes later counts as read.
                 entry.waiting = []
 
-    def hold(self, client: Client, object_ids: Iterable[bytes]) -> None:
-        """A process reports that it has refs to these objects."""
+    def hold(self, party: Party, object_ids: Iterable[bytes]) -> None:
+        """A party reports that it has refs to these objects."""
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None:
                 continue
-            if entry.maker is client:
+            if entry.maker is party:
                 if not entry.held:
                     entry.held = True
-                    client.made[object_id] = entry
+                    entry.maker.made[object_id] = entry
                 continue
             if entry.borrowers is None:
                 entry.borrowers = {}
-            entry.borrowers[client] = None
-            client.borrowed[object_id] = None
+            entry.borrowers[party] = None
+            party.borrowed[object_id] = None
 
-    def drop(self, client: Client, object_ids: Iterable[bytes]) -> None:
-        """A process reports that it has no refs to these objects any more."""
+    def drop(self, party: Party, object_ids: Iterable[bytes]) -> None:
+        """A party reports that it has no refs to these objects any more."""
         table = self.table
         for object_id in object_ids:
             entry = table.get(object_id)
             if entry is None:
                 continue
-            if entry.maker is client:
+            if entry.maker is party:
                 if entry.held:
                     entry.held = False
-                    del client.made[object_id]
+                    del entry.maker.made[object_id]
             elif entry.borrowers:
-                entry.borrowers.pop(client, None)
-                client.borrowed.pop(object_id, None)
+                entry.borrowers.pop(party, None)
+                party.borrowed.pop(object_id, None)
             if not entry.uses:
                 self.release(entry)
 
@@ -207,8 +207,12 @@ class Objects:
 
     def client_gone(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
-        self.drop(client, list(client.borrowed))
+        self.party_gone(client)
         self.drop(client, list(client.made))
+
+    def party_gone(self, party: Party) -> None:
+        """Forgets the refs that a party has to objects of others."""
+        self.drop(party, list(party.borrowed))
 
     def check(self) -> None:
         """Raises AssertionError if entries contradict each other."""

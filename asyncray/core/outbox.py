@@ -1,6 +1,6 @@
-"""What the core wants done: messages for clients, and commands for the shell.
+"""What the core wants done: messages for parties, and commands for the shell.
 
-The state machines append here and the shell takes everything out after each batch of events: it writes each client's
+The state machines append here and the shell takes everything out after each batch of events: it writes each party's
 messages as one frame and performs the commands in order. Every command that takes time ends in exactly one event of
 ``asyncray.core.machine.NodeMachine``; the docstring of each says which. Nothing here acts by itself.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asyncray.core.records import Client
+from asyncray.core.records import Client, Party
 from asyncray.messages import Message
 
 
@@ -71,24 +71,25 @@ Command = StartWorker | KillWorker | CreateSegment | RetireSegment | StopNode | 
 
 
 class Outbox:
-    """Collects messages per client, and commands."""
+    """Collects messages per party, and commands."""
 
     __slots__ = ("commands", "dirty")
 
     def __init__(self) -> None:
-        self.dirty: list[Client] = []
+        # Those with messages that the shell has not seen yet.
+        self.dirty: list[Party] = []
         self.commands: list[Command] = []
 
     def __repr__(self) -> str:
-        return f"<Outbox {len(self.dirty)} clients, {len(self.commands)} commands>"
+        return f"<Outbox {len(self.dirty)} parties, {len(self.commands)} commands>"
 
-    def send(self, client: Client, message: Message) -> None:
-        """Queues a message; what is for a client that is gone is dropped."""
-        out = client.out
+    def send(self, party: Party, message: Message) -> None:
+        """Queues a message, or drops it if the party is gone."""
+        out = party.out
         if not out:
-            if not client.alive:
+            if not party.alive:
                 return
-            self.dirty.append(client)
+            self.dirty.append(party)
         out.append(message)
 
     def do(self, command: Command) -> None:

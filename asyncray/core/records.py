@@ -1,9 +1,10 @@
 """Records: the data that the machines of a node keep. This module decides nothing.
 
-A *job* is one driver's work, a *client* a connected process. A *template* is what all invocations of one remote
-function with the same options share, a *task* one invocation: of a function, of an actor's constructor or of an
-actor's method. An *object entry* is one object, a *block* its memory if it is in shared memory. Workers and leases are
-in ``leases``, actors in ``lives``: they refer to each other, so their types are imported for type checks only.
+A *job* is one driver's work, a *party* one end of a connection, a *client* a party that is a process of this node. A
+*template* is what all invocations of one remote function with the same options share, a *task* one invocation: of a
+function, of an actor's constructor or of an actor's method. An *object entry* is one object, a *block* its memory if it
+is in shared memory. Workers and leases are in ``leases``, actors in ``lives``: they refer to each other, so their types
+are imported for type checks only.
 """
 
 from __future__ import annotations
@@ -73,32 +74,48 @@ class Job:
         return f"<Job {self.id.hex()} {'over' if self.over else 'running'}>"
 
 
-class Client:
-    """A connected process. ``out`` holds the messages that the shell has not taken yet."""
+class Party:
+    """One end of a connection of the daemon: what it is sent, and what it keeps alive.
 
-    __slots__ = (
-        "actors", "alive", "borrowed", "id", "job", "made", "number", "out", "pid", "pinned", "promised", "role",
-        "templates", "unsealed", "worker",
-    )  # fmt: skip
+    It is a process of this node (``Client``). The daemon of another node will be one, too, so code that needs no more
+    than these fields takes a party.
+    """
+
+    __slots__ = ("alive", "borrowed", "number", "out", "pinned")
+
+    def __init__(self, number: int) -> None:
+        # Counts the parties of the node. Never reused.
+        self.number = number
+        # Its connection is open.
+        self.alive = True
+        # Messages that the shell has not taken yet.
+        self.out: list[Message] = []
+        # Objects that others made and this party has refs to. ``Objects`` writes it.
+        self.borrowed: dict[bytes, None] = {}
+        # Objects whose memory this party may have views of. ``Store`` writes it.
+        self.pinned: dict[bytes, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Party {self.number} {'alive' if self.alive else 'gone'}>"
+
+
+class Client(Party):
+    """A connected process."""
+
+    __slots__ = ("actors", "id", "job", "made", "pid", "promised", "role", "templates", "unsealed", "worker")
 
     def __init__(self, number: int, client_id: bytes, role: str, pid: int) -> None:
-        self.number = number
+        super().__init__(number)
         self.id = client_id
         self.role = role
         self.pid = pid
         self.job: Job | None = None
         self.worker: Worker | None = None
-        self.alive = True
-        self.out: list[Message] = []
         self.templates: dict[int, Template] = {}
         # Objects that this process made and has refs to.
         self.made: dict[bytes, ObjectEntry] = {}
         # Objects that this process will put later.
         self.promised: dict[bytes, ObjectEntry] = {}
-        # Objects that others made and this process has refs to.
-        self.borrowed: dict[bytes, None] = {}
-        # Objects whose memory this process may have views of. ``Store`` writes it.
-        self.pinned: dict[bytes, None] = {}
         # Actors that this process created and that are not dead.
         self.actors: dict[bytes, Actor] = {}
         # (segment, offset) -> room that it got and has not sealed yet. ``Store`` writes it.
@@ -241,14 +258,14 @@ class ObjectEntry:
         self.payload: Any = None
         # Its maker has refs to it.
         self.held = True
-        # Other processes that have refs to it.
-        self.borrowers: dict[Client, None] | None = None
+        # Others that have refs to it.
+        self.borrowers: dict[Party, None] | None = None
         # How many unfinished tasks and other objects use it.
         self.uses = 0
         # Objects that its value contains refs to.
         self.contained: tuple[ObjectEntry, ...] = ()
-        # Clients that get its value when it is resolved. An empty list: a client has raised its error already.
-        self.waiting: list[Client] | None = None
+        # Those that get its value when it is resolved. An empty list: a client has raised its error already.
+        self.waiting: list[Party] | None = None
         # Tasks that wait for it.
         self.dependents: list[Task] | None = None
         # Its memory, if it is in shared memory.
@@ -270,8 +287,8 @@ class Block:
     def __init__(self, object_id: bytes, allocation: Allocation) -> None:
         self.id = object_id
         self.allocation = allocation
-        # Client -> how many times it got the place of the block and has not given it back. ``Store`` writes it.
-        self.pins: dict[Client, int] = {}
+        # Party -> how many times it got the place of the block and has not given it back. ``Store`` writes it.
+        self.pins: dict[Party, int] = {}
         # The object exists.
         self.in_use = True
 

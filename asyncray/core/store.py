@@ -2,7 +2,7 @@
 
 A client asks for room, writes, and seals it as an object; if the client dies, its room is free again. Each time the
 node sends the place of a sealed object to a client, that client gets a pin. The client gives its pins back when its
-last view is gone. Memory is free again when the object is gone and no client pins it. So a view outlives its ref.
+last view is gone. Memory is free again when the object is gone and nobody pins it. So a view outlives its ref.
 
 Requests that do not fit wait in order, for a bounded time, until memory is freed. Meanwhile the node asks all clients
 to collect garbage, and counts the waiting clients as blocked, so that the tasks that use up the objects can run. The
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment
 from asyncray.core.outbox import CreateSegment, Outbox, RetireSegment
-from asyncray.core.records import Block, Client
+from asyncray.core.records import Block, Client, Party
 from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC, STORE_FULL
 
 
@@ -51,7 +51,7 @@ class Store:
         self._outbox = outbox
         self._clients = clients
         self.allocator = allocator
-        # ID of an object -> its memory, also after the object is gone, while clients pin it.
+        # ID of an object -> its memory, also after the object is gone, while it is pinned.
         self.blocks: dict[bytes, Block] = {}
         # Requests in the order in which they came. Only the first is tried.
         self._waiting: deque[_Request] = deque()
@@ -195,25 +195,25 @@ class Store:
             self._freed = True
             self.retry()
 
-    def pin(self, block: Block, client: Client) -> None:
-        """Counts a pin of the client, which is about to receive the place of the block."""
-        if client.alive:
-            block.pins[client] = block.pins.get(client, 0) + 1
-            client.pinned[block.id] = None
+    def pin(self, block: Block, party: Party) -> None:
+        """Counts a pin of the party, which is about to receive the place of the block."""
+        if party.alive:
+            block.pins[party] = block.pins.get(party, 0) + 1
+            party.pinned[block.id] = None
 
-    def unpin(self, client: Client, object_id: bytes, times: int) -> None:
-        """The client has no view of the object any more: takes back ``times`` pins."""
+    def unpin(self, party: Party, object_id: bytes, times: int) -> None:
+        """The party has no view of the object any more: takes back ``times`` pins."""
         block = self.blocks.get(object_id)
-        if block is None or client not in block.pins:
+        if block is None or party not in block.pins:
             return
-        block.pins[client] -= times
-        if block.pins[client] <= 0:
-            del block.pins[client]
-            client.pinned.pop(object_id, None)
+        block.pins[party] -= times
+        if block.pins[party] <= 0:
+            del block.pins[party]
+            party.pinned.pop(object_id, None)
             self._free_if_unused(block)
 
     def object_gone(self, block: Block) -> None:
-        """The object is freed. Clients may still have views of its memory."""
+        """The object is freed. Parties may still have views of its memory."""
         block.in_use = False
         self._free_if_unused(block)
 
@@ -226,8 +226,11 @@ class Store:
         """Takes back the pins and the unsealed room of a process that ended."""
         for place in list(client.unsealed):
             self.abandon(client, *place)
-        for object_id in list(client.pinned):
-            self.unpin(client, object_id, self.blocks[object_id].pins[client])
+        self._unpin_all(client)
+
+    def _unpin_all(self, party: Party) -> None:
+        for object_id in list(party.pinned):
+            self.unpin(party, object_id, self.blocks[object_id].pins[party])
 
     @property
     def under_pressure(self) -> bool:
@@ -277,4 +280,4 @@ class Store:
         self.allocator.check()
         for block in self.blocks.values():
             assert block.in_use or block.pins, f"{block} is kept by nobody"
-            assert all(client.alive for client in block.pins), f"{block} is pinned by the dead"
+            assert all(party.alive for party in block.pins), f"{block} is pinned by the dead"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from asyncray.config import FRAME_LIMIT, GREETING_LIMIT, MOST_UNSENT_MESSAGES, START_DEADLINE
 from asyncray.core.machine import NodeMachine
-from asyncray.core.records import Client
+from asyncray.core.records import Client, Party
 from asyncray.io.peers import Peer, peer_of
 from asyncray.io.streams import MessageStream
 from asyncray.messages import REFUSED, Received
@@ -46,8 +46,8 @@ class Doors:
         self._clients: dict[MessageStream, Client] = {}
         # Connections that have not greeted, and the timers that end them.
         self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}
-        # Clients that do not read: what they are sent waits in ``client.out``.
-        self._paused: dict[Client, None] = {}
+        # Those that do not read: what they are sent waits in ``out``.
+        self._paused: dict[Party, None] = {}
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -115,25 +115,25 @@ class Doors:
 
     # Being in ---------------------------------------------------------------------------------------------------------
 
-    def stream_of(self, client: Client) -> MessageStream | None:
-        """The connection of a client, if it still has one."""
-        return self._streams.get(client.number)
+    def stream_of(self, party: Party) -> MessageStream | None:
+        """The connection of a party, if it still has one."""
+        return self._streams.get(party.number)
 
-    def write(self, clients: Iterable[Client]) -> None:
-        """Writes what the machine has for these clients, in one batch for each."""
-        for client in clients:
-            stream = self._streams.get(client.number)
+    def write(self, parties: Iterable[Party]) -> None:
+        """Writes what the machine has for these, in one batch for each."""
+        for party in parties:
+            stream = self._streams.get(party.number)
             if stream is None:
-                client.out = []
-            elif client.out:
-                self._write(client, stream)
+                party.out = []
+            elif party.out:
+                self._write(party, stream)
 
-    def _write(self, client: Client, stream: MessageStream) -> None:
-        messages, client.out = client.out, []
+    def _write(self, party: Party, stream: MessageStream) -> None:
+        messages, party.out = party.out, []
         for start in range(0, len(messages), _CHUNK):
             if stream.is_full:
-                client.out = messages[start:]
-                self._paused[client] = None
+                party.out = messages[start:]
+                self._paused[party] = None
                 return
             stream.send(messages[start : start + _CHUNK] if len(messages) > _CHUNK else messages)
 
@@ -146,9 +146,9 @@ class Doors:
 
     def tick(self) -> None:
         """Some time has passed: clients that left too much unread are cut off."""
-        for client in list(self._paused):
-            if len(client.out) > MOST_UNSENT_MESSAGES:
-                self._streams[client.number].abort(f"it has left {len(client.out)} messages unread")
+        for party in list(self._paused):
+            if len(party.out) > MOST_UNSENT_MESSAGES:
+                self._streams[party.number].abort(f"it has left {len(party.out)} messages unread")
 
     # Going out --------------------------------------------------------------------------------------------------------
 

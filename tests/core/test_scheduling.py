@@ -35,6 +35,12 @@ def measured(world: World, driver: Driver, recipe: Recipe) -> None:
     world.settle()
 
 
+def messages_out(world: World) -> list[tuple[str, int]]:
+    """What the machine has sent and the world has not taken: to which role, and the kind."""
+    machine = world.machine
+    return [(machine.clients[p.number].role, message[0]) for p in machine.outbox.dirty for message in p.out]
+
+
 def test_a_task_takes_one_message_each_way_per_hop() -> None:
     world = World(CPU=1)
     driver = world.driver()
@@ -43,15 +49,16 @@ def test_a_task_takes_one_message_each_way_per_hop() -> None:
     (worker,) = world.workers
     finish(world, worker)
     assert driver.values[ref] == world.truth[ref]
-    machine, sent = world.machine, []
+    machine = world.machine
+    sent: list[tuple[str, int]] = []
     machine.receive(driver.client, [(SUBMIT, driver.next_id(), 1, PLAIN, b"", None, None, None, None)])
     machine.flush()
-    sent += [(client.role, message[0]) for client in machine.outbox.dirty for message in client.out]
+    sent += messages_out(world)
     worker.client.out.clear()
     machine.outbox.dirty.clear()
     (task_id,) = machine.work.tasks
     machine.receive(worker.client, [(DONE, task_id, 5, PLAIN, b"", None)])
-    sent += [(client.role, message[0]) for client in machine.outbox.dirty for message in client.out]
+    sent += messages_out(world)
     assert sent == [("worker", RUN), ("driver", VALUE)]
 
 

@@ -90,10 +90,12 @@ class Crowd:
             for command in commands:
                 if isinstance(command, StartWorker):
                     machine.worker_connected(command.number, command.number)
-            clients, outbox.dirty = outbox.dirty, []
-            for client in clients:
-                messages, client.out = client.out, []
-                machine.receive(client, [_done(m) for m in messages if m[0] in (RUN, RUN_NESTED, CONSTRUCT, INVOKE)])
+            parties, outbox.dirty = outbox.dirty, []
+            for party in parties:
+                messages, party.out = party.out, []
+                done = [_done(m) for m in messages if m[0] in (RUN, RUN_NESTED, CONSTRUCT, INVOKE)]
+                if done:
+                    machine.receive(machine.clients[party.number], done)
             machine.flush()
 
     def connect(self) -> Client:
