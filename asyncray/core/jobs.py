@@ -47,12 +47,13 @@ class Jobs:
         job = Job(self._count.to_bytes(4, "big"), namespace, setup)
         self.table[job.id] = job
         driver.job = job
-        job.driver = driver
+        job.voice = driver
         return job
 
     def over(self, job: Job, now: float) -> None:
         """The driver is gone: ends everything that does not outlive it."""
         job.over = True
+        job.voice = None
         self._over[job] = None
         self._sweep(job, now)
 

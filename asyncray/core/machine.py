@@ -167,10 +167,11 @@ class NodeMachine:
     def driver_connected(self, pid: int, namespace: str, setup: JobSetup) -> Client:
         """A driver said hello: a job begins."""
         client = self._new_client("driver", pid)
-        self._welcome(client, self.jobs.begin(client, namespace, setup))
+        job = self.jobs.begin(client, namespace, setup)
+        self._welcome(client, job)
         problem = self.pool.failures.problem(self.now)
         if problem is not None:
-            self.outbox.send(client, (NOTICE, LOG_ERROR, problem))
+            self.outbox.send_to_driver(job, (NOTICE, LOG_ERROR, problem))
         self.pool.fill(self.now)
         return client
 
@@ -263,11 +264,10 @@ class NodeMachine:
             self.tell_drivers(f"what workers print is lost, because no log file can be made: {why}")
 
     def tell_drivers(self, text: str) -> None:
-        """Logs a problem of the node and sends it to all drivers."""
+        """Logs a problem of the node and sends it to the drivers of all jobs."""
         self.outbox.do(LogLine(LOG_ERROR, text))
-        for client in self.clients.values():
-            if client.role == "driver":
-                self.outbox.send(client, (NOTICE, LOG_ERROR, text))
+        for job in self.jobs.table.values():
+            self.outbox.send_to_driver(job, (NOTICE, LOG_ERROR, text))
 
     def stop(self, reason: str) -> None:
         """Ends the node: no client gets new work, and drivers learn of the end when their connections close."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asyncray.core.records import Client, Party
+from asyncray.core.records import Job, Party
 from asyncray.messages import Message
 
 
@@ -53,10 +53,10 @@ class StopNode:
 class FlushOutput:
     """Send the workers' new output to their drivers, before the messages that are queued now. Nothing follows.
 
-    The client is a driver that is about to end: it gets unfinished lines, too.
+    The driver of this job is about to end: it gets unfinished lines, too.
     """
 
-    client: Client
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,11 @@ class Outbox:
                 return
             self.dirty.append(party)
         out.append(message)
+
+    def send_to_driver(self, job: Job, message: Message) -> None:
+        """Queues a message for the driver of a job, or drops it if the driver is gone."""
+        if job.voice is not None:
+            self.send(job.voice, message)
 
     def do(self, command: Command) -> None:
         """Queues a command."""

@@ -42,15 +42,16 @@ class Job:
     """
 
     __slots__ = (
-        "actors", "captured", "driver", "functions", "id", "lasts", "namespace", "over", "refused", "setup", "shapes",
-        "tasks", "templates", "unread", "workers",
+        "actors", "captured", "functions", "id", "lasts", "namespace", "over", "refused", "setup", "shapes", "tasks",
+        "templates", "unread", "voice", "workers",
     )  # fmt: skip
 
     def __init__(self, job_id: bytes, namespace: str, setup: JobSetup) -> None:
         self.id = job_id
         self.namespace = namespace
         self.setup = setup
-        self.driver: Client | None = None
+        # What its driver shall read is sent here: at present the driver itself. None once the driver is gone.
+        self.voice: Party | None = None
         self.over = False
         self.lasts = False
         # Unfinished tasks that the job's processes submitted, constructors among them.

@@ -171,7 +171,7 @@ class Requests:
         """A driver is about to end: it gets its workers' output before the answer."""
         if client.job is not None:
             self._work.objects.unread.job_ends(client.job)
-        self._outbox.do(FlushOutput(client))
+            self._outbox.do(FlushOutput(client.job))
 
     def _stop(self, client: Client) -> Any:
         self._stop_node("a client asked it to stop")

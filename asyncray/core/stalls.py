@@ -97,8 +97,7 @@ class Stalls:
 
     def _collect(self, job: Job) -> None:
         """Asks the processes of a job to collect garbage, which may hold the last handles of actors."""
-        if job.driver is not None:
-            self._outbox.send(job.driver, (RUN_GC,))
+        self._outbox.send_to_driver(job, (RUN_GC,))
         for worker in job.workers.values():
             if worker.client is not None:
                 self._outbox.send(worker.client, (RUN_GC,))
@@ -121,8 +120,7 @@ class Stalls:
 
     def _tell(self, job: Job, text: str) -> None:
         self._outbox.do(LogLine(LOG_WARNING, text))
-        if job.driver is not None:
-            self._outbox.send(job.driver, (NOTICE, LOG_WARNING, text))
+        self._outbox.send_to_driver(job, (NOTICE, LOG_WARNING, text))
 
 
 def _waits_for_actors(shape: Shape) -> bool:

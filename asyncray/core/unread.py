@@ -90,9 +90,9 @@ class Unread:
             name: of the task.
         """
         template.unread += 1
-        count, driver = template.unread, template.job.driver
-        if driver is not None and (count <= TOLD_SINGLY or str(count).strip("0") == "1"):
-            self._outbox.send(driver, (UNREAD, name, kind, payload, count))
+        count = template.unread
+        if count <= TOLD_SINGLY or str(count).strip("0") == "1":
+            self._outbox.send_to_driver(template.job, (UNREAD, name, kind, payload, count))
 
     def check(self, table: dict[bytes, ObjectEntry]) -> None:
         """Raises AssertionError if an error is kept for objects that are gone."""

@@ -28,7 +28,7 @@ from asyncray.core.outbox import (
     StartWorker,
     StopNode,
 )
-from asyncray.core.records import Client
+from asyncray.core.records import Job
 from asyncray.io import sessions
 from asyncray.io.descriptors import shortage
 from asyncray.io.janitor import TRACKER_GRACE, end_children
@@ -89,7 +89,7 @@ class Daemon:
             KillWorker: self._kill_worker,
             CreateSegment: self._create_segment,
             RetireSegment: self._retire_segment,
-            FlushOutput: lambda command: self._read_for(command.client),
+            FlushOutput: lambda command: self._read_for(command.job),
             StopNode: lambda command: self._stop(command.reason),
             LogLine: lambda command: log.log(command.level, command.text),
         }
@@ -256,8 +256,8 @@ class Daemon:
         self._segments[command.name] = segment
         self._machine.store.segment_created(command.name)
 
-    def _read_for(self, client: Client) -> None:
-        self._output.read(client)
+    def _read_for(self, job: Job) -> None:
+        self._output.read(job)
 
     def _retire_segment(self, command: Any) -> None:
         self._segments.pop(command.name).unlink()

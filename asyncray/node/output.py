@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from asyncray.core.leases import Worker
-from asyncray.core.records import Client
+from asyncray.core.records import Job, Party
 from asyncray.core.workers import Pool
 from asyncray.io.streams import MessageStream
 from asyncray.messages import OUTPUT
@@ -28,10 +28,10 @@ class Output:
     Args:
         logs: the workers' files.
         pool: the workers.
-        stream_of: the connection of a client, if it still has one.
+        stream_of: the connection of a party, if it still has one.
     """
 
-    def __init__(self, logs: WorkerLogs, pool: Pool, stream_of: Callable[[Client], MessageStream | None]) -> None:
+    def __init__(self, logs: WorkerLogs, pool: Pool, stream_of: Callable[[Party], MessageStream | None]) -> None:
         self._logs = logs
         self._pool = pool
         self._stream_of = stream_of
@@ -50,18 +50,18 @@ class Output:
         if self.read():
             self.expect()
 
-    def read(self, last_of: Client | None = None) -> bool:
+    def read(self, last_of: Job | None = None) -> bool:
         """Passes on what is new.
 
         Args:
-            last_of: a driver that is about to end: it gets unfinished lines, too.
+            last_of: a job whose driver is about to end: it gets unfinished lines, too.
 
         Returns:
             True if more may come within a moment.
         """
         more = False
         for worker in list(self._pool.workers.values()):
-            last = last_of is not None and worker.job is not None and worker.job.driver is last_of
+            last = last_of is not None and worker.job is last_of
             busy = _is_busy(worker)
             more |= self._pass_on(worker, last, not busy) or busy
         return more
@@ -74,8 +74,8 @@ class Output:
         return tail
 
     def _pass_on(self, worker: Worker, last: bool, pause: bool = True) -> bool:
-        driver = worker.job.driver if worker.job is not None else None
-        stream = self._stream_of(driver) if driver is not None else None
+        voice = worker.job.voice if worker.job is not None else None
+        stream = self._stream_of(voice) if voice is not None else None
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:
             return True
         lines = self._logs.read(worker.number, _name(worker), worker.pid, last, pause)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from asyncray.core.machine import NodeMachine
-from asyncray.core.records import Client
+from asyncray.core.records import Party
 from asyncray.io.streams import MessageStream
 from asyncray.messages import OUTPUT
 from asyncray.node.logs import WorkerLogs
@@ -48,8 +48,8 @@ class Node:
         self.output = Output(self.logs, self.machine.pool, self._stream_of)
         self.path = directory / f"worker-{self.number}.out"
 
-    def _stream_of(self, client: Client) -> MessageStream | None:
-        return cast(MessageStream, self.stream) if client is self.driver else None
+    def _stream_of(self, party: Party) -> MessageStream | None:
+        return cast(MessageStream, self.stream) if party is self.driver else None
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_driver_that_does_not_read_gets_them_later(node: Node) -> None:
     node.stream.backlog = 1 << 30
     assert node.output.read()
     assert node.stream.lines == []
-    node.output.read(last_of=node.driver)
+    node.output.read(last_of=node.driver.job)
     assert node.stream.lines == ["out one"]
 
 
