@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.config import LOG_ERROR
 from asyncray.core.allocator import Allocator
+from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.jobs import Jobs
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
@@ -97,8 +98,9 @@ class NodeMachine:
         self.clients: dict[int, Client] = {}
         cpus = int(resources.get("CPU", 0))
         self.resources = Resources(resources)
-        self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients)
-        self.objects = Objects(self.outbox, self.store, Unread(self.outbox))
+        dead_refs = DeadRefs(self.outbox, node_id)
+        self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients, dead_refs)
+        self.objects = Objects(self.outbox, self.store, Unread(self.outbox), dead_refs)
         self.pool = Pool(self.outbox, spare=cpus)
         self.scheduler = Scheduler(
             self.outbox, self.resources, self.pool, self.objects, nest_after=4 * cpus + 8, most_free=max(4 * cpus, 32)

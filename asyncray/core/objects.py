@@ -4,7 +4,7 @@ The node makes an entry when a task is submitted or a value put, resolves it exa
 holds a ref (``held`` for its maker, ``borrowers`` for others) and no pending task and no other object
 uses it (``uses``). A process reports refs in the order in which it made and dropped them, and a process that finds a
 ref in a value reports it before it gives back the object that contained the value. So a reachable object has a holder
-at every moment.
+at every moment, and a message that names an object which is not in the table is a case for ``dead_refs``.
 
 The table never looks into values. It does not run tasks: ``resolve`` returns the tasks that waited.
 """
@@ -14,22 +14,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.lives import Actor
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
-from asyncray.ids import NODE_SIZE
 from asyncray.messages import ERRORS, FAULT, SHARED, UNRESOLVED, VALUE
 
 
 class Objects:
     """The object table."""
 
-    def __init__(self, outbox: Outbox, store: Store, unread: Unread) -> None:
+    def __init__(self, outbox: Outbox, store: Store, unread: Unread, dead_refs: DeadRefs) -> None:
         self._outbox = outbox
         self._store = store
         self.unread = unread
+        self.dead_refs = dead_refs
         # All objects by ID.
         self.table: dict[bytes, ObjectEntry] = {}
         # Actors whose last handle is gone. ``release`` appends, the node takes them out.
@@ -38,6 +39,16 @@ class Objects:
     def __repr__(self) -> str:
         return f"<Objects {len(self.table)}>"
 
+    def find(self, object_id: bytes, what: str, party: Party | None = None) -> ObjectEntry | None:
+        """Returns the entry of a ref, or None if the ref is dead. The arguments are those of ``DeadRefs.add``.
+
+        ``use_all``, ``hold`` and ``drop`` do the same without a call for each ref.
+        """
+        entry = self.table.get(object_id)
+        if entry is None:
+            self.dead_refs.add(object_id, what, party)
+        return entry
+
     def expect(self, object_id: bytes, maker: Client, task: Task | None) -> ObjectEntry:
         """Makes an unresolved entry, held by its maker. Without a task it is a promise of its maker."""
         entry = self.table[object_id] = ObjectEntry(object_id, maker, task)
@@ -45,16 +56,15 @@ class Objects:
         return entry
 
     def use_all(self, object_ids: Iterable[bytes]) -> tuple[ObjectEntry, ...]:
-        """Counts one more use of each object and returns the entries.
-
-        Leaves out objects that are not in the table: they were freed.
-        """
+        """Counts one more use of each object and returns the entries, without those of dead refs."""
         found = []
         for object_id in object_ids:
             entry = self.table.get(object_id)
-            if entry is not None:
-                entry.uses += 1
-                found.append(entry)
+            if entry is None:
+                self.dead_refs.add(object_id, "an argument, a value or a function contains")
+                continue
+            entry.uses += 1
+            found.append(entry)
         return tuple(found)
 
     def unuse_all(self, entries: Sequence[ObjectEntry]) -> None:
@@ -126,9 +136,9 @@ class Objects:
     def subscribe(self, client: Client, object_ids: Iterable[bytes]) -> None:
         """Sends each value to the client as soon as it is resolved; for a lost object, sends the error."""
         for object_id in object_ids:
-            entry = self.table.get(object_id)
+            entry = self.find(object_id, "waits for", client)
             if entry is None:
-                self._outbox.send(client, (VALUE, object_id, FAULT, fault_of_missing(object_id, client)))
+                self._outbox.send(client, (VALUE, object_id, FAULT, self.dead_refs.fault(object_id)))
             elif entry.kind != UNRESOLVED:
                 self._push(entry, client)
                 if entry.kind in ERRORS:
@@ -141,7 +151,7 @@ class Objects:
     def read(self, object_ids: Iterable[bytes]) -> None:
         """A client waited for these objects and raised an error, of one of them or of an object before them."""
         for object_id in object_ids:
-            entry = self.table.get(object_id)
+            entry = self.find(object_id, "a process raises the error of")
             if entry is None or entry.kind != UNRESOLVED:
                 self.unread.read(object_id)
             elif entry.waiting is None:
@@ -153,6 +163,7 @@ class Objects:
         for object_id in object_ids:
             entry = self.table.get(object_id)
             if entry is None:
+                self.dead_refs.add(object_id, "holds", party)
                 continue
             if entry.maker is party:
                 if not entry.held:
@@ -170,6 +181,7 @@ class Objects:
         for object_id in object_ids:
             entry = table.get(object_id)
             if entry is None:
+                self.dead_refs.add(object_id, "drops", party)
                 continue
             if entry.maker is party:
                 if entry.held:
@@ -228,18 +240,3 @@ class Objects:
                 uses[inner.id] = uses.get(inner.id, 0) + 1
         for object_id, count in uses.items():
             assert self.table[object_id].uses >= count, f"{self.table[object_id]} is used {count} times by objects"
-
-
-def fault_of_missing(object_id: bytes, client: Client) -> list[Any]:
-    """Returns the fault that a client receives for an object that is not in the table."""
-    number = object_id.hex()
-    if object_id[:NODE_SIZE] == client.id[:NODE_SIZE]:
-        name = "ObjectLostError"
-        why = f"The object {number} is gone: its last reference was dropped, or its job is over."
-    else:
-        name = "OwnerDiedError"
-        why = (
-            f"ObjectRef({number}) belongs to another node: it came from a process that is connected to that, by "
-            "pickle or multiprocessing. Refs lead nowhere outside of the node on which they were made."
-        )
-    return [name, {"object_id": number, "message": why}]

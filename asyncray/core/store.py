@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment
+from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.outbox import CreateSegment, Outbox, RetireSegment
 from asyncray.core.records import Block, Client, Party
 from asyncray.messages import ALLOCATED, REPLY_FAULT, RETIRED, RUN_GC, STORE_FULL
@@ -42,13 +43,17 @@ class Store:
     Args:
         allocator: hands out the ranges.
         clients: all connected clients, which receive RUN_GC and RETIRED.
+        dead_refs: counts pins that nobody has.
     """
 
     waits: Callable[[Client, int, bool], None]
     """``waits(client, number, begins)``: the client begins or ceases to wait for room with that request."""
 
-    def __init__(self, outbox: Outbox, allocator: Allocator, clients: Mapping[int, Client]) -> None:
+    def __init__(
+        self, outbox: Outbox, allocator: Allocator, clients: Mapping[int, Client], dead_refs: DeadRefs
+    ) -> None:
         self._outbox = outbox
+        self._dead_refs = dead_refs
         self._clients = clients
         self.allocator = allocator
         # ID of an object -> its memory, also after the object is gone, while it is pinned.
@@ -205,6 +210,7 @@ class Store:
         """The party has no view of the object any more: takes back ``times`` pins."""
         block = self.blocks.get(object_id)
         if block is None or party not in block.pins:
+            self._dead_refs.add(object_id, "unpins", party)
             return
         block.pins[party] -= times
         if block.pins[party] <= 0:

@@ -19,7 +19,7 @@ from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
 from asyncray.core.cancelling import Cancelling
 from asyncray.core.lives import Actor
-from asyncray.core.objects import Objects, fault_of_missing
+from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, Job, ObjectEntry, Task
 from asyncray.core.scheduler import Scheduler
@@ -149,7 +149,7 @@ class Work:
 
     def _lost_argument(self, task: Task, dependencies: Sequence[bytes]) -> list[Any]:
         lost = next(object_id for object_id in dependencies if object_id not in self.objects.table)
-        name, fields = fault_of_missing(lost, task.submitter)
+        name, fields = self.objects.dead_refs.fault(lost)
         return [name, {**fields, "message": f"An argument of {task.name} is not there. {fields['message']}"}]
 
     def _born_cancelled(self, task: Task) -> bool:

@@ -69,6 +69,8 @@ class Process:
         self.job_id = job_id
         self.alive = True
         self.orphaned = False  # it ran a task that had been ended already
+        self.has_foreign_refs = False  # of another node, by a pickle that no message carried
+        self.repeated: Received | None = None  # the last release that was there twice
         self.inbox: deque[Received] = deque()
         self.wire: deque[tuple[Received, tuple[bytes, ...]]] = deque()  # with the objects that it makes
         self.counter = 0

@@ -204,6 +204,7 @@ def test_an_argument_of_another_node_is_told_as_that() -> None:
     driver = world.driver()
     task, number = driver.next_id(), driver.template(Recipe().spec("spawn"))
     result = task + b"\0\0\0\1"
+    driver.has_foreign_refs = True
     driver.send((SUBMIT, task, number, PLAIN, b"", [b"\1" * 26], None, None, None), [result])
     world.settle()
     assert driver.error(result) == "OwnerDiedError"

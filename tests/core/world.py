@@ -6,6 +6,8 @@ with itself and with what the world knows:
 
 - what a living process has a ref to exists; every count of uses is what it must be;
 - a value is the same for everybody who reads it, and shared memory does not change while somebody may look at it;
+- a message names only objects that exist. A dead ref comes from an orphan (it runs a task that was ended from outside,
+  so its arguments are gone) or from another node, or the message is the second of two equal ones;
 - a task is not started more often than its retries allow, and the calls of one caller start in order;
 - exclusive resources are never in two hands.
 
@@ -188,15 +190,27 @@ class World:
     def hear(self, process: Process, count: int = 1) -> None:
         """The next messages of a process reach the daemon, dead or alive."""
         messages: list[Received] = []
+        self._note_orphans(process)
         while process.wire and len(messages) < count:
             messages.append(process.wire.popleft()[0])
-        self.machine.receive(process.client, messages)
+        self._receive(process, messages)
         self.after()
+
+    def _receive(self, process: Process, messages: list[Received]) -> None:
+        dead_refs = self.machine.objects.dead_refs
+        before = dead_refs.count
+        self.machine.receive(process.client, messages)
+        again = process.repeated
+        allowed = len(again[1]) if again is not None and any(message is again for message in messages) else 0
+        excused = process.orphaned or process.has_foreign_refs
+        assert dead_refs.count - before <= allowed or excused, f"{process} names what is gone in {messages}"
 
     def repeat(self, process: Process) -> None:
         """A message is there twice; only of kinds that mean nothing the second time."""
         if process.wire and process.wire[0][0][0] in (ADD_REFS, RELEASE_REFS, *range(BLOCKED, REQUEST), LEAVING):
-            self.machine.receive(process.client, [process.wire[0][0]])
+            message = process.wire[0][0]
+            process.repeated = message if message[0] == RELEASE_REFS else None
+            self._receive(process, [message])
             self.after()
 
     def disconnect(self, process: Process) -> None:
@@ -211,7 +225,7 @@ class World:
         self.processes.pop(worker.client.number, None)
         self.machine.worker_exited(worker.number, "killed by a signal")
         while worker.wire:  # a late batch
-            self.machine.receive(worker.client, [worker.wire.popleft()[0]])
+            self._receive(worker, [worker.wire.popleft()[0]])
         self.machine.client_gone(worker.client)
         self.after()
 
