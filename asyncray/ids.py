@@ -4,7 +4,7 @@ An ID is bytes, and each kind extends another::
 
     NodeID    8   random, never reused
     ClientID 12   NodeID + number of the driver or worker on that node
-    JobID     4   number of the driver's job
+    JobID     4   number of the driver's job, from the block of numbers that its node has
     TaskID   22   ClientID + JobID + counter (6)     an ActorID is the TaskID of its constructor; the counter's
                                                      first bit is set for calls of actors
     ObjectID 26   TaskID + index (4)                 index 0: a put, or an actor's life; 1..n: the returns

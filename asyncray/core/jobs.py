@@ -17,10 +17,15 @@ from asyncray.core.records import Client, Job, Task
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
+from asyncray.ids import JOB_SIZE
 from asyncray.messages import FAULT, STOP_TASK
 
 if TYPE_CHECKING:
     from asyncray.words import JobSetup
+
+
+LONE_NODE = range(1, 1 << 8 * JOB_SIZE)
+"""The numbers of jobs of a node that shares them with no other."""
 
 
 class Jobs:
@@ -28,23 +33,31 @@ class Jobs:
 
     Args:
         table: where the jobs are entered, by ID, until their last process is gone.
+        numbers: a block of numbers for jobs, which no other node of the cluster has.
     """
 
-    def __init__(self, work: Work, pool: Pool, table: dict[bytes, Job]) -> None:
+    def __init__(self, work: Work, pool: Pool, table: dict[bytes, Job], numbers: range) -> None:
         self._work = work
         self._pool = pool
         self.table = table
         # Jobs of the table whose drivers are gone.
         self._over: dict[Job, None] = {}
-        self._count = 0
+        # Numbers that no job has had.
+        self._numbers = iter(numbers)
 
     def __repr__(self) -> str:
         return f"<Jobs {list(self.table.values())}>"
 
     def begin(self, driver: Client, namespace: str, setup: JobSetup) -> Job:
-        """A driver has connected: makes its job."""
-        self._count += 1
-        job = Job(self._count.to_bytes(4, "big"), namespace, setup)
+        """A driver has connected: makes its job.
+
+        Raises:
+            OverflowError: the block of numbers is used up.
+        """
+        number = next(self._numbers, None)
+        if number is None:
+            raise OverflowError("the node has no more numbers for jobs")
+        job = Job(number.to_bytes(JOB_SIZE, "big"), namespace, setup)
         self.table[job.id] = job
         driver.job = job
         job.voice = driver

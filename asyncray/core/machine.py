@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.config import LOG_ERROR
 from asyncray.core.allocator import Allocator
 from asyncray.core.dead_refs import DeadRefs
-from asyncray.core.jobs import Jobs
+from asyncray.core.jobs import LONE_NODE, Jobs
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
@@ -82,6 +82,7 @@ class NodeMachine:
         store_prefix: the names of shared-memory segments begin with it.
         store_capacity: bytes.
         facts: what every client learns from WELCOME (session directory, address, ...).
+        job_numbers: the block of numbers for jobs that begin here.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class NodeMachine:
         store_prefix: str,
         store_capacity: int,
         facts: NodeFacts,
+        job_numbers: range = LONE_NODE,
     ) -> None:
         self.node_id = node_id
         self.facts = facts
@@ -111,7 +113,7 @@ class NodeMachine:
         self.work = Work(self.outbox, self.store, self.objects, self.scheduler, jobs)
         self.actors = self.work.actors
         self.outcomes = Outcomes(self.work, self.store)
-        self.jobs = Jobs(self.work, self.pool, jobs)
+        self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
         self.requests = Requests(
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
         )
