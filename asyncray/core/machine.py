@@ -25,6 +25,7 @@ from asyncray.core.scheduler import Scheduler
 from asyncray.core.stalls import Stalls
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
+from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.core.workers import REPORT_AGAIN_AFTER, Pool
 from asyncray.exceptions import ActorDiedError
@@ -107,12 +108,12 @@ class NodeMachine:
         self.scheduler = Scheduler(
             self.outbox, self.resources, self.pool, self.objects, nest_after=4 * cpus + 8, most_free=max(4 * cpus, 32)
         )
-        self.store.waits = self.scheduler.waits_for_room
+        self.unsealed = Unsealed(self.outbox, self.store, self.scheduler.waits_for_room)
         self.stalls = Stalls(self.outbox, self.scheduler)
         jobs: dict[bytes, Job] = {}
         self.work = Work(self.outbox, self.store, self.objects, self.scheduler, jobs)
         self.actors = self.work.actors
-        self.outcomes = Outcomes(self.work, self.store)
+        self.outcomes = Outcomes(self.work, self.store, self.unsealed)
         self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
         self.requests = Requests(
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
@@ -137,7 +138,7 @@ class NodeMachine:
         self.scheduler.now = now
 
     def _table(self) -> dict[int, ClientHandler]:
-        work, objects, store, outcomes = self.work, self.objects, self.store, self.outcomes
+        work, objects, unsealed, outcomes = self.work, self.objects, self.unsealed, self.outcomes
         return {
             SUBMIT: work.submit,
             CALL: work.call,
@@ -155,8 +156,8 @@ class NodeMachine:
             ERROR_SEEN: lambda client, m: objects.read(m[1]),
             PUT: self._put,
             PROMISE: lambda client, m: work.promise(client, m[1]),
-            ALLOCATE: lambda client, m: store.request(client, m[1], m[2], self.now),
-            ABANDON: lambda client, m: store.abandon(client, m[1], m[2]),
+            ALLOCATE: lambda client, m: unsealed.request(client, m[1], m[2], self.now),
+            ABANDON: lambda client, m: unsealed.abandon(client, m[1], m[2]),
             SEAL: self._seal,
             UNPIN: self._unpin,
             FUNCTION: self._function,
@@ -213,13 +214,15 @@ class NodeMachine:
         client.alive = False
         client.out.clear()
         self.clients.pop(client.number, None)
+        # First, because its claims must not be granted any more when others free memory.
+        self.unsealed.client_gone(client)
         if client.worker is not None:
             self.pool.disconnected(client.worker, self.now)
         if client.role == "driver" and client.job is not None:
             self.jobs.over(client.job, self.now)
         if client.worker is None or not client.worker.exits_cleanly:
             self._creator_gone(client)
-        self.store.client_gone(client)
+        self.store.unpin_all(client)
         self.work.break_promises(client)
         self.objects.client_gone(client)
         self._settle_lives()
@@ -311,7 +314,7 @@ class NodeMachine:
 
     def _seal(self, client: Client, message: Any) -> None:
         _, object_id, segment, offset, nested = message
-        allocation = self.store.take(client, segment, offset)
+        allocation = self.unsealed.take(client, segment, offset)
         if allocation is None:
             raise ValueError(f"{client} seals {segment}+{offset}, which is not its own")
         block = self.store.seal(object_id, allocation)

@@ -13,6 +13,7 @@ from asyncray.core.leases import Worker
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.states import OVER, QUEUED
 from asyncray.core.store import Store
+from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import FAULT, SHARED, Value
@@ -21,10 +22,11 @@ from asyncray.messages import FAULT, SHARED, Value
 class Outcomes:
     """Reads what workers say of their tasks."""
 
-    def __init__(self, work: Work, store: Store) -> None:
+    def __init__(self, work: Work, store: Store, unsealed: Unsealed) -> None:
         self._work = work
         self._tasks = work.tasks
         self._store = store
+        self._unsealed = unsealed
         self._actors = work.actors
         self._scheduler = work.scheduler
 
@@ -56,7 +58,7 @@ class Outcomes:
         checked = []
         for index, (kind, payload, contained) in enumerate(values):
             if kind == SHARED:
-                allocation = self._store.take(worker.client, payload[0], payload[1])
+                allocation = self._unsealed.take(worker.client, payload[0], payload[1])
                 if allocation is None:
                     kind, payload = FAULT, ["InternalError", {"message": "A result is not where it was said."}]
                 elif index < len(entries):

@@ -18,6 +18,7 @@ from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
+    from asyncray.core.claims import Claim
     from asyncray.core.leases import Lease, Shape, Worker
     from asyncray.core.lives import Actor
     from asyncray.words import FunctionOptions, JobSetup, TemplateSpec
@@ -93,8 +94,9 @@ class Party:
         self.out: list[Message] = []
         # Objects that others made and this party has refs to. ``Objects`` writes it.
         self.borrowed: dict[bytes, None] = {}
-        # Objects whose memory this party may have views of. ``Store`` writes it.
-        self.pinned: dict[bytes, None] = {}
+        # Object whose memory this party may have views of -> how many times it got the place and has not given it
+        # back. ``Store`` writes it.
+        self.pinned: dict[bytes, int] = {}
 
     def __repr__(self) -> str:
         return f"<Party {self.number} {'alive' if self.alive else 'gone'}>"
@@ -103,7 +105,7 @@ class Party:
 class Client(Party):
     """A connected process."""
 
-    __slots__ = ("actors", "id", "job", "made", "pid", "promised", "role", "templates", "unsealed", "worker")
+    __slots__ = ("actors", "claims", "id", "job", "made", "pid", "promised", "role", "templates", "unsealed", "worker")
 
     def __init__(self, number: int, client_id: bytes, role: str, pid: int) -> None:
         super().__init__(number)
@@ -119,7 +121,9 @@ class Client(Party):
         self.promised: dict[bytes, ObjectEntry] = {}
         # Actors that this process created and that are not dead.
         self.actors: dict[bytes, Actor] = {}
-        # (segment, offset) -> room that it got and has not sealed yet. ``Store`` writes it.
+        # Number of a request for room that waits -> its claim. ``Unsealed`` writes it.
+        self.claims: dict[int, Claim] = {}
+        # (segment, offset) -> room that it got and has not sealed yet. ``Unsealed`` writes it.
         self.unsealed: dict[tuple[str, int], Allocation] = {}
 
     def __repr__(self) -> str:
@@ -281,16 +285,18 @@ class ObjectEntry:
 
 
 class Block:
-    """The memory of one sealed object."""
+    """The memory of one sealed object, or a copy of it. ``Store`` writes it."""
 
-    __slots__ = ("allocation", "id", "in_use", "pins")
+    __slots__ = ("allocation", "id", "in_use", "pins", "version")
 
-    def __init__(self, object_id: bytes, allocation: Allocation) -> None:
+    def __init__(self, object_id: bytes, allocation: Allocation, version: int | None = None) -> None:
         self.id = object_id
         self.allocation = allocation
-        # Party -> how many times it got the place of the block and has not given it back. ``Store`` writes it.
-        self.pins: dict[Party, int] = {}
-        # The object exists.
+        # The version of the object of which this is a copy. None: it is the memory of an object of the table.
+        self.version = version
+        # Parties that got the place of the block and may have views of it.
+        self.pins: dict[Party, None] = {}
+        # The object exists, or the copy is kept.
         self.in_use = True
 
     def __repr__(self) -> str:

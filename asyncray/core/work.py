@@ -191,7 +191,7 @@ class Work:
         Such a wait is known by its process and not by its task, and beside a host each thread may have one.
         """
         worker = task.worker
-        waits = self._store.waits_of(worker.client) if worker is not None and worker.client is not None else 0
+        waits = len(worker.client.claims) if worker is not None and worker.client is not None else 0
         if worker is None or not waits:
             return True
         begun = [*worker.nested.values(), *itertools.islice(worker.inflight.values(), 1)]

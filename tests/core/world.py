@@ -387,6 +387,7 @@ class World:
             "actors": machine.actors.table,
             "names": machine.actors.names,
             "blocks": machine.store.blocks,
+            "copies": machine.store.copies,
             "unread": machine.objects.unread.errors,
             "shapes": machine.scheduler.shapes.table,
             "ready": machine.scheduler.shapes.ready,
@@ -395,7 +396,9 @@ class World:
             "working": [w for w in machine.pool.workers.values() if w.state != IDLE or w.job is not None],
             "clients": [c for c in machine.clients.values() if c.role == "driver"],
             "pinned": [
-                c for c in machine.clients.values() if c.pinned or c.borrowed or c.made or c.actors or c.unsealed
+                c
+                for c in machine.clients.values()
+                if c.pinned or c.borrowed or c.made or c.actors or c.unsealed or c.claims
             ],
         }
         assert {name: table for name, table in tables.items() if table} == {}
