@@ -7,7 +7,8 @@ An ID is bytes, and each kind extends another::
     JobID     4   number of the driver's job, from the block of numbers that its node has
     TaskID   22   ClientID + JobID + counter (6)     an ActorID is the TaskID of its constructor; the counter's
                                                      first bit is set for calls of actors
-    ObjectID 26   TaskID + index (4)                 index 0: a put, or an actor's life; 1..n: the returns
+    ObjectID 26   TaskID + index (4)                 index 0: a put, or an actor's life; 1..n: the returns.
+                                                     The first bit is set for what a second run returns in vain
 
 So every ID carries the node that owns it. Inside the project IDs travel as plain ``bytes``; public calls return the
 classes of this module. This module makes no random IDs: randomness comes from the shells.
@@ -26,6 +27,8 @@ OBJECT_SIZE = TASK_SIZE + 4
 
 CALL_MARK = 1 << 47
 """Added to the counter in the IDs of actor calls: any process that has a ref may have to know that it is a call."""
+
+_DROPPED = 1 << 31
 
 PUT_INDEX = (0).to_bytes(4, "big")
 FIRST_RETURN = (1).to_bytes(4, "big")
@@ -105,6 +108,11 @@ class ActorID(TaskID):
 def return_id(task_id: bytes, number: int) -> bytes:
     """The object that is return value ``number`` (0-based) of a task."""
     return task_id + (number + 1).to_bytes(4, "big")
+
+
+def dropped_id(task_id: bytes, number: int) -> bytes:
+    """The object that stands for return value ``number`` (0-based) of a second run, if the first value still exists."""
+    return task_id + (_DROPPED + number + 1).to_bytes(4, "big")
 
 
 def task_of(object_id: bytes) -> bytes:

@@ -1,10 +1,11 @@
 """The object table of a node: the value or place of every object, and its reference counts.
 
-The node makes an entry when a task is submitted or a value put, resolves it exactly once, and frees it when no process
-holds a ref (``held`` for its maker, ``borrowers`` for others) and no pending task and no other object
-uses it (``uses``). A process reports refs in the order in which it made and dropped them, and a process that finds a
-ref in a value reports it before it gives back the object that contained the value. So a reachable object has a holder
-at every moment, and a message that names an object which is not in the table is a case for ``dead_refs``.
+The node makes an entry when a task is submitted or a value put, resolves it, and frees it when no process holds a ref
+(``held`` for its maker, ``borrowers`` for others) and no pending task and no other object uses it (``uses``). An entry
+is resolved once, and once more each time that its value is lost and a task makes it again (``unresolve``). A process
+reports refs in the order in which it made and dropped them, and a process that finds a ref in a value reports it before
+it gives back the object that contained the value. So a reachable object has a holder at every moment, and a message
+that names an object which is not in the table is a case for ``dead_refs``.
 
 The table never looks into values. It does not run tasks: ``resolve`` returns the tasks that waited.
 """
@@ -20,6 +21,7 @@ from asyncray.core.outbox import Outbox
 from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
+from asyncray.ids import dropped_id, return_id
 from asyncray.messages import ERRORS, FAULT, SHARED, UNRESOLVED, VALUE
 
 
@@ -82,7 +84,7 @@ class Objects:
         entry.payload = payload
         entry.task = None
         if contained:
-            entry.contained = self.use_all(contained)
+            entry.contained += self.use_all(contained)
         if entry.held:
             self._push(entry, entry.maker)
         if entry.waiting is not None:
@@ -122,6 +124,32 @@ class Objects:
             self._store.pin(block, maker)
         if contained:
             entry.contained = self.use_all(contained)
+
+    def unresolve(self, task: Task, lost: Sequence[ObjectEntry]) -> None:
+        """Values that a task returned are lost, and it makes them again: these objects are pending as before.
+
+        Its other return values stay. In their places ``task.returns`` gets entries that are freed once resolved. Refs
+        inside a lost value stay in use until the entry goes, because a process may still have that value.
+        """
+        for entry in lost:
+            if entry.kind == UNRESOLVED or entry.kind in ERRORS:
+                raise AssertionError(f"{entry} has no value to lose")
+            if entry.block is not None:
+                assert not entry.block.pins, f"{entry} cannot be lost while its memory is pinned"
+                self._store.object_gone(entry.block)
+                entry.block = None
+            entry.kind = UNRESOLVED
+            entry.payload = None
+            entry.task = task
+        wanted = {entry.id: entry for entry in lost}
+        returns = [wanted.get(return_id(task.id, index)) for index in range(task.template.returns)]
+        task.returns = tuple(entry or self._expect_unwanted(task, index) for index, entry in enumerate(returns))
+
+    def _expect_unwanted(self, task: Task, index: int) -> ObjectEntry:
+        object_id = dropped_id(task.id, index)
+        entry = self.table[object_id] = ObjectEntry(object_id, task.submitter, task)
+        entry.held = False
+        return entry
 
     def value_for(self, entry: ObjectEntry, party: Party) -> Any:
         """Returns the payload to send to a party, and pins a value in shared memory for that party."""
@@ -219,12 +247,8 @@ class Objects:
 
     def client_gone(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
-        self.party_gone(client)
+        self.drop(client, list(client.borrowed))
         self.drop(client, list(client.made))
-
-    def party_gone(self, party: Party) -> None:
-        """Forgets the refs that a party has to objects of others."""
-        self.drop(party, list(party.borrowed))
 
     def check(self) -> None:
         """Raises AssertionError if entries contradict each other."""

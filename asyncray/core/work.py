@@ -5,14 +5,17 @@ when its return values are resolved: by its results, by its own error, by the er
 by the death of its process once no retry is left. Results of finished tasks (late, repeated, of a worker that was given
 up) are dropped.
 
+The end of a task is not always final: if ``keep`` wants it, a finished task keeps its arguments, and ``run_again``
+makes values that were lost.
+
 Errors pass to dependents in a loop and not by recursion, because chains may be long.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asyncray.config import ARGUMENTS_LIMIT
@@ -29,6 +32,8 @@ from asyncray.core.tasks import Tasks
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
 from asyncray.messages import BUFFERS, ERROR, ERRORS, FAULT, PLAIN, UNRESOLVED, Value
+
+_UNREADY = (ERROR, FAULT, UNRESOLVED)
 
 _MANY = 1000
 """Fewer small arguments than this are no large message, whatever they are."""
@@ -52,6 +57,10 @@ class Work:
         self.tasks = Tasks(jobs)
         self.cancelling = Cancelling(outbox, scheduler, self.tasks, self.finish)
         self.actors = Actors(scheduler, self.finish, self.cancelling.abandon)
+        # Asked at the end of a task that has arguments. True: they stay in use until ``let_go``, for ``run_again``.
+        self.keep: Callable[[Task], bool] | None = None
+        # How many tasks were run again.
+        self.reruns = 0
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
         self._in_loop = False
 
@@ -170,7 +179,14 @@ class Work:
         return False
 
     def _ready(self, task: Task) -> None:
-        if self._fail_by_dependency(task) or (len(task.dependencies) > _MANY and self._fail_by_size(task)):
+        for entry in task.dependencies:
+            if entry.kind in _UNREADY:
+                if entry.kind == UNRESOLVED:
+                    self._wait_again(task)
+                else:
+                    self._end_with(task, entry)
+                return
+        if len(task.dependencies) > _MANY and self._fail_by_size(task):
             return
         if task.actor is None or task.is_constructor:
             self._shapes.enqueue(task, first=self._store.under_pressure and _holds_memory(task))
@@ -250,6 +266,13 @@ class Work:
         elif not task.missing:
             self._ready(task)
 
+    def _wait_again(self, task: Task) -> None:
+        """Dependencies that were resolved have lost their values: the task waits for them as before."""
+        for entry in task.dependencies:
+            if entry.kind == UNRESOLVED:
+                task.missing += 1
+                entry.dependents = [*(entry.dependents or ()), task]
+
     # Ends -------------------------------------------------------------------------------------------------------------
 
     def constructor_failed(self, actor: Actor, kind: int, payload: Any) -> None:
@@ -308,10 +331,11 @@ class Work:
         for entry, (kind, payload, contained) in zip(task.returns, values, strict=True):
             for dependent in resolve(entry, kind, payload, contained):
                 self._resolved(dependent, entry)
-        if task.dependencies:
-            self.objects.unuse_all(task.dependencies)
-        if task.nested:
-            self.objects.unuse_all(task.nested)
+        if (task.dependencies or task.nested) and (self.keep is None or not self.keep(task)):
+            if task.dependencies:
+                self.objects.unuse_all(task.dependencies)
+            if task.nested:
+                self.objects.unuse_all(task.nested)
         if task.actor is not None and not task.is_constructor:
             self.actors.call_over(task)
 
@@ -327,13 +351,40 @@ class Work:
             child.parent = None
         task.parent = task.children = None
 
+    # Second runs ------------------------------------------------------------------------------------------------------
+
+    def run_again(self, task: Task, lost: Sequence[ObjectEntry]) -> None:
+        """Runs a finished function once more, because values that it returned are lost.
+
+        Those objects are pending as before. Its other return values stay, and what it returns for them now is dropped.
+
+        Args:
+            task: a function of a job that is not over. It was not cancelled, and its arguments are still in use.
+            lost: the objects that are wanted again. Tasks that depend on them may be waiting, but were not queued or
+                sent yet: from then on a task has the values of its arguments.
+        """
+        assert task.state == OVER and task.actor is None and not task.cancelled, f"{task} cannot run again"
+        self.reruns += 1
+        task.template.job.tasks[task.id] = task
+        task.state = WAITING
+        self.objects.unresolve(task, lost)
+        self._ready(task)
+
+    def let_go(self, task: Task) -> None:
+        """A task that ``keep`` wanted will not run again: ends its uses of objects."""
+        self.objects.unuse_all(task.dependencies)
+        self.objects.unuse_all(task.nested)
+
     def check(self) -> None:
         """Raises AssertionError if the tables of tasks contradict each other."""
         self.actors.check()
+        dependents = Counter(task.id for entry in self.objects.table.values() for task in entry.dependents or ())
         for task in self.tasks.values():
             assert self.tasks.get(task.id) is task is task.template.job.tasks[task.id], f"{task} is not its job's"
             waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
-            assert task.missing == waits, f"{task} waits for {task.missing}, not {waits}"
+            # A value may be lost while its task waits for another.
+            assert task.missing == waits or (self.reruns and task.state == WAITING), f"{task} waits for {waits}"
+            assert task.missing == dependents[task.id], f"{task} waits for {task.missing} and is not known there"
             assert task.state != OVER or task.is_constructor, f"{task} is over and in the books"
             assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"
 

@@ -435,12 +435,16 @@ class World:
         uses: Counter[bytes] = Counter()
         for entry in self.machine.objects.table.values():
             uses.update(inner.id for inner in entry.contained)
-        for task in self.machine.work.tasks.values():
+        for task in self.tasks_with_arguments():
             uses.update(entry.id for entry in (*task.dependencies, *task.nested))
         for job in self.machine.jobs.table.values():
             uses.update(entry.id for entry in job.captured)
         for entry in self.machine.objects.table.values():
             assert entry.uses == uses[entry.id], f"{entry} should be used {uses[entry.id]} times"
+
+    def tasks_with_arguments(self) -> list[Task]:
+        """All tasks that use objects."""
+        return list(self.machine.work.tasks.values())
 
     def _exclusive_resources(self) -> None:
         used: Counter[str] = Counter()
