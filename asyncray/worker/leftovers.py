@@ -1,34 +1,48 @@
 """Undoes what a task has changed in its process, so that the next task on this worker finds it as it was.
 
-Owns: handlers of signals, timers, the signal mask and the wake-up descriptor; the working directory and umask;
-environment variables; ``sys.path``; ``sys.stdout`` and ``sys.stderr``. Changes that a task makes to
-these are undone when it has returned.
+Owns, and puts back when a task has returned: the settings in ``asyncray.worker.settings`` (signals, standard
+descriptors, limits, environment variables and others), ``sys.path``, ``sys.stdout``, ``sys.stderr``, the hooks for
+exceptions that nothing catches, trace and profile functions, and the random numbers of numpy.
 
-Does not undo: what a task does to objects of the program or of libraries (modules, caches, random numbers, warning
-filters), threads that it started, and anything in an actor, whose process is its own. Where a task has imported
-modules, new variables and new paths stay, behind all other paths: what was imported may need them later.
+A task that changes what cannot be put back (its root directory, its user, a limit that only root may raise) was the
+last one in its process.
 
-How: to ask the system after each task would cost 6 us (measured: four system calls). So the functions that change
-something are wrapped, in workers only, and note what was there before the first change. A task that changes nothing
-costs 0.5 us. C code that changes these things by itself is not noticed.
+Does not undo: what a task does to objects of the program or of libraries (modules, caches, their random numbers,
+context variables), threads that it started, and anything in an actor, whose process is its own. Where a task has
+imported modules, new environment variables and new paths stay, the paths behind all others: what was imported may need
+them later.
+
+How: to ask the system after each task would cost 20 us. So the functions that change something are wrapped, in the
+zygote and so in all workers, and the state is noted before the first change. Only attributes are compared after each
+task. A task that changes nothing costs 0.4 us. C code that changes these things by itself is not noticed, nor is
+``open(1)``, whose file closes the descriptor.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # what the signal module is made of, without its enums
 import functools
 import os
-import posix
-import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, ModuleType
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
-_UNKNOWN: Any = object()
+from asyncray.worker.settings import IRREVERSIBLE, SETTINGS, Owner, Setting, functions, is_irreversible
 
-Disposition = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+_modules = sys.modules
+_gettrace, _getprofile = sys.gettrace, sys.getprofile
+
+
+def _refuse(function: str) -> NoReturn:
+    raise OSError(f"it has called {function}()")
+
+
+_IRREVERSIBLE = Setting("what cannot be put back", IRREVERSIBLE, str, _refuse)
+"""Noted after the call."""
+
+_SETS_OF_FUNCTIONS = (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids)
+"""Functions of ``os`` are members: programs ask whether they have an argument."""
 
 
 class Leftovers:
@@ -40,36 +54,51 @@ class Leftovers:
     def __init__(self) -> None:
         # True from ``begin`` to ``end``: what is changed meanwhile is the task's doing.
         self._running = False
-        # True from ``begin`` until ``end`` has put everything back.
+        # True while ``end`` has not put back everything.
         self._unfinished = False
-        # True once the task that runs has called one of the functions that are watched.
-        self._touched = False
-        self._path: list[str] = []
-        self._modules = 0
-        # The standard streams of this process, when ``watch`` was called.
-        self._stdout, self._stderr = sys.stdout, sys.stderr
-        self._forget()
+        # What the settings were that the task that runs has changed, in no order.
+        self._before: dict[Setting, Any] = {}
+        # How many modules there were when the task began. With another number, the attributes below are read anew.
+        self._module_count = 0
+        self._numpy: tuple[Setting, ...] = ()
+        self.hold_output()
+        self._read_attributes()
 
     def __repr__(self) -> str:
-        return f"<Leftovers {'some' if self._touched else 'none'}>"
+        return f"<Leftovers {[setting.name for setting in self._before] or 'none'}>"
 
-    def _forget(self) -> None:
-        self._touched = False
-        self._handlers: dict[int, Disposition] = {}
-        self._timers: set[int] = set()
-        self._mask: set[int] | None = None
-        self._wakeup: int | None = None
-        self._umask: int | None = None
-        self._directory: str | None = None
-        self._variables: dict[bytes, bytes] | None = None
+    def hold_output(self) -> None:
+        """The present standard streams are those of this process."""
+        self._stdout, self._stderr = sys.stdout, sys.stderr
+
+    def _read_attributes(self) -> None:
+        self._path = sys.path.copy()
+        self._excepthook, self._unraisablehook = sys.excepthook, sys.unraisablehook
+        self._threads_excepthook = threading.excepthook
+        self._trace, self._profile = _gettrace(), _getprofile()
 
     # Around each task -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """A task is about to run on the main thread."""
-        self._path = sys.path.copy()
-        self._modules = len(_modules)
-        self._running = self._unfinished = True
+        if len(_modules) != self._module_count:
+            self._modules_were_loaded()
+        self._running = True
+
+    def _modules_were_loaded(self) -> None:
+        """Since the last task, or by it: what they have changed for themselves stays."""
+        is_first = not self._module_count
+        self._module_count = len(_modules)
+        self._read_attributes()
+        if not self._numpy and (seed := functions("numpy.random.seed numpy.random.set_state")):
+            random = _modules["numpy.random"]
+            setting = Setting(
+                "random numbers of numpy", seed, random.get_state, lambda before: random.set_state(before)
+            )
+            self._numpy = (setting,)
+            self._watch_all(self._numpy)
+            if not is_first:  # the task that has loaded it may have used it
+                random.seed()
 
     def end(self) -> None:
         """The task has returned: undoes what it left.
@@ -78,123 +107,89 @@ class Leftovers:
             OSError: something cannot be put back, and no other task should run in this process.
             BaseException: what a signal handler raises that the task has left. Call it again.
         """
-        self._running = False
-        if not self._unfinished:
-            return
-        if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
-            sys.stdout, sys.stderr = self._stdout, self._stderr
-        if sys.path != self._path:
-            self._put_back_path()
-        if self._touched:
-            self._undo()
-        self._unfinished = False
-
-    def _put_back_path(self) -> None:
-        new = [path for path in sys.path if path not in self._path] if self._has_imported() else []
-        sys.path[:] = [*self._path, *new]
+        if self._running:
+            self._running = False
+            if (
+                sys.stdout is self._stdout
+                and sys.stderr is self._stderr
+                and sys.excepthook is self._excepthook
+                and sys.unraisablehook is self._unraisablehook
+                and threading.excepthook is self._threads_excepthook
+                and _gettrace() is self._trace
+                and _getprofile() is self._profile
+                and sys.path == self._path
+                and not self._before
+            ):
+                return  # the hot path
+            self._unfinished = True
+        if self._unfinished:
+            self._restore_attributes()
+            self._restore_settings()
+            self._unfinished = False
 
     def _has_imported(self) -> bool:
-        return len(_modules) > self._modules
+        return len(_modules) > self._module_count
 
-    def _undo(self) -> None:
-        # Timers first: without its handler, a signal that a timer sends ends the process.
-        for timer in list(self._timers):
-            _signal.setitimer(timer, 0)
-            self._timers.discard(timer)
-        for number, handler in list(self._handlers.items()):
-            _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
-            del self._handlers[number]
-        if self._wakeup is not None:
-            _signal.set_wakeup_fd(self._wakeup)
-        if self._mask is not None:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
-        if self._umask is not None:
-            _umask(self._umask)
-        if self._directory is not None:
-            _chdir(self._directory)
-        if self._variables is not None:
-            self._put_back_variables(self._variables)
-        self._forget()
+    def _restore_attributes(self) -> None:
+        sys.settrace(self._trace)
+        sys.setprofile(self._profile)
+        sys.stdout, sys.stderr = self._stdout, self._stderr
+        sys.excepthook, sys.unraisablehook = self._excepthook, self._unraisablehook
+        threading.excepthook = self._threads_excepthook
+        if sys.path != self._path:
+            new = [path for path in sys.path if path not in self._path] if self._has_imported() else []
+            sys.path[:] = [*self._path, *new]
 
-    def _put_back_variables(self, before: dict[bytes, bytes]) -> None:
-        now = os.environb
-        if not self._has_imported():
-            for name in [name for name in now if name not in before]:
-                del now[name]
-        for name, value in before.items():
-            if now.get(name) != value:
-                now[name] = value
+    def _restore_settings(self) -> None:
+        imported = self._has_imported()
+        for setting in (*SETTINGS, *self._numpy, _IRREVERSIBLE):
+            if setting in self._before:
+                restore = (imported and setting.restore_after_import) or setting.restore
+                restore(self._before[setting])
+                del self._before[setting]
 
     # Watching ---------------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Wraps what changes the state of the process, for the rest of its life."""
-        self._stdout, self._stderr = sys.stdout, sys.stderr
-        self._wrap(self._note_handler, "signal", signal)
-        self._wrap(self._note_alarm, "alarm", signal, _signal)
-        self._wrap(self._note_timer, "setitimer", signal, _signal)
-        self._wrap(self._note_mask, "pthread_sigmask", signal)
-        self._wrap(self._note_wakeup, "set_wakeup_fd", signal, _signal)
-        self._wrap(self._note_directory, "chdir", os, posix)
-        self._wrap(self._note_directory, "fchdir", os, posix)
-        self._wrap(self._note_umask, "umask", os, posix)
-        environment = type(os.environ)
-        for name in ("__setitem__", "__delitem__"):
-            self._wrap(self._note_variables, name, environment)
+        """Wraps the functions that change the process, for the rest of its life and in all that are forked from it."""
+        self._watch_all(SETTINGS)
+        for owner, name in _IRREVERSIBLE.functions:
+            self._watch_irreversible(owner, name)
 
-    def _wrap(self, note: Callable[..., None], name: str, *owners: ModuleType | type) -> None:
-        function = getattr(owners[0], name)
+    def _watch_all(self, settings: tuple[Setting, ...]) -> None:
+        for setting in settings:
+            for owner, name in setting.functions:
+                self._watch(setting, owner, name)
+
+    def _watch(self, setting: Setting, owner: Owner, name: str) -> None:
+        function = getattr(owner, name)
+        first = 1 if isinstance(owner, type) else 0  # the argument after ``self``
 
         @functools.wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            if self._running:
-                self._touched = True
-                note(*args, **kwargs)
+            if self._running and setting not in self._before and setting.concerns(name, *args[first:], **kwargs):
+                self._before[setting] = setting.read()
             return function(*args, **kwargs)
 
-        if isinstance(owners[0], ModuleType):
-            watched.__module__ = owners[0].__name__  # where pickle finds it
-        for owner in owners:
-            setattr(owner, name, watched)
+        _replace(owner, name, watched)
 
-    def _note_handler(self, number: int = -1, *args: Any, **kwargs: Any) -> None:
-        if number in signal.valid_signals():
-            self._handlers.setdefault(int(number), _signal.getsignal(number))
+    def _watch_irreversible(self, owner: Owner, name: str) -> None:
+        function = getattr(owner, name)
 
-    def _note_alarm(self, *args: Any, **kwargs: Any) -> None:
-        self._timers.add(_signal.ITIMER_REAL)
+        @functools.wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if self._running and is_irreversible(name, *args, **kwargs):
+                self._before[_IRREVERSIBLE] = f"{owner.__name__}.{name}"
+            return result
 
-    def _note_timer(self, which: int = -1, *args: Any, **kwargs: Any) -> None:
-        if which in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
-            self._timers.add(int(which))
-
-    def _note_mask(self, *args: Any, **kwargs: Any) -> None:
-        if self._mask is None and threading.current_thread() is threading.main_thread():
-            self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
-
-    def _note_wakeup(self, *args: Any, **kwargs: Any) -> None:
-        if self._wakeup is None and threading.current_thread() is threading.main_thread():
-            self._wakeup = _set_wakeup_fd(-1)
-            _set_wakeup_fd(self._wakeup)
-
-    def _note_directory(self, *args: Any, **kwargs: Any) -> None:
-        if self._directory is None:
-            try:
-                self._directory = os.getcwd()
-            except OSError:  # it was deleted: one is as good as another
-                self._directory = "/"
-
-    def _note_umask(self, *args: Any, **kwargs: Any) -> None:
-        if self._umask is None:
-            self._umask = _umask(0o77)
-            _umask(self._umask)
-
-    def _note_variables(self, *args: Any, **kwargs: Any) -> None:
-        if self._variables is None:
-            self._variables = dict(os.environb)
+        _replace(owner, name, watched)
 
 
-_modules = sys.modules
-_chdir = os.chdir
-_umask = os.umask
-_set_wakeup_fd = _signal.set_wakeup_fd
+def _replace(owner: Owner, name: str, watched: Callable[..., Any]) -> None:
+    if isinstance(owner, ModuleType):
+        watched.__module__, watched.__qualname__ = owner.__name__, name  # where pickle finds it
+    for members in _SETS_OF_FUNCTIONS:
+        if getattr(owner, name) in members:
+            members.add(watched)
+    setattr(owner, name, watched)

@@ -23,13 +23,14 @@ from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.threads import inherit_tasks
 
 
-def work(number: int, address: str, connected: Callable[[], None]) -> int:
+def work(number: int, address: str, connected: Callable[[], None], leftovers: Leftovers) -> int:
     """Connects to the daemon and runs what it sends; returns the exit code of the process.
 
     Args:
         number: how the daemon calls this worker.
         address: the path of the daemon's socket.
         connected: called when the daemon has said welcome.
+        leftovers: watches this process.
     """
     offer_to_the_oom_killer()
     connection = socket.socket(socket.AF_UNIX)
@@ -39,7 +40,6 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
         raise OSError(error.errno, error.strerror, address) from None
     environment = ProcessEnvironment()
     runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
-    leftovers = Leftovers()
     executor = Executor(runtime, environment, leftovers)
     current.session = runtime
     # The faces, which the zygote may have loaded, set it. A worker starts no node.
@@ -48,11 +48,11 @@ def work(number: int, address: str, connected: Callable[[], None]) -> int:
     interrupted = Deferrable(executor.interrupted)
     signal.signal(signal.SIGINT, interrupted)
     environment.mark_output()
+    leftovers.hold_output()
     faulthandler.enable(2)
     runtime.start()
     connected()
     inherit_tasks()
-    leftovers.watch()
     worker = os.getpid()
     forking.in_child(functools.partial(_forget_in_child, executor, interrupted))
     code = 0

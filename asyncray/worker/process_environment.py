@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _OMP_THREADS = b"OMP_NUM_THREADS"
 
+_FORMAT: Any = {"encoding": "utf-8", "errors": "backslashreplace", "line_buffering": True, "write_through": True}
+"""Of the text that workers write."""
+
 
 class MarkedOutput(io.TextIOWrapper):
     """Standard output or error of a worker. Writes a mark wherever the text of another task begins."""
@@ -42,6 +45,10 @@ class MarkedOutput(io.TextIOWrapper):
         """Leaves this stream as it is, for the next task."""
         self.flush()
         return self.buffer
+
+    def restore_format(self) -> None:
+        """Undoes ``reconfigure``."""
+        self.reconfigure(newline=None, **_FORMAT)
 
 
 class _Lasting(io.FileIO):
@@ -71,13 +78,7 @@ class ProcessEnvironment:
     def mark_output(self) -> None:
         """Replaces standard output and error by streams that mark which task or actor writes."""
         for name in ("stdout", "stderr"):
-            stream = MarkedOutput(
-                _Lasting(1 if name == "stdout" else 2, "w", closefd=False),
-                encoding="utf-8",
-                errors="backslashreplace",
-                line_buffering=True,
-                write_through=True,
-            )
+            stream = MarkedOutput(_Lasting(1 if name == "stdout" else 2, "w", closefd=False), **_FORMAT)
             stream.whose = self._whose
             setattr(sys, name, stream)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import resource
 import signal
 import sys
+import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -28,7 +32,13 @@ def look() -> dict[str, Any]:
         "timer": signal.getitimer(signal.ITIMER_REAL),
         "mask": signal.pthread_sigmask(signal.SIG_BLOCK, []),
         "handlers": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)],
-        "output": type(sys.stdout).__name__,
+        "output": (type(sys.stdout).__name__, sys.stdout.encoding, os.fstat(1), os.fstat(2)),
+        "limits": (
+            resource.getrlimit(resource.RLIMIT_CORE),
+            os.getpriority(os.PRIO_PROCESS, 0),
+            sys.getrecursionlimit(),
+        ),
+        "hooks": (threading.excepthook, sys.gettrace(), gc.isenabled(), warnings.filters),
     }
 
 
@@ -43,7 +53,24 @@ def spoil() -> None:
     os.environ.update(HOME="/nowhere", NEW="new")
     del os.environ["OMP_NUM_THREADS"]
     sys.path.insert(0, "/spoiled")
+    sys.stdout.reconfigure(errors="strict")  # type: ignore[union-attr]  # a worker's can
     sys.stdout = io.StringIO()
+    os.close(1)
+    with open(os.devnull, "w") as file:
+        os.dup2(file.fileno(), 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if soft else 1, hard))
+    sys.setrecursionlimit(12345)
+    sys.settrace(lambda *args: None)
+    threading.excepthook = print
+    gc.disable()
+    warnings.simplefilter("error")
+
+
+@ray.remote
+def lock_in() -> int:
+    os.chroot("/")
+    return os.getpid()
 
 
 @ray.remote
@@ -62,3 +89,10 @@ def test_the_next_task_finds_the_process_as_it_was(one_cpu: None, bell: Bell) ->
     ray.cancel(ref)
     with pytest.raises(TaskCancelledError):
         ray.get(ref)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may change the root directory")
+def test_a_process_that_cannot_be_put_back_runs_no_other_task(one_cpu: None) -> None:
+    for _ in range(2):
+        locked = ray.get(lock_in.remote())
+        assert ray.get(look.remote())["pid"] != locked

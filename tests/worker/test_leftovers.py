@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import io
 import os
 import pickle
-import posix
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from asyncray.worker.leftovers import Leftovers
-
-WRAPPED = {
-    signal: ["signal", "alarm", "setitimer", "pthread_sigmask", "set_wakeup_fd"],
-    _signal: ["alarm", "setitimer", "set_wakeup_fd"],
-    os: ["chdir", "fchdir", "umask"],
-    posix: ["chdir", "fchdir", "umask"],
-    type(os.environ): ["__setitem__", "__delitem__"],
-}
+from asyncray.worker.leftovers import _IRREVERSIBLE, Leftovers
+from tests.worker.watching import watching
 
 
 @pytest.fixture
 def leftovers() -> Iterator[Leftovers]:
-    originals = [(owner, name, getattr(owner, name)) for owner, names in WRAPPED.items() for name in names]
-    watching = Leftovers()
-    watching.watch()
-    yield watching
-    for owner, name, function in originals:
-        setattr(owner, name, function)
+    with watching() as watched:
+        yield watched
 
 
 def test_signals_and_timers(leftovers: Leftovers) -> None:
@@ -142,6 +132,72 @@ def test_what_is_changed_outside_of_a_task_stays(leftovers: Leftovers, monkeypat
     assert os.environ["LEASED"] == "1"
 
 
-def test_wrapped_functions_can_be_pickled(leftovers: Leftovers) -> None:
-    for function in (os.chdir, signal.signal, signal.alarm):
+def test_wrapped_functions_can_be_pickled_and_are_known_to_their_module(leftovers: Leftovers) -> None:
+    for function in (os.chdir, signal.signal, signal.alarm, np.random.seed):
         assert pickle.loads(pickle.dumps(function)) is function
+    assert os.chdir in os.supports_fd
+
+
+def test_hooks_and_trace_functions(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hook(*args: Any) -> None:
+        pass
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = threading.excepthook, sys.unraisablehook, sys.excepthook, sys.gettrace(), sys.getprofile()
+    leftovers.begin()
+    threading.excepthook = sys.unraisablehook = sys.excepthook = hook
+    sys.setprofile(hook)
+    sys.settrace(lambda *args: None)
+    leftovers.end()
+    assert (threading.excepthook, sys.unraisablehook, sys.excepthook, sys.gettrace(), sys.getprofile()) == before
+
+
+def test_random_numbers_of_numpy(leftovers: Leftovers) -> None:
+    leftovers.begin()
+    np.random.seed(7)
+    seeded = np.random.random()
+    leftovers.end()
+    assert np.random.random() != seeded
+    leftovers.begin()
+    np.random.seed(7)
+    leftovers.end()
+    leftovers.begin()
+    assert np.random.random() != seeded
+    leftovers.end()
+
+
+def test_numpy_is_seeded_anew_after_the_task_that_loads_it(
+    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = sys.modules["numpy.random"]
+    monkeypatch.delitem(sys.modules, "numpy.random")
+    leftovers.begin()
+    leftovers.end()
+    leftovers.begin()
+    monkeypatch.setitem(sys.modules, "numpy.random", loaded)
+    np.random.seed(7)
+    seeded = np.random.random()
+    leftovers.end()
+    np.random.seed(7)
+    leftovers.begin()
+    assert np.random.random() != seeded
+    leftovers.end()
+
+
+def test_what_cannot_be_undone_is_an_error_each_time(leftovers: Leftovers) -> None:
+    leftovers.begin()
+    os.setuid(os.getuid())
+    os.umask(os.umask(0))
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"^it has called os.setuid\(\)$"):
+            leftovers.end()
+    assert leftovers._before.keys() == {_IRREVERSIBLE}
+
+
+def test_an_attempt_in_vain_changes_nothing(leftovers: Leftovers) -> None:
+    leftovers.begin()
+    with pytest.raises(FileNotFoundError):
+        os.chroot("/no such directory")
+    leftovers.end()

@@ -19,8 +19,9 @@ from tests.runtime.daemon_side import DaemonSide
 DEADLINE = 30.0
 PROGRAM = """
 import sys
+from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.lifetime import work
-sys.exit(work(7, sys.argv[1], lambda: print("connected", flush=True)))
+sys.exit(work(7, sys.argv[1], lambda: print("connected", flush=True), Leftovers()))
 """
 
 
