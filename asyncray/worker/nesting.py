@@ -5,7 +5,9 @@ thread, between any two instructions. Two things make that safe:
 
 1. While the thread is inside the *shield* (it writes to the daemon), the exception is deferred until it leaves it.
 2. At the end of the user's function the thread and the canceller agree under a lock that the function has finished, so
-   nothing is raised in the code that replies.
+   nothing is raised in the code that replies. An exception that was not raised yet is taken back then, by another one
+   that is raised at once and caught. To take it back by NULL leaves a mark in Python 3.11 and 3.12: the interpreter
+   looks for an exception after each call from then on, and in 3.11 a function that is traced never begins.
 
 A thread that sleeps in a system call notices the exception when the call returns; a thread that waits in ``get`` is
 woken.
@@ -25,6 +27,23 @@ _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _EXCEPTION = ctypes.py_object(KeyboardInterrupt)
 
 
+class _TakenBack(BaseException):
+    """Takes the place of an interrupt that came too late."""
+
+
+_REPLACEMENT = ctypes.py_object(_TakenBack)
+
+
+def _take_back() -> None:
+    """An interrupt of this thread that was not raised yet is not raised at all."""
+    try:
+        _raise_in_thread(ctypes.c_ulong(threading.get_ident()), _REPLACEMENT)
+        while True:
+            pass
+    except _TakenBack:
+        pass
+
+
 class NestedTask:
     """One nested task; as a context manager, its shield.
 
@@ -42,6 +61,8 @@ class NestedTask:
         self._stopped = False
         self._shielded = False
         self._put_off = False
+        # Its thread was interrupted. The interrupt may not have been raised yet.
+        self._interrupted = False
 
     def __repr__(self) -> str:
         return f"<NestedTask {self.invocation} {'stopped' if self._stopped else 'running'}>"
@@ -66,7 +87,8 @@ class NestedTask:
         finally:
             with self._lock:
                 self._working = None
-                _raise_in_thread(ctypes.c_ulong(threading.get_ident()), None)  # takes it back
+            if self._interrupted:
+                _take_back()
 
     def stop(self) -> None:
         """Cancels the task, from another thread."""
@@ -87,6 +109,7 @@ class NestedTask:
             if self._shielded:
                 self._put_off = True
             else:
+                self._interrupted = True
                 _raise_in_thread(thread, _EXCEPTION)
             waiter = self.waiter
         if waiter is not None:

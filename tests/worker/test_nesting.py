@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +18,17 @@ from asyncray.worker.nesting import NestedTask
 from asyncray.worker.running import Invocation
 
 DEADLINE = 30.0
+ROOT = Path(__file__).parents[2]
+
+
+def make_nested() -> NestedTask:
+    definition = Definition({"function": b"", "name": "f", "returns": 1}, SentFunction(pickle.dumps(len)))
+    return NestedTask(Invocation((RUN_NESTED, b"id", 1, PLAIN, b"", None, None), definition, blocks=True), Waiters())
 
 
 @pytest.fixture
 def nested() -> NestedTask:
-    definition = Definition({"function": b"", "name": "f", "returns": 1}, SentFunction(pickle.dumps(len)))
-    return NestedTask(Invocation((RUN_NESTED, b"id", 1, PLAIN, b"", None, None), definition, blocks=True), Waiters())
+    return make_nested()
 
 
 def run(nested: NestedTask, function: Any) -> list[Any]:
@@ -85,3 +93,28 @@ def test_a_task_that_has_finished_cannot_be_interrupted(nested: NestedTask) -> N
     nested.stop()
     assert outcome == ["ran"]
     assert nested.working is None
+
+
+TRACED = """
+import sys, threading
+from tests.worker.test_nesting import make_nested, run
+
+def interrupt_at_the_end():
+    with nested._lock:
+        threading.Thread(target=nested.stop).start()  # waits for the lock, as the end of the task does
+
+for function in (int, interrupt_at_the_end):
+    nested = make_nested()
+    run(nested, function)
+    nested.join()
+    sys.settrace(lambda *args: None)
+    make_nested()
+    sys.settrace(None)
+print("traced")
+"""
+
+
+def test_functions_can_be_traced_after_nested_tasks() -> None:
+    """With a mark that stays, a function that is traced never begins in Python 3.11."""
+    done = subprocess.run([sys.executable, "-c", TRACED], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.stdout, done.stderr) == ("traced\n", "")
