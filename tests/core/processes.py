@@ -52,6 +52,7 @@ from asyncray.messages import (
     Received,
 )
 from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call, template_messages
+from tests.core.promises import Promises
 
 if TYPE_CHECKING:
     from tests.core.world import World
@@ -80,6 +81,7 @@ class Process:
         self.pins: dict[bytes, tuple[int, list[Any], Content]] = {}  # how often told, where, what stands there
         self.templates: dict[bytes, int] = {}
         self.questions: dict[int, Callable[[Any], None]] = {}
+        self.promises = Promises(self)
         self.state = Scope(self)
 
     def __repr__(self) -> str:

@@ -266,6 +266,15 @@ class Scope:
             self.process.pinned(ref, place, content)
         return True
 
+    def promise(self, size: int) -> bool:
+        """A put into shared memory that waits for nothing: the value follows."""
+        ref = self.process.next_id() + PUT_INDEX
+        self.process.promises.make(ref, self._content(size)[0], max(1, size))
+        self.world.pure.add(ref)
+        self.refs.append(ref)
+        self.waitable.add(ref)
+        return True
+
     def allocate(self, size: int) -> bool:
         """True when there is an answer: a place, or None if the store is full."""
         if self.allocation == "asked":

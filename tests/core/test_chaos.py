@@ -14,7 +14,7 @@ from tests.core.programs import Recipe, Step
 from tests.core.world import World
 
 VERBS = ["get"] * 3 + ["spawn"] * 3 + ["call"] * 2
-VERBS += ["put", "share", "forget", "release", "keep", "flood", "make", "cancel", "kill"]
+VERBS += ["put", "share", "promise", "forget", "release", "keep", "flood", "make", "cancel", "kill"]
 ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["shared"] * 2 + ["raise", "retry", "crash", "exit"]
 EXTRAS: list[Any] = [None] * 9 + [("R", 1), ("R", 0.5), ("GPU", 1), ("GPU", 0.5), ("GPU", 2), ("moon", 1)]
 NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
@@ -28,7 +28,7 @@ def some_step(random: Random, depth: int) -> Step:
     verb = random.choice(VERBS)
     if verb in ("spawn", "flood", "make", "call"):
         return (verb, some_recipe(random, depth - 1)) if depth else ("get", random.randrange(16))
-    return verb, random.choice([300, 900, 1500, 9000]) if verb == "share" else random.randrange(16)
+    return verb, random.choice([300, 900, 1500, 9000]) if verb in ("share", "promise") else random.randrange(16)
 
 
 def some_recipe(random: Random, depth: int) -> Recipe:

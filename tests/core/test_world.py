@@ -48,7 +48,7 @@ def recipes(steps: st.SearchStrategy[Step]) -> st.SearchStrategy[Recipe]:
 
 
 def steps(of_children: st.SearchStrategy[Step] | None) -> st.SearchStrategy[Step]:
-    simple = st.tuples(choice(*VERBS), NUMBERS) | st.tuples(st.just("share"), st.integers(1, 9000))
+    simple = st.tuples(choice(*VERBS), NUMBERS) | st.tuples(choice("share", "promise"), st.integers(1, 9000))
     if of_children is None:
         return simple
     return simple | st.tuples(choice("spawn", "spawn", "flood", "make", "call", "call"), recipes(of_children))

@@ -6,6 +6,7 @@ with itself and with what the world knows:
 
 - what a living process has a ref to exists; every count of uses is what it must be;
 - a value is the same for everybody who reads it, and shared memory does not change while somebody may look at it;
+- an object that was promised becomes what was promised, or the error that its maker put, or that its maker's end is;
 - a message names only objects that exist. A dead ref comes from an orphan (it runs a task that was ended from outside,
   so its arguments are gone) or from another node, or the message is the second of two equal ones;
 - a task is not started more often than its retries allow, and the calls of one caller start in order;
@@ -21,6 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+
+import pytest
 
 from asyncray.core.actors import LONGEST_PAUSE
 from asyncray.core.lives import Actor
@@ -38,12 +41,16 @@ from asyncray.messages import (
     INVOKE,
     KILL,
     LEAVING,
+    PROMISE,
+    PUT,
     RELEASE_REFS,
     REQUEST,
+    SEAL,
     Received,
 )
 from tests.core.processes import OFTEN_ENOUGH, Driver, Order, Process, Worker
 from tests.core.programs import Content, Recipe
+from tests.core.promises import BROKEN
 from tests.greeting import SETUP
 
 NODE_ID = b"thisnode"
@@ -66,6 +73,8 @@ class World:
         self.memory: dict[tuple[str, int], Content] = {}
         self.truth: dict[bytes, Any] = {}
         self.pure: set[bytes] = set()
+        self.promised: dict[bytes, tuple[Process, Content]] = {}  # by whom, and what
+        self.broken: set[bytes] = set()  # promises
         self.recipes: dict[bytes, Recipe] = {}
         self.starts: Counter[bytes] = Counter()
         self.orphans: set[bytes] = set()
@@ -86,8 +95,19 @@ class World:
         if isinstance(content, list) and content[0] == "ObjectLostError":
             assert self.orphans, f"{ref.hex()} is lost"
             return
+        if ref in self.promised:
+            self._is_as_promised(ref, content)
         assert OFTEN_ENOUGH not in repr(content), "an actor was placed in a process that was about to end"
         assert repr(self.truth.setdefault(ref, content)) == repr(content), f"{ref.hex()} has two values"
+
+    def _is_as_promised(self, ref: bytes, content: Any) -> None:
+        maker, promised = self.promised[ref]
+        if content == BROKEN:
+            assert ref in self.broken, f"the promise of {ref.hex()} was not broken"
+        elif isinstance(content, list) and content[0] == "OwnerDiedError":
+            assert not maker.alive, f"{maker} lives and can put {ref.hex()}"
+        else:
+            assert content == promised, f"{ref.hex()} is not what was promised"
 
     def _cells(self, place: list[Any]) -> Iterator[tuple[str, int]]:
         segment, offset, size = place
@@ -184,6 +204,7 @@ class World:
         """A process ends. Nobody knows yet; what it wrote can still be read."""
         process.alive = False
         process.inbox.clear()
+        process.promises.due.clear()
         if isinstance(process, Worker):
             self.corpses.append(process)
 
@@ -206,12 +227,21 @@ class World:
         assert dead_refs.count - before <= allowed or excused, f"{process} names what is gone in {messages}"
 
     def repeat(self, process: Process) -> None:
-        """A message is there twice; only of kinds that mean nothing the second time."""
-        if process.wire and process.wire[0][0][0] in (ADD_REFS, RELEASE_REFS, *range(BLOCKED, REQUEST), LEAVING):
-            message = process.wire[0][0]
+        """A message is there twice. Most kinds mean nothing the second time; a client that makes twice is cut off."""
+        if not process.wire:
+            return
+        message = process.wire[0][0]
+        if message[0] in (ADD_REFS, RELEASE_REFS, *range(BLOCKED, REQUEST), LEAVING):
             process.repeated = message if message[0] == RELEASE_REFS else None
             self._receive(process, [message])
             self.after()
+        elif message[0] in (PROMISE, PUT, SEAL) and process.alive and process.counts[message[1]]:
+            self.hear(process)
+            with pytest.raises(ValueError, match=r"again|promises|seals"):
+                self.machine.receive(process.client, [message])
+            self.die(process)
+            process.wire.clear()
+            self.disconnect(process)
 
     def disconnect(self, process: Process) -> None:
         """The daemon sees the end of a connection."""
@@ -260,6 +290,8 @@ class World:
                 found += [partial(self.hear, process), partial(self.hear, process, len(process.wire))]
             if process.inbox:
                 found.append(process.read_inbox)
+            if process.promises.due:
+                found.append(process.promises.keep)
             if not process.alive:
                 found.append(partial(self.disconnect, process))
         for worker in self.workers:
@@ -287,8 +319,11 @@ class World:
         return rounds > 0
 
     def chores(self) -> bool:
-        """Forks, kills, ends and segments. False if there was nothing to do."""
-        busy = bool(self.unborn or self.doomed or self.corpses or self.misses or self.segments)
+        """Forks, kills, ends, segments, and promises that can be kept. False if there was nothing to do."""
+        due = [process.promises for process in self.processes.values() if process.promises.due]
+        busy = bool(self.unborn or self.doomed or self.corpses or self.misses or self.segments or due)
+        for promises in due:
+            promises.keep()
         while self.unborn:
             self.fork()
         while self.doomed:
@@ -337,6 +372,7 @@ class World:
             waiting = shape.peek()
             assert waiting is None or not shape.account.fits(shape.demand), f"{waiting} could run"
         assert not self.machine.store.waiting
+        assert not any(client.promised for client in self.machine.clients.values())
 
     def unresolved(self) -> list[str]:
         return [
@@ -398,7 +434,7 @@ class World:
             "pinned": [
                 c
                 for c in machine.clients.values()
-                if c.pinned or c.borrowed or c.made or c.actors or c.unsealed or c.claims
+                if c.pinned or c.borrowed or c.made or c.promised or c.actors or c.unsealed or c.claims
             ],
         }
         assert {name: table for name, table in tables.items() if table} == {}
@@ -418,6 +454,8 @@ class World:
                 coming = {ref for _, births in process.wire for ref in births}
                 lost = [ref.hex() for ref in process.counts if ref not in table and ref not in coming]
                 assert not lost or process.orphaned, f"{process} has refs to {lost}, which were freed"
+                said = [message for message, _ in process.wire]
+                assert process.client.promised.keys() == process.promises.heard(said)
                 for ref, (_, place, content) in process.pins.items():
                     assert self.look(place) == content, f"{process} sees {ref.hex()} change"
         self._exclusive_resources()
