@@ -8,7 +8,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,7 +17,6 @@ from textwrap import dedent
 import pytest
 
 from tests import voice
-from tests.pending import PENDING
 
 ROOT = Path(__file__).parent.parent / "asyncray"
 
@@ -546,22 +545,7 @@ RULES = tuple(dict.fromkeys(rule for rule, _, _ in BREACHES))
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_package_keeps_the_rule(rule: Rule) -> None:
-    check_but_for(PENDING.get(rule.__name__, set()), rule(read_package()))
-
-
-def check_but_for(pending: Set[str], complaints: list[str]) -> None:
-    """No complaints but about modules (or names) that still have to be rewritten, and none of those in vain."""
-    breaching = {re.split(r"[ :]", complaint)[0]: complaint for complaint in complaints}
-    assert [complaint for name, complaint in breaching.items() if name not in pending] == []
-    assert not (done := pending - breaching.keys()), f"these keep the rule now, take them off tests/pending.py: {done}"
-
-
-def test_what_is_pending_may_only_become_less() -> None:
-    check_but_for({"a.b"}, ["a.b:1 is long"])
-    with pytest.raises(AssertionError, match=r"a\.c"):
-        check_but_for({"a.b"}, ["a.b:1 is long", "a.c is long"])
-    with pytest.raises(AssertionError, match="take them off"):
-        check_but_for({"a.b"}, [])
+    assert rule(read_package()) == []
 
 
 def modules_without_tests(modules: Iterable[str], tests: Collection[str]) -> list[str]:
@@ -573,7 +557,7 @@ def modules_without_tests(modules: Iterable[str], tests: Collection[str]) -> lis
 def test_each_module_has_a_test_module() -> None:
     modules = [name for name, module in read_package().items() if module.part in MIRRORED]
     tests = {path.relative_to(ROOT.parent).as_posix() for path in (ROOT.parent / "tests").rglob("test_*.py")}
-    check_but_for(PENDING["tests"], modules_without_tests(modules, tests))
+    assert modules_without_tests(modules, tests) == []
 
 
 def test_a_module_without_tests_is_seen() -> None:

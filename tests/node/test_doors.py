@@ -16,11 +16,9 @@ from asyncray.io import streams
 from asyncray.messages import HELLO, REFUSED, REPLY, VERSION, WELCOME
 from asyncray.node import doors
 from asyncray.node.doors import Doors
-from asyncray.wire.frames import Decoder, encode
-from tests.greeting import DRIVER
+from tests.node.peer import HELLO_OF_DRIVER, Peer
 
 DEADLINE = 30.0
-HELLO_OF_DRIVER = (HELLO, VERSION, "driver", DRIVER)
 
 
 class Node:
@@ -37,36 +35,11 @@ class Node:
     async def connect(self) -> Peer:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        theirs.setblocking(False)
         await asyncio.get_running_loop().create_connection(self.doors.new_stream, sock=ours)
         return Peer(theirs)
 
     def driver(self) -> Client:
         return next(client for client in self.machine.clients.values() if client.role == "driver")
-
-
-class Peer:
-    """The other end of a connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._decoder = Decoder(1 << 30)
-
-    async def say(self, *messages: Any) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._socket, encode(list(messages)))
-
-    async def hear(self, count: int) -> list[Any]:
-        """So many messages, or fewer if the connection ends."""
-        heard: list[Any] = []
-        while len(heard) < count:
-            data = await asyncio.get_running_loop().sock_recv(self._socket, 1 << 20)
-            if not data:
-                break
-            heard += self._decoder.feed(data)
-        return heard
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def run(main: Any) -> None:
