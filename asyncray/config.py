@@ -24,11 +24,14 @@ INLINE_LIMIT = int(_number("INLINE_LIMIT", 100 * 1024))
 FRAME_LIMIT = 512 * 1024 * 1024
 """The largest frame that a peer may send: a pickled function has up to 95 MB, 4,000 small arguments up to 400 MB."""
 
+READ_SIZE = 256 * 1024
+"""The most that one read takes from a stream."""
+
 ARGUMENTS_LIMIT = 400 * 1024 * 1024
 """The largest sum of all small values among the arguments of one call."""
 
 GREETING_LIMIT = 1024 * 1024
-"""The largest frame before the greeting is accepted: it holds paths and names, and no data of the user."""
+"""The largest frame before the greeting is accepted: it holds paths and names, and no user data."""
 
 MOST_UNSENT_MESSAGES = 4_000_000
 """A client that leaves so many messages unread loses its connection: each costs the daemon some 200 bytes."""
@@ -43,10 +46,10 @@ STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
 """A process that has not stopped by then is killed. The promise is that nothing is left after five seconds."""
 
 EXIT_GRACE = 5.0
-"""Seconds that a worker that ends in order waits for threads and executors of the user's. Ray kills after as many."""
+"""Seconds that a worker at its orderly end waits for threads and executors of user code. Ray kills after as many."""
 
 EXIT_DEADLINE = 30.0
-"""Seconds until a worker that ends by its own will is gone, whatever its exit handlers and finalizers do."""
+"""Seconds until a worker that ends by its own will has ended, whatever its exit handlers and finalizers do."""
 
 GOODBYE_DEADLINE = 1.0
 """The longest that a driver waits at its end for the last output. A busy daemon needs milliseconds."""
@@ -59,7 +62,7 @@ LOOP_DEADLINE = 5.0
 the name of an actor is taken). The loop stands still meanwhile; a healthy daemon answers in less than a millisecond."""
 
 STORE_FULL_DEADLINE = _number("STORE_FULL_DEADLINE", 2.0)
-"""How long an allocation waits for others' memory to come back before it fails as a full store."""
+"""How long an allocation waits for memory to become free before it fails with ObjectStoreFullError."""
 
 STORE_MINIMUM = 75 * 1024 * 1024
 """The smallest object store that makes sense: Ray's own minimum, and just above docker's 64 MB of /dev/shm."""
@@ -86,7 +89,7 @@ INTERRUPT_RETRY = 0.01
 """Seconds until an interrupt is raised again that came at a bad moment, for example in a finalizer."""
 
 ALIGNMENT = 64
-"""Of what lies in shared memory: a cache line, and what vector units and Arrow want of a buffer."""
+"""Of values in shared memory and their buffers: a cache line, as vector units and Arrow want it."""
 
-TOLD_SINGLY = 10
-"""So many unread errors of one function are printed one by one, then only the 100th, the 1000th, ..."""
+REPORTED_SINGLY = 10
+"""So many unread errors of one function are logged one by one, then only the 100th, the 1000th, ..."""

@@ -1,4 +1,4 @@
-"""Starting and stopping: what ``init`` and ``shutdown`` do in both faces."""
+"""Starts and ends the session of a driver: ``init`` and ``shutdown``, the same in both faces."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from asyncray.api.init_arguments import InitArguments
 from asyncray.api.signals import DriverSignals
-from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, STOP_DEADLINE, TOLD_SINGLY
+from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, REPORTED_SINGLY, STOP_DEADLINE
 from asyncray.exceptions import AsyncrayError, NotStartedError
 from asyncray.io import forking
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import code_paths, current, launch
-from asyncray.runtime.connection import Welcome
 from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.printing import Printer
@@ -29,7 +28,7 @@ from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deregister_all
 
 if TYPE_CHECKING:
-    from asyncray.words import Interpreter, JobSetup
+    from asyncray.words import Interpreter, JobSetup, NodeWelcome
 
 ADDRESS_VARIABLE = "ASYNCRAY_ADDRESS"
 HIDE_VARIABLE = "ASYNCRAY_IGNORE_UNHANDLED_ERRORS"
@@ -64,7 +63,7 @@ class _Driver:
 # Held while a session starts or ends.
 _lock = threading.RLock()
 
-# Set before the session starts and unset after it has ended, under ``_lock``; so it may be there without a session.
+# Set before the session starts and unset after it has ended, under ``_lock``. So it may be set while no session runs.
 _driver: _Driver | None = None
 
 # The first use may still start a session. Written under ``_lock``: see ``_start_implicitly``.
@@ -72,15 +71,20 @@ _may_start_implicitly = True
 
 
 class Context:
-    """What ``init`` returns: facts about the node, and a way to leave it.
+    """The result of ``init``: facts about the node, and a way to leave it.
 
-    Use it with ``with`` to shut down at the end. ``ctx["address"]``, ``ctx["node_id"]``, ``ctx["session_dir"]``.
+    As a context manager it shuts the session down at the end of its block.
 
     Raises:
-        KeyError: there is no such fact.
+        KeyError: no fact has that name.
+
+    Example::
+
+        with ray.init(num_cpus=2) as context:
+            print(context["address"], context["node_id"], context["session_dir"])
     """
 
-    def __init__(self, facts: Welcome) -> None:
+    def __init__(self, facts: NodeWelcome) -> None:
         self.address_info = {
             "address": facts["address"],
             "node_id": facts["node_id"].hex(),
@@ -122,13 +126,13 @@ class Context:
             raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without 'async'.")
 
         async def __aexit__(self, *exc_info: object) -> None:
-            """Never called: there for ``async with`` to come as far as the error."""
+            """Never called. Without it, ``async with`` would fail before it reaches the error above."""
 
 
 class SessionStart:
     """One attempt to start a node for this process, or to connect to one.
 
-    If it fails, for whatever reason and wherever, nothing is left of it: no session, no process, no handler.
+    An attempt that fails, at any point and for any reason, leaves nothing behind: no session, no process, no handler.
 
     Args:
         address: as in ``asyncray.sync.init``.
@@ -159,12 +163,12 @@ class SessionStart:
 
     def end(self) -> None:
         """Ends the session if this attempt has made it."""
-        with _lock:  # after ``run``, if that is at work
+        with _lock:  # waits for ``run``, if that is still running
             if self._made is not None and self._made is _driver:
                 end_session()
 
     def run(self) -> Context:
-        """Does it.
+        """Starts the session.
 
         Raises:
             AsyncrayError: the node did not start, or was aborted.
@@ -273,12 +277,14 @@ def _new_runtime(driver: _Driver, arguments: InitArguments, interpreter: Interpr
 
 def _unread(name: str, kind: int, payload: Any, count: int) -> str:
     text = task_error_text(payload) if kind == ERROR else str(system_fault(payload))
-    which = f"Unhandled error of {name}" if count <= TOLD_SINGLY else f"{count} unhandled errors of {name} by now; one"
+    which = (
+        f"Unhandled error of {name}" if count <= REPORTED_SINGLY else f"{count} unhandled errors of {name} by now; one"
+    )
     return f"{which}, which nobody has read ({HIDE_VARIABLE}=1 hides these):\n{text}"
 
 
 def _working_directory() -> str | None:
-    """Where the driver runs; None if that was deleted."""
+    """The working directory; None if it was deleted."""
     try:
         return os.getcwd()
     except OSError:
@@ -303,7 +309,7 @@ def is_initialized() -> bool:
 
 
 def shutdown() -> None:
-    """Leaves the node; stops it if this process has started it. Does nothing if there is none.
+    """Leaves the node; stops it if this process has started it. Does nothing if no session runs.
 
     This driver's actors end, except detached ones of a node that lives on. Refs of this session raise errors from then
     on. ``init`` may be called again.
@@ -344,8 +350,8 @@ signals = DriverSignals(shutdown, lambda: _driver is not None, lambda: _driver i
 def _start_implicitly() -> None:
     """The first use starts a session: once in a process, and from code that runs normally.
 
-    A finalizer or exit handler must not start a node: it outlives the session that it was meant for. Where the stack
-    does not show one (a weak reference's callback), the error of the second implicit start does.
+    A finalizer or exit handler must not start a node, because it was written for a session that has ended. Some of them
+    do not show on the stack (callbacks of weak references): the rule of one implicit start stops these.
 
     Raises:
         NotStartedError: the session was not started.
@@ -381,7 +387,7 @@ def set_auto_init(enabled: bool) -> None:
     """Switches the implicit start by the first use on or off.
 
     Args:
-        enabled: False: what needs a session that does not exist raises ``NotStartedError``. True: the next use
+        enabled: False: a function that needs a session raises ``NotStartedError`` while none runs. True: the next use
             starts one, even if an earlier use has done so before a ``shutdown``.
 
     Example::

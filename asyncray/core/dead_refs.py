@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.config import LOG_WARNING, TOLD_SINGLY
+from asyncray.config import LOG_WARNING, REPORTED_SINGLY
 from asyncray.core.outbox import LogLine, Outbox
 from asyncray.core.records import Party
 from asyncray.ids import NODE_SIZE
@@ -42,7 +42,7 @@ class DeadRefs:
             party: which sent the message.
         """
         self.count += 1
-        if self.count <= TOLD_SINGLY or str(self.count).strip("0") == "1":
+        if self.count <= REPORTED_SINGLY or str(self.count).strip("0") == "1":
             said = what if party is None else f"{party} {what}"
             text = f"{said} the object {object_id.hex()}, which this node does not have ({self.count} dead refs so far)"
             self._outbox.do(LogLine(LOG_WARNING, text))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.config import TOLD_SINGLY
+from asyncray.config import REPORTED_SINGLY
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Job, ObjectEntry, Task, Template
 from asyncray.exceptions import ActorDiedError
@@ -91,7 +91,7 @@ class Unread:
         """
         template.unread += 1
         count = template.unread
-        if count <= TOLD_SINGLY or str(count).strip("0") == "1":
+        if count <= REPORTED_SINGLY or str(count).strip("0") == "1":
             self._outbox.send_to_driver(template.job, (UNREAD, name, kind, payload, count))
 
     def check(self, table: dict[bytes, ObjectEntry]) -> None:

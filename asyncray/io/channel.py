@@ -1,6 +1,6 @@
 """A process's stream to its daemon: a socket that every thread may write to and read from.
 
-Owns the socket and its three parts: ``sending`` writes what was posted, ``reading`` reads (in the thread that waits, or
+Owns the socket and its three parts: ``sending`` writes posted messages, ``reading`` reads (in the thread that waits, or
 in an io thread), ``wakeup`` is the pipe by which a thread that posts wakes the one that reads. Threads hold two locks
 between them, the send lock and the reader lock; a thread that reads may write, and never the other way round.
 
@@ -52,7 +52,7 @@ class Channel:
             connection, limit, self._sender, self._wakeup, received, self._close, closed, anyone_waiting
         )
 
-        # Bound here, for each is called once or more for each task.
+        # Bound here, because each is called at least once per task.
         self.request_flush = self._wakeup.request
         self.flush = self._sender.flush
         self.read_until = self._reader.read_until

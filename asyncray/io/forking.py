@@ -1,4 +1,4 @@
-"""What becomes of asyncray in a child that user code forks, in drivers and workers.
+"""Cuts a child that user code forks off from asyncray, in drivers and workers.
 
 Goal: the child is as it would be without asyncray. It owns none of our descriptors (or the node would live as long as
 the child does), none of its own is closed, its signal mask and handlers are the caller's, and it has no session.
@@ -37,10 +37,10 @@ _ALL_SIGNALS = tuple(_signal.valid_signals())
 lock = OwnedRLock()
 """Held while descriptors are made or closed, for microseconds: a fork of another thread waits for it."""
 
-# What to call, and the files behind the descriptors, by the first descriptor. Written under ``lock``.
+# By the first descriptor: the function that closes it, and the files behind the descriptors. Written under ``lock``.
 _registered: dict[int, tuple[Callable[[], object], tuple[tuple[int, int, int], ...]]] = {}
 
-# In the order in which they run. Written at import.
+# The steps of other modules, in the order in which they run. Written at import.
 _steps: list[Callable[[], object]] = [interrupts.restore_in_child]
 
 
@@ -74,12 +74,12 @@ def own(descriptor: int) -> int:
 
 
 def closed(descriptor: int) -> None:
-    """What was registered with this as its first descriptor is closed. Call it with ``lock`` held since before that."""
+    """The descriptors registered with this one as the first are closed. Call with ``lock`` held since before that."""
     _registered.pop(descriptor, None)
 
 
 def close(descriptor: int) -> None:
-    """Closes what ``own`` has registered."""
+    """Closes a descriptor that ``own`` has registered."""
     with lock:
         os.close(descriptor)
         closed(descriptor)
@@ -95,7 +95,7 @@ def _identity(descriptor: int) -> tuple[int, int, int]:
 
 
 def _before() -> None:
-    # A signal handler that raises comes before all of this or after it. Before: then the fork is as without it.
+    # A signal handler that raises does so before all of this or after it. If before, the fork goes on without our hook.
     with_signals_deferred(_block)
 
 

@@ -13,19 +13,20 @@ half a message on a stream, or memory in the store that nobody releases.
    * *A handler of our own that is installed for good.* Programs look at their handlers, and ``asyncio.run`` only
      handles Ctrl-C where it finds Python's own.
 3. **Solution.** While the work runs, each handler is replaced by one that notes that the signal came; afterwards the
-   handlers are restored and called for what was noted. To replace a handler costs two system calls, so it is only done
-   for signals that have a handler in Python. A handler of ours (``Deferrable``) asks ``_deferring`` itself.
+   handlers are restored and called for the signals that were noted. Replacing a handler costs two system calls, so it
+   is only done for signals that have a handler in Python. A handler of ours (``Deferrable``) asks ``_deferring``
+   itself.
 4. **Handlers that run during the replacing and restoring.** Everything that must be undone is recorded before a handler
    can run. If a second handler raises during the undo, the rest is undone by the next call.
 5. **System calls that are restarted.** ``signal.siginterrupt(n, False)``, which asyncio uses, sets SA_RESTART;
    ``signal.signal`` clears it. So the flag is read before and set again after (1 us; not for Python's own handler of
-   SIGINT, of which nobody says so).
+   SIGINT, for which no program sets the flag).
 6. **Loops.** From Python 3.12 on a handler that raises at the jump back of a loop whose body ends in a condition passes
    by the ``finally`` and ``with`` around that loop (python/cpython#130279), and a lock stays taken for ever. So such
    loops stand in functions of their own, here and wherever the main thread holds something; ``tests/test_rules.py``
    looks for them.
 
-What other threads see: one that asks for a handler while the main thread works may get the replacement.
+Other threads that ask for a handler while the main thread does such work may get the replacement.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def _install_deferring_handlers() -> None:
         if callable(handler) and type(handler) is not Deferrable:
             restarts = handler is not _signal.default_int_handler and _restarts(number)
             deferring = Deferrable(handler)
-            # Recorded before it is done: another handler may raise in between.
+            # Record before replacing, because another handler may raise in between.
             _replaced.append((number, handler, deferring, restarts))
             _install(number, deferring, restarts)
 
@@ -138,7 +139,7 @@ def _install(number: int, handler: Any, restarts: bool) -> None:
 
 
 def _reader_of_restarts() -> Callable[[int], bool]:
-    """A function that tells whether the kernel restarts system calls which a signal has interrupted.
+    """A function that returns whether the kernel restarts system calls which a signal has interrupted.
 
     Python offers no way to ask, so the C library is asked: ``struct sigaction`` is the handler, a mask of 128 bytes,
     and the flags.

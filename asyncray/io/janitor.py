@@ -1,9 +1,9 @@
-"""Ends processes and what they have started, and lets resource trackers do their work first.
+"""Ends processes and their descendants, and lets resource trackers do their work first.
 
 ``multiprocessing`` and loky leave semaphores, shared memory and folders to a process of their own, the *resource
-tracker*. It removes what nobody has removed as soon as the last process that uses it has ended, which it sees by the
-end of a pipe. So a tracker that is killed with the others leaves its files in ``/dev/shm``. Here the others are killed
-first, and a tracker only when it has had ``TRACKER_GRACE`` seconds and has not ended.
+tracker*. When the last process that uses the tracker has ended, which it sees by the end of a pipe, it removes the
+rest. So a tracker that is killed with the others leaves its files in ``/dev/shm``. Here the others are killed first,
+and a tracker only when it has had ``TRACKER_GRACE`` seconds and has not ended.
 
 Nothing here waits: callers come again until all have ended.
 """

@@ -1,4 +1,4 @@
-"""A re-entrant lock that tells whether the calling thread holds it.
+"""A re-entrant lock that a thread can ask whether it holds it.
 
 A finalizer may run in any thread between any two instructions, also in a thread that is inside a critical section. It
 may enter that section again (the lock is re-entrant), but it must not wait there for something that needs the section:

@@ -1,4 +1,4 @@
-"""Which process is at the other end of a Unix socket, as the system tells."""
+"""The process at the other end of a Unix socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Peer(NamedTuple):
 
 
 def peer_of(connection: socket.socket) -> Peer | None:
-    """The process at the other end; None where the system does not tell (Linux does)."""
+    """The process at the other end; None where the system has no SO_PEERCRED (Linux has it)."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

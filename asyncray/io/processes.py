@@ -1,8 +1,8 @@
-"""Processes: found again when their parents are gone, and ended with all that they started.
+"""Processes: found again when their parents have ended, and killed together with their descendants.
 
-There are two ways to find what a worker has started. As long as the zygote lives, a process that loses its parent
+The descendants of a worker are found in two ways. As long as the zygote lives, a process that loses its parent
 becomes the zygote's child (the zygote is a *subreaper*, and so is the daemon, in case the zygote is killed). If both
-are killed at once, the session's name is still in the environment of all that is left. Only Linux has either;
+are killed at once, the session's name is still in the environment of every process that is left. Only Linux has either;
 elsewhere a process group must do.
 """
 
@@ -21,7 +21,7 @@ SESSION_VARIABLE = "ASYNCRAY_SESSION"
 """Names the session in the environment of its zygote, and so of all its descendants."""
 
 WORKER_VARIABLE = "ASYNCRAY_WORKER"
-"""Names the worker, by its number, in the environment of what it starts."""
+"""Names the worker, by its number, in the environment of the processes that it starts."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -56,7 +56,7 @@ def children() -> list[int]:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL; nothing if it is gone."""
+    """Sends SIGKILL. Does nothing if the process has ended."""
     try:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -91,7 +91,7 @@ def of_session(session: str) -> list[int]:
 
 
 def kill_session(session: str, deadline: float) -> bool:
-    """Kills all processes of a session; False if some have not ended after so many seconds."""
+    """Kills all processes of a session. False if some have not ended after ``deadline`` seconds."""
     until = time.monotonic() + deadline
     while found := of_session(session):  # again, because they may have forked
         for pid in found:
@@ -113,12 +113,12 @@ def is_child(pid: int) -> bool:
 
 
 def ends_within(pid: int, seconds: float) -> bool:
-    """Waits for any process to end, a child or not; True if it did in time. A zombie has ended."""
+    """Waits for a process to end, be it a child or not. True if it ended in time. A zombie has ended."""
     try:
         with forking.lock:
             descriptor = forking.own(os.pidfd_open(pid))
     except OSError:
-        return True  # it is gone
+        return True  # it has ended
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -128,6 +128,6 @@ def ends_within(pid: int, seconds: float) -> bool:
 
 
 def offer_to_the_oom_killer() -> None:
-    """When memory runs out, the kernel ends this process and its children first: their work can be done again."""
+    """Makes the kernel kill this process and its children first when memory runs out: tasks can be retried."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # as Ray does

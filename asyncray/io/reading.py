@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from asyncray.config import READ_SIZE
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.io.sending import Sender
@@ -32,7 +33,6 @@ from asyncray.io.wakeup import Wakeup
 from asyncray.messages import Received
 from asyncray.wire.frames import Decoder, ProtocolViolation
 
-_READ_SIZE = 256 * 1024
 _AWAKE_MILLISECONDS = 1
 _AWAKE_NANOSECONDS = 1_000_000
 _MOST_YIELD_MILLISECONDS = 4
@@ -61,7 +61,7 @@ class Reader:
     Args:
         connection: the socket.
         limit: the largest frame to accept, in bytes.
-        sender: writes what was posted while nothing comes.
+        sender: writes the posted messages while no data comes.
         wakeup: wakes the thread that reads.
         received: takes a batch of messages, in the thread that reads.
         close: closes the descriptors; called when no thread polls them any more.
@@ -99,8 +99,8 @@ class Reader:
         # True while a batch is decoded and handed on. Written under the reader lock.
         self._receiving = False
 
-        # Milliseconds after which a poll ends to see what was posted meanwhile; None once there was nothing. Written
-        # under the reader lock.
+        # Milliseconds after which a poll ends, so that messages posted meanwhile are written; None once there were
+        # none. Written under the reader lock.
         self._poll_timeout_ms: int | None = None
 
         # Another thread would like to read. Set by that thread without a lock, cleared by the io thread under the
@@ -170,15 +170,16 @@ class Reader:
         done: Callable[[], bool],
         otherwise: Callable[[float | None], bool],
         timeout: float | None,
-        soon: bool = False,
+        *,
+        spins: bool = False,
     ) -> bool:
-        """Waits for what the stream will bring, and reads it in this thread if no other thread is reading.
+        """Waits until ``done``, and reads the stream in this thread if no other thread is reading.
 
         Args:
-            done: true once there is no need to wait.
+            done: true once the caller need not wait any more.
             otherwise: waits for the same while another thread reads; takes seconds; False when they have passed.
             timeout: seconds, or None.
-            soon: a single reply is expected, which may come within a moment.
+            spins: a single reply is expected, which may come within a moment: spin before sleeping.
 
         Returns:
             False if the time has passed first.
@@ -192,24 +193,25 @@ class Reader:
                 self._readings += 1
                 if nested:
                     self._poll = _Poll(self._socket, self._wakeup)
-                if not self._read_on(done, timeout, soon):
+                if not self._read_on(done, timeout, spins=spins):
                     return done()
             else:
                 self._reader_wanted = True
         finally:
             if taken and taken[0]:
                 if nested:
-                    self._wakeup.wake()  # the code below us may be about to poll for what we have read
+                    # The code below us may be about to poll for data that we have read.
+                    self._wakeup.wake()
                 self._reader_lock.release()
                 if self._ended or self._stopping or self._anyone_waiting():
-                    self._io_thread_must_read = True  # others wait: it should not wait for us to come back
+                    self._io_thread_must_read = True  # others wait, so it should not wait for us to come back
                     self._wakeup.wake()
         return done() or otherwise(timeout)
 
-    def _read_on(self, done: Callable[[], bool], timeout: float | None, soon: bool) -> bool:
+    def _read_on(self, done: Callable[[], bool], timeout: float | None, *, spins: bool) -> bool:
         """False if the time has passed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if soon and not done():
+        if spins and not done():
             self._spin_for_reply(done)
         while not done() and not self._ended and not self._stopping:
             if deadline is not None and time.monotonic() >= deadline:
@@ -263,8 +265,8 @@ class Reader:
             if slept or sender.has_unsent or time.perf_counter_ns() - sender.flushed_at > _AWAKE_NANOSECONDS:
                 sender.flush()
         else:
-            # A quiet moment: write what was posted meanwhile, and sleep if there was nothing. A thread that posts after
-            # ``reader_awake`` is off sends a wake-up; what was posted before is seen by the flush that follows.
+            # A quiet moment: write the messages that were posted meanwhile, and sleep if there were none. A thread that
+            # posts after ``reader_awake`` is off sends a wake-up; the flush that follows sees all earlier messages.
             self._wakeup.reader_awake = False
             self._poll_timeout_ms = _AWAKE_MILLISECONDS if self._sender.flush() else None
 
@@ -273,7 +275,7 @@ class Reader:
         try:
             return with_signals_deferred(self._receive)
         except BlockingIOError:
-            # A signal handler or finalizer that waited in this thread has read it since the poll.
+            # A signal handler or finalizer that waited in this thread has read the data since the poll.
             return True
         except ProtocolViolation as error:
             self._reason = f"the daemon sent nonsense: {error}"
@@ -284,7 +286,7 @@ class Reader:
     def _receive(self) -> bool:
         self._receiving = True
         try:
-            data = self._socket.recv(_READ_SIZE, socket.MSG_DONTWAIT)
+            data = self._socket.recv(READ_SIZE, socket.MSG_DONTWAIT)
             messages = self._decoder.feed(data)
             if messages:
                 self._received(messages)

@@ -1,7 +1,7 @@
 """Segments of shared memory: made, mapped, filled, viewed and removed.
 
-Owns what the rest of asyncray knows of ``multiprocessing.shared_memory``. Where a segment is used, and for what, the
-allocator decides.
+The only module that knows ``multiprocessing.shared_memory``. The allocator decides which part of a segment is used, and
+for which object.
 
 Promises:
 
@@ -155,7 +155,8 @@ class Segment(shared_memory.SharedMemory):
         except BufferError:
             pass  # views exist, and they hold the mapping themselves
         if descriptor >= 0:
-            if sys.is_finalizing():  # nothing forks any more, and other modules may be gone
+            # No code forks any more, and other modules may have been destroyed.
+            if sys.is_finalizing():
                 os.close(descriptor)
                 return
             with forking.lock:
@@ -200,7 +201,7 @@ def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview
         parts: C-contiguous bytes of any format; padding is a part too.
         warm: all pages of the range were written before, by any process.
 
-    Raises OSError (ENOSPC, ENOMEM) when there is no memory for fresh pages; then part of the range is written.
+    Raises OSError (ENOSPC, ENOMEM) when the system has no memory for fresh pages; part of the range is written then.
     """
     views = [memoryview(part) for part in parts]
     views = [view.cast("B") for view in views if view.nbytes]
@@ -362,7 +363,7 @@ class SegmentMap:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """Where a node keeps its segments.
+    """The place of a node's segments.
 
     Args:
         directory: of the files, or "" for shared memory.
@@ -430,7 +431,7 @@ def sweep(prefix: str) -> list[str]:
             try:
                 os.unlink(os.path.join(place, name))
             except (FileNotFoundError, PermissionError, IsADirectoryError):
-                continue  # it has gone meanwhile, or it is another user's
+                continue  # it was removed meanwhile, or it is another user's
             swept.append(os.path.join(directory, name))
     return swept
 

@@ -1,4 +1,4 @@
-"""The sending half of a stream: every thread may write what was posted, at once and in its own thread.
+"""The sending half of a stream: every thread may write the posted messages, at once and in its own thread.
 
 Promises: messages are written in the order in which ``collect`` gives them; writing never blocks, even if the daemon
 does not read; a signal handler that raises never leaves half a message behind.
@@ -32,7 +32,7 @@ class Sender:
     Args:
         connection: the socket.
         collect: gives the messages to write now. Called under the send lock, by any thread.
-        wakeup: wakes the reader, which writes what the socket did not take.
+        wakeup: wakes the reader, which writes the rest if the socket does not take all.
     """
 
     def __init__(self, connection: socket.socket, collect: Callable[[], Sequence[object]], wakeup: Wakeup) -> None:
@@ -46,7 +46,7 @@ class Sender:
         # A finalizer wants the thread that holds the send lock to look once more. Written by that thread only.
         self._write_again = False
 
-        # What the socket did not take. Written under the send lock, read by the reader without it.
+        # Bytes that the socket did not take. Written under the send lock, read by the reader without it.
         self._unsent: deque[memoryview] = deque()
 
         # When a thread last looked for posted messages, by ``perf_counter_ns``. Written by every thread, without a
@@ -66,7 +66,7 @@ class Sender:
         return self._lock.held_by_this_thread()
 
     def flush(self) -> bool:
-        """Writes what was posted, now, in this thread; what the socket does not take at once, the reader writes soon.
+        """Writes the posted messages now, in this thread. The reader writes the rest if the socket does not take all.
 
         So no thread waits for a daemon that does not read: Ctrl-C and timeouts work. An error shows in the reader,
         which sees the stream end.
@@ -78,7 +78,7 @@ class Sender:
 
     def _write(self) -> bool:
         self.flushed_at = time.perf_counter_ns()
-        if self._lock.held_by_this_thread():  # a finalizer that came up in the middle of this
+        if self._lock.held_by_this_thread():  # in a finalizer that came up in the middle of a write
             self._write_again = True
             return True
         with self._lock:
@@ -114,7 +114,7 @@ class Sender:
         except BlockingIOError:
             pass
         except OSError:
-            # The daemon is gone. The reader sees the end of the stream and wakes every waiter.
+            # The connection has ended. The reader sees the end of the stream and wakes every waiter.
             unsent.clear()
             self.shut_down()
 

@@ -1,11 +1,12 @@
-"""Session directories: made, found, and cleaned of what killed processes left.
+"""Session directories: made, found, and cleaned up behind killed processes.
 
 A session is a directory with the node's socket, logs and files, and shared memory whose names begin with its name. Its
 driver makes it with a *lock*: a file on which daemon and zygote hold a lock of the system for as long as one of them
 lives. They inherit it, so there is no moment in which no process holds it. The last of them removes the file. So
 
 - a lock file that a process holds: the session runs, or ends right now;
-- a lock file that can be locked: all its processes were killed, and something may be left: the session is *stale*;
+- a lock file that can be locked: all its processes were killed, and memory or processes may be left: the session is
+  *stale*;
 - no lock file: nothing is left but logs.
 
 The file gets its name only when it is locked already. So a program that starts a session meanwhile, and sweeps, never
@@ -13,7 +14,7 @@ takes a session for stale that has just begun. Two that sweep at once lock one s
 
 Sessions of other users are not ours to trust or to end: what a daemon sends is unpickled, and the name of a directory
 says which processes and which memory belong to it. So the base directory and each session in it must belong to this
-user and must not be writable by others. A base that others may write is refused; sessions of others are passed over.
+user and must not be writable by others. A base that others may write is refused; sessions of others are ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _VARIABLE = "ASYNCRAY_TMPDIR"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _NAME = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{12}")
-"""What ``new_session`` calls a directory."""
+"""Names that ``new_session`` gives to directories."""
 
 _YOUNG = 60.0
 """Seconds in which a directory without a lock may be one that is just being made."""
@@ -44,7 +45,7 @@ _POLL = 0.01
 
 
 def base_directory() -> str:
-    """Where the sessions of this user are; makes it if it does not exist.
+    """The directory of this user's sessions; makes it if it does not exist.
 
     Raises:
         OSError: it cannot be used. The text says why, and what to do.
@@ -118,7 +119,7 @@ def _is_ours(directory: str) -> bool:
     try:
         status = os.lstat(directory)
     except OSError:
-        return False  # it is gone
+        return False  # it was removed
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
 
 
@@ -174,7 +175,7 @@ def socket_of(directory: str) -> str:
 
 
 def garbage_of(directory: str) -> list[str]:
-    """What to remove when a session has ended: files ("unlink:PATH") and segments (prefixes of names)."""
+    """The files ("unlink:PATH") and segments (prefixes of names) to remove when a session has ended."""
     session = name_of(directory)
     return [f"unlink:{socket_of(directory)}", f"{session}-", f"{os.path.join(directory, 'store', session)}-"]
 
@@ -188,13 +189,13 @@ def remove(garbage: list[str]) -> None:
             try:
                 os.unlink(item.removeprefix("unlink:"))
             except OSError:
-                pass  # it is gone
+                pass  # it was removed already
         else:
             sweep(item)
 
 
 def ended(directory: str) -> None:
-    """Nothing is left of the session but logs. Called by the last of its processes."""
+    """Removes the lock file, because nothing is left of the session but logs. The last of its processes calls it."""
     try:
         os.unlink(_lock_of(directory))
     except OSError:
@@ -220,7 +221,7 @@ def clean_up(directory: str, deadline: float) -> None:
             close_lock(descriptor)
             return  # once, because in a read-only directory the lock file stays
         if time.monotonic() > until:
-            kill_session(name_of(directory), deadline)  # stopped, or stuck
+            kill_session(name_of(directory), deadline)  # its processes are stopped by a signal, or stuck
             _sweep(directory)
             return
         time.sleep(_POLL)

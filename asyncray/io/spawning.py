@@ -1,6 +1,6 @@
-"""New interpreters for asyncray's own processes: in a defined state, whatever that of the caller is.
+"""Starts interpreters for asyncray's own processes, in a defined state that does not depend on the caller's.
 
-Owns how a driver starts its daemon and a daemon its zygote. Workers are forks of the zygote and inherit its state.
+Owns the start of daemons and zygotes. Workers are forks of the zygote and inherit its state.
 
 Promises. A new process
 
@@ -9,10 +9,10 @@ Promises. A new process
 2. runs the caller's interpreter with the caller's options (``-I``, ``-E``, ``-s``, ``-S``, ``-O``, ``-B``, ``-b``,
    ``-W``, ``-X``), so that code means the same there.
 3. imports the standard library and the installed packages first and in this order, as every interpreter does. Then
-   comes what else the caller's path has, but neither the directory of the program nor the working directory: a file
-   that a user calls ``queue.py`` must not stop a node. ``asyncray`` is the caller's own, wherever that is.
-4. has the standard descriptors and those it was given, and no other. In the caller none of them is inheritable for
-   even a moment: another thread that starts a process just then would give it away.
+   come the other entries of the caller's path, except the directory of the program and the working directory: a user's
+   file ``queue.py`` must not stop a node. ``asyncray`` is the caller's own, wherever that is.
+4. has the standard descriptors and those it was given, and no other. In the caller none of them is inheritable, not
+   even for a moment: another thread that starts a process just then would pass it on.
 5. leads a session of its own: Ctrl-C in a terminal is for the driver.
 
 Inherited on purpose, because the user chose them for all that the program starts: environment, working directory,
@@ -35,8 +35,8 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 _ONLY_PRINT = {"importtime", "showrefcount"}
 """``-X`` options that do nothing but write to standard error."""
 
-# Loads the package by its place and not through sys.path: another asyncray may be installed, and if its root came
-# first, whatever else is there would hide the standard library.
+# Loads the package by its place and not through sys.path: another asyncray may be installed, and if this one's root
+# came first, other files beside it could hide the standard library.
 _BOOT = """\
 def boot():
     import sys
@@ -92,7 +92,7 @@ def start_interpreter(
 
 
 def check_interpreter() -> None:
-    """Raises RuntimeError if no interpreter can be started that runs what this one runs."""
+    """Raises RuntimeError if this process has no interpreter, or one that cannot run asyncray."""
     if getattr(sys, "frozen", False):
         raise RuntimeError(
             "asyncray cannot start a node from a frozen program: its executable is the program itself and not a Python "
@@ -123,7 +123,7 @@ def enter(module: str, keep: Sequence[int]) -> None:
 
 
 def _entries() -> list[str]:
-    """The entries that a new interpreter appends to its path: asyncray and the packages that it needs may be there."""
+    """The entries that a new interpreter appends to its path, because asyncray and its packages may be in them."""
     program = getattr(sys.modules.get("__main__"), "__file__", None)
     excluded = {"" if program is None else os.path.dirname(os.path.abspath(program)), _working_directory()} - {_ROOT}
     entries = [entry for entry in map(str, sys.path) if os.path.isabs(entry)]

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from asyncray.config import READ_SIZE
 from asyncray.messages import Received
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
-_READ_SIZE = 256 * 1024
 _FULL = 64 * 1024 * 1024
 """Bytes that a peer may leave unread before the stream counts as full: several frames of a busy moment."""
 
@@ -85,7 +85,7 @@ class MessageStream(asyncio.Protocol):
         """Reads at once all input of a peer that has ended, and hands it to ``received``."""
         while self._descriptor is not None and not self._closing:
             try:
-                data = os.read(self._descriptor, _READ_SIZE)
+                data = os.read(self._descriptor, READ_SIZE)
             except OSError:
                 return  # no more input
             if not data:

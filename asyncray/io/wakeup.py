@@ -1,11 +1,11 @@
-"""A pipe that wakes the thread which reads a stream, so that it writes what was posted meanwhile.
+"""A pipe that wakes the thread which reads a stream, so that it writes the messages posted meanwhile.
 
 Owns the two descriptors of the pipe. Promises: ``request`` takes no lock, so a finalizer may call it in the middle of
 anything; a request that comes while the reader sleeps wakes it; ``close`` may be called twice, and closes once.
 
 Why a request costs nothing most of the time: the reader stays *awake* for a millisecond after each event and writes
-what was posted before it sleeps again, and one unread byte in the pipe is enough. Both save a system call and a switch
-between threads.
+the posted messages before it sleeps again, and one unread byte in the pipe is enough. Both save a system call and a
+switch between threads.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Wakeup:
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
 
-        # The reader will write without being woken what is posted from now on. Written under the reader lock; read by
-        # every thread without a lock: a thread that posts after it is off sends a byte, and the flush that follows
-        # sees what was posted before.
+        # The reader will write messages that are posted from now on without being woken. Written under the reader lock;
+        # read by every thread without a lock: a thread that posts after it is off sends a byte, and the flush that
+        # follows sees all earlier messages.
         self.reader_awake = False
 
-        # There is a byte in the pipe that nobody has read. Written by every thread, without a lock: a second byte does
-        # no harm.
+        # The pipe holds a byte that no thread has read. Written by every thread, without a lock: a second byte does no
+        # harm.
         self._wakeup_pending = False
 
     def __repr__(self) -> str:
@@ -46,7 +46,7 @@ class Wakeup:
         return self._read_end
 
     def request(self) -> None:
-        """Asks the reader to write soon what was posted. Cheap, and safe in a finalizer."""
+        """Asks the reader to write the posted messages soon. Cheap, and safe in a finalizer."""
         if not self.reader_awake and not self._wakeup_pending:
             self._wakeup_pending = True
             # Written inline, not via ``wake``: a signal handler that raises between these two lines would leave the
@@ -73,7 +73,7 @@ class Wakeup:
 
     def close(self) -> None:
         """Closes the pipe; later requests do nothing."""
-        # First, so that no request writes to a number that may soon belong to another file.
+        # Set first, so that no request writes to a number that may soon belong to another file.
         self.reader_awake = True
         ends = self.descriptors
         self._read_end = self._write_end = -1

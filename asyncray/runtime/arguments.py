@@ -24,12 +24,12 @@ Place = tuple[int | str, int]
 
 
 def pack(
-    args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, home: References
+    args: tuple[Any, ...], kwargs: dict[str, Any], callee: str, references: References
 ) -> tuple[Serialized, list[bytes] | None]:
     """The pickled arguments, and the IDs of the objects among them.
 
     Args:
-        home: the session's references.
+        references: the session's references.
 
     Raises:
         TypeError: an argument cannot be pickled; names the part and the argument.
@@ -40,7 +40,7 @@ def pack(
     content: tuple[Any, ...] = (args, kwargs)
     for argument in (*args, *kwargs.values()) if kwargs else args:
         if type(argument) is ObjectRef:
-            content, dependencies = _take_out(args, kwargs, home)
+            content, dependencies = _take_out(args, kwargs, references)
             break
     try:
         return serialize(content), dependencies
@@ -51,7 +51,9 @@ def pack(
     raise error
 
 
-def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any], home: References) -> tuple[tuple[Any, ...], list[bytes]]:
+def _take_out(
+    args: tuple[Any, ...], kwargs: dict[str, Any], references: References
+) -> tuple[tuple[Any, ...], list[bytes]]:
     numbers: dict[bytes, int] = {}
     places: list[Place] = []
     plain_args = list(args)
@@ -59,17 +61,17 @@ def _take_out(args: tuple[Any, ...], kwargs: dict[str, Any], home: References) -
     for index, argument in enumerate(args):
         if type(argument) is ObjectRef:
             plain_args[index] = None
-            places.append((index, numbers.setdefault(_id_of(argument, home), len(numbers))))
+            places.append((index, numbers.setdefault(_id_of(argument, references), len(numbers))))
     for name, argument in kwargs.items():
         if type(argument) is ObjectRef:
             plain_kwargs[name] = None
-            places.append((name, numbers.setdefault(_id_of(argument, home), len(numbers))))
+            places.append((name, numbers.setdefault(_id_of(argument, references), len(numbers))))
     return (tuple(plain_args), plain_kwargs, places), list(numbers)
 
 
-def _id_of(ref: ObjectRef[Any], home: References) -> bytes:
+def _id_of(ref: ObjectRef[Any], references: References) -> bytes:
     local = ref._local
-    if local.table is not home:
+    if local.table is not references:
         raise session_ended_error(local)
     return local.id
 

@@ -24,7 +24,7 @@ class BackgroundThreads:
 
     Args:
         name: of the threads.
-        most: so many jobs may be under way at once. The others wait in a queue without a bound: each job stands for
+        most: how many jobs may run at once. The others wait in a queue. It has no bound, because each job stands for
             something that the caller holds anyway.
     """
 
@@ -42,16 +42,16 @@ class BackgroundThreads:
         return f"<BackgroundThreads {self._name} {self._busy} of {len(self._threads)} busy>"
 
     def start(self) -> None:
-        """Makes sure that there is a thread.
+        """Starts a thread unless one runs.
 
         Raises:
-            RuntimeError: none is there, and the system gives none.
+            RuntimeError: none runs, and the system starts none.
         """
         if not self._threads:
             with_signals_deferred(self._start_thread)
 
     def put(self, job: BackgroundJob) -> None:
-        """Queues a job. Quick, and safe everywhere; there must be a thread (``start``)."""
+        """Queues a job. Quick, and safe everywhere; needs a thread (``start``)."""
         if self._closed:
             self._do(job)
         else:
@@ -61,7 +61,7 @@ class BackgroundThreads:
         """Queues a job, and starts another thread if all are busy.
 
         Raises:
-            RuntimeError: there is no thread, and the system gives none. The job is not done.
+            RuntimeError: no thread runs, and the system starts none. The job is not done.
         """
         self.start()
         self._queue.put(job)
@@ -69,7 +69,7 @@ class BackgroundThreads:
             try:
                 with_signals_deferred(self._start_thread)
             except RuntimeError:
-                pass  # those that are there will do it
+                pass  # the running threads will do it
 
     def is_current(self) -> bool:
         """True in one of the threads."""
@@ -90,7 +90,7 @@ class BackgroundThreads:
                 raise
 
     def close(self, timeout: float) -> None:
-        """Waits until the queue is done, but not longer than so many seconds, and ends the threads."""
+        """Waits until the queue is done, for at most ``timeout`` seconds, and ends the threads."""
         self._closed = True
         self._queue.put(None)
         deadline = time.monotonic() + timeout

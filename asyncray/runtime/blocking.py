@@ -1,6 +1,7 @@
-"""Tells the daemon when a task waits, so that the task's CPU is lent to others meanwhile.
+"""Reports to the daemon that a task waits, so that the daemon lends the task's CPU to others meanwhile.
 
-In a worker two hooks run around it: what was sent ahead to this worker goes back to the daemon, and comes again later.
+In a worker two hooks run around each wait: the worker returns the tasks that were sent ahead to it, and after the wait
+it takes such tasks again.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ class BlockReporter:
     def end(self, task: TaskContext | None, *, was_finished: bool) -> None:
         """The task goes on.
 
-        If the task ended while it waited, nothing is said: the daemon would attribute UNBLOCKED to the retry, which has
-        the same ID and may be blocked on this worker.
+        If the task ended while it waited, nothing is reported: the daemon would attribute UNBLOCKED to the retry, which
+        has the same ID and may be blocked on this worker.
         """
         if task is not None and task.blocks and task.finished == was_finished:
-            if self.after is not None:  # first: what the daemon sends from now on is wanted again
+            # Before the report, because the daemon may send tasks ahead again once it has that.
+            if self.after is not None:
                 self.after(task)
             self._post((UNBLOCKED, task.id))
 

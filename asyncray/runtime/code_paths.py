@@ -1,4 +1,4 @@
-"""Where a program's code is found, and how its workers find it there.
+"""The places of a program's code, and how its workers find it there.
 
 Owns the difference between the entries of ``sys.path`` that a fresh interpreter has by itself (the *standard library*
 and the directories of *installed packages*) and all others, which are the program's.
@@ -73,7 +73,7 @@ def arrange(program: CodePaths, own: Sequence[str]) -> list[str]:
 def _absolute(entry: object, directory: str | None) -> str | None:
     """The entry as it is found from any directory; None if it finds nothing."""
     if not isinstance(entry, str):
-        return None  # the import system passes over it
+        return None  # the import system ignores it
     if os.path.isabs(entry):
         return entry
     if directory is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from asyncray.config import FRAME_LIMIT, LOOP_DEADLINE, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.exceptions import AsyncraySystemError, WouldDeadlockError
@@ -53,26 +53,9 @@ from asyncray.runtime.waiters import LoopWaiter, ThreadWaiter, Waiters
 if TYPE_CHECKING:
     import asyncio
 
-    from asyncray.words import Interpreter
+    from asyncray.words import NodeWelcome
 
 MessageHandler = Callable[[Received], None]
-
-
-class Welcome(TypedDict, total=False):
-    """Facts about the daemon and this client. A worker's job and namespace change with its tasks."""
-
-    client_id: bytes
-    node_id: bytes
-    job_id: bytes
-    namespace: str
-    session: str
-    session_dir: str
-    address: str
-    ip: str
-    hostname: str
-    pid: int
-    store_warning: str
-    interpreter: Interpreter
 
 
 class IdSource:
@@ -101,7 +84,7 @@ class Connection:
     Args:
         stream: a connected stream socket to the daemon.
         role: "driver", "worker" or "observer".
-        info: what the daemon must know of this process.
+        info: the facts about this process that the daemon needs.
         ended: called in the io thread when the stream has ended, with the reason.
     """
 
@@ -120,8 +103,8 @@ class Connection:
             REPLY_FAULT: lambda m: self._replied(m[1], FAULT, (m[2], m[3])),
         }
         self.blocking = BlockReporter(self.post)
-        # Filled by the io thread at the welcome.
-        self.facts: Welcome = {}
+        # Filled by the io thread at the welcome. A worker's job and namespace change with its tasks.
+        self.facts = cast("NodeWelcome", {})
         self.ids = IdSource()
         # Numbers of requests are never reused: a stale answer finds no entry, and is dropped. Entries are made by the
         # thread that asks, and taken out by the io thread, or by ``asyncray.runtime.reservation`` when it gives up.
@@ -190,7 +173,7 @@ class Connection:
             self.waiters.resolved(values)
 
     def _welcomed(self, message: WelcomeMessage) -> None:
-        self.facts.update(cast(Welcome, message[1]))
+        self.facts.update(message[1])
         self.work_for(self.facts.get("job_id", b"\0\0\0\0"))
         self.waiters.resolved([(self._greeting, PLAIN, None)])
 
@@ -219,7 +202,7 @@ class Connection:
     def flush(self) -> None:
         """Sends the queue now. The io thread sends later what the socket does not take at once."""
         if self.references.held_by_this_thread():
-            # A finalizer: the thread that writes just now may wait for what this thread holds.
+            # In a finalizer: the thread that is writing may wait for a lock that this thread holds.
             return
         task = running_task()
         if task is None or task.shield is None:
@@ -232,7 +215,7 @@ class Connection:
         """Sends what this turn of the loop submits, in one batch at its end. Called in the loop's thread."""
         if loop not in self._flushing_loops:
             loop.call_soon(self._flush_turn, loop)
-            # Last: an interrupt in between leaves a flush too many, and not none.
+            # Record last: an interrupt between the two lines leaves a superfluous flush, and not a missing one.
             self._flushing_loops.add(loop)
 
     def _flush_turn(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -250,10 +233,10 @@ class Connection:
         fails_fast: bool = False,
         task: TaskContext | None = None,
     ) -> bool:
-        """Sends the queue, and waits in this thread until ``enough`` of the objects are there.
+        """Sends the queue, and waits in this thread until ``enough`` of the objects have arrived.
 
         Args:
-            fails_fast: one that is an error is enough.
+            fails_fast: the first error among them ends the wait.
             task: reported to the daemon as blocked meanwhile.
 
         Returns:
@@ -288,7 +271,7 @@ class Connection:
         task = running_task()
         if task is not None and task.shield is not None:  # a thread that may be interrupted must not read
             return waiter.wait(timeout)
-        return self.channel.read_until(lambda: waiter.fired, waiter.wait, timeout, waiter.remaining == 1)
+        return self.channel.read_until(lambda: waiter.fired, waiter.wait, timeout, spins=waiter.remaining == 1)
 
     async def wait_async(
         self,
@@ -323,7 +306,7 @@ class Connection:
     # Requests: any thread but the io thread ---------------------------------------------------------------------------
 
     def new_reply(self) -> LocalObject:
-        """An object of no ID that stands for an answer of the daemon."""
+        """An object without an ID that stands for an answer of the daemon."""
         return LocalObject(b"", self.references, push_expected=True)
 
     def _ask(self, method: str, arguments: tuple[Any, ...]) -> LocalObject:
@@ -346,9 +329,9 @@ class Connection:
         """Asks the daemon, and waits for the answer.
 
         Raises:
-            LocalNodeDiedError: it ended meanwhile.
-            TimeoutError: no answer within so many seconds. In the thread of a running event loop, which stands still
-                meanwhile, they are fewer.
+            LocalNodeDiedError: the daemon ended meanwhile.
+            TimeoutError: no answer within ``deadline`` seconds. In the thread of a running event loop, which stands
+                still meanwhile, the deadline is shorter.
         """
         if in_event_loop():
             deadline = min(deadline, LOOP_DEADLINE)
@@ -364,7 +347,7 @@ class Connection:
         return self._answer(reply)
 
     def round_trip(self) -> None:
-        """Waits for a PONG. The daemon sends every value it already has before it."""
+        """Waits for the answer to a ping. The daemon sends every value that it already has before that answer."""
         self.block_on((self._ask("ping", ()),))
 
     async def round_trip_async(self) -> None:

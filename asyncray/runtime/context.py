@@ -1,10 +1,10 @@
-"""Which task this code runs in.
+"""The task that running code belongs to.
 
 Tasks run on several threads and, in async actors, as several coroutines of one thread: a context variable tells them
 apart. The asyncio tasks and threads that user code starts (see ``asyncray.worker.threads``) inherit the variable of
-their starter. When that task has finished, what it left running belongs to the task on the main thread, if there is
-one: a pool of threads serves one task after the other, and when one of its threads waits, the CPU of the running task
-is free.
+their starter. When that task has finished, the threads that it left running belong to the task on the main thread, if
+one runs there: a pool of threads serves one task after the other, and when one of its threads waits, the CPU of the
+running task is free.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which part of a value cannot be pickled, for errors.
+"""Finds the part of a value that cannot be pickled, for errors.
 
-The pickler knows which part it failed at; ``explain`` and ``explain_function`` look for that part in what the value is
-made of (elements, attributes, the variables that a function uses) and name the way to it. They compare identities, so
+The pickler knows at which part it failed; ``explain`` and ``explain_function`` look for that part among the elements
+and attributes of the value and the variables that a function uses, and name the way to it. They compare identities, so
 nothing is pickled again and no code of the user's runs but ``repr`` of the part. The search ends after ``_LIMIT`` parts
 (0.3 s); then, or where a reducer made the part, the error names the part without the way.
 
@@ -152,7 +152,7 @@ def _describe(part: object) -> str:
 
 
 def find_way(value: object, part: object) -> list[Step]:
-    """The shortest way from the value to the part. No steps if that is the value, or if there is no way."""
+    """The shortest way from the value to the part. No steps if the part is the value, or if no way is found."""
     try:
         return [] if part is value else _search(value, part)
     except RuntimeError:  # another thread has changed a container meanwhile

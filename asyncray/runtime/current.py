@@ -14,7 +14,7 @@ from asyncray.runtime.waiters import Waiters
 
 
 class ObjectReader(Protocol):
-    """What a ref does with its object."""
+    """The side of the runtime that reads objects for refs."""
 
     def load(self, local: LocalObject) -> Any:
         """The value of an object that has arrived."""
@@ -26,17 +26,17 @@ class ObjectReader(Protocol):
         """A ``concurrent.futures.Future`` with the object's value."""
 
     def is_done(self, local: LocalObject) -> bool:
-        """True if there is something to load, or nothing can come any more."""
+        """True if the object has arrived, or cannot arrive any more."""
 
     def error(self, local: LocalObject) -> BaseException | None:
-        """What ``load`` would raise; None for a value."""
+        """The exception that ``load`` would raise; None for a value."""
 
     def add_callback(self, ref: Any, function: Callable[[Any], object], context: Any) -> None:
-        """The running loop calls ``function(ref)`` when the object has arrived, or cannot come any more."""
+        """The running loop calls ``function(ref)`` when the object has arrived, or cannot arrive any more."""
 
 
 class SessionLike(Protocol):
-    """What a ref needs of the runtime."""
+    """The parts of a runtime that refs use."""
 
     references: References
     waiters: Waiters
@@ -54,7 +54,7 @@ start_implicitly: Callable[[], None] | None = None
 
 
 def require() -> SessionLike:
-    """The session; starts one if programs may rely on that.
+    """The session; starts one implicitly where that is allowed.
 
     Raises:
         NotStartedError: there is none, and none is started implicitly.

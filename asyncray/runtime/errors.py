@@ -1,8 +1,8 @@
-"""How an error travels from where it happened to the process that gets it.
+"""Errors on their way from the process in which they happen to the process that calls `get`.
 
-Two kinds travel. An exception of user code travels as an opaque payload: a worker makes it, the process that gets opens
-it, and daemons pass it on without unpickling it. An error of asyncray itself travels as its name and plain fields; a
-daemon can make it.
+Two kinds travel. An exception of user code travels as an opaque payload: a worker makes it, the process that calls
+`get` loads it, and daemons pass it on without unpickling it. An error of asyncray itself travels as its name and plain
+fields, so that a daemon can make it.
 
 A payload is a msgpack list:
 
@@ -98,7 +98,7 @@ def dump_task_error(
 
 
 def load_task_error(payload: bytes, loads: Callable[[bytes], object]) -> Exception:
-    """What `get` raises for that payload: a `TaskError` that is also an instance of the cause's class if it can be.
+    """The exception that `get` raises for a payload: a `TaskError`, and an instance of the cause's class if possible.
 
     Args:
         payload: what `dump_task_error` gave.
@@ -113,13 +113,13 @@ def load_task_error(payload: bytes, loads: Callable[[bytes], object]) -> Excepti
 
 
 def task_error_text(payload: bytes) -> str:
-    """The `str` of a payload's error, without unpickling: so a daemon can tell why an actor's constructor failed."""
+    """The `str` of a payload's error, without unpickling, so that a daemon can say why a constructor failed."""
     text, function_name, pid, ip, actor_repr, _ = _unpack(payload)
     return str(TaskError(function_name, text, UnserializableException(), pid=pid, ip=ip, actor_repr=actor_repr))
 
 
 def system_fault(payload: tuple[str, dict[str, object]]) -> Exception:
-    """A system error as it travels. One that was caused by an exception of user code tells its text."""
+    """The exception for a fault. If an exception of user code caused it, the text shows that exception."""
     name, fields = payload
     fields = dict(fields)
     cause = fields.pop("cause", None)
@@ -244,7 +244,7 @@ def _without_our_frames(stack: traceback.StackSummary) -> traceback.StackSummary
 
 
 def _text_has_chain(exc: BaseException) -> bool:
-    """Whether the chain is that of a remote cause: the text of the error has it already."""
+    """True if the chain is that of a remote cause, because the text of the error has it already."""
     if not isinstance(exc, TaskError):
         return False
     cause, context = _links(exc)

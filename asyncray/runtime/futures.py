@@ -7,7 +7,7 @@
    * *A thread for each future.* Results that come together need as many threads at once as the system may not give.
    * *One thread for everything.* A callback that blocks stops all other futures; one that waits for another future
      waits for ever.
-   * *A pool that does both.* So many blocked callbacks as it has threads, and the same happens.
+   * *A pool that does both.* As soon as all its threads run callbacks that block, the same happens.
 3. **Solution.** One thread takes the values in the order in which they came, unpickles each and resolves its future.
    Callbacks run on up to four other threads. So a callback that blocks never stops a result; four that block stop the
    callbacks after them. The threads start with the first future and the first callback, in the thread that asks, and
@@ -130,14 +130,14 @@ class Futures:
         callback(future)
 
     def close(self, timeout: float) -> None:
-        """The session has ended: what was pending gets its error. Waits for callbacks, but not for long."""
+        """The session has ended: pending futures get its error. Waits ``timeout`` seconds for callbacks."""
         self._resolver.close(timeout)
         self._callers.close(timeout)
 
     # In the io thread -------------------------------------------------------------------------------------------------
 
     def resolve_later(self, future: RefFuture) -> None:
-        """The value has come, or none can come any more."""
+        """The value has arrived, or cannot arrive any more."""
         self._resolver.put(functools.partial(self._resolve, future))
 
     # In the thread of the futures -------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Futures:
             return
         try:
             value = self._load(ref._local)
-        except BaseException as error:  # what the task raised, and what unpickling raises
+        except BaseException as error:  # of the task, or of unpickling
             future.set_exception(error)
         else:
             future.set_result(value)

@@ -1,11 +1,11 @@
-"""Which Python a program runs in and which its workers run in, and what follows if they differ.
+"""The Python of a program and the Python of its workers, and the consequences where they differ.
 
 Promises: a program whose functions a node's workers cannot load (another implementation or minor version of Python) is
 refused before anything is unpickled. Where only the environment differs, the program may connect, and an error that
 this may have caused names both interpreters.
 
-Another version of cloudpickle is not refused: with few exceptions one loads what another has pickled, and an exception
-is an error that names both interpreters.
+Another version of cloudpickle is not refused: with few exceptions one version loads the pickles of another, and where
+it does not, the error names both interpreters.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def compare(program: Interpreter, workers: Interpreter) -> None:
 
 
 def environment_note(error: BaseException) -> str:
-    """What to add to the text of an error that different environments may have caused; empty if they have not."""
+    """A sentence for the text of an error that different environments may have caused; empty for other errors."""
     missing = isinstance(error, ImportError) or (
         isinstance(error, AttributeError) and str(error).startswith("Can't get attribute")
     )

@@ -4,13 +4,14 @@
    and the loop goes on, because what frees room may be a coroutine of the same loop.
 2. **Things that do not work.**
 
-   * *Waiting in the thread*: the loop stands still, and after two seconds the store is full for want of a loop.
+   * *Waiting in the thread*: the loop stands still, and with it the coroutine that would free room. After two seconds
+     the put fails.
    * *An awaitable put*: programs for Ray write ``ref = put(value)``, and awaiting a ref means its value.
    * *Keeping the caller's memory until there is room*: the caller may change it meanwhile.
 3. **Solution.** The daemon says when a request for room has to wait (STORE_FULL). Then the value is copied, PROMISE
-   tells the daemon that its object comes later, and the ref is returned: tasks may depend on it, and ``get`` waits for
-   it. When the room is granted a thread of this module writes the copy and seals it. If there is no room in time, the
-   object becomes the ObjectStoreFullError: ``get`` raises it, and tasks that need the object fail with it.
+   announces its object to the daemon, and the ref is returned: tasks may depend on it, and ``get`` waits for it. When
+   the room is granted a thread of this module writes the copy and seals it. If there is no room in time, the object
+   becomes the ObjectStoreFullError: ``get`` raises it, and tasks that need the object fail with it.
 4. **Bound.** Copies take at most ``MOST_BYTES``, or one value if that is larger. A put beyond that waits in its thread,
    as it does outside of event loops: the caller's loop is slowed. A coroutine that wants to wait before it puts more
    writes ``await asyncio.wait([ref])``, which reads no value.
@@ -58,7 +59,7 @@ class LatePuts:
         self._connection = connection
         self._values = values
         self._threads = BackgroundThreads("asyncray-put")
-        # Guards the next, and wakes ``drain`` when it falls to zero. Re-entrant: finalizers put values, too.
+        # Guards ``_bytes``, and wakes ``drain`` when that falls to zero. Re-entrant: finalizers put values, too.
         self._changed = threading.Condition(threading.RLock())
         self._bytes = 0
 
@@ -98,7 +99,7 @@ class LatePuts:
                 self._changed.notify_all()
 
     def drain(self, timeout: float) -> None:
-        """Waits until everything is stored or refused, but not longer than so many seconds."""
+        """Waits until everything is stored or refused, for at most ``timeout`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._bytes, timeout)
 

@@ -1,4 +1,4 @@
-"""Starting a node for this process, and finding one that runs."""
+"""Starts a node for this process, or finds one that runs."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class LocalNode:
         return "\n".join(lines)
 
     def wait(self) -> None:
-        """Waits for the daemon to end; kills it if it does not in time, and removes what it leaves then."""
-        # Where SIGCHLD is ignored nobody need reap it, and its number may belong to a stranger by now.
+        """Waits for the daemon to end. Kills it if it does not end in time, and cleans up behind it."""
+        # Where SIGCHLD is ignored the system reaps the daemon, and its pid may be that of another process by now.
         if is_child(self.pid) and not ends_within(self.pid, STOP_DEADLINE):
             kill(self.pid)
         try:
@@ -78,7 +78,7 @@ def start_node(amounts: NodeAmounts) -> LocalNode:
     """Starts a daemon for this process. It ends when the connection does.
 
     Args:
-        amounts: what the node has; None for what the machine has.
+        amounts: the resources of the node; None for those of the machine.
 
     Raises:
         OSError: no directory, or no process, could be made.
@@ -180,6 +180,6 @@ def _check_owner(connection: socket.socket) -> None:
 
 
 def _set_deadline(connection: socket.socket, seconds: float) -> None:
-    """For connecting and writing. ``settimeout`` would make the socket non-blocking: then a full queue is an error."""
+    """Limits connecting and writing. ``settimeout`` would make the socket non-blocking, and a full queue an error."""
     microseconds = int(seconds * 1e6)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(microseconds, 1_000_000)))

@@ -58,7 +58,7 @@ class ObjectClient:
         """Stores a value; returns its ref.
 
         Raises:
-            TypeError: it cannot be pickled; tells which part.
+            TypeError: it cannot be pickled; names the part.
             Exception: what a registered serializer raised.
         """
         try:
@@ -99,19 +99,19 @@ class ObjectClient:
         reservation.seal()
 
     def load(self, local: LocalObject) -> Any:
-        """The value of an object that is there; raises if it is an error.
+        """The value of an object that has arrived; raises if it is an error.
 
-        The daemon hears that an error was seen: it reports those that nobody has seen.
+        The daemon hears that an error was seen, because it reports errors that no process has seen.
         """
         if local.kind == UNRESOLVED:
             self._connection.check_alive()
-            raise AssertionError(f"{local} is read before it is there")
+            raise AssertionError(f"{local} is read before it has arrived")
         if local.kind in ERRORS:
             self._post((ERROR_SEEN, [local.id]))
         return self._values.load(local.kind, local.payload, local.pin)
 
     def error(self, local: LocalObject) -> BaseException | None:
-        """What ``load`` would raise; None for a value, which is not unpickled for that."""
+        """The exception that ``load`` would raise; None for a value, which is not unpickled for that."""
         if local.kind in (UNRESOLVED, ERROR, FAULT):
             try:
                 self.load(local)
@@ -120,23 +120,23 @@ class ObjectClient:
         return None
 
     def is_done(self, local: LocalObject) -> bool:
-        """True if there is something to load, or nothing can come any more."""
+        """True if the object has arrived, or cannot arrive any more."""
         if local.kind == UNRESOLVED and self._waiters.broken is None:
-            self._subscribe((local,))  # so that it comes to a program that only asks again and again
+            self._subscribe((local,))  # otherwise a program that only polls would never get it
             return False
         return True
 
     def check_enough(self, objects: Sequence[LocalObject], enough: int) -> None:
-        """Raises LocalNodeDiedError if fewer objects are there, and no more can come."""
+        """Raises LocalNodeDiedError if fewer objects have arrived, and no more can arrive."""
         if self._waiters.broken is not None and sum(local.kind != UNRESOLVED for local in objects) < enough:
             self._connection.check_alive()
 
     def _subscribe(self, objects: Sequence[LocalObject]) -> bool:
-        """Asks for values that would not come by themselves. True if there are any."""
+        """Asks for the values that the daemon does not push by itself. True if there are any."""
         wanted = [local for local in objects if local.kind == UNRESOLVED and not local.push_expected]
         if wanted:
             self._post((SUBSCRIBE, [local.id for local in wanted]))
-            # Mark after posting: after an interrupt in between they are asked for again.
+            # Mark after posting: if an interrupt comes in between, they are asked for again.
             for local in wanted:
                 local.push_expected = True
         return bool(wanted)
@@ -155,7 +155,7 @@ class ObjectClient:
             return self._futures
 
     def drain(self, timeout: float) -> None:
-        """Waits for values that were put in an event loop and have no room yet, but not longer than so many seconds."""
+        """Waits for values that were put in an event loop and have no room yet, for at most ``timeout`` seconds."""
         self._late_puts.drain(timeout)
 
     def close(self, timeout: float) -> None:
@@ -174,7 +174,7 @@ class ObjectClient:
         fails_fast: bool = False,
         timeout: float | None = None,
     ) -> bool:
-        """Waits until ``enough`` of the objects are there (or one failed). False if the time is up first."""
+        """Waits until ``enough`` of the objects have arrived (or one failed). False if the time is up first."""
         task = running_task()
         if self._subscribe(objects) and _asks_first(task, timeout):
             self._connection.round_trip()
@@ -184,7 +184,7 @@ class ObjectClient:
 
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
-        if not self._are_there(objects) and not self.wait(objects, len(objects), fails_fast=True, timeout=timeout):
+        if not self._have_arrived(objects) and not self.wait(objects, len(objects), fails_fast=True, timeout=timeout):
             raise _timed_out(objects, timeout)
         return self._load_all(objects)
 
@@ -216,7 +216,7 @@ class ObjectClient:
         timeout: float | None,  # noqa: ASYNC109 - as above
     ) -> list[Any]:
         """The same as ``get`` for coroutines."""
-        if not self._are_there(objects) and not await self.wait_async(
+        if not self._have_arrived(objects) and not await self.wait_async(
             objects, len(objects), fails_fast=True, timeout=timeout
         ):
             raise _timed_out(objects, timeout)
@@ -231,7 +231,7 @@ class ObjectClient:
     def add_callback(
         self, ref: ObjectRef[Any], function: Callable[[Any], object], context: contextvars.Context | None
     ) -> None:
-        """The running loop calls ``function(ref)`` when the object is there, or cannot come any more.
+        """The running loop calls ``function(ref)`` when the object has arrived, or cannot arrive any more.
 
         A task counts as waiting until then, as in ``wait_async``.
         """
@@ -260,13 +260,13 @@ class ObjectClient:
             loop.call_soon(function, ref, context=context)
 
     @staticmethod
-    def _are_there(objects: Sequence[LocalObject]) -> bool:
+    def _have_arrived(objects: Sequence[LocalObject]) -> bool:
         return all(local.kind != UNRESOLVED for local in objects)
 
     def _load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
-        """The values of objects that are all there, or of which one is an error: that error is raised.
+        """The values of objects that have all arrived, or of which one is an error: that error is raised.
 
-        The daemon hears that all errors were seen, also those that come later: the one stands for them.
+        The daemon hears that all errors were seen, also those that come later, because the one stands for them.
         """
         for local in objects:
             if local.kind in (UNRESOLVED, ERROR, FAULT):
@@ -279,7 +279,7 @@ class ObjectClient:
 
 
 def _asks_first(task: TaskContext | None, timeout: float | None) -> bool:
-    """Whether to fetch what the daemon already has before waiting for the rest.
+    """True if the values that the daemon already has are fetched before the wait for the rest.
 
     A task that waits lends its CPU, and another worker is started to use it. Do not report BLOCKED merely to fetch
     values the daemon already has: a thousand tasks that read the same refs would start a dozen workers for each CPU.

@@ -1,4 +1,4 @@
-"""Prints in the driver what workers wrote, and logs what the node has to say.
+"""Prints the output of workers in the driver, and logs the notices of the node.
 
 On a thread of its own, which starts with the first line: a terminal that is slow must not stop the io thread. Lines
 that are not printed are counted, and the number goes to standard error.
@@ -20,14 +20,14 @@ _MOST_WAITING = 50_000
 """Lines that wait for a slow terminal. Further ones are counted and dropped: the workers' files have them."""
 
 _CHUNK = 50
-"""Lines that are written at once: so far the count of those that were not printed may be wrong."""
+"""Lines that are written at once. The count of lines that were not printed may be wrong by as many."""
 
 
 class Printer:
     """Prints lines to this process's standard output and error, and logs to its logger ``asyncray``."""
 
     def __init__(self) -> None:
-        # Where the workers' files are, for people. Set once the node has told.
+        # Where the workers' files are, for people. Set once the session has started.
         self.directory = ""
         # Lines, log records, and None for the end.
         self._queue: SimpleQueue[Batch | tuple[int, str] | None] = SimpleQueue()
@@ -69,7 +69,7 @@ class Printer:
                 self._late = True
 
     def close(self, timeout: float) -> None:
-        """Prints what is left, and ends. Lines that nobody has read within so many seconds are given up."""
+        """Prints the rest, and ends. Gives up lines that the terminal has not taken within ``timeout`` seconds."""
         self._queue.put(None)
         thread, self._thread = self._thread, None
         if thread is None:

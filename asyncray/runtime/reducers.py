@@ -1,4 +1,4 @@
-"""Reductions that pickle lacks: functions and classes of the program itself, and what typing and functools make.
+"""Reductions that pickle lacks: functions and classes of the program itself, and objects of typing and functools.
 
 Owns the decision whether something travels by its name or by value. By value go things of ``__main__`` (which is named
 ``__mp_main__`` in a process that multiprocessing has spawned), things that their module does not have under their name,
@@ -205,7 +205,7 @@ def _set_class_state(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, 
     received.update((name, now[name]) for name in attributes if name in now)
 
 
-# --- what functools makes --------------------------------------------------------------------------------------------
+# --- objects of functools --------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -254,7 +254,7 @@ def _make_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bo
 
 
 def _added_attributes(wrapper: Any, *machinery: str) -> dict[str, Any]:
-    """The attributes of a wrapper that are neither its own machinery nor copied from what it wraps."""
+    """The attributes of a wrapper that are neither its own machinery nor copied from the wrapped function."""
     wrapped = vars(wrapper.__wrapped__) if hasattr(wrapper.__wrapped__, "__dict__") else {}
     known = {"__wrapped__", *functools.WRAPPER_ASSIGNMENTS, *machinery}
     return {k: v for k, v in vars(wrapper).items() if k not in known and wrapped.get(k, _MISSING) is not v}
@@ -265,7 +265,7 @@ def _reduce_cached_property(cached: Any) -> Reduction:
     return functools.cached_property, (cached.func,), state
 
 
-# --- what typing makes -----------------------------------------------------------------------------------------------
+# --- objects of typing -----------------------------------------------------------------------------------------------
 
 
 def _reduce_type_variable(variable: Any) -> Any:

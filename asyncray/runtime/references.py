@@ -1,4 +1,4 @@
-"""References of one process: which objects it knows, how many refs it has, and what the daemon must hear of them.
+"""References of one process: the objects that it knows, the number of its refs, and its reports to the daemon.
 
 1. **Goal.** An object is freed when its last ref anywhere is gone, and never before. A process counts its own refs; the
    daemon counts processes. So a process reports only its first ref to a borrowed object (ADD_REFS) and its last ref to
@@ -92,7 +92,7 @@ class Watch(weakref.ref[Any]):
 
 
 class Ref(Protocol):
-    """What is counted: ``ObjectRef``, which builds on this module."""
+    """A counted reference: ``ObjectRef``, which builds on this module."""
 
     _local: LocalObject
 

@@ -1,4 +1,4 @@
-"""``ObjectRef``: a reference to a value that is there or will be."""
+"""``ObjectRef``: a reference to a value that exists or will exist."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class ObjectRef(Generic[T_co]):
         """The ref as a future of the running loop, for functions that take nothing else.
 
         Returns:
-            An ``asyncio.Future`` with the value or error. To cancel it does not touch the task.
+            An ``asyncio.Future`` with the value or error. Cancelling it does not touch the task.
 
         Raises:
             RuntimeError: no event loop runs in this thread.
@@ -154,7 +154,7 @@ class ObjectRef(Generic[T_co]):
     # helpers wrap the ref as an awaitable.
 
     def done(self) -> bool:
-        """True if the value or error is here: to await the ref takes no time.
+        """True if the value or error has arrived: awaiting the ref takes no time.
 
         Example::
 
@@ -164,7 +164,7 @@ class ObjectRef(Generic[T_co]):
         """
         try:
             objects = current.session_of(self._local).objects
-        except (OwnerDiedError, NotStartedError):  # the session has ended: nothing will come
+        except (OwnerDiedError, NotStartedError):  # the session has ended: nothing will arrive
             return True
         return objects.is_done(self._local)
 
@@ -186,7 +186,7 @@ class ObjectRef(Generic[T_co]):
         return value
 
     def exception(self) -> BaseException | None:
-        """The exception that awaiting a ref raises that is ``done()``.
+        """The exception that awaiting this ref raises, which must be ``done()``.
 
         Returns:
             The exception, not raised; None if there is a value.
@@ -237,13 +237,13 @@ class ObjectRef(Generic[T_co]):
         current.session_of(self._local).objects.add_callback(self, callback, context)
 
     def remove_done_callback(self, callback: Callable[[ObjectRef[Any]], object]) -> int:
-        """Takes ``add_done_callback`` back.
+        """Undoes ``add_done_callback``.
 
         Args:
             callback: the function that was given there.
 
         Returns:
-            How many calls will not be made.
+            The number of calls that will not be made.
 
         Example::
 
@@ -292,7 +292,7 @@ def own(references: References, object_id: bytes) -> ObjectRef[Any]:
 
 
 def borrow(references: References, object_id: bytes) -> ObjectRef[Any]:
-    """A ref to an object that there is."""
+    """A ref to an object that exists."""
     ref: ObjectRef[Any] = ObjectRef.__new__(ObjectRef)
     references.borrow(object_id, ref)
     return ref

@@ -1,4 +1,4 @@
-"""Room for one value in shared memory, from the question for it until the memory is the daemon's or given up.
+"""Room for one value in shared memory, from the request until the room is sealed as an object or given up.
 
     new → asked → granted → written → sealed
            │  │      │         │
@@ -7,10 +7,10 @@
 
 Owns every allocation that the daemon has granted to this process and that is not sealed yet.
 
-Promises: whatever ends the work on a value (an error, a signal handler that raises, a cancelled coroutine, the end of
-the task), its room is either sealed or given back, and nobody writes to room that was given back. The race that needs
-care: the daemon may grant room at the moment when the caller gives up. One lock decides which came first; what is
-granted too late finds no reservation, and goes back at once.
+Promises: no matter what ends the work on a value (an error, a signal handler that raises, a cancelled coroutine, the
+end of the task), its room is either sealed or given back, and no thread writes to room that was given back. The race
+that needs care: the daemon may grant room at the moment when the caller gives up. One lock decides which came first;
+what is granted too late finds no reservation, and goes back at once.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ _MOVES = {
     ABANDONED: (),
 }
 
-
 _PATIENCE = 0.1
-"""Seconds for which an event loop may stand still at most, where the daemon does not answer."""
+"""Seconds. Where the daemon does not answer, an event loop stands still for so long at most."""
 
 
 class Room(NamedTuple):

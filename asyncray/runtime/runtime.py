@@ -26,7 +26,7 @@ class Runtime:
     Args:
         stream: a connected stream socket to the daemon.
         role: "driver", "worker" or "observer".
-        info: what the daemon must know of this process.
+        info: the facts about this process that the daemon needs.
         ended: called in the io thread when the connection has ended, with the reason.
     """
 
@@ -35,7 +35,7 @@ class Runtime:
         self.values = Values(connection)
         self.objects = ObjectClient(connection, self.values)
         self.submitter = Submitter(connection, self.objects, self.values)
-        # In a worker: what it offers to the code that runs in it.
+        # The facts that a worker offers to the code that runs in it. None in other processes.
         self.workplace: WorkerInfo | None = None
         connection.handlers[RETIRED] = lambda m: self.values.forget_segment(m[1])
         connection.handlers[RUN_GC] = _collect_garbage
@@ -62,7 +62,7 @@ class Runtime:
 
 
 def _collect_garbage(message: Received) -> None:
-    """On a thread of its own: finalizers are user code, and may even wait for objects."""
+    """Collects garbage on a thread of its own, because finalizers are user code and may even wait for objects."""
     try:
         threading.Thread(target=gc.collect, name="asyncray-collect", daemon=True).start()
     except RuntimeError:
@@ -70,5 +70,5 @@ def _collect_garbage(message: Received) -> None:
 
 
 def require() -> Runtime:
-    """The runtime of this process; starts one if programs may rely on that."""
+    """The runtime of this process; starts one implicitly where that is allowed."""
     return cast(Runtime, current.require())

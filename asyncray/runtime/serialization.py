@@ -1,10 +1,10 @@
 """Values to bytes and back.
 
-Promises: each value is pickled in one pass, as a pass may consume it (an iterator, a queue, a ticket) or have effects.
+Promises: each value is pickled in one pass, because a pass may consume it (an iterator, a queue) or have effects.
 A pickler of our own makes that pass: pickle's, protocol 5 with buffers out of band, with the reducers that users have
 registered, those of ``runtime/reducers.py`` and cloudpickle's. A registered serializer travels with what it makes, so
-only the process that pickles must know it. Refs that are met on the way are collected: the message that carries the
-bytes names them.
+only the process that pickles must know it. Refs inside the value are collected on the way, because the message that
+carries the bytes names them.
 
 Cost: 0.6 µs for a small value, against 0.45 µs of ``pickle.dumps`` and 1.7 µs with a new pickler for each.
 
@@ -25,7 +25,7 @@ from asyncray.config import ALIGNMENT
 from asyncray.runtime.reducers import REDUCERS, CloudReducer, cloud, is_importable
 
 _LARGEST_REUSE = 512
-"""Bytes up to which a pickler is used again: to clear the table of a large one takes longer than to make a new one."""
+"""Bytes. After a larger value the pickler is dropped: clearing its memo takes longer than making a new pickler."""
 
 Reducer = Callable[[Any], Any]
 
@@ -99,12 +99,12 @@ class Pickler(pickle.Pickler):
 
 
 def _reduce(value: Any) -> Any:
-    # The set first: registering a reducer meanwhile replaces the set last.
+    # Read the set first: a thread that registers a reducer meanwhile replaces the set last.
     plain, kind = _plain, type(value)
     reduce = _reducers.get(kind)
     if reduce is not None:
         return reduce(value)
-    if is_importable(kind, kind.__qualname__):  # others may be made anew without end
+    if is_importable(kind, kind.__qualname__):  # others may be made again and again
         plain.add(kind)
     return NotImplemented
 

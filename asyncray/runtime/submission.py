@@ -141,10 +141,11 @@ class Submitter:
     def prepare(
         self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], what: str
     ) -> tuple[Message, ObjectRef[Any], object]:
-        """An actor that is made by a request, because its name may be taken.
+        """Packs a named actor, which is made by a request because its name may be taken.
 
         Returns:
-            The CREATE message, the ref that stands for the actor's life, and what must live until that was sent.
+            The CREATE message, the ref that stands for the actor's life, and the objects that must live until the
+            message was sent.
         """
         packed, keep = self._pack(args, kwargs, what)
         actor_id = self._next_task_id()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def inline(value: Serialized) -> tuple[int, Any]:
-    """A small value as kind and payload. Buffers are copied: the caller may change them right after."""
+    """A small value as kind and payload. Buffers are copied, because the caller may change them right after."""
     if value.buffers:
         return BUFFERS, [value.pickled, *map(bytes, value.buffers)]
     return PLAIN, value.pickled
@@ -36,7 +36,7 @@ def nested_ids(value: Serialized) -> list[bytes] | None:
 
 
 def own_buffers(value: Serialized) -> Serialized:
-    """The same value with copies of its buffers: the caller may change them right after."""
+    """The same value with copies of its buffers, because the caller may change the originals right after."""
     buffers = [buffer if type(buffer.obj) is bytes else memoryview(bytes(buffer)) for buffer in value.buffers]
     return Serialized(value.pickled, buffers, value.refs)
 
@@ -96,7 +96,7 @@ class Values:
         """The value.
 
         Raises:
-            Exception: the stored error, if that is what it is.
+            Exception: the object is this error.
             DeserializationError: the value cannot be unpickled here.
         """
         if kind == ERROR:
@@ -127,6 +127,6 @@ class Values:
             self._segments.forget(name)
 
     def close(self) -> None:
-        """Unmaps everything that has no views any more."""
+        """Unmaps the segments of which no view is left."""
         if self._segments is not None:
             self._segments.close()

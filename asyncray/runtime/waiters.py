@@ -1,6 +1,6 @@
 """Waiters for objects: threads, event loops, and functions that the io thread calls.
 
-Owns the link between objects whose value is not there yet and those that wait for them. A waiter is registered with
+Owns the link between objects whose value has not arrived and those that wait for them. A waiter is registered with
 every object that it misses, and fires once: when enough objects have come, when one failed and the waiter cares, or
 when the session ends. Threads wait on a lock of their own; an event loop gets one ``call_soon_threadsafe`` for each
 batch of values, never one for each value.
@@ -47,7 +47,7 @@ class Waiter:
         # Objects that are still missing. Changed under the lock of ``Waiters``.
         self.remaining = remaining
         self.fails_fast = fails_fast
-        # Set once, under the same lock; read by anybody.
+        # Set once, under the same lock; read in any thread.
         self.fired = False
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class LoopCallback(Waiter):
 
     Args:
         loop: calls it.
-        function: what the waiter is found by.
+        function: ``remove_callback`` finds the waiter by it.
         call: calls the function; runs in the loop.
         withdrawn: called instead if the function is not to be called any more.
     """
@@ -156,7 +156,7 @@ class Waiters:
         self._all: dict[Waiter, None] = {}
         # Callbacks by object and function, so that the removal of one needs no search among the others.
         self._callbacks: dict[CallbackKey, dict[LoopCallback, None]] = {}
-        # Why no value can come any more; None while the session lives.
+        # Why no value can arrive any more; None while the session lives.
         self.broken: str | None = None
 
     def __repr__(self) -> str:
@@ -169,11 +169,11 @@ class Waiters:
         return self._lock.held_by_this_thread()
 
     def has_waiters(self) -> bool:
-        """True while anything waits."""
+        """True while a waiter is registered."""
         return bool(self._all)
 
     def check_alive(self) -> None:
-        """Raises LocalNodeDiedError if no value can come any more."""
+        """Raises LocalNodeDiedError if no value can arrive any more."""
         if self.broken is not None:
             raise LocalNodeDiedError(f"The node of this process is gone: {self.broken}.")
 
@@ -184,14 +184,15 @@ class Waiters:
         return failed or self.broken is not None or len(kinds) - kinds.count(UNRESOLVED) >= enough
 
     def register(self, waiter: Waiter, objects: Sequence[LocalObject]) -> bool:
-        """Registers the waiter with those objects that are not there. False if it need not wait at all.
+        """Registers the waiter with those objects that have not arrived. False if it need not wait at all.
 
-        ``waiter.remaining`` counts what is missing for it; objects that came meanwhile are taken off here.
+        ``waiter.remaining`` counts the objects that the waiter misses: those that have arrived are subtracted here.
         """
         try:
             with self._lock:
                 return self.broken is None and self._register(waiter, objects)
-        except BaseException:  # a signal handler that raised: nothing else would withdraw it
+        # A signal handler raised, and no other code would withdraw the waiter.
+        except BaseException:
             self.withdraw(waiter, objects)
             raise
 
@@ -205,13 +206,13 @@ class Waiters:
         return True
 
     def withdraw(self, waiter: Waiter, objects: Iterable[LocalObject]) -> None:
-        """The waiter has what it wants, or gave up."""
+        """The waiter has fired, or gave up."""
         with self._lock:
             self._forget(waiter)
             _remove(waiter, objects)
 
     def remove_callback(self, local: LocalObject, function: object) -> int:
-        """Withdraws the callbacks of the object that would call the function. Returns how many."""
+        """Withdraws the callbacks of the object that would call the function. Returns their number."""
         number, detail = _identify(function)
         count = 0
         for callback in self._callbacks_at((id(local), number, detail)):

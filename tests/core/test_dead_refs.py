@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.config import TOLD_SINGLY
+from asyncray.config import REPORTED_SINGLY
 from asyncray.core.outbox import LogLine
 from asyncray.ids import OBJECT_SIZE
 from asyncray.messages import (
@@ -82,7 +82,7 @@ def test_of_many_dead_refs_few_are_logged() -> None:
     driver = world.driver()
     world.machine.receive(driver.client, [(RELEASE_REFS, [LOST] * 150)])
     assert world.machine.objects.dead_refs.count == 150
-    assert len(lines(world)) == TOLD_SINGLY + 1
+    assert len(lines(world)) == REPORTED_SINGLY + 1
     assert lines(world)[-1].endswith("(100 dead refs so far)")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.config import TOLD_SINGLY
+from asyncray.config import REPORTED_SINGLY
 from asyncray.messages import CANCEL, ERROR_SEEN, KILL, REQUEST, SUBSCRIBE, UNREAD
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
@@ -158,7 +158,7 @@ def test_a_flood_is_counted(world: World, driver: Driver) -> None:
     for _ in range(100):
         driver.drop(driver.submit(ending="raise"))
     world.settle()
-    assert [count for *_, count in told(driver)] == [*range(1, TOLD_SINGLY + 1), 100]
+    assert [count for *_, count in told(driver)] == [*range(1, REPORTED_SINGLY + 1), 100]
 
 
 def test_goodbye_tells_of_what_is_left(world: World, driver: Driver) -> None:

@@ -67,7 +67,7 @@ class Client:
         self.posted.append(message)
         self.channel.request_flush()
 
-    def wait(self, count: int, timeout: float = DEADLINE, soon: bool = False) -> bool:
+    def wait(self, count: int, timeout: float = DEADLINE, *, spins: bool = False) -> bool:
         """As a thread that waits for so many messages in all: it reads for itself if nobody else does."""
 
         def done() -> bool:
@@ -76,4 +76,4 @@ class Client:
         def otherwise(timeout: float | None) -> bool:
             return self.came.acquire(timeout=-1 if timeout is None else timeout) and done()
 
-        return self.channel.read_until(done, otherwise, timeout, soon)
+        return self.channel.read_until(done, otherwise, timeout, spins=spins)

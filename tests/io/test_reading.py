@@ -58,7 +58,7 @@ def test_a_fruitless_spin_is_not_repeated_for_a_while(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reader, "_spin_ns", 1_000)
     skips = []
     for _ in range(100):
-        assert not client.wait(1, timeout=0, soon=True)
+        assert not client.wait(1, timeout=0, spins=True)
         skips.append(reader._spins_to_skip)
     # One, and none; one, and none three times; ...: one in 33 at last.
     assert skips[:6] == [1, 0, 3, 2, 1, 0]
@@ -66,7 +66,7 @@ def test_a_fruitless_spin_is_not_repeated_for_a_while(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reader, "_spin_ns", 10**9 * DEADLINE)
     reader._spins_to_skip = 0
     client.daemon.socket.sendall(encode([(1,)]))
-    assert client.wait(1, soon=True)
+    assert client.wait(1, spins=True)
     assert reader._spins_to_skip == reader._spin_backoff == 0
     client.end()
 
@@ -91,7 +91,7 @@ def test_a_spin_whose_event_another_thread_takes_has_an_end(monkeypatch: pytest.
     monkeypatch.setattr(reader, "_spin_ns", 100_000)
     stolen = StolenEvents(client.channel._wakeup.fileno())
     monkeypatch.setattr(reader._poll, "poll", stolen)
-    assert not client.wait(1, timeout=0, soon=True)
+    assert not client.wait(1, timeout=0, spins=True)
     assert len(stolen.looks) > 1
     reader._turn(time.monotonic() - 1)  # so late may a thread be that was put aside
     client.end()
@@ -127,7 +127,7 @@ def test_a_handler_that_raises_while_somebody_reads_loses_nothing(client: Client
                 try:
                     waiting = True
                     client.channel.flush()
-                    client.wait(number, soon=bool(number % 2))
+                    client.wait(number, spins=bool(number % 2))
                     waiting = False
                 except TimeIsOver:
                     waiting = False
@@ -153,8 +153,8 @@ def test_a_thread_that_hands_on_what_it_reads_cannot_wait(client: Client) -> Non
     assert not client.channel.held_by_this_thread()
 
 
-@pytest.mark.parametrize("soon", [False, True], ids=["sleeping", "spinning"])
-def test_code_in_the_middle_of_reading_reads_for_itself(soon: bool) -> None:
+@pytest.mark.parametrize("spins", [False, True], ids=["sleeping", "spinning"])
+def test_code_in_the_middle_of_reading_reads_for_itself(spins: bool) -> None:
     """A signal handler or finalizer may come at any point of it, and waits for what only its own thread can read."""
     waited = 0
     message = encode([(1,)])
@@ -170,7 +170,7 @@ def test_code_in_the_middle_of_reading_reads_for_itself(soon: bool) -> None:
     def read() -> None:
         before = len(client.received)
         client.daemon.socket.sendall(message)
-        assert client.wait(before + 1, soon=soon)
+        assert client.wait(before + 1, spins=spins)
 
     client = Client()  # its io thread is not started
     at_every_point(come, read)
