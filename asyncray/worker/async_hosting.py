@@ -1,7 +1,7 @@
-"""Hosting an actor that has coroutine methods: one event loop, on the main thread.
+"""Hosts an actor that has coroutine methods: one event loop, on the main thread.
 
-Constructor and plain methods run on that thread, too, and block the loop. Up to ``max_concurrency`` calls are under way
-at once; further ones start in the order in which they came.
+Constructor and plain methods run on that thread, too, and block the loop. Up to ``max_concurrency`` calls run at once;
+further calls start in the order in which they came.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class AsyncHost(ActorHost):
         self._waiting: deque[InvokeMessage] = deque()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._unstarted: dict[bytes, InvokeMessage] = {}  # calls whose asyncio task has not made its first step
-        # Why the loop stops when the calls are done, once that is wanted.
+        # Why the loop stops when the calls are done. None while it is not to stop.
         self._leaving: str | None = None
 
     def construct(self) -> None:
@@ -75,7 +75,7 @@ class AsyncHost(ActorHost):
         try:
             super().exit_actor()
         except SystemExit:
-            raise AsyncioActorExit() from None  # a SystemExit in a task of the user's would end the loop
+            raise AsyncioActorExit() from None  # SystemExit in an asyncio task of the user would end the loop
 
     # In the loop ------------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class AsyncHost(ActorHost):
 
     async def _call(self, message: InvokeMessage) -> None:
         del self._unstarted[message[1]]
-        invocation, process = self.begin(message), self.process  # whose runner is another one after a fork
+        invocation, process = self.begin(message), self.process  # not its runner, which is another one after a fork
         enter(invocation.context)
         reply: Message | None = None
         keep: object = None
@@ -104,7 +104,7 @@ class AsyncHost(ActorHost):
             result = self.method(invocation.definition)(*args, **kwargs)
             if isinstance(result, Coroutine):
                 result = await result
-            if invocation.context.cancelled:  # it ended early: that is no result
+            if invocation.context.cancelled:  # it ended early, so its value is no result
                 reply = process.runner.cancelled(invocation.id, invocation.microseconds())
             else:
                 reply, keep = await process.runner.succeeded_async(invocation, result)
@@ -146,7 +146,8 @@ class AsyncHost(ActorHost):
             task.cancel()
             if context is not None:
                 context.cancelled = True
-            else:  # a task that is cancelled before its first step makes none
+            # An asyncio task that is cancelled before its first step never makes that step.
+            else:
                 self.process.runner.discard(self._unstarted.pop(task_id))
                 self._finished(task_id, self.process.runner.cancelled(task_id), None)
             return
@@ -158,7 +159,7 @@ class AsyncHost(ActorHost):
                 return
 
     def _leave(self, why: str) -> None:
-        """Ends the loop: at once after ``exit_actor``, otherwise when all calls are done that were to be done."""
+        """Ends the loop: at once after ``exit_actor``, otherwise when all calls that are to run have finished."""
         self._leaving = why
         ahead = self.ending is Ending.RUNNING and (self._waiting or self._arrived)
         if self.ending is Ending.SILENT or not (self._tasks or ahead):
@@ -176,11 +177,11 @@ class AsyncHost(ActorHost):
         if isinstance(result, Coroutine):
             try:
                 self._loop.run_until_complete(result)
-            except BaseException:  # the user's; promised to be swallowed
+            except BaseException:  # of the user's method, and documented to be swallowed
                 pass
 
     def let_go(self) -> None:
-        """Cancels what runs in the loop, as ``asyncio.run`` does at its end: it may hold the instance."""
+        """Cancels the loop's tasks, as ``asyncio.run`` does at its end: they may hold the instance."""
         self.ending = Ending.SILENT
         self._leaving = None  # calls that end now do not stop the loop
         try:
@@ -200,6 +201,6 @@ async def _cancel_all() -> None:
 
 
 def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Logs an exception that nothing awaits. ``exit_actor`` in an asyncio task of the user's is no failure."""
+    """Logs an exception that no code awaits, except that of ``exit_actor`` in an asyncio task of the user."""
     if not isinstance(context.get("exception"), AsyncioActorExit):
         loop.default_exception_handler(context)

@@ -1,4 +1,4 @@
-"""What a worker knows of the functions, classes and methods that it is to run."""
+"""The functions, classes and methods that a worker runs, as the daemon has described them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SentFunction:
 
     def load(self) -> Any:
         """The function or class, unpickled when it is first needed. Raises what unpickling raises."""
-        # First: another thread may finish loading in between, and clear it.
+        # Read first: another thread may finish loading in between, and clear the attribute.
         pickled = self._pickled
         if self._function is None:
             self._function = deserialize(pickled)
@@ -35,7 +35,8 @@ class SentFunction:
 class Definition:
     """A template, as the daemon described it.
 
-    ``retry_on`` is what of user exceptions is retried: False, True, or a tuple of classes.
+    ``options["retry_on"]`` says after which exceptions of user code the task is retried: False, True, or a tuple of
+    classes.
     """
 
     __slots__ = (
@@ -45,7 +46,8 @@ class Definition:
     def __init__(self, spec: WorkerSpec, function: SentFunction) -> None:
         self.name: str = spec["name"]
         self.returns: int = spec["returns"]
-        self.discards: bool = spec.get("discards", False)  # what it returns: nobody wants more than its end
+        # The return value is not wanted, only completion.
+        self.discards: bool = spec.get("discards", False)
         self.shown: str = spec.get("shown", self.name)  # module-qualified, for people
         self.method: str = spec.get("method", "")
         self.max_calls: int = spec.get("max_calls", 0)
@@ -64,7 +66,7 @@ class Definition:
         return self._function.load()
 
     def retries(self, error: BaseException) -> bool:
-        """True if this exception of the user's code is one to try again after."""
+        """True if the task is retried after this exception of user code."""
         retry_on = self.options.get("retry_on", False)
         if isinstance(retry_on, bool):
             return retry_on and isinstance(error, Exception)

@@ -1,12 +1,12 @@
-"""The orderly end of a worker: what the interpreter does at the end of a program, within deadlines.
+"""The orderly end of a worker: the steps of the interpreter at the end of a program, within deadlines.
 
-A worker ends by ``os._exit``, because it is a fork of the zygote and must not run the zygote's end. What users expect
-of the end of a process is done here, in the interpreter's order:
+A worker ends by ``os._exit``, because it is a fork of the zygote and must not run the zygote's end. The steps that
+users expect at the end of a process are done here, in the interpreter's order:
 
 1. the actor goes out of scope: its ``__del__`` runs, unless a thread or an exit handler still refers to it;
-2. executors finish what they were given, and threads that are no daemons are waited for, up to ``EXIT_GRACE`` seconds;
+2. executors finish their jobs, and the worker waits for threads that are no daemons, up to ``EXIT_GRACE`` seconds;
 3. exit handlers run: those of ``atexit``, and so those of ``logging``, ``weakref.finalize`` and ``multiprocessing``;
-4. what has become garbage is finalized, which may be the actor;
+4. garbage is collected, which may include the actor;
 5. open files are flushed.
 
 User code may do anything in each of these. An exception is printed and the next step follows; a step that hangs ends
@@ -29,12 +29,12 @@ from asyncray.config import EXIT_DEADLINE, EXIT_GRACE
 
 
 def finish(let_go: Callable[[], None], not_waited_for: Collection[threading.Thread], code: int) -> None:
-    """Does what the interpreter would.
+    """Runs these steps.
 
     Args:
-        let_go: drops what this process holds of the user's.
+        let_go: drops the user's objects that the worker holds.
         not_waited_for: threads that may run on until the process ends.
-        code: the exit code of a process that does not come to an end by itself.
+        code: the exit code if the steps exceed their deadline.
     """
     _start_thread(lambda: _exit_when_late(code))
     for step in (lambda: _let_go(let_go), lambda: _wait_for_threads(not_waited_for), run_exit_handlers, gc.collect):
@@ -56,7 +56,7 @@ def _attempt(step: Callable[[], object]) -> None:
 
 def _exit_when_late(code: int) -> None:
     threading.Event().wait(EXIT_DEADLINE)
-    os.write(2, b"asyncray: this worker did not come to its end by itself within %d seconds\n" % EXIT_DEADLINE)
+    os.write(2, b"asyncray: this worker did not end by itself within %d seconds\n" % EXIT_DEADLINE)
     os._exit(code)
 
 
@@ -74,11 +74,11 @@ def _wait_for_threads(not_waited_for: Collection[threading.Thread]) -> None:
 def _end_threads(ours: Collection[threading.Thread]) -> None:
     executors = sys.modules.get("concurrent.futures.thread")
     if executors is not None:
-        # As asyncray's own executors do not take part in the interpreter's end, their threads are not told to end.
+        # asyncray's own executors do not take part in the interpreter's end, so their threads are not asked to end.
         for thread in ours:
             executors._threads_queues.pop(thread, None)
-    # Tells the threads of executors to end when they have done what they were given, and waits for them.
-    for callback in reversed(threading._threading_atexits):  # type: ignore[attr-defined]  # there is no public way
+    # Asks the threads of executors to end when their jobs are done, and waits for them.
+    for callback in reversed(threading._threading_atexits):  # type: ignore[attr-defined]  # no public way exists
         callback()
     for thread in _lasting_threads(ours):
         thread.join()
@@ -92,13 +92,14 @@ def _start_thread(target: Callable[[], None]) -> threading.Thread | None:
     thread = threading.Thread(target=target, name="asyncray-end", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # there are no threads left: the end is no time to complain
+    # The system starts no more threads, and the end is no time to complain.
+    except RuntimeError:
         return None
     return thread
 
 
 def exit_code(error: SystemExit) -> int:
-    """The exit code of the process; prints what is none, as the interpreter does."""
+    """The exit code of the process. Prints a value that is no exit code, as the interpreter does."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):
@@ -115,12 +116,12 @@ def end_forked(code: int) -> NoReturn:
 
 
 def run_exit_handlers() -> None:
-    """Runs what was registered with ``atexit``, the last first."""
+    """Runs the functions that were registered with ``atexit``, the last first."""
     atexit._run_exitfuncs()
 
 
 def flush_files() -> None:
-    """Writes what open files still hold in buffers: the interpreter closes them when it destroys them."""
+    """Flushes all open files, because the interpreter would close them at its end."""
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
     for found in gc.get_objects():

@@ -1,11 +1,11 @@
 """The executor: takes invocations from the inbox and runs them, on the main thread, until the process is to end.
 
-The io thread only sorts what arrives. The main thread runs tasks one by one; when a task waits in ``get``, what is
-queued behind it goes back to the daemon, and further tasks may be *nested*: run on threads of their own beside
+The io thread only sorts the messages that arrive. The main thread runs tasks one by one; when a task waits in ``get``,
+the tasks queued behind it go back to the daemon, and further tasks may be *nested*: run on threads of their own beside
 the waiting one. When the worker becomes an actor, ``asyncray.worker.hosting`` takes the calls.
 
-Replies are batched: they are written when nothing else is to be done, or half a millisecond after the last writing; the
-io thread writes them should the next task take longer.
+Replies are batched: the main thread writes them when the inbox is empty, or half a millisecond after the last write; if
+the next task takes longer, the io thread writes them.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ from asyncray.worker.running import Invocation, Runner
 _WORK = (RUN, RUN_NESTED, CONSTRUCT, INVOKE)
 _FLUSH_NANOSECONDS = 500_000
 _CLEAN_UP_ATTEMPTS = 3
-"""Each may be interrupted by a signal handler of the task's, which is gone after that."""
+"""A signal handler of the task may interrupt an attempt. The next attempt finds that handler replaced."""
 
 
 class Executor:
-    """Runs what the daemon sends to this process.
+    """Runs the tasks and calls that the daemon sends to this process.
 
     Args:
-        environment: what jobs and leases change in this process.
-        leftovers: puts back what tasks change in it.
+        environment: applies jobs and leases to this process.
+        leftovers: undoes the changes that tasks make to it.
     """
 
     def __init__(self, runtime: Runtime, environment: ProcessEnvironment, leftovers: Leftovers) -> None:
@@ -73,14 +73,14 @@ class Executor:
         self.environment = environment
         self.inbox = Inbox()
         self.leftovers = leftovers
-        # Templates by number, and by digest what several of them may share. Written by the io thread.
+        # Templates by number, and the functions that several of them may share, by digest. Written by the io thread.
         self.definitions: dict[int, Definition] = {}
         self._functions: dict[bytes, SentFunction] = {}
         self.host: ActorHost | None = None
         self.runner = Runner(runtime, self._describe_actor)
         # Why this process ends, once it does.
         self.leaving: str | None = None
-        # What a method on another thread raised to end the process.
+        # The exception with which a method on another thread ends the process.
         self._exit_error: SystemExit | None = None
         # The task on the main thread, while it is in user code.
         self._running: Invocation | None = None
@@ -154,7 +154,7 @@ class Executor:
             self._interrupt(task_id)
 
     def _is_stopped(self, task_id: bytes) -> bool:
-        """True if the running task was interrupted already: what it does now is its way to clean up."""
+        """True if the running task was interrupted already, and cleans up now."""
         running = self._running
         return running is not None and running.id == task_id and running.context.cancelled
 
@@ -181,7 +181,7 @@ class Executor:
     # Around user code -------------------------------------------------------------------------------------------------
 
     def interrupted(self, signum: int, frame: Any) -> None:
-        """SIGINT: the running task is cancelled, if it is still the one that was meant."""
+        """The handler of SIGINT: interrupts the running task, unless the signal was meant for an earlier one."""
         running = self._running
         if running is None or running.id not in self._stops:
             return
@@ -217,7 +217,8 @@ class Executor:
         elif threading.current_thread() is self._main_thread:
             if self.inbox.held_by_this_thread():
                 raise WouldDeadlockError
-            with_signals_deferred(self._close_inbox)  # what was taken out and not given back would be lost
+            # Otherwise an interrupt could lose messages that were taken out and are not returned yet.
+            with_signals_deferred(self._close_inbox)
         else:  # on another thread, the inbox stays open
             self._return(self.inbox.drain())
 
@@ -259,7 +260,7 @@ class Executor:
                 return
 
     def flush(self) -> None:
-        """Writes what was posted."""
+        """Writes the posted messages."""
         self._flushed = perf_counter_ns()
         self.runtime.flush()
 
@@ -300,10 +301,11 @@ class Executor:
             del result
         args = kwargs = ()  # type: ignore[assignment]  # views of shared memory end with the task
         leave(invocation.context)
-        # For this task, or for one that had finished before them. Tasks that follow are still in the inbox.
+        # They were for this task, or for an earlier one that had finished. Later tasks are still in the inbox.
         if self._stops:
             self._stops.clear()
-        self.inbox.reopen()  # an interrupt may have kept the waiting task from it
+        # An interrupt may have ended the wait of the task before it did so.
+        self.inbox.reopen()
         self.post(reply, keep)
         if definition.max_calls:
             definition.calls += 1
@@ -311,7 +313,7 @@ class Executor:
                 self.leaving = f"{definition.name} reached max_calls={definition.max_calls}"
 
     def _clean_up(self, definition: Definition) -> None:
-        """Puts back what the task has left. A process in which that fails runs no other task."""
+        """Undoes the changes that the task has left. A process in which that fails runs no other task."""
         problem: BaseException | None = None
         for _ in range(_CLEAN_UP_ATTEMPTS):
             try:
@@ -319,7 +321,7 @@ class Executor:
                 return
             except BaseException as error:  # of the system, or of a signal handler that the task has left
                 problem = error
-        self.leaving = f"{definition.name} has left what cannot be put back: {problem}"
+        self.leaving = f"{definition.name} has changed its process in a way that cannot be undone: {problem}"
 
     def _nested_thread(self, nested: NestedTask) -> None:
         invocation = nested.invocation
@@ -330,11 +332,13 @@ class Executor:
             result = nested.run(invocation.definition.function, args, kwargs)
         except SystemExit as error:  # it would end the other tasks of this process, too
             reply = self.runner.exited(invocation, error)
-        except BaseException as error:  # user code may raise anything, and we KeyboardInterrupt
+        # User code may raise anything; ``stop`` raises KeyboardInterrupt.
+        except BaseException as error:
             reply, keep = self.runner.failed(invocation, error, skip_frames=2)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
-        del self._nested[invocation.id]  # first: the daemon may send it here again as soon as it knows
+        # Before the reply: the daemon may send the task here again once it has that.
+        del self._nested[invocation.id]
         self.runtime.references.posted.append(reply)
         del keep
         leave(invocation.context)
@@ -373,7 +377,7 @@ class Executor:
 
     @property
     def descriptor(self) -> bytes:
-        """What handles of the actor are made of."""
+        """The pickled class description from which handles of the actor are made."""
         return b"" if self.host is None else self.host.constructor.definition.options["descriptor"]
 
     @property
@@ -392,10 +396,10 @@ class Executor:
         return self.environment.demand
 
     def exit_actor(self) -> NoReturn:
-        """The actor ends by its own will: raises what ends the method.
+        """Ends the actor by its own will: raises the exception that ends the method.
 
         Raises:
-            TypeError: there is no actor here.
+            TypeError: this process is no actor.
         """
         if self.host is None:
             raise TypeError("exit_actor API is called on a non-actor worker")
@@ -403,13 +407,13 @@ class Executor:
 
     def exit_process(self, error: SystemExit) -> None:
         """Raises the error on the main thread, from any other: it ends the process."""
-        if isinstance(self.runner, ForkedRunner):  # there is no other thread
+        if isinstance(self.runner, ForkedRunner):  # a forked child has no other thread
             ending.end_forked(ending.exit_code(error))
         self._exit_error = error
         self.inbox.put((LEAVE, ""))
 
     def let_go(self) -> None:
-        """Drops what is the user's: the process ends."""
+        """Drops the user's functions and objects, because the process ends."""
         self.definitions.clear()
         if self.host is not None:
             self.host.let_go()
@@ -424,7 +428,7 @@ class Executor:
         self._close_inbox()
         if self.host is not None:
             self.host.run_shutdown_method()
-        # A ref that was returned may be to a value that was put in an event loop and has no room yet.
+        # The process may have returned refs to values that were put in an event loop and have no room yet.
         self.runtime.objects.drain(STOP_DEADLINE)
         self.runtime.post((LEAVING, self.leaving or ""))
         self.flush()

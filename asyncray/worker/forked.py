@@ -1,8 +1,8 @@
-"""What becomes of a task's or method's return in a child that user code has forked: the child ends.
+"""Ends a child that user code has forked, where its task or method returns.
 
-In a plain program such a child would go on behind the call; here nobody waits for its reply, and the code around the
-call would wait for ever for the next one. So the runner's place is taken by one that ends the process, as
-``multiprocessing`` does with what it forks: 0 after a return, 1 and a traceback after an exception.
+In a plain program such a child would go on behind the call. Here no process waits for its reply, and the code around
+the call would wait for the next call for ever. So another runner takes the place of the worker's: it ends the process,
+as ``multiprocessing`` ends its children: with 0 after a return, with 1 and a traceback after an exception.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hosting an actor: its instance, and the thread or threads that run its methods.
+"""Hosts an actor: its instance, and the thread or threads that run its methods.
 
 A plain actor runs one call after the other on the main thread. With ``max_concurrency`` a pool of threads takes the
 calls. Actors with coroutine methods are hosted by ``asyncray.worker.async_hosting``.
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Ending(enum.Enum):
-    """How far an actor is on its way to its end."""
+    """The stages of an actor's end."""
 
     RUNNING = "running"
-    """It takes up calls."""
+    """It starts calls."""
 
     DRAINING = "draining"
     """After ``__ray_terminate__``. It begins no more calls; those that run are answered."""
@@ -40,7 +40,7 @@ class Ending(enum.Enum):
 
 
 class HostProcess(Protocol):
-    """What a host needs of the process that it is in: the ``Executor``."""
+    """The process of a host, as the host uses it: the ``Executor``."""
 
     runtime: Runtime
     runner: Runner
@@ -76,7 +76,7 @@ class ActorHost:
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.environment.demand)
         self.restarted, self.name = bool(invocation.message[7]), invocation.message[8]
         self.running: dict[bytes, TaskContext] = {}
-        # The call that was cancelled last. It may have left the inbox and not have begun.
+        # The call that was cancelled last: it may have left the inbox without having begun.
         self._cancelled_call = b""
         self._methods: dict[str, Callable[..., Any]] = {}
 
@@ -114,15 +114,15 @@ class ActorHost:
         if any("__repr__" in vars(base) for base in type(self.instance).__mro__[:-1]):
             try:
                 self.description = repr(self.instance)
-            except Exception:  # the user's; the name of the class will do
+            except Exception:  # of the user's ``__repr__``: the name of the class stays
                 return
             self.process.environment.actor_name = self.description
 
     def prepare(self) -> None:
-        """Makes what runs the methods of the new instance."""
+        """Makes the threads that run the methods, where the host has its own."""
 
     def serve(self) -> None:
-        """Occupies the main thread until the actor ends, if the host has such a way; otherwise returns at once."""
+        """Runs the actor on the main thread until it ends, if the host has an event loop; otherwise returns at once."""
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class ActorHost:
         return False
 
     def method(self, definition: Definition) -> Callable[..., Any]:
-        """What a call runs."""
+        """The function that a call runs."""
         name = definition.method
         if name == "__ray_ready__":
             return lambda: True
@@ -155,14 +155,14 @@ class ActorHost:
         self.carry_out(invocation)
 
     def begin(self, message: InvokeMessage) -> Invocation:
-        """A call is taken up."""
+        """A call starts."""
         invocation = Invocation(message, self.process.definitions[message[2]], blocks=self.blocks)
         self.running[invocation.id] = invocation.context
         return invocation
 
     def carry_out(self, invocation: Invocation) -> None:
         """Runs a call on this thread, and replies."""
-        process = self.process  # its runner is another one after a fork
+        process = self.process  # not its runner, which is another one after a fork
         enter(invocation.context)
         reply: Message | None = None
         keep: object = None
@@ -181,18 +181,18 @@ class ActorHost:
             process.post(reply, keep)
 
     def returned(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
-        """The reply for what a method has returned. Of one that was cancelled, that is no result: it ended early."""
+        """The reply for the return value of a method. The value of a cancelled call is no result: it ended early."""
         runner = self.process.runner
         if invocation.context.cancelled:
             return runner.cancelled(invocation.id, invocation.microseconds()), None
         return runner.succeeded(invocation, result)
 
     def cancel_call(self, task_id: bytes) -> bool:
-        """A call is cancelled (in the io thread). True if that is settled; a running one can only ask."""
+        """A call is cancelled (in the io thread). False if it may be in the inbox. A running call is only marked."""
         self._cancelled_call = task_id
         context = self.running.get(task_id)
         if context is not None:
-            context.cancelled = True  # it may ask
+            context.cancelled = True  # seen by ``is_canceled()``
         return context is not None
 
     # The end ----------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class ActorHost:
         self._end(Ending.SILENT, "it called exit_actor()")
 
     def _terminate(self) -> NoReturn:
-        """``__ray_terminate__``: what was called before is done, and nothing after it."""
+        """``__ray_terminate__``: calls before it are finished, and calls after it are not begun."""
         self._end(Ending.DRAINING, "it was terminated by __ray_terminate__()")
 
     def _end(self, ending: Ending, reason: str) -> NoReturn:
@@ -216,17 +216,17 @@ class ActorHost:
         self.process.inbox.put((LEAVE, self.reason))
 
     def end_when_done(self, why: str) -> bool:
-        """The daemon wants the actor to end (from any thread). False if the inbox should see to it."""
+        """The daemon wants the actor to end (from any thread). False if the caller must put that into the inbox."""
         return False
 
     def run_shutdown_method(self) -> Any:
-        """Calls ``__ray_shutdown__`` at an orderly end, on the main thread. Returns what it returns."""
-        # It is part of no call. If it waits, the resources of the actor are free meanwhile.
+        """Calls ``__ray_shutdown__`` at an orderly end, on the main thread. Returns its result."""
+        # The method belongs to no call. If it waits, the resources of the actor are free meanwhile.
         enter(self.constructor.context)
         if hasattr(self.instance, "__ray_shutdown__"):
             try:
                 return self.instance.__ray_shutdown__()
-            except BaseException:  # the user's; promised to be swallowed
+            except BaseException:  # of the user's method, and documented to be swallowed
                 pass
         return None
 
@@ -237,7 +237,7 @@ class ActorHost:
         self.instance = None
 
     def own_threads(self) -> Sequence[threading.Thread]:
-        """The threads that run its methods: nobody waits for those that still do."""
+        """The threads that run its methods. The end of the process does not wait for them."""
         return ()
 
 
@@ -248,7 +248,7 @@ def _bound(instance: Any, name: str) -> Any:
         if name in vars(base):
             member = vars(base)[name]
             return member.__get__(instance, cls) if hasattr(member, "__get__") else member
-    return getattr(instance, name)  # made when it is asked for
+    return getattr(instance, name)  # made by ``__getattr__``
 
 
 class ThreadedHost(ActorHost):
@@ -268,7 +268,8 @@ class ThreadedHost(ActorHost):
         self._queued.add(message[1])
         try:
             self._pool.submit(self._run_one, message)
-        except RuntimeError:  # it is shut down: what ends the actor ends its calls, too
+        # The pool is shut down: the end of the actor ends its calls, too.
+        except RuntimeError:
             self._queued.discard(message[1])
             self.process.runner.discard(message)
         return True

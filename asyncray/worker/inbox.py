@@ -1,4 +1,4 @@
-"""The inbox of a worker: messages that it was sent and has not started.
+"""The inbox of a worker: tasks and calls that were sent to it and have not started.
 
 The io thread puts them in, and the thread that works takes them out.
 
@@ -53,7 +53,7 @@ class Inbox:
         return self._queue.empty()
 
     def drain(self) -> list[Received]:
-        """Takes out all that is not started."""
+        """Takes out all messages."""
         messages = []
         try:
             while True:
@@ -76,11 +76,11 @@ class Inbox:
         return found
 
     def close(self) -> list[Received]:
-        """Takes no work in any more; returns what is there."""
+        """Accepts no more work; takes out all messages."""
         with self._lock:
             self._closed = True
             return self.drain()
 
     def reopen(self) -> None:
-        """Takes work in again."""
+        """Accepts work again."""
         self._closed = False

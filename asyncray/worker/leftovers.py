@@ -1,4 +1,4 @@
-"""Undoes what a task has changed in its process, so that the next task on this worker finds it as it was.
+"""Undoes the changes that a task has made to its process, so that the next task on this worker finds it as it was.
 
 Owns, and puts back when a task has returned: the settings in ``asyncray.worker.settings`` (signals, standard
 descriptors, limits, environment variables and others), ``sys.path``, ``sys.stdout``, ``sys.stderr``, the hooks for
@@ -7,12 +7,12 @@ exceptions that nothing catches, trace and profile functions, and the random num
 A task that changes what cannot be put back (its root directory, its user, a limit that only root may raise) was the
 last one in its process.
 
-Does not undo: what a task does to objects of the program or of libraries (modules, caches, their random numbers,
-context variables), threads that it started, and anything in an actor, whose process is its own. Where a task has
-imported modules, new environment variables and new paths stay, the paths behind all others: what was imported may need
-them later.
+Does not undo changes to objects of the program or of libraries (modules, caches, their random numbers, context
+variables), end threads that a task started, or undo anything in an actor, whose process is its own. Where a task has
+imported modules, new environment variables and new paths stay, the paths behind all others, because the modules may
+need them later.
 
-How: to ask the system after each task would cost 20 us. So the functions that change something are wrapped, in the
+How: asking the system after each task would cost 20 us. So the functions that change a setting are wrapped, in the
 zygote and so in all workers, and the state is noted before the first change. Only attributes are compared after each
 task. A task that changes nothing costs 0.4 us. C code that changes these things by itself is not noticed, nor is
 ``open(1)``, whose file closes the descriptor.
@@ -52,11 +52,11 @@ class Leftovers:
     """
 
     def __init__(self) -> None:
-        # True from ``begin`` to ``end``: what is changed meanwhile is the task's doing.
+        # True from ``begin`` to ``end``: changes meanwhile are the task's.
         self._running = False
         # True while ``end`` has not put back everything.
         self._unfinished = False
-        # What the settings were that the task that runs has changed, in no order.
+        # The settings that the running task has changed, with their values before, in no order.
         self._before: dict[Setting, Any] = {}
         # How many modules there were when the task began. With another number, the attributes below are read anew.
         self._module_count = 0
@@ -101,11 +101,11 @@ class Leftovers:
                 random.seed()
 
     def end(self) -> None:
-        """The task has returned: undoes what it left.
+        """The task has returned: undoes its changes.
 
         Raises:
             OSError: something cannot be put back, and no other task should run in this process.
-            BaseException: what a signal handler raises that the task has left. Call it again.
+            BaseException: a signal handler of the task raised it. Call ``end`` again.
         """
         if self._running:
             self._running = False

@@ -24,10 +24,10 @@ from asyncray.worker.threads import inherit_tasks
 
 
 def work(number: int, address: str, connected: Callable[[], None], leftovers: Leftovers) -> int:
-    """Connects to the daemon and runs what it sends; returns the exit code of the process.
+    """Connects to the daemon and runs the tasks that it sends; returns the exit code of the process.
 
     Args:
-        number: how the daemon calls this worker.
+        number: the daemon's number of this worker.
         address: the path of the daemon's socket.
         connected: called when the daemon has said welcome.
         leftovers: watches this process.
@@ -39,7 +39,7 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     except OSError as error:
         raise OSError(error.errno, error.strerror, address) from None
     environment = ProcessEnvironment()
-    runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _daemon_gone)
+    runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _connection_ended)
     executor = Executor(runtime, environment, leftovers)
     current.session = runtime
     # The faces, which the zygote may have loaded, set it. A worker starts no node.
@@ -63,7 +63,8 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     except BaseException:  # a defect of ours: log it, and the daemon reports the end
         traceback.print_exc()
         code = 1
-    if os.getpid() != worker:  # a fork by user code, which ends by an exception
+    # A child that user code has forked, and that an exception ends.
+    if os.getpid() != worker:
         ending.end_forked(code)
     ending.finish(executor.let_go, executor.own_threads(), code)
     runtime.channel.drain(STOP_DEADLINE)
@@ -78,6 +79,6 @@ def _forget_in_child(executor: Executor, interrupted: Deferrable) -> None:
     executor.forget_in_child()
 
 
-def _daemon_gone(reason: str) -> None:
-    """There is nobody to work for: at once, whatever runs."""
+def _connection_ended(reason: str) -> None:
+    """Ends the process at once, whatever runs, because no process wants its results."""
     os._exit(0)

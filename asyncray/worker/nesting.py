@@ -53,11 +53,13 @@ class NestedTask:
 
     def __init__(self, invocation: Invocation, waiters: Waiters) -> None:
         self.invocation = invocation
-        self.waiter: Waiter | None = None  # what the thread waits on, or did last
+        # The waiter that the thread waits on, or that it used last.
+        self.waiter: Waiter | None = None
         invocation.context.shield = self
         self._waiters = waiters
         self._lock = threading.Lock()
-        self._working: int | None = None  # the thread, while it runs the user's function
+        # The thread, while it runs the user's function. Changed under the lock.
+        self._working: int | None = None
         self._stopped = False
         self._shielded = False
         self._put_off = False
@@ -102,9 +104,8 @@ class NestedTask:
             if self._working is None:
                 return
             thread = ctypes.c_ulong(self._working)
-            # Threads switch after calls and at jumps. There is none between the question and the call, so the thread
-            # is still where it was asked to be, and the exception is raised before its next instruction. Nor does it
-            # submit anything in between, which would not be cancelled with it.
+            # Threads switch only after calls and at jumps, and none stands between these lines. So the thread makes no
+            # step before the exception is raised in it, and submits nothing that would not be cancelled with it.
             self.invocation.context.cancelled = True
             if self._shielded:
                 self._put_off = True

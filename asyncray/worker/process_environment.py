@@ -1,6 +1,6 @@
 """The process that runs user code, as that code sees it: its paths, environment variables and output.
 
-Owns what a job (code paths, working directory) and a lease (GPUs, threads of OpenMP) change in the process.
+Owns the changes that a job (code paths, working directory) and a lease (GPUs, threads of OpenMP) make to the process.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class MarkedOutput(io.TextIOWrapper):
 
 
 class _Lasting(io.FileIO):
-    """A file that nobody can close: neither a task nor the end of a ``TextIOWrapper(sys.stdout.buffer)`` it made."""
+    """A file that stays open, even if a task closes it or drops a ``TextIOWrapper(sys.stdout.buffer)`` of its own."""
 
     def close(self) -> None:
         """Does nothing."""
 
 
 class ProcessEnvironment:
-    """Gives jobs and leases what they need in this process. Used by the io thread, except where it says otherwise."""
+    """Prepares this process for jobs and leases. The io thread calls it, except where a method says otherwise."""
 
     def __init__(self) -> None:
         # GPUs of the lease: numbers, or names where CUDA_VISIBLE_DEVICES had names.
@@ -100,7 +100,8 @@ class ProcessEnvironment:
             try:
                 os.chdir(directory)
             except OSError:
-                pass  # the driver's directory is gone, and a worker works without
+                # The driver's directory does not exist any more, and a worker does without.
+                pass
 
     def lease(self, lease: LeaseTerms) -> None:
         """Prepares the process for tasks that may use these devices and CPUs."""

@@ -1,4 +1,4 @@
-"""Running one invocation: bytes in, a message for the daemon out.
+"""Runs one invocation: bytes in, a message for the daemon out.
 
 User code may do anything here: raise anything, return anything, take for ever. Its exceptions become FAILED messages;
 only ``SystemExit`` passes through, because it ends the process.
@@ -44,7 +44,7 @@ NONE = serialize(None).pickled
 _ADVICE = "Return what it is made from, or give its class a __reduce__ method."
 
 _MOST_INLINE = 16 * 1024 * 1024
-"""Bytes of values in one reply; what is more goes through shared memory."""
+"""Bytes of values in one reply. Further values go through shared memory."""
 
 
 class Invocation:
@@ -66,8 +66,8 @@ class Invocation:
     def load(self) -> Any:
         """The function, for its first call here.
 
-        Loading takes longer than most calls, and than a lease's slice. So it is not part of the call's time: a worker
-        would do one task and then make room for what starves.
+        Loading takes longer than most calls, and longer than a lease's slice. So it is not part of the call's time:
+        otherwise a worker would run one task and lose its lease to other shapes.
         """
         function = self.definition.function
         self.definition.was_called = True
@@ -75,7 +75,7 @@ class Invocation:
         return function
 
     def microseconds(self) -> int:
-        """Since it was made, or since its function was loaded."""
+        """The run time so far: since the invocation was made, or since its function was loaded."""
         return (perf_counter_ns() - self.started) // 1000
 
 
@@ -132,7 +132,7 @@ class Runner:
                 return self._done_inline(invocation, values[0]), values
             large = self._large_of(values)
             return self._done(invocation, values, dict(zip(large, self._store_all(values, large), strict=True)))
-        # A wrong number of values, a full store, or any exception of the user's pickling.
+        # For a wrong number of values, a full store, or any exception of the user's pickling.
         except Exception as error:
             return self.failed(invocation, error)
 
@@ -172,7 +172,7 @@ class Runner:
         return large
 
     def _store_all(self, values: Sequence[Serialized], large: Sequence[int]) -> list[Reservation]:
-        """Room for all of them, written, or for none."""
+        """Writes all the large values to shared memory, or none."""
         stored: list[Reservation] = []
         try:
             for number in large:
@@ -234,13 +234,13 @@ class Runner:
         raise error
 
     def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
-        """The reply for an exception, and what must live until it was posted. An interrupt is a way to be cancelled."""
+        """The reply for an exception, and what must live until it was posted. KeyboardInterrupt means cancelled."""
         if isinstance(error, KeyboardInterrupt):
             return self.cancelled(invocation.id, invocation.microseconds()), None
         return self.raised(invocation, error, skip_frames)
 
     def raised(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
-        """The same for an exception, whatever it is, with its traceback."""
+        """The same for an exception of any class, with its traceback."""
         definition = invocation.definition
         note = environment_note(error)
         if note:
@@ -261,7 +261,7 @@ class Runner:
 
     @staticmethod
     def exited(invocation: Invocation, error: SystemExit) -> Message:
-        """The reply for a task that ended its process, where that is not to be done."""
+        """The reply for a task that raised SystemExit beside other tasks: it fails, and the process lives on."""
         message = f"{invocation.name} raised SystemExit({error.code!r})"
         fault = ["WorkerCrashedError", {"message": message}]
         return (FAILED, invocation.id, invocation.microseconds(), FAULT, fault, True, None)

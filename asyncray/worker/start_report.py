@@ -1,4 +1,4 @@
-"""What a worker has to say before it is connected to the daemon: why it cannot start, or what it does without.
+"""Reports of a worker that is not connected to the daemon yet: it cannot start, or starts without a log file.
 
 A pipe between the zygote and the workers that it forks. A worker that cannot reach the daemon, or has no log file, has
 no other way to say so. Each report is one write of less than PIPE_BUF bytes, so reports of several workers do not mix.
@@ -12,14 +12,14 @@ import os
 from typing import NamedTuple
 
 _LONGEST = 2000
-"""Bytes of a text: with what stands around it still less than PIPE_BUF, which is 4096 or more."""
+"""Bytes of a text. The whole line stays below PIPE_BUF, which is 4096 or more."""
 
 _FAILED = "failed"
 _LACKS = "lacks"
 
 
 class Report(NamedTuple):
-    """What one worker said. With ``failed`` it has ended; otherwise it works on."""
+    """The report of one worker. With ``failed`` the worker has ended; otherwise it works on."""
 
     number: int
     failed: bool
@@ -30,7 +30,7 @@ class StartReports:
     """The pipe. Made by the zygote, which reads it; forked workers write.
 
     Raises:
-        OSError: there are no descriptors left.
+        OSError: no descriptors are left.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class StartReports:
         return f"<StartReports {self.read_end}>"
 
     def read(self) -> list[Report]:
-        """What was reported since the last time."""
+        """The reports since the last call."""
         data = b""
         try:
             while more := os.read(self.read_end, 65536):
@@ -78,7 +78,7 @@ def _parse(line: str) -> Report:
 
 
 def describe(error: BaseException) -> str:
-    """Why a process or a thread could not be started, for people: the system's reason, and what limits there are."""
+    """Why a process or a thread could not be started, for people: the system's reason, and the limit behind it."""
     text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno == errno.EAGAIN:
         return f"{text}: the limit of processes is reached (`ulimit -u`, or pids.max of the control group)"

@@ -1,8 +1,8 @@
 """Threads of user code: they belong to the task of the code that starts them.
 
-A context variable tells which task code runs in, and a new thread has none. So ``Thread.start`` is wrapped, in workers
-only: what OpenTelemetry and Sentry do for their own variables. The instance's ``run`` is wrapped and not that of the
-class, as subclasses have their own; it is the instance's no more when the thread has begun.
+A context variable names the task that code runs in, and a new thread does not inherit it. So ``Thread.start`` is
+wrapped, in workers only, as OpenTelemetry and Sentry do for their own variables. It wraps the instance's ``run`` and
+not that of the class, because subclasses have their own; the wrapper is removed when the thread has begun.
 
 Threads of a pool keep the task that made the pool start them. ``asyncio.to_thread`` takes the caller's along. Threads
 that C code starts, or ``_thread``, belong to whatever runs on the main thread.
@@ -20,7 +20,7 @@ Start = Callable[..., None]
 
 
 def inherit_tasks() -> None:
-    """From now on the threads of this process do so."""
+    """Makes new threads of this process inherit the task of the thread that starts them."""
     threading.Thread.start = inheriting(threading.Thread.start)  # type: ignore[method-assign]  # see the module
 
 
@@ -49,7 +49,7 @@ def inheriting(start: Start) -> Start:
         self.__dict__["run"] = run_in_task
         try:
             start(self)
-        except BaseException:  # it cannot be started, or was so already
+        except BaseException:  # the system starts no thread, or this one was started before
             put_back()
             raise
 

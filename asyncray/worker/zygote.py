@@ -1,12 +1,12 @@
 """The zygote: a small single-threaded process that has imported what every worker needs, and forks workers.
 
-It obeys the daemon over one stream (FORK, KILL_WORKER) and reports what becomes of the workers (FORKED, ENDED). It is
-also the janitor: when the stream ends, because the daemon wants it or has died, the zygote kills all that it forked and
-everything that those started, removes the session's shared memory and sockets, and ends.
+It obeys the daemon over one stream (FORK, KILL_WORKER) and reports the starts and ends of workers (FORKED, ENDED). It
+is also the janitor: when the stream ends, because the daemon wants it or has died, the zygote kills the workers and
+every process that they started, removes the session's shared memory and sockets, and ends.
 
-Workers die with the zygote (PR_SET_PDEATHSIG). It is their subreaper: what a dead worker leaves behind becomes the
-zygote's child, and is killed, resource trackers last (``asyncray.io.janitor``). It must stay single-threaded: a fork
-copies one thread only.
+Workers die with the zygote (PR_SET_PDEATHSIG). It is their subreaper: processes that a dead worker leaves behind become
+children of the zygote, and are killed, resource trackers last (``asyncray.io.janitor``). It must stay single-threaded:
+a fork copies one thread only.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.start_report import StartReports, describe
 
 _WARM_AFTER = 0.15
-"""Seconds of quiet after which the rest is loaded: the first workers must not wait for that."""
+"""Seconds of quiet after which ``_PRELOADED`` is loaded: the first workers must not wait for that."""
 
 _PRELOADED = ("cloudpickle", "asyncray.sync", "asyncray.api.asynchronous", "asyncio", "uvloop", "numpy.random")
-"""What most programs use in remote code. A worker that must load asyncray's own faces itself needs 27 ms more."""
+"""Modules that most remote code uses. A worker that must load asyncray's own faces itself needs 27 ms more."""
 
 _CHECK_SECONDS = 0.005
-"""Between two looks at what has been killed and has not ended."""
+"""Between two looks for killed processes that have not ended."""
 
 
 class Zygote:
@@ -56,7 +56,7 @@ class Zygote:
 
     Args:
         control: the stream to the daemon.
-        directory: the session's. The socket for the workers and their output are there.
+        directory: the session's, with the socket for the workers and the files for their output.
         lock: the descriptor that holds the session's lock.
     """
 
@@ -80,7 +80,7 @@ class Zygote:
         return f"<Zygote {len(self._workers)} workers>"
 
     def run(self) -> None:
-        """Works until the daemon is gone."""
+        """Works until the stream to the daemon ends."""
         become_subreaper()
         read, write = os.pipe()
         for end in (read, write):
@@ -106,7 +106,7 @@ class Zygote:
             pass
 
     def _turn(self, poll: select.poll, wakeup: int) -> bool:
-        """Waits for something to happen and acts on it. False when the daemon is gone."""
+        """Waits for events and handles them. False when the stream to the daemon has ended."""
         events = poll.poll(self._patience())
         if not events:
             self._after_quiet()
@@ -121,7 +121,7 @@ class Zygote:
         return True
 
     def _patience(self) -> float | None:
-        """Milliseconds until something is to be done even if nothing happens; None for ever."""
+        """Milliseconds until the next chore, if no event comes before it; None if no chore is due."""
         seconds = [] if self._warm else [_WARM_AFTER]
         if self._trackers:
             seconds.append(max(0.0, min(self._trackers.values()) - time.monotonic()))
@@ -148,20 +148,21 @@ class Zygote:
         elif message[0] == KILL_WORKER:
             for pid, number in self._workers.items():
                 if number == message[1]:
-                    kill(pid)  # what it has started goes when it is reaped
+                    # The processes that it has started are killed when it is reaped.
+                    kill(pid)
 
-    def _tell(self, *messages: Message) -> None:
+    def _report(self, *messages: Message) -> None:
         try:
             self._control.sendall(encode(list(messages)))
         except OSError:
-            pass  # the daemon is gone; the loop sees that next
+            pass  # the stream has ended; the loop sees that next
 
     def _read_reports(self) -> None:
         for report in self._reports.read():
             if report.failed:
                 self._failures[report.number] = report.text
             else:
-                self._tell((LACKS_LOG, report.number, report.text))
+                self._report((LACKS_LOG, report.number, report.text))
 
     def _warm_up(self) -> None:
         self._warm = True
@@ -181,13 +182,13 @@ class Zygote:
         try:
             pid = os.fork()
         except OSError as error:  # no memory, or too many processes: those that exist work on
-            self._tell((ENDED, number, 0, f"it could not be forked: {describe(error)}"))
+            self._report((ENDED, number, 0, f"it could not be forked: {describe(error)}"))
             return
         if pid == 0:
             self._work(number, zygote)
         self._lead(pid)
         self._workers[pid] = number
-        self._tell((FORKED, number, pid))
+        self._report((FORKED, number, pid))
 
     @staticmethod
     def _lead(pid: int) -> None:
@@ -263,17 +264,18 @@ class Zygote:
         if ended or others:
             self._kill_orphans()
         if ended:
-            self._tell(*ended)
+            self._report(*ended)
 
     def _strangers(self) -> list[int]:
         """Our children that are no workers."""
         return [pid for pid in children() if pid not in self._workers]
 
     def _kill_orphans(self) -> None:
-        """Kills what dead workers have left: it is a child of ours now.
+        """Kills the processes that dead workers have left, which are our children now.
 
-        What a living worker has started and cut loose is, too, and is left alone: its group or its environment tell.
-        If they do not, it is left until the last worker or the node ends. A resource tracker is given a moment.
+        Processes that a living worker has started and cut loose are our children, too. They stay: their process group
+        or their environment names the worker. A process that neither names stays until the last worker or the node
+        ends. A resource tracker gets a moment to end by itself.
         """
         living = {str(number).encode() for number in self._workers.values()}
         now = time.monotonic()

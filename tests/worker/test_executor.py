@@ -121,7 +121,7 @@ def test_a_process_that_cannot_be_put_back_runs_no_other_task(monkeypatch: pytes
     define = stage.define(double)
     said = stage.play(define, stage.run(define, 1), ends=False)
     assert len(results(said)) == 1
-    assert said[-1] == [LEAVING, "double has left what cannot be put back: no way back"]
+    assert said[-1] == [LEAVING, "double has changed its process in a way that cannot be undone: no way back"]
 
 
 def test_the_process_lets_go_of_what_is_the_users() -> None:
