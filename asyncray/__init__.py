@@ -1,6 +1,7 @@
 """asyncray: Ray Core's programming model (tasks, actors, shared-memory objects), asyncio-native and in pure Python.
 
-This is the async face: what waits is awaited. ``asyncray.sync`` is the blocking one; both share everything else.
+This is the async face: everything that waits is a coroutine. ``asyncray.sync`` is the blocking face; both share
+everything else.
 
 Example::
 
@@ -80,7 +81,7 @@ _HOMES = {
     "method": "api.actor",
     "remote": "api.decorator",
 }
-"""Where the names live that are not in ``api.asynchronous``."""
+"""The modules of the names that are not in ``api.asynchronous``."""
 
 
 def __getattr__(name: str) -> Any:

@@ -97,18 +97,18 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a ref, or the values of a list of refs, in order. Waits for them.
 
     Args:
-        object_refs: a ref, or a list or tuple of refs; the same one may be there twice.
+        object_refs: a ref, or a list or tuple of refs; the same ref may appear twice.
         timeout: seconds, or None for ever. 0 does not wait.
 
     Returns:
         The value, or a list of values. Arrays are read-only.
 
     Raises:
-        GetTimeoutError: not all were there in time.
-        ValueError: something else than refs.
-        OwnerDiedError: a ref of a session that is over.
-        Exception: what the task raised: an instance of its own class, and of ``TaskError``. Of a list, as soon as one
-            is known to have failed.
+        GetTimeoutError: not all have arrived in time.
+        ValueError: an argument that is no ref.
+        OwnerDiedError: a ref of a session that has ended.
+        Exception: the exception of the task: an instance of its own class, and of ``TaskError``. With a list, it is
+            raised as soon as one task is known to have failed.
 
     Example::
 
@@ -139,7 +139,7 @@ def put(value: T) -> ObjectRef[T]:
         A ref: give it to many tasks, and the value is stored once.
 
     Raises:
-        TypeError: the value is a ref itself, or cannot be pickled: tells which part.
+        TypeError: the value is a ref itself, or cannot be pickled: names the part.
         ObjectStoreFullError: no room.
 
     Example::
@@ -180,7 +180,7 @@ def wait(
     Raises:
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
-        OwnerDiedError: a ref of a session that is over.
+        OwnerDiedError: a ref of a session that has ended.
 
     Example::
 
@@ -212,7 +212,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
         A handle. It knows the methods, whether or not this program has the class.
 
     Raises:
-        ValueError: there is none, or the name or namespace is empty.
+        ValueError: no such actor exists, or the name or namespace is empty.
         TypeError: the namespace is no string.
 
     Example::
@@ -234,7 +234,7 @@ def cluster_resources() -> dict[str, float]:
         Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
 
     Raises:
-        NotStartedError: there is no session, and none is started implicitly.
+        NotStartedError: no session runs, and none is started implicitly.
 
     Example::
 
@@ -246,13 +246,13 @@ def cluster_resources() -> dict[str, float]:
 
 
 def available_resources() -> dict[str, float]:
-    """The resources that nobody holds now.
+    """The resources that no task or actor holds now.
 
     Returns:
         Name -> amount, as ``cluster_resources``; one that is wholly in use is absent.
 
     Raises:
-        NotStartedError: there is no session, and none is started implicitly.
+        NotStartedError: no session runs, and none is started implicitly.
 
     Example::
 
@@ -270,7 +270,7 @@ def nodes() -> list[dict[str, Any]]:
         Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
 
     Raises:
-        NotStartedError: there is no session, and none is started implicitly.
+        NotStartedError: no session runs, and none is started implicitly.
 
     Example::
 

@@ -1,1 +1,1 @@
-"""What programs call: remote functions, actors, init, get, wait."""
+"""The functions and classes that programs use: remote functions, actors, init, get, wait."""

@@ -33,7 +33,7 @@ ASYNC_CONCURRENCY = 1000
 
 
 class ActorClassSpec:
-    """What all ``.options()`` copies of an actor class share."""
+    """The parts of an actor class that all its ``.options()`` copies share."""
 
     def __init__(self, cls: type) -> None:
         self.source = ExportedFunction(cls, f"actor {cls.__name__}", Signature.of_class(cls))
@@ -47,7 +47,7 @@ class ActorClassSpec:
         return {**self.__dict__, "_descriptors": {}}
 
     def descriptor(self, named: Options) -> ActorType:
-        """What handles share of actors with these options."""
+        """The type that handles of actors with these options share."""
         options: dict[str, Any] = complete_actor_options(named)
         key = options["max_task_retries"], options["max_pending_calls"]
         descriptor = self._descriptors.get(key)
@@ -58,7 +58,7 @@ class ActorClassSpec:
         return descriptor
 
     def template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType]:
-        """The number of the template of actors with these options, and what their handles share."""
+        """The number of the template of actors with these options, and the type that their handles share."""
         return self.source.templates.get_or_make(runtime, "", named, self._make_template)
 
     def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType]:
@@ -96,7 +96,7 @@ class ActorClass(Generic[C]):
         counter = Counter.remote()
     """
 
-    # The names of its own attributes are such as users' classes do not have: theirs are found through it.
+    # Attributes of ours would hide those of the user's class, so all have a prefix that users' classes do not use.
 
     def __init__(self, blueprint: ActorClassSpec, options: dict[str, object]) -> None:
         self._asyncray_blueprint = blueprint
@@ -136,7 +136,7 @@ class ActorClass(Generic[C]):
         return [*object.__dir__(self), *dir(self._asyncray_blueprint.source.target)]
 
     def options(self, **options: object) -> ActorClass[C]:
-        """The same class with other options for its actors; what is not named is kept.
+        """The same class with other options for its actors. Options that are not named stay.
 
         Raises:
             ValueError: an unknown option, or one that is not possible here.
@@ -151,7 +151,7 @@ class ActorClass(Generic[C]):
 
         Raises:
             TypeError: the arguments do not fit the constructor, or cannot be pickled.
-            OwnerDiedError: a ref among them is of a session that is over.
+            OwnerDiedError: a ref among them is of a session that has ended.
             ActorAlreadyExistsError: its name is taken (a ValueError, too).
         """
         source, options = self._asyncray_blueprint.source, self._asyncray_options
@@ -234,11 +234,11 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
 
     Args:
         actor: a handle of it.
-        no_restart: False counts as a crash: it is restarted if ``max_restarts`` allows.
+        no_restart: False makes it count as a crash: the actor is restarted if ``max_restarts`` allows.
 
     Raises:
         ValueError: not a handle.
-        ActorHandleNotFoundError: one of an earlier session (a ValueError, too).
+        ActorHandleNotFoundError: a handle of an earlier session (a ValueError, too).
 
     Example::
 
@@ -252,7 +252,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     life = actor._asyncray_life
     if life is not None and life._local.table is not runtime.references:
         raise ActorHandleNotFoundError(
-            f"ActorHandle objects are not valid across Ray sessions: {actor!r} belongs to one that is over."
+            f"ActorHandle objects are not valid across Ray sessions: {actor!r} belongs to a session that has ended."
         )
     runtime.post((KILL, actor._asyncray_id, no_restart))
     runtime.flush()
@@ -262,7 +262,7 @@ def exit_actor() -> NoReturn:
     """Ends the actor that this code runs in: this call, queued and later ones fail with ``ActorDiedError``.
 
     Raises:
-        TypeError: this is no actor.
+        TypeError: this code runs in no actor.
     """
     runtime = require()
     if runtime.workplace is None:

@@ -1,6 +1,7 @@
 """The async face: the forms of ``init``, ``get``, ``wait`` and the like that are awaited.
 
-What only takes a moment and must be synchronous for other reasons (``put`` copies its value) is no coroutine.
+Functions that only take a moment are no coroutines where they must be synchronous for other reasons: ``put`` copies its
+value.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ T = TypeVar("T")
 
 
 class PendingInit:
-    """What ``init()`` returns: await it, or enter it with ``async with``.
+    """The result of ``init()``: await it, or enter it with ``async with``.
 
-    If it is cancelled, or runs out of time, nothing is left of it: that takes a moment, in which it goes on waiting.
+    A start that is cancelled, or runs out of time, leaves nothing behind: the await ends once all of it is undone.
     """
 
     def __init__(self, address: str | None, options: dict[str, Any]) -> None:
@@ -60,7 +61,7 @@ class PendingInit:
             raise TypeError("Write 'async with asyncray.init(...)', or 'with asyncray.sync.init(...)' without asyncio.")
 
         def __exit__(self, *exc_info: object) -> None:
-            """Never called: there for ``with`` to come as far as the error."""
+            """Never called. Without it, ``with`` would fail before it reaches the error above."""
 
 
 def init(address: str | None = None, **options: Any) -> PendingInit:
@@ -85,7 +86,7 @@ async def _start(start: session.SessionStart) -> Context:
         session.signals.restore()
         raise
     except GeneratorExit:
-        # The coroutine was closed, for instance because its loop has ended: it can await nothing more.
+        # The coroutine was closed, for instance because its loop has ended: it cannot await any more.
         start.abort()
         thread.abandon()
         threading.Thread(target=start.end, name="asyncray-session", daemon=True).start()
@@ -95,9 +96,9 @@ async def _start(start: session.SessionStart) -> Context:
 
 
 async def shutdown() -> None:
-    """Leaves the node; stops it if this process has started it. Does nothing if there is none.
+    """Leaves the node; stops it if this process has started it. Does nothing if no session runs.
 
-    If it is cancelled, it goes on to its end all the same.
+    Cancelling it does not stop it: it goes on to its end.
 
     Example::
 
@@ -134,17 +135,17 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
     Cancelling it stops the waiting, not the tasks.
 
     Args:
-        object_refs: a ref, or a list or tuple of refs; the same one may be there twice.
+        object_refs: a ref, or a list or tuple of refs; the same ref may appear twice.
         timeout: seconds, or None for ever. 0 does not wait.
 
     Returns:
         The value, or a list of values. Arrays are read-only.
 
     Raises:
-        GetTimeoutError: not all were there in time.
-        ValueError: something else than refs.
-        OwnerDiedError: a ref of a session that is over.
-        Exception: what the task raised: an instance of its own class, and of ``TaskError``.
+        GetTimeoutError: not all have arrived in time.
+        ValueError: an argument that is no ref.
+        OwnerDiedError: a ref of a session that has ended.
+        Exception: the exception of the task: an instance of its own class, and of ``TaskError``.
 
     Example::
 
@@ -170,7 +171,7 @@ def put(value: T) -> ObjectRef[T]:
         A ref: give it to many tasks, and the value is stored once.
 
     Raises:
-        TypeError: the value is a ref itself, or cannot be pickled: tells which part.
+        TypeError: the value is a ref itself, or cannot be pickled: names the part.
         ObjectStoreFullError: no room.
 
     Example::
@@ -223,7 +224,7 @@ async def wait(
     Raises:
         TypeError: not a list of refs.
         ValueError: duplicates, or ``num_returns`` out of range.
-        OwnerDiedError: a ref of a session that is over.
+        OwnerDiedError: a ref of a session that has ended.
 
     Example::
 
@@ -253,7 +254,7 @@ async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]
         A handle. It knows the methods, whether or not this program has the class.
 
     Raises:
-        ValueError: there is none, or the name or namespace is empty.
+        ValueError: no such actor exists, or the name or namespace is empty.
         TypeError: the namespace is no string.
 
     Example::
@@ -274,7 +275,7 @@ async def cluster_resources() -> dict[str, float]:
         Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
 
     Raises:
-        NotStartedError: there is no session.
+        NotStartedError: no session runs.
 
     Example::
 
@@ -285,13 +286,13 @@ async def cluster_resources() -> dict[str, float]:
 
 
 async def available_resources() -> dict[str, float]:
-    """The resources that nobody holds now.
+    """The resources that no task or actor holds now.
 
     Returns:
         Name -> amount, as ``cluster_resources``; one that is wholly in use is absent.
 
     Raises:
-        NotStartedError: there is no session.
+        NotStartedError: no session runs.
 
     Example::
 
@@ -308,7 +309,7 @@ async def nodes() -> list[dict[str, Any]]:
         Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
 
     Raises:
-        NotStartedError: there is no session.
+        NotStartedError: no session runs.
 
     Example::
 

@@ -1,7 +1,7 @@
-"""``ray.cloudpickle``: pickles by hand, as asyncray pickles what it cannot pickle otherwise.
+"""``ray.cloudpickle``: pickles values as asyncray pickles them on their way to other processes.
 
 Functions and classes go by value where they must; refs and handles may be among the values; registered serializers
-count. A ref that is pickled so is not counted: it can be used as long as something else keeps its object. Every other
+count. A ref in such a pickle is not counted: it can be used as long as another ref keeps its object. Every other
 name is that of the package ``cloudpickle``.
 """
 

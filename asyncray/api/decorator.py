@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Decorator(Protocol):
-    """What ``remote(**options)`` returns."""
+    """The decorator that ``remote(**options)`` returns."""
 
     @overload
     def __call__(self, target: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable
@@ -27,7 +27,7 @@ class Decorator(Protocol):
 
 
 class DecoratorOfMany(Protocol):
-    """What ``remote(num_returns=..., **options)`` returns: how many refs come back no type checker knows."""
+    """The decorator of ``remote(num_returns=..., **options)``: type checkers do not know how many refs come back."""
 
     def __call__(self, target: Callable[P, object], /) -> RemoteFunction[P, Any]: ...
 

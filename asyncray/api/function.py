@@ -60,7 +60,7 @@ class RemoteFunction(Generic[P, Out_co]):
     @overload
     def options(self, **options: object) -> RemoteFunction[P, Out_co]: ...
     def options(self, **options: object) -> RemoteFunction[P, Any]:
-        """The same function with other options for its calls; what is not named is kept.
+        """The same function with other options for its calls. Options that are not named stay.
 
         Raises:
             ValueError: an unknown option, or one that calls cannot have.
@@ -76,7 +76,7 @@ class RemoteFunction(Generic[P, Out_co]):
 
         Raises:
             TypeError: the arguments do not fit the function, as a local call would say, or cannot be pickled.
-            OwnerDiedError: a ref among them is of a session that is over.
+            OwnerDiedError: a ref among them is of a session that has ended.
         """
         source = self._source
         source.signature.check(args, kwargs)
@@ -118,7 +118,7 @@ class RemoteFunction(Generic[P, Out_co]):
 
 
 class DecoratedFunction(RemoteFunction[P, Out_co]):
-    """One whose function has ``__ray_invocation_decorator__``: that is wrapped around each call.
+    """A remote function with ``__ray_invocation_decorator__``, which is wrapped around each call.
 
     Example::
 
@@ -132,7 +132,7 @@ class DecoratedFunction(RemoteFunction[P, Out_co]):
     """
 
     def _submit_decorated(self, /, *args: object, **kwargs: object) -> object:
-        """Calls what the decorator makes of the invocation; returns what that returns."""
+        """Has the decorator wrap the invocation, and returns the result of the wrapper."""
         decorate = getattr(self._source.target, DECORATOR)
         return decorate(lambda args, kwargs: self._submit(*args, **kwargs))(args, kwargs)
 

@@ -1,7 +1,7 @@
 """Handles of actors and their methods.
 
-What all handles of an actor share is its ``ActorType``. It travels with them, so that a process that does not know the
-class can check a call and knows its options.
+All handles of an actor share its ``ActorType``. It travels with them, so that a process without the class knows the
+signatures and options of its methods.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ C = TypeVar("C")
 
 
 class MethodType:
-    """What handles know of a method.
+    """A method as handles know it.
 
     Args:
-        signature: None: anything passes.
+        signature: None: any arguments pass.
         decorator: its ``__ray_invocation_decorator__``.
     """
 
@@ -67,7 +67,7 @@ class MethodType:
 
 
 class ActorType:
-    """What all handles of an actor share; travels with them.
+    """The methods and options of an actor: all its handles share it, and it travels with them.
 
     Args:
         class_name: as in ``Class.method``, the name of a call.
@@ -119,7 +119,7 @@ class ActorType:
                 f"{name} would hand out its results one by one (num_returns={returns!r}), which this release cannot."
             )
         retries = options["max_task_retries"]
-        # Where calls are counted, one without a result has a None, which tells when it is over.
+        # Where calls are counted, a call without a result returns None, so that the handle learns of its end.
         counted = self.limit > 0 and not returns
         spec: TemplateSpec = {
             "name": f"{self.class_name}.{name}",
@@ -171,7 +171,7 @@ class ActorMethod:
 
         Raises:
             TypeError: the arguments do not fit the method, or cannot be pickled.
-            OwnerDiedError: a ref among them is of a session that is over.
+            OwnerDiedError: a ref among them is of a session that has ended.
             PendingCallsLimitExceeded: ``max_pending_calls`` of this handle are unfinished.
         """
         handle, info = self._handle, self._info
@@ -190,12 +190,12 @@ class ActorMethod:
 
 
 class DecoratedMethod(ActorMethod):
-    """One with ``__ray_invocation_decorator__``: see ``asyncray.api.function.DecoratedFunction``."""
+    """A method with ``__ray_invocation_decorator__``: see ``asyncray.api.function.DecoratedFunction``."""
 
     __slots__ = ()
 
     def remote(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls what the decorator makes of the invocation; returns what that returns."""
+        """Has the decorator wrap the invocation, and returns the result of the wrapper."""
         invoke = super().remote
         assert self._info.decorator is not None
         return self._info.decorator(lambda args, kwargs: invoke(*args, **kwargs))(args, kwargs)
@@ -204,17 +204,18 @@ class DecoratedMethod(ActorMethod):
 class ActorHandle(Generic[C]):
     """A reference to an actor. It may be passed to tasks and actors, and pickled.
 
-    The actor lives as long as any handle anywhere (and what was submitted to it); handles that were got by name or from
-    ``current_actor`` do not keep it alive.
+    The actor lives as long as any handle of it in any process, and until the calls that were submitted have finished.
+    Handles that were got by name or from ``current_actor`` do not keep it alive.
     """
 
-    # An attribute hides the user's method of that name: only the two that Ray has, too, are not of our own kind.
+    # Attributes of ours would hide methods of the user's class, so all are prefixed, except the two that Ray has.
 
     def __init__(self, actor_id: bytes, descriptor: ActorType, life: ObjectRef[Any] | None) -> None:
         self._asyncray_id = actor_id
         self._asyncray_descriptor = descriptor
         self._asyncray_life = life
-        self._asyncray_pending: list[ObjectRef[Any]] = []  # refs, for what nobody refers to does not come
+        # Of unfinished calls, where they are counted. Refs, because values without refs do not arrive.
+        self._asyncray_pending: list[ObjectRef[Any]] = []
 
     def __repr__(self) -> str:
         return f"Actor({self._asyncray_descriptor.class_name}, {self._asyncray_id.hex()})"
@@ -249,7 +250,8 @@ class ActorHandle(Generic[C]):
 
 def _hint(name: str, descriptor: ActorType) -> str:
     if name.startswith("__"):
-        return ""  # Python asks for those, and nobody reads the answer
+        # Python itself looks for those, and no person reads the answer.
+        return ""
     return did_you_mean(name, descriptor.methods) or (
         " Attributes cannot be read from outside: write a method that returns what you want."
     )
@@ -259,13 +261,13 @@ def _session_of(handle: ActorHandle[Any]) -> Runtime:
     """The session of this process. None is started for a handle: its own has ended.
 
     Raises:
-        ActorDiedError: there is no session.
-        AsyncraySystemError: the same, where no session is started implicitly.
+        ActorDiedError: no session runs.
+        NotStartedError: no session runs, and none is started implicitly.
     """
     session = current.session
     if session is None:
         current.check_started()
-        raise ActorDiedError(f"{handle!r} is gone: its session was left by shutdown(), or belongs to another process.")
+        raise ActorDiedError(f"{handle!r} has died: its session was left by shutdown(), or belongs to another process.")
     return cast(Runtime, session)
 
 
@@ -279,7 +281,7 @@ def _check_pending(handle: ActorHandle[Any], limit: int) -> None:
 
 
 _descriptors: dict[bytes, ActorType] = {}
-"""Descriptors that came from elsewhere, by their bytes: one per actor class, so that templates are sent once."""
+"""Descriptors that came from other processes, by their bytes. One per actor class, so that templates are sent once."""
 
 
 def _restore_handle(actor_id: bytes, pickled: bytes, life: ObjectRef[Any] | None) -> ActorHandle[Any]:
@@ -310,10 +312,10 @@ def check_name(name: object, namespace: object) -> str:
 
 
 def named_handle(found: list[Any] | None, name: str, namespace: str) -> ActorHandle[Any]:
-    """The handle from what the daemon answered about a name.
+    """The handle from the daemon's answer about a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no actor has the name.
     """
     if found is None:
         raise ValueError(

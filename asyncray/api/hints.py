@@ -1,4 +1,4 @@
-"""What to add to an error about a name that does not exist."""
+"""Suggestions for errors about names that do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What programs may ask about where they run, and about the cluster."""
+"""Facts that programs may ask for: about the node, job, task and actor that they run in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncray.units import plain
 
 
 class RuntimeContext:
-    """Where this code runs. Get it with ``get_runtime_context()``. IDs are hex strings."""
+    """The node, job, task and actor that this code runs in, from ``get_runtime_context()``. IDs are hex strings."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -56,20 +56,20 @@ class RuntimeContext:
         return None if task is None else task.function_name
 
     def get_actor_id(self) -> str | None:
-        """The actor that this code is part of."""
-        place = self._runtime.workplace
-        actor_id = None if place is None else place.actor_id
+        """The actor that this code is part of; None outside of actors."""
+        workplace = self._runtime.workplace
+        actor_id = None if workplace is None else workplace.actor_id
         return None if actor_id is None else actor_id.hex()
 
     def get_actor_name(self) -> str | None:
-        """The name of that actor, empty if it has none; None where there is no actor."""
-        place = self._runtime.workplace
-        return None if place is None else place.actor_name
+        """The name of that actor, empty if it has none; None outside of actors."""
+        workplace = self._runtime.workplace
+        return None if workplace is None else workplace.actor_name
 
     def get_assigned_resources(self) -> dict[str, float]:
-        """What the running task or actor holds: name -> amount."""
-        place = self._runtime.workplace
-        return {} if place is None else plain((name, amount) for name, amount in place.demand)
+        """The resources that the running task or actor holds: name -> amount."""
+        workplace = self._runtime.workplace
+        return {} if workplace is None else plain((name, amount) for name, amount in workplace.demand)
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The devices of the running task or actor, by kind."""
@@ -84,8 +84,8 @@ class RuntimeContext:
     @property
     def was_current_actor_reconstructed(self) -> bool:
         """True in an actor that was restarted."""
-        place = self._runtime.workplace
-        return place is not None and place.restarted
+        workplace = self._runtime.workplace
+        return workplace is not None and workplace.restarted
 
     @property
     def current_actor(self) -> ActorHandle[Any]:
@@ -94,10 +94,10 @@ class RuntimeContext:
         Raises:
             RuntimeError: this is no actor.
         """
-        place = self._runtime.workplace
-        if place is None or place.actor_id is None:
+        workplace = self._runtime.workplace
+        if workplace is None or workplace.actor_id is None:
             raise RuntimeError("This method is only available in an actor.")
-        return weak_handle(place.actor_id, place.descriptor)
+        return weak_handle(workplace.actor_id, workplace.descriptor)
 
     def is_canceled(self) -> bool:
         """True if the running task was cancelled. It may stop then."""
@@ -106,13 +106,14 @@ class RuntimeContext:
 
 
 def get_runtime_context() -> RuntimeContext:
-    """Where this code runs.
+    """The node, job, task and actor that this code runs in.
 
     Returns:
-        A ``RuntimeContext``: IDs of node, job, task and actor, what they hold, and whether the task is cancelled.
+        A ``RuntimeContext``: IDs of node, job, task and actor, the resources that they hold, and whether the task is
+        cancelled.
 
     Raises:
-        NotStartedError: there is no session, and none is started implicitly.
+        NotStartedError: no session runs, and none is started implicitly.
 
     Example::
 
@@ -130,7 +131,7 @@ def get_gpu_ids() -> list[Any]:
         Numbers, or names if CUDA_VISIBLE_DEVICES had names. Nothing in a driver, and in tasks without ``num_gpus``.
 
     Raises:
-        NotStartedError: there is no session, and none is started implicitly.
+        NotStartedError: no session runs, and none is started implicitly.
 
     Example::
 
@@ -138,8 +139,8 @@ def get_gpu_ids() -> list[Any]:
         def train():
             print(ray.get_gpu_ids(), os.environ["CUDA_VISIBLE_DEVICES"])
     """
-    place = require().workplace
-    return [] if place is None else list(place.devices)
+    workplace = require().workplace
+    return [] if workplace is None else list(workplace.devices)
 
 
 def node_ip_address() -> str:

@@ -1,7 +1,8 @@
 """The arguments of ``init``: their names, defaults and checks, the same in both faces.
 
-Promises: every argument of Ray's ``init`` is known by name. One that only tunes something which asyncray does not have
-is accepted. One that asks for something which this release does not have is refused: to ignore it would be a lie.
+Promises: every argument of Ray's ``init`` is known by name. An argument that only tunes a
+part of Ray which asyncray does not have is accepted. One that asks for a feature which this release lacks is refused:
+to ignore it would be a lie.
 
 Does not: start anything. The address is checked here for its type, and read by ``asyncray.runtime.launch.connect``.
 """
@@ -24,11 +25,11 @@ _ABSENT_FEATURES: dict[str, tuple[object, str]] = {
     "logging_config": ({}, "logging configurations; logging_level is for this program"),
     "runtime_env": ({}, "runtime environments; set variables and paths before the node starts"),
 }
-"""Arguments for what this release does not have: the value that passes besides None, and what it is."""
+"""Arguments for features that this release lacks: the value that passes besides None, and the feature."""
 
 
 class InitArguments(NamedTuple):
-    """What ``init`` takes besides the address. The names and defaults are Ray's, unless a comment says otherwise."""
+    """The arguments of ``init`` besides the address. Names and defaults are Ray's, unless a comment says otherwise."""
 
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -65,7 +66,7 @@ class InitArguments(NamedTuple):
 
     @property
     def amounts(self) -> NodeAmounts:
-        """What a node is started with."""
+        """The amounts of a new node."""
         return {
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
@@ -127,7 +128,7 @@ def check_namespace(namespace: object) -> None:
 
 
 def check_store(size: float) -> None:
-    """Raises ValueError where an object store of so many bytes is too small."""
+    """Raises ValueError where an object store of ``size`` bytes is too small."""
     if size < STORE_MINIMUM:
         raise ValueError(
             f"object_store_memory is {size:.15g} bytes, but the minimum allowed is {STORE_MINIMUM} bytes "

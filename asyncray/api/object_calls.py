@@ -93,7 +93,7 @@ def check_wait(refs: object, num_returns: object, timeout: float | None) -> list
     if not found:
         return found
     if len(set(found)) != len(found):
-        raise ValueError("Wait requires a list of unique object refs: one of them is there twice.")
+        raise ValueError("Wait requires a list of unique object refs: one of them appears twice.")
     if not isinstance(num_returns, int) or num_returns < 1:
         raise ValueError(f"Invalid number of objects to return {num_returns!r}: it must be 1 or more.")
     if num_returns > len(found):
@@ -131,9 +131,9 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     """Cancels the task that returns an object. Returns at once; a task that has finished is not touched.
 
     Args:
-        ref: what the task returns.
+        ref: a return value of the task.
         force: kill the worker that runs the task. Not for actor calls.
-        recursive: also cancel what the task has submitted.
+        recursive: also cancel the tasks and calls that the task has submitted.
 
     Raises:
         TypeError: not a ref.

@@ -1,9 +1,9 @@
 """The options of tasks, actors and methods: their names, types, defaults and checks.
 
-Owns the three tables, the checking of one mapping against its table, what ``.options()`` makes of two mappings, and the
+Owns the three tables, the check of a mapping against its table, the merge of two mappings for ``.options()``, and the
 resources that options ask for.
 
-Promises: what came through is of the right type, in range and in its kept form (memory in whole bytes, amounts in
+Promises: a checked value is of the right type, in range and in the form that is kept (memory in whole bytes, amounts in
 multiples of 0.0001, lists of exceptions as tuples, dicts copied); error types and messages are those that programs for
 Ray match on. A mapping holds only what the program named; ``None`` stands for the default, as everywhere in Ray.
 
@@ -21,7 +21,7 @@ from asyncray.api.hints import did_you_mean
 from asyncray.units import UNIT
 
 Check = Callable[[str, Any], object]
-"""(name, value that is not None) -> the value to keep; raises ValueError, or TypeError for what is inside of it."""
+"""(name, value that is not None) -> the value to keep. Raises ValueError, or TypeError for an item inside the value."""
 
 
 class Option(NamedTuple):
@@ -123,7 +123,7 @@ def _strategy(name: str, value: object) -> object:
         if value not in ("DEFAULT", "SPREAD"):
             raise ValueError(f"Invalid {name} {value!r}: use 'DEFAULT', 'SPREAD' or a strategy object.")
     elif type(value).__module__ == "builtins":
-        # The strategies' classes live in layers above; what certainly is none of them is a slip worth telling here.
+        # The strategies' classes live in layers above. A value of a built-in type is certainly none of them.
         raise TypeError(f"The type of keyword '{name}' must be str or a strategy, but received type {type(value)}")
     return value
 
@@ -256,7 +256,7 @@ METHOD_OPTIONS: Table = MappingProxyType(
         "num_returns": Option((int, str, NoneType), check=_num_returns),
         "name": Option(_STR),
         "concurrency_group": Option(_STR),
-        # None: what the actor has.
+        # None: the option of the actor counts.
         "max_task_retries": Option(_INT, check=_counted_or_infinite),
         "retry_exceptions": Option((bool, list, tuple), False, _retry_exceptions),
         "enable_task_events": Option((bool, NoneType)),
@@ -265,7 +265,7 @@ METHOD_OPTIONS: Table = MappingProxyType(
 )
 
 
-# What this release does not have
+# Features that this release lacks
 
 _ABSENT_FEATURES = {
     "runtime_env": "runtime environments: set variables and paths before the node starts",
@@ -277,10 +277,10 @@ _ABSENT_FEATURES = {
 
 
 def reject_unsupported(options: dict[str, object]) -> dict[str, object]:
-    """The same checked options, none of which asks for something that is not there: to ignore it would be a lie.
+    """The same checked options, none of which asks for a feature that this release lacks: to ignore it would be a lie.
 
     Raises:
-        ValueError: one does.
+        ValueError: an option asks for one.
     """
     for name, value in options.items():
         if value and name in _ABSENT_FEATURES:
@@ -338,8 +338,8 @@ def validate_task_options(options: Mapping[str, object], *, in_options: bool) ->
 def validate_actor_options(options: Mapping[str, object], *, in_options: bool) -> dict[str, object]:
     """Checks the options of an actor class. Arguments, result and errors as of ``validate_task_options``.
 
-    That ``get_if_exists`` has its name is checked here for the decorator, and for ``.options`` in
-    ``override_actor_options``: the name may stand in the other of the two.
+    For the decorator this also checks that ``get_if_exists`` comes with a name. For ``.options``,
+    ``override_actor_options`` checks it, because the name may come from the decorator.
     """
     if in_options:
         _refuse_in_options(options, "concurrency_groups")
@@ -368,7 +368,7 @@ def _check_get_if_exists(options: Mapping[str, object]) -> None:
 
 
 def override_task_options(options: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
-    """What ``f.options(**overrides)`` has: the checked overrides, and from ``options`` everything not named.
+    """The options of ``f.options(**overrides)``: the checked overrides, and all others from ``options``.
 
     Example:
         >>> override_task_options({"num_cpus": 2, "max_retries": 1}, {"max_retries": 0})
@@ -378,21 +378,21 @@ def override_task_options(options: Mapping[str, object], overrides: Mapping[str,
 
 
 def override_actor_options(options: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
-    """What ``A.options(**overrides)`` has. See ``override_task_options``."""
+    """The options of ``A.options(**overrides)``. See ``override_task_options``."""
     merged = {**options, **validate_actor_options(overrides, in_options=True)}
     _check_get_if_exists(merged)
     return merged
 
 
 def override_method_options(options: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
-    """What ``handle.m.options(**overrides)`` has. See ``override_task_options``."""
+    """The options of ``handle.m.options(**overrides)``. See ``override_task_options``."""
     return {**options, **validate_method_options(overrides, in_options=True)}
 
 
 def default_max_retries() -> int:
-    """How often a task that names no ``max_retries`` is retried: ASYNCRAY_TASK_MAX_RETRIES, or 3.
+    """The ``max_retries`` of a task that names none: ASYNCRAY_TASK_MAX_RETRIES, or 3.
 
-    Read at each call and not at import, because programs set it from inside, before they define their functions.
+    Read at each call and not at import, because programs set the variable themselves, before they define functions.
 
     Raises:
         ValueError: The variable is not an integer of -1 or more.
@@ -453,7 +453,7 @@ def task_demand(options: Mapping[str, Any]) -> dict[str, float]:
 
 
 class ActorDemand(NamedTuple):
-    """What an actor needs to be placed, and what of it it holds for life."""
+    """The resources that an actor needs to be placed, and those of them that it holds for life."""
 
     placement: dict[str, float]
     lifetime: dict[str, float]
@@ -462,8 +462,8 @@ class ActorDemand(NamedTuple):
 def actor_demand(options: Mapping[str, Any]) -> ActorDemand:
     """The resources of an actor with these checked options. Zero amounts are dropped.
 
-    An actor that names no CPUs is placed where there is one, so that a flood of them spreads and none goes to a node
-    without CPUs, and then holds none: any number of them fits on one.
+    An actor that names no CPUs needs one to be placed, so that many actors spread and none goes to a node without CPUs.
+    For life it holds none, so that any number of them fits on a node.
 
     Example:
         >>> actor_demand({"num_gpus": 1})

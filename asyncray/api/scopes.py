@@ -50,7 +50,8 @@ class TaskGroup:
         self._parent: asyncio.Task[Any] | None = None  # the task that runs the block; None before
         self._pending: set[ObjectRef[Any]] = set()
         self._errors: list[BaseException] = []
-        self._all_over: asyncio.Future[None] | None = None  # of who has left the block and waits
+        # The task that has left the block awaits it: resolved when no ref is pending.
+        self._all_ready: asyncio.Future[None] | None = None
         self._leaving = False
         self._aborting = False
         self._parent_cancelled = False  # by this scope, to end the block
@@ -63,12 +64,12 @@ class TaskGroup:
         """Makes the scope wait for a ref, and cancel it if need be. Returns the ref.
 
         Args:
-            ref: what ``.remote()`` returned. Of a call with several results add each.
+            ref: a result of ``.remote()``. If a call has several results, add each.
 
         Raises:
             TypeError: not a ref.
-            RuntimeError: the block was not entered, is over, or is being ended by an error. The ref is cancelled then:
-                nothing is to outlive the scope.
+            RuntimeError: the block was not entered, has finished, or is being ended by an error. The ref is cancelled
+                then, because nothing may outlive the scope.
         """
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"TaskGroup.add() takes an ObjectRef, which f.remote() returns, not {type(ref).__name__}.")
@@ -113,9 +114,9 @@ class TaskGroup:
         """Waits until all refs are ready. A cancellation of the waiting task cancels the refs, and it waits on."""
         cancelled = None
         while self._pending:
-            self._all_over = asyncio.get_running_loop().create_future()
+            self._all_ready = asyncio.get_running_loop().create_future()
             try:
-                await self._all_over
+                await self._all_ready
             except asyncio.CancelledError as caught:
                 if not self._aborting:
                     cancelled = caught
@@ -123,7 +124,7 @@ class TaskGroup:
         return cancelled
 
     def _raise(self, error: BaseException | None, cancelled: BaseException | None) -> None:
-        """Raises what the block is to raise, given what was raised in it."""
+        """Raises the errors of the refs, together with the exception that the block has raised."""
         parent = cast("asyncio.Task[Any]", self._parent)
         if self._parent_cancelled and parent.uncancel() == 0:
             cancelled = None  # it was only this scope
@@ -143,8 +144,8 @@ class TaskGroup:
 
     def _ready(self, ref: ObjectRef[Any], objects: current.ObjectReader) -> None:
         self._pending.discard(ref)
-        if not self._pending and self._all_over is not None and not self._all_over.done():
-            self._all_over.set_result(None)
+        if not self._pending and self._all_ready is not None and not self._all_ready.done():
+            self._all_ready.set_result(None)
         error = objects.error(ref._local)
         if error is None or _is_cancellation(error, by_us=self._aborting):
             return
@@ -161,7 +162,7 @@ class TaskGroup:
 
 
 def _cancel(refs: Iterable[ObjectRef[Any]]) -> None:
-    """Cancels the tasks of those refs whose session is not over, in one batch."""
+    """Cancels the tasks of the refs of this session, in one batch."""
     runtime = cast("Runtime | None", current.session)
     if runtime is not None:
         for ref in refs:

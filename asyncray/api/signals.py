@@ -8,7 +8,7 @@ Owns the handler of SIGTERM and ``sys.unraisablehook`` from ``install`` to ``res
 3. After ``restore`` both are as before. Only the main thread may change a handler: where another thread ends the
    session, the handler stays until the main thread calls ``init`` or ``shutdown``, and acts as the system's default.
 
-Does not: know what a session is. It is given what ends it.
+Does not know what a session is: its maker passes the function that ends one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from asyncray.io.interrupts import Deferrable
 
 
 class DriverSignals:
-    """What a driver does with signals.
+    """The signal handling of a driver.
 
     Args:
-        end_session: ends the session, if there is one.
-        is_driver: true while there is a session, also one that is being ended.
+        end_session: ends the session, if one runs.
+        is_driver: true while a session runs, also one that is being ended.
         is_ending: true while a session is being ended.
     """
 
@@ -46,20 +46,20 @@ class DriverSignals:
         self._handler = Deferrable(self.terminate)
         self._hook = self._replay_lost_interrupt
 
-        # What reported exceptions of finalizers before us. Written by ``install``.
+        # The hook that reported exceptions of finalizers before ours. Written by ``install``.
         self._report_unraisable = sys.unraisablehook
 
-        # A signal that came while the program was ending: it ends by that. Written by the handler.
+        # A signal that came while the program was ending: the program ends by it. Written by the handler.
         self._last_signal: int | None = None
 
-        # What the last SIGTERM raised. Written by the handler.
+        # The exception that the last SIGTERM raised. Written by the handler.
         self._leaving: SystemExit | None = None
 
     def __repr__(self) -> str:
         return f"<DriverSignals {'installed' if sys.unraisablehook is self._hook else 'not installed'}>"
 
     def install(self) -> None:
-        """Takes both over. Does nothing off the main thread."""
+        """Installs handler and hook. Does nothing off the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -68,7 +68,7 @@ class DriverSignals:
             self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._hook
 
     def restore(self) -> None:
-        """Gives both back, where the program has not set something else. Off the main thread the handler stays."""
+        """Restores both, unless the program has replaced ours. Off the main thread the handler stays."""
         if sys.unraisablehook is self._hook:
             sys.unraisablehook = self._report_unraisable
         if threading.current_thread() is not threading.main_thread():
@@ -105,8 +105,8 @@ class DriverSignals:
     def _leave_loop(self, number: int, frame: FrameType | None) -> bool:
         """True if the signal came in the middle of asyncio's own code: then the loop ends by it at its next step.
 
-        There an exception may come between taking a callback off the queue and calling it, and what awaits that would
-        wait for ever.
+        There an exception may come between taking a callback off the queue and calling it, and a coroutine that awaits
+        that callback would wait for ever.
         """
         asyncio = sys.modules.get("asyncio")
         loop = None if asyncio is None else asyncio._get_running_loop()
@@ -147,6 +147,6 @@ def _end_by(number: int) -> None:
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
-            pass  # there is none, or it is closed
+            pass  # the stream is None, or closed
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

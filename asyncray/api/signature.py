@@ -1,10 +1,10 @@
-"""Checks whether a call fits what it calls, when it is submitted and not in a worker later.
+"""Checks whether the arguments of a call fit the callee, when it is submitted and not in a worker later.
 
 Owns ``Signature``: a function that does nothing and has the parameters of the real one. Calling it with a call's
 arguments makes the interpreter check them, which is exact, words its errors as a local call does and costs less than
 any check in Python: 0.1 us with one argument, where ``inspect.Signature.bind`` takes 1.4 us.
 
-Promises: what ``check`` lets pass binds to the parameters that ``inspect.signature`` shows, which follows
+Promises: arguments that pass ``check`` bind to the parameters that ``inspect.signature`` shows, which follows
 ``functools.wraps``. A callee that has no signature (some builtins and extension functions), or one whose names no
 ``def`` can have, takes any arguments. A pickled signature carries only the names of the parameters, so a handle
 can take it where the class is not known.
@@ -33,7 +33,7 @@ class Signature:
     """The parameters of a function or method.
 
     Args:
-        callee: What will be called, in another process.
+        callee: the function or method that another process will call.
         method: True if the first parameter is filled by the call itself (``self``, ``cls``).
 
     Example:
@@ -77,7 +77,7 @@ class Signature:
             return cls(attribute.__func__)
         if isinstance(attribute, classmethod):
             return cls(attribute.__func__, method=True)
-        # Only what has __get__ is given self: functions are, a callable object kept in the class is not.
+        # Functions get ``self`` because they have __get__; a callable object that the class keeps does not.
         return cls(getattr(actor_class, name), method=hasattr(type(attribute), "__get__"))
 
     def __repr__(self) -> str:
@@ -102,7 +102,7 @@ class Signature:
 
 
 def is_asynchronous(function: object) -> bool:
-    """True for what ``async def`` makes: a coroutine function or an asynchronous generator function."""
+    """True for a function made by ``async def``: a coroutine function or an asynchronous generator function."""
     code = getattr(function, "__code__", None)
     return code is not None and bool(code.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
 

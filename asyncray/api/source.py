@@ -1,4 +1,4 @@
-"""What a remote function or actor class is made from. All its ``.options()`` copies share one ``ExportedFunction``.
+"""``ExportedFunction``: the function or class that all ``.options()`` copies of a remote function or actor class share.
 
 Promises: a function or class is pickled once in a session, at the first call of any copy, with closures and globals as
 they are then; equal options find the same template, which is described once.
@@ -63,7 +63,7 @@ class ExportedFunction:
 
 
 class Templates:
-    """What was made from options in this session, to be found again by equal options."""
+    """Templates of this session, found again by equal options."""
 
     __slots__ = ("_found",)
 
@@ -77,7 +77,7 @@ class Templates:
         return Templates, ()
 
     def get_or_make(self, runtime: Runtime, name: str, options: Options, make: Callable[[Runtime, Options], T]) -> T:
-        """What ``make`` returns, or has returned for this name and equal options.
+        """The result of ``make``: the one that it returned for this name and equal options before, or a new one.
 
         Args:
             name: of the function or method.
@@ -90,7 +90,7 @@ class Templates:
             named = (item for item in options.items() if item[0] not in _OF_ONE_CALL)
             key = (name, *(item if type(item[1]) is not dict else _flat(item) for item in named))
             made: T | None = known.get(key)
-        except TypeError:  # an option with a list or an object in it that has no hash
+        except TypeError:  # an option contains a list, or another object without a hash
             return make(runtime, options)
         if made is None:
             made = make(runtime, options)

@@ -38,7 +38,7 @@ class ThreadCall(Generic[T]):
         return f"<ThreadCall {self._function!r} {'finished' if self._future.done() else 'running'}>"
 
     async def result(self) -> T:
-        """What the function returns or raises. Cancelling it does not end the thread: see ``finished``."""
+        """The result of the function, or its exception. Cancelling it does not end the thread: see ``finished``."""
         await asyncio.wait((self._future,))
         self._thread.join()
         return self._future.result()
@@ -54,7 +54,7 @@ class ThreadCall(Generic[T]):
         self._thread.join()
 
     def abandon(self) -> None:
-        """Nobody waits any more: an exception is not reported."""
+        """No coroutine waits any more: an exception is not reported."""
         self._future.add_done_callback(lambda future: future.exception())
 
     def _run(self) -> None:

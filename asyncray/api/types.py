@@ -1,4 +1,4 @@
-"""``ray.types``: what annotations name. ``ObjectRef[T]`` is a ref to a ``T``."""
+"""``ray.types``: names for annotations. ``ObjectRef[T]`` is a ref to a ``T``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers know about ``.remote``: its arguments and what it returns.
+"""The types of ``.remote`` for type checkers: its arguments and its result.
 
 Owns ``Submit``, the type of the ``remote`` attribute of a remote function, and the type variables that go with it.
 
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 """The parameters of the function."""
 
 Out_co = TypeVar("Out_co", covariant=True)
-"""What ``.remote`` returns: an ``ObjectRef`` of what the function returns, unless ``num_returns`` says otherwise."""
+"""The result of ``.remote``: an ``ObjectRef`` of the function's result, unless ``num_returns`` says otherwise."""
 
 F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
 A = TypeVar("A")
@@ -50,9 +50,9 @@ Arg = Union[A, "ObjectRef[A]"]
 class Submit(Generic[P, Out_co, F_co]):
     """The type of ``.remote``, always as ``Submit[P, Out, Callable[P, Out]]``.
 
-    The parameters and the result stand there twice for mypy's sake: it solves ``T0`` only in a ``Callable``, and the
-    type variables of generic functions only in ``P``. And it is no ``Protocol``, as it might be, because mypy needs
-    minutes to find that the variances of one with so many overloads are right.
+    The parameters and the result appear twice for mypy's sake: it solves ``T0`` only in a ``Callable``, and the type
+    variables of generic functions only in ``P``. It is no ``Protocol``, because mypy needs minutes to check the
+    variances of a protocol with so many overloads.
     """
 
     @overload
@@ -145,4 +145,4 @@ class Submit(Generic[P, Out_co, F_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out_co: ...
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        raise NotImplementedError  # there are no instances
+        raise NotImplementedError  # no instances exist
