@@ -1,6 +1,6 @@
-"""What an exception remembers, and an instance that remembers it although no constructor ran.
+"""The state of an exception, and an instance with that state that no constructor has made.
 
-Constructors of users' exceptions may take anything, so what pickle does (call the class with ``args``) fails for many.
+Constructors of users' exceptions may take any arguments. pickle calls the class with ``args``, which fails for many.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The errors of asyncray: one tree, and the class that carries a user's exception from a worker to the caller.
 
     AsyncrayError
-        TaskError                            code: what a task or method raised; also an instance of that class
+        TaskError                            code: a task or method raised; also an instance of the raised class
         UnserializableException              code: stands in for an exception that could not travel
         TaskCancelledError                   caller
         GetTimeoutError                      caller; also a TimeoutError
@@ -36,7 +36,7 @@
             WouldDeadlockError               code: waits where the reply cannot come, as in a finalizer
             InternalError                    asyncray
 
-"code" is the code of the remote function or actor, "caller" the program that asked for something it cannot have,
+"code" is the code of the remote function or actor, "caller" the program that asked for something impossible,
 "machine" a process, a node or a store that failed, "asyncray" a bug of ours. This release never raises a *reserved*
 class: it exists so that programs can name it in `except`, as they do for Ray, and for the releases that will raise it.
 Ray's names are aliases at the bottom.
@@ -201,7 +201,7 @@ class ActorUnavailableError(ActorError):
 
 
 class ObjectLostError(AsyncrayError):
-    """Every copy of the object is gone. Fault: machine."""
+    """Every copy of the object is lost. Fault: machine."""
 
     default_message = "All copies of the object have been lost."
 
@@ -212,7 +212,7 @@ class ObjectLostError(AsyncrayError):
 
 
 class OwnerDiedError(ObjectLostError):
-    """The node or the job that owned the object is gone. Fault: machine."""
+    """The node or the job that owned the object has ended. Fault: machine."""
 
     default_message = "The object's owner has exited."
 
@@ -260,13 +260,13 @@ class OutOfMemoryError(AsyncrayError):
 
 
 class NodeDiedError(AsyncrayError):
-    """The node that ran the work is gone. Fault: machine."""
+    """The node that ran the work has ended. Fault: machine."""
 
     default_message = "The node that ran this task has died."
 
 
 class LocalNodeDiedError(AsyncrayError):
-    """The daemon that this process is attached to is gone. Fault: machine."""
+    """The daemon that this process is attached to has ended. Fault: machine."""
 
     default_message = "The local node daemon has died."
 
@@ -275,13 +275,13 @@ class LocalNodeDiedError(AsyncrayError):
 
 
 class AsyncraySystemError(AsyncrayError):
-    """asyncray cannot do what it was asked for. Fault: see the subclass."""
+    """asyncray cannot carry out the request. Fault: see the subclass."""
 
     default_message = "System error."
 
 
 class NotStartedError(AsyncraySystemError):
-    """There is no session, and none is started implicitly. Fault: caller."""
+    """No session runs, and none is started implicitly. Fault: caller."""
 
     # Users match the first sentence.
     default_message = "Ray has not been started yet. Write `async with asyncray.init():`, or call asyncray.sync.init()."
@@ -315,7 +315,7 @@ class UnserializableException(AsyncrayError):
 
 
 class TaskError(AsyncrayError):
-    """A task or an actor's method raised; what `get` raises is one of these and of the cause's class. Fault: code."""
+    """A task or an actor's method raised; `get` raises an instance of this and of the cause's class. Fault: code."""
 
     # The fields are properties over one entry of __dict__, so that they stay ours in a class combined with a user's
     # that has slots, properties or attributes of the same names.

@@ -26,7 +26,7 @@ TASK_SIZE = TASK_PREFIX_SIZE + 6
 OBJECT_SIZE = TASK_SIZE + 4
 
 CALL_MARK = 1 << 47
-"""Added to the counter in the IDs of actor calls: any process that has a ref may have to know that it is a call."""
+"""Added to the counter in the IDs of actor calls, so that any process with a ref knows that it belongs to a call."""
 
 _DROPPED = 1 << 31
 
@@ -121,5 +121,5 @@ def task_of(object_id: bytes) -> bytes:
 
 
 def is_call(identifier: bytes) -> bool:
-    """True for a call of an actor, and for what it returns."""
+    """True for the ID of an actor call, and for those of its return values."""
     return identifier[TASK_PREFIX_SIZE] >= 0x80

@@ -1,10 +1,10 @@
-"""The words that processes say to the daemon and back: message kinds, and kinds of values.
+"""The messages between the daemon and other processes: message kinds, and kinds of values.
 
-A message is a tuple that begins with one of these small integers; its type stands below each, and what its fields are.
-IDs are bytes. ``kind, payload`` is always a value, whose kinds come first. Types cost nothing when messages are made:
-they are plain tuples, 0.15 us each, where a NamedTuple costs 0.3. The types are written as text, as fifty types of
-tuples would cost each process 4 ms at its start. Frames of messages are the business of ``asyncray.wire``; what each
-message does is decided in ``asyncray.core``.
+A message is a tuple that begins with its kind, a small integer. The type of the tuple and the names of its fields stand
+below each kind. IDs are bytes. A value is always the two fields ``kind, payload``; the kinds of values come first here.
+Messages are plain tuples, 0.15 us each, where a NamedTuple costs 0.3. Their types are written as text, because fifty
+types of tuples would cost each process 4 ms at its start. ``asyncray.wire`` makes frames of messages, and
+``asyncray.core`` decides what they do.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
 VERSION = 2
-"""Changes whenever a message changes. Both ends must say the same."""
+"""The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
-"""The version of asyncray, that of ``pyproject.toml``. Processes tell it each other for error messages."""
+"""The version of asyncray, that of ``pyproject.toml``. Processes exchange it for error messages."""
 
 # Kinds of values ----------------------------------------------------------------------------------------------------
-UNRESOLVED: Final = -1  # there is no value yet; never sent
+UNRESOLVED: Final = -1  # no value yet; never sent
 PLAIN: Final = 0  # pickle bytes
 BUFFERS: Final = 1  # (pickle bytes, buffer, ..)
 SHARED: Final = 2  # (segment, offset, size)
@@ -36,11 +36,11 @@ ERRORS: Final = (ERROR, FAULT)
 
 Kind: TypeAlias = int
 Payload: TypeAlias = Any
-"""What the kind says."""
+"""The value itself, in the form that its kind names."""
 
 Ids: TypeAlias = Sequence[bytes]
 Refs: TypeAlias = Sequence[bytes] | None
-"""Objects that a value, or an argument, has refs to."""
+"""Objects to which a value, or an argument, contains refs."""
 
 Value: TypeAlias = tuple[Kind, Payload, Refs]
 """A return value, and the refs inside it."""
@@ -48,7 +48,7 @@ Value: TypeAlias = tuple[Kind, Payload, Refs]
 # From a driver or worker to its daemon -------------------------------------------------------------------------------
 HELLO: Final = 1
 HelloMessage: TypeAlias = "tuple[Literal[1], int, str, dict[str, Any]]"
-"""version, role, what the daemon must know of the process (``asyncray.node.greetings``)"""
+"""version, role, facts about the process (``asyncray.node.greetings``)"""
 
 FUNCTION: Final = 2
 FunctionMessage: TypeAlias = "tuple[Literal[2], bytes, bytes, Refs]"
@@ -120,7 +120,7 @@ FailedMessage: TypeAlias = "tuple[Literal[18], bytes, int, Kind, Payload, bool, 
 
 NOT_STARTED: Final = 19
 NotStartedMessage: TypeAlias = "tuple[Literal[19], Ids]"
-"""tasks that the worker gives back unstarted"""
+"""tasks that the worker returns, because it has not started them"""
 
 CANCEL: Final = 20
 CancelMessage: TypeAlias = "tuple[Literal[20], bytes, bool, bool]"
@@ -136,15 +136,15 @@ RequestMessage: TypeAlias = "tuple[Literal[22], int, str, Sequence[Any]]"
 
 LEAVING: Final = 23
 LeavingMessage: TypeAlias = "tuple[Literal[23], str]"
-"""reason: this worker is about to end by its own will"""
+"""reason: this worker ends now, by its own will"""
 
 ABANDON: Final = 24
 AbandonMessage: TypeAlias = "tuple[Literal[24], str, int]"
-"""segment, offset: an allocation that will not be sealed"""
+"""segment, offset: the client will not seal this allocation"""
 
 ERROR_SEEN: Final = 25
 ErrorSeenMessage: TypeAlias = "tuple[Literal[25], Ids]"
-"""objects whose error (or that of another one of them) was raised to the caller"""
+"""objects whose error, or that of one of the others, was raised to the caller"""
 
 PROMISE: Final = 26
 PromiseMessage: TypeAlias = "tuple[Literal[26], bytes]"
@@ -153,7 +153,7 @@ PromiseMessage: TypeAlias = "tuple[Literal[26], bytes]"
 # From the daemon to a driver or worker -------------------------------------------------------------------------------
 WELCOME: Final = 40
 WelcomeMessage: TypeAlias = "tuple[Literal[40], NodeWelcome]"
-"""what the process must know of the node"""
+"""facts about the node"""
 
 REFUSED: Final = 41
 RefusedMessage: TypeAlias = "tuple[Literal[41], str]"
@@ -193,16 +193,16 @@ UnreadMessage: TypeAlias = "tuple[Literal[49], str, Kind, Payload, int]"
 
 NOTICE: Final = 50
 NoticeMessage: TypeAlias = "tuple[Literal[50], int, str]"
-"""level (that of logging), text: what a person should know"""
+"""level (that of logging), text: a notice for people"""
 
 STORE_FULL: Final = 51
 StoreFullMessage: TypeAlias = "tuple[Literal[51], int]"
-"""request: there is no room now; its answer, ALLOCATED or REPLY_FAULT, follows later"""
+"""request: no room is free now; the answer, ALLOCATED or REPLY_FAULT, follows later"""
 
 # From the daemon to a worker -----------------------------------------------------------------------------------------
 SETUP: Final = 60
 SetupMessage: TypeAlias = "tuple[Literal[60], bytes, JobSetup]"
-"""job: whose work comes next, and what it needs"""
+"""job, its setup: the tasks that follow are of this job"""
 
 DEFINE: Final = 61
 DefineMessage: TypeAlias = "tuple[Literal[61], int, WorkerSpec, bytes | None]"
@@ -210,7 +210,7 @@ DefineMessage: TypeAlias = "tuple[Literal[61], int, WorkerSpec, bytes | None]"
 
 LEASE: Final = 62
 LeaseMessage: TypeAlias = "tuple[Literal[62], LeaseTerms]"
-"""what the tasks that follow may use"""
+"""resources that the tasks that follow may use"""
 Dependencies: TypeAlias = Sequence[tuple[bytes, Kind, Payload]] | None
 """(object, kind, payload)..: the values of a task's dependencies."""
 
@@ -236,11 +236,11 @@ StopTaskMessage: TypeAlias = "tuple[Literal[67], bytes]"
 
 RETURN_QUEUED: Final = 68
 ReturnQueuedMessage: TypeAlias = "tuple[Literal[68]]"
-"""return what is not started"""
+"""return the tasks that have not started"""
 
 LEAVE: Final = 69
 LeaveMessage: TypeAlias = "tuple[Literal[69], str]"
-"""reason: end when what was sent before is done"""
+"""reason: end when all tasks that were sent before have finished"""
 
 # Between the daemon and the zygote -----------------------------------------------------------------------------------
 FORK: Final = 80
@@ -253,11 +253,11 @@ ForkedMessage: TypeAlias = "tuple[Literal[81], int, int]"
 
 ENDED: Final = 82
 EndedMessage: TypeAlias = "tuple[Literal[82], int, int, int | str]"
-"""number, pid, wait status or why it could not start: a worker is gone; pid 0: it was not forked"""
+"""number, pid, wait status or why it could not start: a worker has ended; pid 0: it was not forked"""
 
 KILL_WORKER: Final = 83
 KillWorkerMessage: TypeAlias = "tuple[Literal[83], int]"
-"""number: kill a worker and what it started"""
+"""number: kill a worker and the processes that it started"""
 
 LACKS_LOG: Final = 84
 LacksLogMessage: TypeAlias = "tuple[Literal[84], int, str]"
@@ -292,7 +292,7 @@ ToDaemon: TypeAlias = """(
     | ErrorSeenMessage
     | PromiseMessage
 )"""
-"""What a driver or worker says."""
+"""Messages of drivers and workers."""
 
 ToClient: TypeAlias = """(
     WelcomeMessage
@@ -308,7 +308,7 @@ ToClient: TypeAlias = """(
     | NoticeMessage
     | StoreFullMessage
 )"""
-"""What the daemon says to any client."""
+"""Messages of the daemon to any client."""
 
 ToWorker: TypeAlias = """(
     SetupMessage
@@ -322,17 +322,17 @@ ToWorker: TypeAlias = """(
     | ReturnQueuedMessage
     | LeaveMessage
 )"""
-"""What the daemon says to workers only."""
+"""Messages of the daemon to workers only."""
 
 OfZygote: TypeAlias = "ForkMessage | ForkedMessage | EndedMessage | KillWorkerMessage | LacksLogMessage"
-"""What daemon and zygote say to each other."""
+"""Messages between daemon and zygote."""
 
 WorkMessage: TypeAlias = "RunMessage | RunNestedMessage | ConstructMessage | InvokeMessage"
-"""What a worker is to run."""
+"""Messages with a task or call that a worker runs."""
 
 Message: TypeAlias = "ToDaemon | ToClient | ToWorker | OfZygote"
 Received: TypeAlias = Any
-"""A message that came from outside: the handler that its kind chooses has the type. Frames promise the tuple."""
+"""A message that was received. The decoder promises a tuple; the handler of its kind has the exact type."""
 
 OUTPUT_MARK = "\x1e"
 """In a worker's log, before the name of a task (or actor) and a line feed: its output follows."""

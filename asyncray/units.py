@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 UNIT = 10_000
 Demand = tuple[tuple[str, int], ...]
-"""What a task needs: (name, fixed amount), sorted by name, no zeros."""
+"""The resources that a task needs: (name, fixed amount), sorted by name, no zeros."""
 
 
 def fixed(amounts: Mapping[str, float]) -> Demand:

@@ -1,7 +1,7 @@
-"""Records with fixed keys that processes tell each other, as types of plain dicts.
+"""Records with fixed keys that processes send to each other, as types of plain dicts.
 
-For type checkers: what uses them imports them under ``TYPE_CHECKING``, as they cost each process a millisecond at its
-start.
+Only for type checkers: modules import them under ``TYPE_CHECKING``, because they would cost each process a millisecond
+at its start.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import NotRequired, Required, TypedDict
 
 
 class Interpreter(TypedDict):
-    """Which Python a process runs, and with which asyncray."""
+    """The Python that a process runs, and its asyncray."""
 
     executable: str
     prefix: str
-    """Names the environment: where its packages are."""
+    """The directory of its environment, with the installed packages."""
     python: str
-    """Implementation and version, e.g. "cpython 3.11": code objects of one are of no use to another."""
+    """Implementation and version, e.g. "cpython 3.11". Another one cannot load its code objects."""
     asyncray: str
     """Its version."""
 
 
 class CodePaths(TypedDict):
-    """The program's entries of a driver's ``sys.path``, by where they stand in it.
+    """The program's entries of a driver's ``sys.path``, by their place in it.
 
     All are absolute, except names that a path hook of an installed package understands.
     """
@@ -37,18 +37,18 @@ class CodePaths(TypedDict):
 
 
 class JobSetup(TypedDict):
-    """What the workers of a job must know of its driver."""
+    """The facts about a driver that the workers of its job need."""
 
     code_paths: CodePaths
     directory: str | None
-    """Where the driver runs; None if that was deleted."""
+    """The driver's working directory; None if it was deleted."""
     interpreter: Interpreter
     log_to_driver: bool
     namespace: str
 
 
 class LeaseTerms(TypedDict):
-    """What the tasks that a worker gets next may use."""
+    """The resources of the tasks that a worker gets next."""
 
     demand: Sequence[tuple[str, int]]
     """Name and fixed amount of each resource."""
@@ -58,7 +58,7 @@ class LeaseTerms(TypedDict):
 
 
 class NodeAmounts(TypedDict):
-    """What a node has; None stands for what the machine has."""
+    """The amounts of a node's resources; None stands for those of the machine."""
 
     num_cpus: float | None
     num_gpus: float | None
@@ -67,7 +67,7 @@ class NodeAmounts(TypedDict):
 
 
 class NodeConfig(TypedDict):
-    """What the process that starts a daemon tells it, as JSON."""
+    """The configuration of a daemon, as the process that starts it passes it on: as JSON."""
 
     directory: str
     """The session's."""
@@ -79,14 +79,14 @@ class NodeConfig(TypedDict):
 
 
 class FunctionOptions(TypedDict, total=False):
-    """What of a template only workers need, and what of an actor's the daemon needs beside its demands."""
+    """Options of a template: those that only workers need, and those of actors that the daemon needs, too."""
 
     shown: str
     """Module-qualified name, for people."""
     max_calls: int
-    """Of one process; 0: any number."""
+    """The most calls of one process; 0: no limit."""
     retry_on: bool | bytes
-    """Which exceptions are tried again after: none, all, or the classes in this pickle."""
+    """The exceptions after which a task is retried: none, all, or the classes in this pickle."""
     method: str
     discards: bool
     """The return value is not wanted, only completion."""
@@ -104,17 +104,17 @@ class TemplateSpec(TypedDict):
 
     name: str
     function: bytes
-    """Digest of what FUNCTION brought; of a method nothing."""
+    """The digest of a function or class that FUNCTION has sent; empty for a method."""
     returns: int
     retries: int
     demand: Sequence[tuple[str, int]]
     life: NotRequired[Sequence[tuple[str, int]]]
-    """What an actor holds once it is constructed."""
+    """The resources that an actor holds once it is constructed."""
     options: NotRequired[FunctionOptions]
 
 
 class WorkerSpec(FunctionOptions):
-    """What a worker must know of a template."""
+    """A template as workers need it."""
 
     name: str
     returns: int
@@ -122,23 +122,23 @@ class WorkerSpec(FunctionOptions):
 
 
 class NodeFacts(TypedDict, total=False):
-    """What processes and tools hear of a node."""
+    """The facts about a node that processes and tools get."""
 
     address: str
-    """Of its socket."""
+    """The address of its socket."""
     session: str
-    """Name of its session."""
+    """The name of its session."""
     session_dir: str
     ip: str
     hostname: str
     interpreter: Interpreter
     pid: int
     store_warning: str
-    """What is wrong with shared memory, or nothing."""
+    """A problem of shared memory, for people; empty if there is none."""
 
 
 class NodeWelcome(NodeFacts, total=False):
-    """What every process must know of its node. A driver's job is named at once, a worker's by SETUP."""
+    """The facts that a process gets when it has connected. A worker learns of its job by SETUP, a driver here."""
 
     client_id: Required[bytes]
     node_id: Required[bytes]

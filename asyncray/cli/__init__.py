@@ -1,7 +1,7 @@
 """The command line: ``asyncray node``, ``status``, ``stop`` and ``microbenchmark``.
 
 Every command has ``--json`` for scripts, an example and its exit codes in ``--help``. Start-up cost: a command imports
-what it needs when it runs, so that ``asyncray --help`` costs little more than Python itself.
+its modules when it runs, so that ``asyncray --help`` costs little more than Python itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Finding nodes from outside, and asking them.
+"""Finds nodes from outside, and asks them.
 
 A small blocking connection with a deadline for every answer, unlike the runtime's: a tool must not hang because the
-node does. It never changes anything but by ``request("stop")``.
+node does. Only ``request("stop")`` changes anything.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Observer:
         self._socket.sendall(encode([message]))
 
     def _receive(self, *kinds: int) -> Received:
-        """The next message of one of these kinds; others are not for tools."""
+        """The next message of one of these kinds. Drops others, which are not for tools."""
         end = time.monotonic() + self._deadline
         while (left := end - time.monotonic()) > 0:
             self._socket.settimeout(left)
@@ -92,7 +92,7 @@ class Observer:
 
 
 def listeners() -> list[tuple[int, str]]:
-    """Returns what ``listener`` does for each node of this user on this machine, the newest first."""
+    """Returns ``listener`` of each node of this user on this machine, the newest first."""
     found = []
     for directory in running():
         try:
@@ -108,7 +108,7 @@ def listener(address: str) -> tuple[int, str]:
     The pid is 0 where the system does not know it.
 
     Raises:
-        ConnectionError: nobody listens there, or a process of another user.
+        ConnectionError: no process listens there, or one of another user.
         ValueError: not an address.
     """
     connection = connect(address)

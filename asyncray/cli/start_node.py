@@ -57,8 +57,8 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
 @click.option(
     "--head", is_flag=True, help="This node is the head. On one machine every node is, so it changes nothing."
 )
-@click.option("--num-cpus", type=click.FloatRange(min=0), help="CPUs that tasks may use.  [default: what is there]")
-@click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs that tasks may use.  [default: what is there]")
+@click.option("--num-cpus", type=click.FloatRange(min=0), help="CPUs that tasks may use.  [default: all that exist]")
+@click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs that tasks may use.  [default: all that exist]")
 @click.option("--resources", metavar="JSON", callback=_read_resources, help="""Custom resources, e.g. '{"disk": 2}'.""")
 @click.option(
     "--object-store-memory",

@@ -1,4 +1,4 @@
-"""``asyncray status``: what a node has and does."""
+"""``asyncray status``: shows the resources, processes and work of a node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 _MOST_ROWS = 40
-"""Of a table for people. --json has them all."""
+"""The most rows of a table for people. --json has all of them."""
 
 _GAP = "   "
 """Between two columns."""
@@ -80,7 +80,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Iterable[Any]]) -> None:
-    """Prints rows below their heads. A value of several lines takes several; the terminal wraps what is too wide."""
+    """Prints rows below their heads. A value of several lines takes several; the terminal wraps wide lines."""
     heading = click.style(title, bold=True)
     if not rows:
         click.echo(f"{heading}: none\n")

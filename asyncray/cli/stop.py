@@ -1,7 +1,8 @@
-"""``asyncray stop``: ends nodes, and waits until they are gone.
+"""``asyncray stop``: ends nodes, and waits for their end.
 
-A node is asked to stop and does it itself. With ``--force`` one that does not is killed: first its daemon, whereupon
-its zygote kills the workers and removes the session's memory; then whatever is left of the session, memory included.
+The command asks a node to stop, and the node stops itself. With ``--force`` a node that does not stop is killed: first
+its daemon, whereupon its zygote kills the workers and removes the session's memory; then all that is left of the
+session, memory included.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import click
 from asyncray.config import STOP_DEADLINE
 
 _GRACE = 1.0
-"""A daemon kills what does not end within STOP_DEADLINE; so much later it must be gone itself."""
+"""Seconds. A daemon kills processes that do not end within STOP_DEADLINE, and then needs a moment to end itself."""
 
 
 @click.command("stop")
 @click.option("--address", help="Stop only this node: unix:PATH or auto.  [default: all of this user on this machine]")
-@click.option("--force", is_flag=True, help="Kill what does not stop by itself in time.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON list.")
+@click.option("--force", is_flag=True, help="Kill nodes that do not stop by themselves in time.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome for each node as one JSON list.")
 def stop_command(address: str | None, force: bool, as_json: bool) -> None:
     """Stops this user's nodes, also those that programs have started for themselves.
 
@@ -50,7 +51,7 @@ def stop_command(address: str | None, force: bool, as_json: bool) -> None:
 def _report(rows: list[dict[str, Any]]) -> str:
     lines = [f"{row['address']} (pid {row['pid']}): {row['result']}" for row in rows]
     if any(row["result"] == "running" for row in rows):
-        lines.append("What still runs did not stop in time: --force kills it.")
+        lines.append("Nodes that still run did not stop in time: --force kills them.")
     return "\n".join(lines) or "No node runs."
 
 
@@ -65,7 +66,8 @@ def _stop(pid: int, directory: str, *, force: bool) -> dict[str, Any]:
         with Observer(address, STOP_DEADLINE) as observer:
             observer.request("stop")
     except OSError:
-        pass  # it hangs, or is ending already: its process shows which
+        # It hangs, or is ending already: the wait for its process shows which.
+        pass
     result = "stopped" if ends_within(pid, STOP_DEADLINE + _GRACE) else "running"
     if result == "running" and force and pid:
         kill(pid)

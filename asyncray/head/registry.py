@@ -53,7 +53,7 @@ async def run_registry(ask: AskNode, facts: NodeFacts) -> None:
         log.info("the registry answers at port %d", port)
         await asyncio.Event().wait()
     finally:
-        # First the file: another program may get the port as soon as the registry has stopped.
+        # Remove the file first: another program may get the port as soon as the registry has stopped.
         with contextlib.suppress(OSError):
             os.unlink(path)
         await registry.stop()

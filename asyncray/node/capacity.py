@@ -19,7 +19,7 @@ def detect(amounts: NodeAmounts) -> tuple[dict[str, float], int]:
     """The resources of the node and the capacity of its object store.
 
     Args:
-        amounts: as given to ``init``; what is None is the machine's.
+        amounts: as given to ``init``; None stands for the machine's.
     """
     cpus = amounts["num_cpus"]
     memory = usable_memory()

@@ -1,7 +1,7 @@
 """The daemon's shell: sockets, processes and clocks around ``asyncray.core.machine.NodeMachine``.
 
-Every event is handed to the machine at once; what the machine wants done is done once per turn of the event loop, so
-that all that came in a turn is answered in one batch per client. Nothing is decided here.
+Every event goes to the machine at once. The machine's messages and commands are carried out once per turn of the event
+loop, so that all events of a turn are answered in one batch per client. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from asyncray.node.zygotes import DeathRate, ExitStatus, ZygoteLink, describe_ex
 _TICK = 0.5
 _QUICK_TICK = 0.01
 _CHECK_SECONDS = 0.005
-"""Between two looks at what has been killed and has not ended."""
+"""Between two looks for killed processes that have not ended."""
 
 _BACKLOG = 1024
 """Connections that wait until they are accepted, in a burst."""
@@ -111,7 +111,7 @@ class Daemon:
         """
         self._loop.set_exception_handler(self._defect)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Ignored by nohup, or by a script that starts a background job: it is for others.
+            # Ignored by nohup, or by a script that starts a background job: the signal is meant for others.
             if number != signal.SIGTERM and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
@@ -150,15 +150,15 @@ class Daemon:
         await self._end_children()
 
     async def _end_children(self) -> None:
-        """Ends what a zygote that was killed has left: it is ours, because this process is a subreaper."""
+        """Ends the processes that a killed zygote has left: they are our children, because we are a subreaper."""
         spare_until = self._loop.time() + TRACKER_GRACE
         try:
             async with asyncio.timeout(STOP_DEADLINE):
-                # No event tells of the ends of strangers' children.
+                # No event announces the ends of other processes' children.
                 while not end_children(spare_trackers=self._loop.time() < spare_until):  # noqa: ASYNC110
                     await asyncio.sleep(_CHECK_SECONDS)
         except TimeoutError:
-            log.error("some processes do not even end when they are killed")
+            log.error("some processes have been killed and do not end")
 
     def _close_all(self) -> None:
         for segment in self._segments.values():
@@ -175,7 +175,7 @@ class Daemon:
         self._stopped.set()
 
     def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Something was raised in a callback. A connection that breaks is no defect; anything else is."""
+        """An exception came up in a callback. A connection that breaks is no defect; any other exception is."""
         error = context.get("exception")
         log.error("%s", context.get("message"), exc_info=error)
         if error is not None and not isinstance(error, OSError):
@@ -199,13 +199,13 @@ class Daemon:
         self._request_flush()
 
     def worker_ended(self, number: int, status: ExitStatus) -> None:
-        """A worker is gone."""
+        """A worker has ended."""
         if self._stopped.is_set():
-            return  # they all go: drivers hear of the node's end, not of that
+            return  # all workers end now, and drivers hear of the node's end
         worker = self._machine.pool.workers.get(number)
         stream = None if worker is None or worker.client is None else self._doors.stream_of(worker.client)
         if stream is not None:
-            stream.drain_input()  # results that it gave before its end count
+            stream.drain_input()  # results that it sent before its end count
         log_tail = "" if worker is None else self._output.ended(worker)
         how = describe_exit(status)
         if worker is not None and worker.client is None and (lacking := shortage()) is not None:
@@ -215,14 +215,14 @@ class Daemon:
         self._request_flush()
 
     def zygote_ended(self) -> None:
-        """The zygote is gone: a new one, unless the node ends."""
+        """The zygote has ended: starts a new one, unless the node ends."""
         if self._stopped.is_set():
             return
         log.error("the zygote has died, and all workers with it")
         if self._deaths.is_too_high(self._loop.time()):
             self._machine_stop("its zygote died again and again")
             return
-        old, self._zygote = self._zygote, ZygoteLink(self)  # what is wanted meanwhile waits in the new one
+        old, self._zygote = self._zygote, ZygoteLink(self)  # requests wait in the new one
         self._replacing = self._loop.create_task(self._replace(old, self._zygote))
         self._replacing.add_done_callback(self._replaced)
 

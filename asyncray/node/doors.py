@@ -1,6 +1,6 @@
-"""The daemon's doors: who may connect, which connection is whose, and what is written to each.
+"""The daemon's doors: let processes in, know the connection of each client, and write to it.
 
-A connection must greet first, and within a deadline. A client that does not read is sent no more for a while: its
+A connection must greet first, and within a deadline. While a client does not read, the daemon writes no more to it: its
 messages wait in the core's outbox, where a result costs little beside the object itself. Only a client that leaves
 millions of messages unread loses its connection.
 """
@@ -46,7 +46,7 @@ class Doors:
         self._clients: dict[MessageStream, Client] = {}
         # Connections that have not greeted, and the timers that end them.
         self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}
-        # Those that do not read: what they are sent waits in ``out``.
+        # Parties that do not read: their messages wait in ``out``.
         self._paused: dict[Party, None] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -61,7 +61,7 @@ class Doors:
         if len(self._greeting) >= _MOST_STRANGERS:
             oldest = next(iter(self._greeting))
             self._greeting.pop(oldest).cancel()
-            oldest.abort(f"{_MOST_STRANGERS} others came and it had not said hello")
+            oldest.abort(f"{_MOST_STRANGERS} others came before it said hello")
         self._greeting[stream] = self._loop.call_later(START_DEADLINE, stream.abort, "it did not say hello in time")
         return stream
 
@@ -81,9 +81,9 @@ class Doors:
                 if client is None:
                     return
             self._machine.receive(client, messages)
-        except Exception:  # the messages make no sense: the client ends, not the node
-            log.exception("%s sent what makes no sense", client or "a stranger")
-            stream.abort("it sent what makes no sense")
+        except Exception:  # the messages are invalid: the client ends, not the node
+            log.exception("%s sent an invalid message", client or "a stranger")
+            stream.abort("it sent an invalid message")
         self._changed()
 
     def _greet(self, stream: MessageStream, message: Received) -> Client | None:
@@ -120,7 +120,7 @@ class Doors:
         return self._streams.get(party.number)
 
     def write(self, parties: Iterable[Party]) -> None:
-        """Writes what the machine has for these, in one batch for each."""
+        """Writes the machine's messages for these parties, in one batch for each."""
         for party in parties:
             stream = self._streams.get(party.number)
             if stream is None:
@@ -171,7 +171,7 @@ class Doors:
         self._changed()
 
     def close(self) -> None:
-        """Closes all connections once what was sent is written."""
+        """Closes all connections once the messages for them are written."""
         for stream in [*self._streams.values(), *self._greeting]:
             stream.close()
 

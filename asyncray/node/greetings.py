@@ -31,8 +31,8 @@ def refusal(message: Received, peer: Peer | None) -> str | None:
     """Why the process is refused; None if it may connect.
 
     Args:
-        message: the first one that it sent, whatever that is.
-        peer: the process, if the system tells which it is.
+        message: the first one that it sent, of any form.
+        peer: the process; None if the system does not say.
     """
     if len(message) != 4 or message[0] != HELLO:
         return "it did not say hello"
@@ -63,11 +63,11 @@ def _check_interpreter(program: Interpreter | None) -> str | None:
 
 
 def _interpreter(info: object) -> Interpreter | None:
-    """The interpreter of a driver, as far as the greeting tells it."""
+    """The interpreter of a driver; None if the greeting does not hold it."""
     if not _holds(info, {"setup": dict}) or not _holds(info["setup"], {"interpreter": dict}):
         return None
-    told = info["setup"]["interpreter"]
-    return cast(Interpreter, told) if _holds(told, dict.fromkeys(Interpreter.__annotations__, str)) else None
+    found = info["setup"]["interpreter"]
+    return cast(Interpreter, found) if _holds(found, dict.fromkeys(Interpreter.__annotations__, str)) else None
 
 
 def _holds(record: object, fields: dict[str, type]) -> TypeGuard[dict[str, Any]]:

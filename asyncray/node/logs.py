@@ -22,7 +22,7 @@ MOST_LINES = 1000
 """Lines of one file that are passed on per reading (ten a second). Nobody reads more on a terminal."""
 
 MOST_BYTES = 1 << 20
-"""Read at once. A reader that is much further behind skips what is in between."""
+"""Read at once. A reader that is much further behind skips the middle."""
 
 LONGEST_LINE = 20_000
 """Characters of a line that are shown."""
@@ -68,7 +68,7 @@ class LogFile:
         """The lines that are new; with ``last`` or ``pause`` an unfinished one as well.
 
         Args:
-            name: of the task or actor, where the file does not tell.
+            name: of the task or actor, where the file has no mark.
             last: there is no later reading.
             pause: nothing runs that could finish the line.
         """

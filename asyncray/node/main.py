@@ -1,4 +1,4 @@
-"""Making a node from its configuration, and running it."""
+"""Makes a node from its configuration, and runs it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _make_machine(config: NodeConfig) -> NodeMachine:
 
 
 def _querier(machine: NodeMachine) -> Query:
-    """Asks the machine what changes nothing."""
+    """A function that asks the machine, for requests that change nothing."""
     tool = machine.observer_connected(os.getpid())
 
     def query(method: str, arguments: list[Any]) -> tuple[Any, ...]:

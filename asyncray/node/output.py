@@ -1,6 +1,6 @@
 """The workers' output on its way to the drivers: when it is read, and which driver gets it.
 
-While something runs the files are read ten times a second; when all is quiet, with the daemon's slow tick only. Each
+While a task runs the files are read ten times a second; otherwise only with the daemon's slow tick. Each
 line goes to the driver whose job the worker serves. A line that is not finished when its task has finished is sent as
 it is. A driver that does not read is sent no more: its output waits in the files.
 """
@@ -41,7 +41,7 @@ class Output:
         return f"<Output {'watching' if self._timer else 'quiet'}>"
 
     def expect(self) -> None:
-        """Something happens, and it may cause output: looks for it a moment later."""
+        """An event may cause output: looks for it a moment later."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._look)
 
@@ -51,7 +51,7 @@ class Output:
             self.expect()
 
     def read(self, last_of: Job | None = None) -> bool:
-        """Passes on what is new.
+        """Sends new lines to the drivers.
 
         Args:
             last_of: a job whose driver is about to end: it gets unfinished lines, too.
@@ -67,7 +67,7 @@ class Output:
         return more
 
     def ended(self, worker: Worker) -> str:
-        """Passes on the last output of a worker that has ended; returns its end, for people."""
+        """Sends the last output of a worker that has ended to its driver; returns the end of its log, for people."""
         self._pass_on(worker, True)
         tail = self._logs.tail(worker.number)
         self._logs.ended(worker.number)

@@ -1,4 +1,4 @@
-"""The daemon's end of the zygote: asks it to fork and to kill, hears what became of workers, and ends it."""
+"""The daemon's end of the zygote: asks it to fork and to kill, hears of the ends of workers, and ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncray.io.streams import MessageStream
 from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message, Received
 
 _KILLED_DEADLINE = 1.0
-"""A killed process is gone in milliseconds, unless it hangs in the kernel: then nobody can wait for it."""
+"""Seconds. A killed process ends in milliseconds, unless it hangs in the kernel: then waiting is in vain."""
 
 _MOST_DEATHS = 5
 """Zygotes that may die within ``_DEATHS_WITHIN`` seconds: one is bad luck, more than five are a broken machine."""
@@ -24,11 +24,11 @@ _MOST_DEATHS = 5
 _DEATHS_WITHIN = 60.0
 
 ExitStatus = int | str | None
-"""How a worker ended: its wait status, why it could not start, or None if its zygote took that to its grave."""
+"""How a worker ended: its wait status, why it could not start, or None if its zygote ended before it could report."""
 
 
 class Listener(Protocol):
-    """Hears what becomes of workers."""
+    """Hears of the starts and ends of workers."""
 
     def worker_started(self, number: int, pid: int) -> None:
         """A worker was forked."""
@@ -37,14 +37,14 @@ class Listener(Protocol):
         """A worker starts without a log file, for the system's reason."""
 
     def worker_ended(self, number: int, status: ExitStatus) -> None:
-        """A worker is gone."""
+        """A worker has ended."""
 
     def zygote_ended(self) -> None:
-        """The zygote is gone, and with it all workers."""
+        """The zygote has ended, and with it all workers."""
 
 
 class ZygoteLink:
-    """The stream to a zygote, and its process. Before ``connect`` what is asked for is kept."""
+    """The stream to a zygote, and its process. Requests before ``connect`` are kept until then."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -61,7 +61,7 @@ class ZygoteLink:
         return f"<ZygoteLink pid={self.pid} {len(self._workers)} workers>"
 
     async def connect(self, connection: socket.socket, pid: int) -> None:
-        """Takes over the stream to a zygote that was started, and its process."""
+        """Serves the stream to a zygote that was started, and watches its process."""
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
         connection.setblocking(False)
@@ -166,7 +166,7 @@ class DeathRate:
 
 
 def describe_exit(status: ExitStatus) -> str:
-    """A worker's end, for people."""
+    """The end of a worker, for people."""
     if status is None:
         return "it went with the zygote that had forked it"
     if isinstance(status, str):

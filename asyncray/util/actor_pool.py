@@ -32,7 +32,7 @@ class _Run:
     def __init__(self, number: int, actor: ActorHandle[Any], refs: Any) -> None:
         self.number = number
         self.actor = actor
-        # What the call returned; ``ref`` is the first one: when it has its value all have.
+        # The result of ``fn``, and its first ref: when that has its value, all have.
         self.refs: Any = refs
         self.ref: ObjectRef[Any] = refs[0] if isinstance(refs, list) else refs
 
@@ -57,7 +57,7 @@ class ActorPool:
         self._running: dict[ObjectRef[Any], _Run] = {}
         # The same by number, in the order of submission.
         self._run_of: dict[int, _Run] = {}
-        # What ``fn`` raised for values that had waited for an actor, by number: their outcomes.
+        # Errors that ``fn`` raised for values that had waited for an actor, by number: their outcomes.
         self._errors: dict[int, Exception] = {}
         self._next_submission = 0
         self._next_result = 0
@@ -65,7 +65,7 @@ class ActorPool:
         self._waiting: deque[tuple[CallActor, Any]] = deque()
         # Restarting actors, by the ref of a call that ends when the actor is ready again or dead.
         self._restarting: dict[ObjectRef[Any], ActorHandle[Any]] = {}
-        # Of the actor that died last; None once an actor was added after it.
+        # The error of the actor that died last; None once an actor was added after it.
         self._death: ActorDiedError | None = None
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class ActorPool:
             An iterator over the results, in the order of the values.
 
         Raises:
-            Exception: from the iterator, what a call raised. That ends it; ``get_next`` goes on behind it.
+            Exception: from the iterator: a call raised it. The iterator ends; ``get_next`` goes on behind it.
 
         Example::
 
@@ -104,7 +104,7 @@ class ActorPool:
             An iterator over the results.
 
         Raises:
-            Exception: from the iterator, what a call raised. That ends it; ``get_next_unordered`` goes on behind it.
+            Exception: from the iterator: a call raised it. The iterator ends; ``get_next_unordered`` goes on behind it.
 
         Example::
 
@@ -140,7 +140,7 @@ class ActorPool:
             value: given to it.
 
         Raises:
-            Exception: what ``fn`` itself raises, if an actor is free. If the value waits, its result is that error.
+            Exception: ``fn`` itself raised it, if an actor is free. If the value waits, its result is that error.
 
         Example::
 
@@ -180,11 +180,11 @@ class ActorPool:
             ignore_if_timedout: forget the result that did not come in time, instead of keeping it for the next call.
 
         Raises:
-            StopIteration: there is none.
+            StopIteration: no result is left.
             TimeoutError: it is not ready in time.
             ValueError: ``get_next_unordered`` has taken the result whose turn it is.
             ActorDiedError: the actor died, or all of them did before one could take the value.
-            Exception: what the call raised, or ``fn`` for a value that had to wait.
+            Exception: the call raised it, or ``fn`` did for a value that had to wait.
 
         Example::
 
@@ -202,10 +202,10 @@ class ActorPool:
             ignore_if_timedout: forget the oldest if none came in time, instead of keeping it for the next call.
 
         Raises:
-            StopIteration: there is none.
+            StopIteration: no result is left.
             TimeoutError: none is ready in time.
             ActorDiedError: the actor died, or all of them did before one could take the value.
-            Exception: what the call raised, or ``fn`` for a value that had to wait.
+            Exception: the call raised it, or ``fn`` did for a value that had to wait.
 
         Example::
 
@@ -248,14 +248,14 @@ class ActorPool:
                 continue
             try:
                 result = ray.get(run.refs)
-            except Exception:  # what the user's method raised, among others
+            except Exception:  # of the user's method, or of the system
                 self._take(run)
                 raise
             self._take(run)
             return result
 
     def _check_next(self) -> None:
-        """Raises what ``get_next`` raises if no call runs, and none will."""
+        """Raises the error of ``get_next`` if no call runs, and none will."""
         if not self.has_next():
             raise StopIteration("No more results to get")
         if not self._running and not self._errors and not self._restarting:
@@ -277,7 +277,7 @@ class ActorPool:
         self._call_ended(run.actor, run.ref)
 
     def _call_ended(self, actor: ActorHandle[Any], ref: ObjectRef[Any]) -> None:
-        """Decides what becomes of the actor. A call that was forgotten and still runs says nothing against it."""
+        """Decides whether the actor is free. A call that was forgotten and still runs says nothing against it."""
         error = ref.exception() if ref.done() else None
         # The error may also be that of another actor, which the method uses or which made its argument.
         if isinstance(error, ActorError) and error.actor_id == actor._actor_id.hex():

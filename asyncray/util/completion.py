@@ -23,14 +23,14 @@ def as_completed(
 
     Args:
         refs: different refs.
-        chunk_size: so many are waited for, and fetched together; those of a chunk are in the order of ``refs``. With 1
-            each comes as soon as it is there; more costs less for many small ones.
+        chunk_size: how many values are waited for and fetched together; those of a chunk are in the order of ``refs``.
+            With 1 each value comes as soon as it is ready; a larger chunk costs less for many small values.
         yield_obj_refs: give the refs and not their values.
 
     Raises:
-        ValueError: ``chunk_size`` below 1, or a ref is there twice.
+        ValueError: ``chunk_size`` below 1, or a ref appears twice.
         TypeError: not refs.
-        Exception: what a task raised; the iteration is over then.
+        Exception: a task raised it. The iteration has ended then.
 
     Example::
 
@@ -69,7 +69,7 @@ def map_unordered(
     Raises:
         TypeError: ``fn`` cannot be called remotely.
         ValueError: ``chunk_size`` below 1, or above ``backpressure_size``.
-        Exception: what a call raised; the iteration is over then.
+        Exception: a call raised it. The iteration has ended then.
 
     Example::
 

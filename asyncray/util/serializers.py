@@ -56,8 +56,8 @@ class FailureTuple:
 
     Attributes:
         obj: the part.
-        name: where it is, beginning with the name of the whole.
-        parent: what it is a part of; None if it is the whole.
+        name: its place, beginning with the name of the whole.
+        parent: the value that contains it; None if it is the whole.
     """
 
     def __init__(self, obj: object, name: str, parent: object) -> None:
@@ -80,7 +80,7 @@ def inspect_serializability(
         base_obj: the value.
         name: how to call it.
         depth: how many levels below it to look at.
-        print_file: where to print what is found; standard output if None.
+        print_file: the findings are printed there; standard output if None.
 
     Returns:
         Whether it can be pickled, and the smallest parts that cannot.
