@@ -27,7 +27,7 @@ from typing import Any
 from asyncray.core.lives import Actor
 from asyncray.core.records import Client, Fault, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ALIVE, DEAD, OVER, PENDING, QUEUED, RESTARTING, SENT, STARTING, WAITING
+from asyncray.core.states import ALIVE, DEAD, FINISHED, PENDING, QUEUED, RESTARTING, SENT, STARTING, WAITING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, INVOKE, PLAIN
 
@@ -134,9 +134,9 @@ class Actors:
         lane = actor.lanes.get(caller)
         if lane is None:
             return
-        while lane and (lane[0].state == OVER or not lane[0].missing):
+        while lane and (lane[0].state == FINISHED or not lane[0].missing):
             call = lane.popleft()
-            if call.state != OVER:
+            if call.state != FINISHED:
                 self._post(actor, call)
         if not lane:
             actor.lanes.pop(caller, None)
@@ -164,7 +164,7 @@ class Actors:
             if call.state == QUEUED:
                 self._send(actor, call)
 
-    def call_over(self, call: Task) -> None:
+    def call_finished(self, call: Task) -> None:
         """A call has ended, with a value or an error."""
         actor = call.actor
         assert actor is not None
@@ -195,7 +195,7 @@ class Actors:
             return  # the worker has reported it twice
         actor.move(ALIVE)
         actor.constructed_at = self._scheduler.now
-        actor.task.state = OVER
+        actor.task.state = FINISHED
         if not actor.restarts:
             # No restart will need the constructor's arguments.
             self._finish(actor.task, PLAIN, None)
@@ -276,7 +276,7 @@ class Actors:
 
     @staticmethod
     def _take_posted(actor: Actor) -> list[Task]:
-        calls = [*actor.inflight.values(), *(call for call in actor.mailbox if call.state != OVER)]
+        calls = [*actor.inflight.values(), *(call for call in actor.mailbox if call.state != FINISHED)]
         actor.inflight.clear()
         actor.mailbox.clear()
         return calls

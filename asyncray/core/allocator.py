@@ -318,18 +318,18 @@ class Allocator:
     def _ordered(self, name: str) -> _Segment:
         segment = self._on_order.pop(name, None)
         if segment is None:
-            raise AssertionError(f"segment {name} is not on order; {self._tell(name, 0, 0)}")
+            raise AssertionError(f"segment {name} is not on order; {self._story_of(name, 0, 0)}")
         return segment
 
     def _segment_of(self, allocation: Allocation, verb: str) -> _Segment:
         # Compare by identity: when a stale allocation comes back, its range may belong to a newer allocation.
         segment = self._segments.get(allocation.segment)
         if segment is None or segment.live.get(allocation.offset) is not allocation:
-            story = self._tell(allocation.segment, allocation.offset, allocation.size)
+            story = self._story_of(allocation.segment, allocation.offset, allocation.size)
             raise AssertionError(f"cannot {verb} {allocation}: it is not live; {story}")
         return segment
 
-    def _tell(self, name: str, offset: int, size: int) -> str:
+    def _story_of(self, name: str, offset: int, size: int) -> str:
         """Lists the recent events of a range (and of its segment as a whole), for people."""
         events = [
             f"{verb} {start}+{length}"

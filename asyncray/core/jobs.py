@@ -41,7 +41,7 @@ class Jobs:
         self._pool = pool
         self.table = table
         # Jobs of the table whose drivers are gone.
-        self._over: dict[Job, None] = {}
+        self._driverless: dict[Job, None] = {}
         # Numbers that no job has had.
         self._numbers = iter(numbers)
 
@@ -63,21 +63,21 @@ class Jobs:
         job.voice = driver
         return job
 
-    def over(self, job: Job, now: float) -> None:
+    def driver_ended(self, job: Job, now: float) -> None:
         """The driver is gone: ends everything that does not outlive it."""
-        job.over = True
+        job.driver_ended = True
         job.voice = None
-        self._over[job] = None
+        self._driverless[job] = None
         self._sweep(job, now)
 
     def worker_exited(self, job: Job, now: float) -> None:
         """A process of the job is gone: sweeps the job if its actors are dead or no process is left."""
-        if job.over and not job.actors and (job.lasts or not job.workers):
+        if job.driver_ended and not job.actors and (job.lasts or not job.workers):
             self._sweep(job, now)
 
     def tick(self, now: float) -> None:
         """Ends the jobs whose last lasting actor has died."""
-        for job in list(self._over):
+        for job in list(self._driverless):
             if not job.actors:
                 self._sweep(job, now)
 
@@ -94,10 +94,10 @@ class Jobs:
         for worker in job.workers.values():
             if worker.actor is None and worker.client not in lasting and not worker.killed:
                 self._pool.kill(worker, "its job is over", now)
-        if not job.workers and not job.lasts and job in self._over:
+        if not job.workers and not job.lasts and job in self._driverless:
             self._work.scheduler.shapes.forget_job(job)
             self._work.objects.unuse_all(job.captured)
-            del self.table[job.id], self._over[job]
+            del self.table[job.id], self._driverless[job]
 
     def _abort(self, task: Task) -> None:
         worker = task.worker
@@ -108,7 +108,7 @@ class Jobs:
     def check(self) -> None:
         """Raises AssertionError if a job's own tables disagree with the tables of all jobs."""
         for job in self.table.values():
-            assert job.over == (job in self._over), f"{job} is in the wrong table"
+            assert job.driver_ended == (job in self._driverless), f"{job} is in the wrong table"
             assert all(self._work.tasks.get(task) is job.tasks[task] for task in job.tasks), f"{job} has others' tasks"
             assert job.workers.items() <= self._pool.workers.items(), f"{job} has workers that are gone"
 

@@ -207,7 +207,7 @@ class NodeMachine:
             info["job_id"], info["namespace"] = job.id, job.namespace
         self.outbox.send(client, (WELCOME, info))
 
-    def client_gone(self, client: Client) -> None:
+    def client_disconnected(self, client: Client) -> None:
         """The connection is closed, for whatever reason."""
         if not client.alive:
             return
@@ -215,19 +215,19 @@ class NodeMachine:
         client.out.clear()
         self.clients.pop(client.number, None)
         # First, because its claims must not be granted any more when others free memory.
-        self.unsealed.client_gone(client)
+        self.unsealed.client_disconnected(client)
         if client.worker is not None:
             self.pool.disconnected(client.worker, self.now)
         if client.role == "driver" and client.job is not None:
-            self.jobs.over(client.job, self.now)
+            self.jobs.driver_ended(client.job, self.now)
         if client.worker is None or not client.worker.exits_cleanly:
-            self._creator_gone(client)
+            self._creator_disconnected(client)
         self.store.unpin_all(client)
         self.work.break_promises(client)
-        self.objects.client_gone(client)
+        self.objects.client_disconnected(client)
         self._settle_lives()
 
-    def _creator_gone(self, client: Client) -> None:
+    def _creator_disconnected(self, client: Client) -> None:
         for actor in list(client.actors.values()):
             # A worker may have become the very actor that a task on it had made: such an actor may be restarted.
             itself = actor.worker is not None and actor.worker is client.worker
@@ -249,7 +249,7 @@ class NodeMachine:
         if log:
             how = f"{how}. The last lines of its log:\n{log}"
         if worker.client is not None:
-            self.client_gone(worker.client)
+            self.client_disconnected(worker.client)
         elif not self.stopping:
             self.pool.failures.failed(how, self.now)
             self._report_failures()
@@ -262,15 +262,15 @@ class NodeMachine:
     def _report_failures(self) -> None:
         problem = self.pool.failures.report(self.now)
         if problem is not None:
-            self.tell_drivers(problem)
+            self.notify_drivers(problem)
 
     def output_lost(self, why: str) -> None:
         """A worker starts without a log file: notifies drivers, but seldom, because all later workers may lack one."""
         if self.now >= self._output_report_due:
             self._output_report_due = self.now + REPORT_AGAIN_AFTER
-            self.tell_drivers(f"what workers print is lost, because no log file can be made: {why}")
+            self.notify_drivers(f"what workers print is lost, because no log file can be made: {why}")
 
-    def tell_drivers(self, text: str) -> None:
+    def notify_drivers(self, text: str) -> None:
         """Logs a problem of the node and sends it to the drivers of all jobs."""
         self.outbox.do(LogLine(LOG_ERROR, text))
         for job in self.jobs.table.values():

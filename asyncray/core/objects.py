@@ -136,7 +136,7 @@ class Objects:
                 raise AssertionError(f"{entry} has no value to lose")
             if entry.block is not None:
                 assert not entry.block.pins, f"{entry} cannot be lost while its memory is pinned"
-                self._store.object_gone(entry.block)
+                self._store.object_freed(entry.block)
                 entry.block = None
             entry.kind = UNRESOLVED
             entry.payload = None
@@ -238,14 +238,14 @@ class Objects:
                 stack.append(inner)
             entry.contained = ()
             if entry.block is not None:
-                self._store.object_gone(entry.block)
+                self._store.object_freed(entry.block)
                 entry.block = None
             elif entry.kind in ERRORS:
-                self.unread.gone(entry)
+                self.unread.freed(entry)
             if entry.actor is not None:
                 self.ended_lives.append(entry.actor)
 
-    def client_gone(self, client: Client) -> None:
+    def client_disconnected(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
         self.drop(client, list(client.borrowed))
         self.drop(client, list(client.made))

@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.records import ObjectEntry, Task
-from asyncray.core.states import OVER, QUEUED
+from asyncray.core.states import FINISHED, QUEUED
 from asyncray.core.store import Store
 from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
@@ -93,9 +93,9 @@ class Outcomes:
     def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
         lease = worker.lease
         if lease is not None and lease.blocked:
-            self._scheduler.unblock(lease, task_id, over=True)
+            self._scheduler.unblock(lease, task_id, finished=True)
         task = worker.inflight.get(task_id) or self._tasks.get(task_id)
-        if task is None or task.worker is not worker or task.state == OVER:
+        if task is None or task.worker is not worker or task.state == FINISHED:
             # A late answer: the task was ended from outside, or the worker says it twice.
             given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)
             if given_up is not None:
@@ -130,7 +130,7 @@ class Outcomes:
 
     def worker_exited(self, worker: Worker, how: str) -> None:
         """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
-        started, unstarted, waited = self._scheduler.worker_gone(worker)
+        started, unstarted, waited = self._scheduler.worker_exited(worker)
         culprits = sorted(dict.fromkeys(task.name for task in started if task not in waited))
         actor = worker.actor
         if actor is not None:

@@ -39,12 +39,12 @@ HERE: Final = "here"
 class Job:
     """One driver's work: its namespace, and what its workers need to import its code.
 
-    ``over`` is set once the driver is gone; detached actors may outlive that (``lasts``).
+    ``driver_ended`` is set once the driver has ended; detached actors may outlive that (``lasts``).
     """
 
     __slots__ = (
-        "actors", "captured", "functions", "id", "lasts", "namespace", "over", "refused", "setup", "shapes", "tasks",
-        "templates", "unread", "voice", "workers",
+        "actors", "captured", "driver_ended", "functions", "id", "lasts", "namespace", "refused", "setup", "shapes",
+        "tasks", "templates", "unread", "voice", "workers",
     )  # fmt: skip
 
     def __init__(self, job_id: bytes, namespace: str, setup: JobSetup) -> None:
@@ -53,7 +53,7 @@ class Job:
         self.setup = setup
         # What its driver shall read is sent here: at present the driver itself. None once the driver is gone.
         self.voice: Party | None = None
-        self.over = False
+        self.driver_ended = False
         self.lasts = False
         # Unfinished tasks that the job's processes submitted, constructors among them.
         self.tasks: dict[bytes, Task] = {}
@@ -73,7 +73,7 @@ class Job:
         self.refused: set[Demand] = set()
 
     def __repr__(self) -> str:
-        return f"<Job {self.id.hex()} {'over' if self.over else 'running'}>"
+        return f"<Job {self.id.hex()} {'ended' if self.driver_ended else 'running'}>"
 
 
 class Party:

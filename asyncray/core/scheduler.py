@@ -172,7 +172,7 @@ class Scheduler:
         life.hold_for_life()
         actor.placed(worker, task.lease)
         self.pool.becomes_actor(worker)
-        self._tell_lease(worker, life)
+        self._send_lease(worker, life)
         self._send(task, worker, CONSTRUCT)
 
     def _fill(self, lease: Lease) -> None:
@@ -200,7 +200,7 @@ class Scheduler:
                 break
             shape.pop()
             if first:
-                self._tell_lease(worker, lease.grant)
+                self._send_lease(worker, lease.grant)
                 lease.finished_at = self.now
                 first = False
             backlog += estimate
@@ -212,7 +212,7 @@ class Scheduler:
         if first and not inflight:
             self._end(lease)
 
-    def _tell_lease(self, worker: Worker, grant: Grant) -> None:
+    def _send_lease(self, worker: Worker, grant: Grant) -> None:
         devices = tuple(number for number, _ in grant.devices)
         cpus = next((amount for name, amount in grant.demand if name == "CPU"), 0)
         if worker.announced_lease != (devices, grant.demand) and worker.client is not None:
@@ -341,10 +341,10 @@ class Scheduler:
                 self.blocked_workers[lease.worker] = None
         lease.blocked[task_id] = lease.blocked.get(task_id, 0) + 1
 
-    def unblock(self, lease: Lease, task_id: bytes, over: bool = False) -> None:
+    def unblock(self, lease: Lease, task_id: bytes, *, finished: bool = False) -> None:
         """A task continues on one of its threads, or has finished on all."""
         times = lease.blocked.pop(task_id, 0)
-        if times > 1 and not over:
+        if times > 1 and not finished:
             lease.blocked[task_id] = times - 1
         elif times and not lease.blocked:
             lease.grant.reclaim()
@@ -368,7 +368,7 @@ class Scheduler:
         if lease.shape is not None:
             self._outbox.send(client, (RETURN_QUEUED,))
 
-    def worker_gone(self, worker: Worker) -> tuple[list[Task], list[Task], list[Task]]:
+    def worker_exited(self, worker: Worker) -> tuple[list[Task], list[Task], list[Task]]:
         """The process ended: (tasks that had started, tasks that had not, those of the first that waited then).
 
         All its resources are free.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from asyncray.core.leases import Shape
 from asyncray.core.records import HERE, Job, Task, Where
 from asyncray.core.resources import Resources
-from asyncray.core.states import OVER, QUEUED
+from asyncray.core.states import FINISHED, QUEUED
 from asyncray.units import Demand
 
 
@@ -61,7 +61,7 @@ class Shapes:
 
     def forget(self, task: Task) -> None:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
-        task.state = OVER
+        task.state = FINISHED
 
     def forget_job(self, job: Job) -> None:
         """Removes the shapes of a job none of whose tasks runs, is queued, or will be."""

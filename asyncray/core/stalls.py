@@ -33,15 +33,15 @@ _GIB = 1024**3
 class _Stall:
     """A shape whose first task waits for the end of an actor."""
 
-    __slots__ = ("collected", "since", "task_id", "told")
+    __slots__ = ("collected", "reported", "since", "task_id")
 
-    def __init__(self, task_id: bytes, since: float, told: bool) -> None:
+    def __init__(self, task_id: bytes, since: float, reported: bool) -> None:
         # The first task of the shape.
         self.task_id = task_id
         # When the task was first found there.
         self.since = since
         # The driver has had the notice, for this task or for an earlier one of the shape.
-        self.told = told
+        self.reported = reported
         # The processes of the job were asked to collect garbage for this task.
         self.collected = False
 
@@ -69,7 +69,7 @@ class Stalls:
         if template.demand not in refused and not account.feasible(template.demand):
             refused.add(template.demand)
             text = f"{template.name} {_infeasible(template.demand, account)}, and waits until it has."
-            self._tell(template.job, text)
+            self._notify(template.job, text)
 
     def tick(self, now: float) -> None:
         """Some time has passed: looks for stuck tasks, at most once a second."""
@@ -84,16 +84,16 @@ class Stalls:
             stall = before.get(shape)
             # The first task has changed since the last look, so the queue is not stuck: the time starts again.
             if stall is None or stall.task_id != task.id:
-                self._stalls[shape] = _Stall(task.id, now, stall is not None and stall.told)
+                self._stalls[shape] = _Stall(task.id, now, stall is not None and stall.reported)
                 continue
             self._stalls[shape] = stall
             if not stall.collected:
                 stall.collected = True
                 self._collect(shape.job)
-            if now - stall.since >= PATIENCE and not stall.told:
-                stall.told = True
+            if now - stall.since >= PATIENCE and not stall.reported:
+                stall.reported = True
                 text = f"{task.name} {_held(shape)}. It waits until one of them ends."
-                self._tell(shape.job, f"{text} `asyncray status` shows them.")
+                self._notify(shape.job, f"{text} `asyncray status` shows them.")
 
     def _collect(self, job: Job) -> None:
         """Asks the processes of a job to collect garbage, which may hold the last handles of actors."""
@@ -118,7 +118,7 @@ class Stalls:
             rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
         return rows
 
-    def _tell(self, job: Job, text: str) -> None:
+    def _notify(self, job: Job, text: str) -> None:
         self._outbox.do(LogLine(LOG_WARNING, text))
         self._outbox.send_to_driver(job, (NOTICE, LOG_WARNING, text))
 

@@ -10,7 +10,7 @@ QUEUED = "queued"
 # A worker has it, and runs it or will run it.
 SENT = "sent"
 # It has finished, with a value or an error.
-OVER = "over"
+FINISHED = "finished"
 
 # Workers
 # A worker that was ordered and has not said hello; an actor whose constructor runs.

@@ -165,7 +165,7 @@ class Store:
         block = self.blocks[object_id] = Block(object_id, allocation)
         return block
 
-    def object_gone(self, block: Block) -> None:
+    def object_freed(self, block: Block) -> None:
         """The object is freed. Parties may still have views of its memory."""
         block.in_use = False
         self._free_if_unused(block)
@@ -185,7 +185,7 @@ class Store:
         block = self.copies.get(object_id, {}).get(version)
         if block is None or not block.in_use:
             return False
-        self.object_gone(block)
+        self.object_freed(block)
         return True
 
     def _free_if_unused(self, block: Block) -> None:

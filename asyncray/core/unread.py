@@ -50,13 +50,13 @@ class Unread:
             if len(task.returns) > 1:
                 self._others[task.id] = len(task.returns)
         else:
-            self.tell(task.template, task.name, kind, payload)
+            self.report(task.template, task.name, kind, payload)
 
     def read(self, object_id: bytes) -> None:
         """A process or a dependent task has the error of this object, or will have it."""
         self._take(task_of(object_id))
 
-    def gone(self, entry: ObjectEntry) -> None:
+    def freed(self, entry: ObjectEntry) -> None:
         """The object of an error is freed: reports the error, unless another return value of its task still exists."""
         task_id = task_of(entry.id)
         others = self._others.get(task_id, 1) - 1
@@ -65,7 +65,7 @@ class Unread:
             return
         error = self._take(task_id)
         if error is not None:
-            self.tell(*error)
+            self.report(*error)
 
     def _take(self, task_id: bytes) -> tuple[Template, str, int, Any] | None:
         error = self.errors.pop(task_id, None)
@@ -79,9 +79,9 @@ class Unread:
         for task_id in list(job.unread):
             error = self._take(task_id)
             assert error is not None
-            self.tell(*error)
+            self.report(*error)
 
-    def tell(self, template: Template, name: str, kind: int, payload: Any) -> None:
+    def report(self, template: Template, name: str, kind: int, payload: Any) -> None:
         """Counts an error of this function and reports it to the driver, if the driver is to see this count.
 
         The function may also be a constructor whose actor got no call afterwards.

@@ -94,7 +94,7 @@ class Unsealed:
         if allocation is not None:
             self._store.free(allocation)
 
-    def client_gone(self, client: Client) -> None:
+    def client_disconnected(self, client: Client) -> None:
         """Withdraws the requests of a process that ended, and frees the room that it had."""
         for claim in client.claims.values():
             claim.withdrawn = True

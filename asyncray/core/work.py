@@ -26,7 +26,7 @@ from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, Job, ObjectEntry, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import OVER, QUEUED, SENT, WAITING
+from asyncray.core.states import FINISHED, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
 from asyncray.core.tasks import Tasks
 from asyncray.exceptions import ActorDiedError
@@ -170,7 +170,7 @@ class Work:
 
     def _fail_by_dependency(self, task: Task) -> bool:
         """Ends a task whose dependency failed, with that error."""
-        if task.state in (OVER, SENT) or not task.dependencies:
+        if task.state in (FINISHED, SENT) or not task.dependencies:
             return False
         for entry in task.dependencies:
             if entry.kind in (ERROR, FAULT):
@@ -286,7 +286,7 @@ class Work:
         fault = ["ActorDiedError", fields]
         # If calls are pending, their errors report the failure.
         if not actor.pending:
-            self.objects.unread.tell(actor.task.template, actor.task.name, FAULT, fault)
+            self.objects.unread.report(actor.task.template, actor.task.name, FAULT, fault)
         self.actors.retire(actor, fault, "its constructor failed")
 
     def _end_with(self, task: Task, failed: ObjectEntry) -> None:
@@ -324,7 +324,7 @@ class Work:
             return
         if task.state == QUEUED and task.actor is None:
             self._shapes.forget(task)
-        task.state = OVER
+        task.state = FINISHED
         if task.parent is not None or task.children is not None:
             self._leave_family(task)
         resolve = self.objects.resolve
@@ -337,7 +337,7 @@ class Work:
             if task.nested:
                 self.objects.unuse_all(task.nested)
         if task.actor is not None and not task.is_constructor:
-            self.actors.call_over(task)
+            self.actors.call_finished(task)
 
     @staticmethod
     def _leave_family(task: Task) -> None:
@@ -363,7 +363,7 @@ class Work:
             lost: the objects that are wanted again. Tasks that depend on them may be waiting, but were not queued or
                 sent yet: from then on a task has the values of its arguments.
         """
-        assert task.state == OVER and task.actor is None and not task.cancelled, f"{task} cannot run again"
+        assert task.state == FINISHED and task.actor is None and not task.cancelled, f"{task} cannot run again"
         self.reruns += 1
         task.template.job.tasks[task.id] = task
         task.state = WAITING
@@ -385,7 +385,7 @@ class Work:
             # A value may be lost while its task waits for another.
             assert task.missing == waits or (self.reruns and task.state == WAITING), f"{task} waits for {waits}"
             assert task.missing == dependents[task.id], f"{task} waits for {task.missing} and is not known there"
-            assert task.state != OVER or task.is_constructor, f"{task} is over and in the books"
+            assert task.state != FINISHED or task.is_constructor, f"{task} is over and in the books"
             assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"
 
 

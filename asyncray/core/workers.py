@@ -209,7 +209,7 @@ class Pool:
         """The lease of the worker has ended: the worker is free again, or is killed if its job has ended."""
         if worker.state != LEASED:
             return
-        if worker.job is not None and worker.job.over and not worker.job.lasts:
+        if worker.job is not None and worker.job.driver_ended and not worker.job.lasts:
             self.kill(worker, "its job is over", now)
         else:
             self._rest(worker, now)

@@ -165,7 +165,7 @@ class Doors:
         if client is not None:
             self._streams.pop(client.number, None)
             self._paused.pop(client, None)
-            self._machine.client_gone(client)
+            self._machine.client_disconnected(client)
         if stream is self._starter:
             self._machine.stop("its driver has ended")
         self._changed()

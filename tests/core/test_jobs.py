@@ -36,7 +36,7 @@ def test_a_lone_node_has_a_block_of_its_own() -> None:
 def test_a_number_is_never_used_again() -> None:
     node = machine(range(1, 3))
     client = node.driver_connected(1, "ns", SETUP)
-    node.client_gone(client)
+    node.client_disconnected(client)
     assert jobs_of(node, 1) == [b"\0\0\0\2"]
     with pytest.raises(OverflowError, match="no more numbers"):
         jobs_of(node, 1)
@@ -52,8 +52,8 @@ def test_what_a_driver_shall_read_goes_to_the_voice_of_its_job() -> None:
     driver.client.out.clear()
     spec = Recipe(extra=("moon", 1)).spec("spawn")
     world.machine.receive(driver.client, template_messages(1, b"digest", spec))
-    world.machine.tell_drivers("something is wrong")
-    world.machine.objects.unread.tell(job.templates[b"digest"], "f", ERROR, b"")
+    world.machine.notify_drivers("something is wrong")
+    world.machine.objects.unread.report(job.templates[b"digest"], "f", ERROR, b"")
     assert [message[0] for message in voice.out] == [NOTICE, NOTICE, UNREAD]
     assert not driver.client.out
     voice.out.clear()
@@ -70,6 +70,6 @@ def test_a_job_without_its_driver_has_no_voice() -> None:
     world.settle()
     assert job.lasts
     assert job.voice is None
-    world.machine.tell_drivers("something is wrong")
+    world.machine.notify_drivers("something is wrong")
     assert not world.machine.outbox.dirty
     world.end()

@@ -218,7 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
             was_kept = block.in_use
             assert self.store.drop_copy(block.id, block.version) == was_kept
         elif block.in_use:
-            self.store.object_gone(block)
+            self.store.object_freed(block)
         assert not block.in_use
         self.forget()
 
@@ -230,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
             del self.clients[client.number]
             self.wishes = [wish for wish in self.wishes if wish.client is not client or wish in self.ended]
             self.rooms = [room for room in self.rooms if room[1] is not client]
-            self.unsealed.client_gone(client)
+            self.unsealed.client_disconnected(client)
             self.store.unpin_all(client)
             assert (client.claims, client.unsealed, client.pinned) == ({}, {}, {})
             self.forget()
@@ -280,7 +280,7 @@ class StoreMachine(RuleBasedStateMachine):
         for client in list(self.clients.values()):
             client.alive = False
             self.clients.pop(client.number)
-            self.unsealed.client_gone(client)
+            self.unsealed.client_disconnected(client)
             self.store.unpin_all(client)
         self.rooms = [room for room in self.rooms if room[1] is None]
         self.wishes = [wish for wish in self.wishes if wish.client is None or wish in self.ended]

@@ -361,7 +361,7 @@ def test_what_a_detached_actor_submits_goes_on_after_its_driver_and_ends_with_it
     world.die(driver)
     world.settle()
     assert len(world.machine.work.tasks) == 2
-    assert [job.over for job in world.machine.jobs.table.values()] == [True]
+    assert [job.driver_ended for job in world.machine.jobs.table.values()] == [True]
     world.end()
 
 

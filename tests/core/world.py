@@ -30,7 +30,7 @@ from asyncray.core.lives import Actor
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import CreateSegment, FlushOutput, KillWorker, LogLine, RetireSegment, StartWorker
 from asyncray.core.records import Task
-from asyncray.core.states import DEAD, IDLE, OVER
+from asyncray.core.states import DEAD, FINISHED, IDLE
 from asyncray.messages import (
     ADD_REFS,
     BLOCKED,
@@ -246,7 +246,7 @@ class World:
     def disconnect(self, process: Process) -> None:
         """The daemon sees the end of a connection."""
         self.processes.pop(process.client.number, None)
-        self.machine.client_gone(process.client)
+        self.machine.client_disconnected(process.client)
         self.after()
 
     def exit_seen(self) -> None:
@@ -256,7 +256,7 @@ class World:
         self.machine.worker_exited(worker.number, "killed by a signal")
         while worker.wire:  # a late batch
             self._receive(worker, [worker.wire.popleft()[0]])
-        self.machine.client_gone(worker.client)
+        self.machine.client_disconnected(worker.client)
         self.after()
 
     def miss_seen(self) -> None:
@@ -397,7 +397,7 @@ class World:
 
     def _hopeless(self) -> list[Task]:
         feasible = self.machine.resources.feasible
-        unfinished = [task for task in self.machine.work.tasks.values() if task.state != OVER]
+        unfinished = [task for task in self.machine.work.tasks.values() if task.state != FINISHED]
         return [task for task in unfinished if not feasible(task.template.demand)]
 
     def _actors(self) -> list[Actor]:

@@ -148,7 +148,7 @@ class Crowd:
 
         return {
             "a driver comes": lambda: discard(self.connect()),
-            "a driver ends": lambda: machine.client_gone(other),
+            "a driver ends": lambda: machine.client_disconnected(other),
             "a worker ends": lambda: machine.worker_exited(idle.number, "it was killed"),
             "an actor ends": say((RELEASE_REFS, [ended + PUT_INDEX])),
             "an actor is killed": say((KILL, killed, True)),
