@@ -426,7 +426,7 @@ def portable(cause: BaseException) -> BaseException | _Portable:
 
 
 def _restore_task_error(
-    dual: bool,
+    dual: bool,  # noqa: FBT001 - called by pickle
     function_name: str,
     traceback_str: str,
     cause: BaseException | _Portable,

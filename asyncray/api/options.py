@@ -167,7 +167,7 @@ def _copied(name: str, value: dict[Any, Any]) -> dict[Any, Any]:
     return dict(value)
 
 
-def _retry_exceptions(name: str, value: bool | list[Any] | tuple[Any, ...]) -> bool | tuple[type[Exception], ...]:
+def _retry_exceptions(name: str, value: Any) -> bool | tuple[type[Exception], ...]:
     if isinstance(value, bool):
         return value
     if not all(isinstance(item, type) and issubclass(item, Exception) for item in value):
@@ -220,7 +220,7 @@ _COMMON: dict[str, Option] = {
     "scheduling_strategy": Option(object, check=_strategy),
     "name": Option(_STR),
     "runtime_env": Option(_DICT, check=_copied),
-    "enable_task_events": Option(bool, True),
+    "enable_task_events": Option(bool, default=True),
 }
 
 TASK_OPTIONS: Table = MappingProxyType(
@@ -229,7 +229,7 @@ TASK_OPTIONS: Table = MappingProxyType(
         "num_cpus": Option(_AMOUNT, 1, _amount),
         "num_returns": Option((int, str, NoneType), check=_num_returns),
         "max_retries": Option(_INT, 3, _counted_or_infinite),
-        "retry_exceptions": Option((bool, list, tuple), False, _retry_exceptions),
+        "retry_exceptions": Option((bool, list, tuple), default=False, check=_retry_exceptions),
         "max_calls": Option(_INT, 0, _counted),
         "_generator_backpressure_num_objects": Option(_INT, check=_backpressure),
     }
@@ -240,7 +240,7 @@ ACTOR_OPTIONS: Table = MappingProxyType(
     | {
         "name": Option(_STR, check=_actor_name),
         "namespace": Option(_STR, check=_namespace),
-        "get_if_exists": Option(bool, False),
+        "get_if_exists": Option(bool, default=False),
         "lifetime": Option(_STR, check=_lifetime),
         "max_restarts": Option(_INT, 0, _counted_or_infinite),
         "max_task_retries": Option(_INT, 0, _counted_or_infinite),
@@ -258,7 +258,7 @@ METHOD_OPTIONS: Table = MappingProxyType(
         "concurrency_group": Option(_STR),
         # None: the option of the actor counts.
         "max_task_retries": Option(_INT, check=_counted_or_infinite),
-        "retry_exceptions": Option((bool, list, tuple), False, _retry_exceptions),
+        "retry_exceptions": Option((bool, list, tuple), default=False, check=_retry_exceptions),
         "enable_task_events": Option((bool, NoneType)),
         "_generator_backpressure_num_objects": Option(_INT, check=_backpressure),
     }

@@ -383,7 +383,7 @@ def _is_in_finalizer() -> bool:
     return False
 
 
-def set_auto_init(enabled: bool) -> None:
+def set_auto_init(enabled: bool) -> None:  # noqa: FBT001 - the value to set, as in Ray
     """Switches the implicit start by the first use on or off.
 
     Args:

@@ -58,7 +58,7 @@ class Signature:
             function = getattr(actor_class, maker)
             if function is not getattr(object, maker):
                 return cls(function, method=True)
-        return _restored(actor_class.__qualname__, _NOTHING, False)
+        return _restored(actor_class.__qualname__, _NOTHING, method=False)
 
     @classmethod
     def of_method(cls, actor_class: type, name: str) -> Signature:
@@ -113,7 +113,7 @@ def is_generator(function: object) -> bool:
     return code is not None and bool(code.co_flags & (_GENERATOR | _ASYNC_GENERATOR))
 
 
-def _restored(name: str, text: str, method: bool) -> Signature:
+def _restored(name: str, text: str, method: bool) -> Signature:  # noqa: FBT001 - called by pickle
     """Makes a signature from its pickled state; pickle passes positional arguments only."""
     signature = Signature.__new__(Signature)
     signature._callee = None

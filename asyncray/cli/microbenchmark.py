@@ -16,7 +16,9 @@ import click
     "--json", "file", type=click.File("w", lazy=False), metavar="FILE", help="Write the figures; - is stdout."
 )
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=1.0, hidden=True)
-def microbenchmark_command(only: tuple[str, ...], everything: bool, show_list: bool, file: Any, scale: float) -> None:
+def microbenchmark_command(
+    *, only: tuple[str, ...], everything: bool, show_list: bool, file: Any, scale: float
+) -> None:
     """Measures asyncray on this machine: about two seconds a row.
 
     Rows carry the names of Ray's own microbenchmark where it has them. Beside each figure: the spread of its

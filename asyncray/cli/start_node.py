@@ -68,6 +68,7 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when the node is ready.")
 def node_command(
+    *,
     head: bool,
     num_cpus: float | None,
     num_gpus: int | None,

@@ -24,7 +24,7 @@ _GAP = "   "
     help="unix:PATH, or auto for the newest that runs.  [default: $ASYNCRAY_ADDRESS, otherwise auto]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def status_command(address: str, as_json: bool) -> None:
+def status_command(*, address: str, as_json: bool) -> None:
     """Shows a node: resources, object store, workers, actors, drivers, tasks.
 
     \b

@@ -22,7 +22,7 @@ _GRACE = 1.0
 @click.option("--address", help="Stop only this node: unix:PATH or auto.  [default: all of this user on this machine]")
 @click.option("--force", is_flag=True, help="Kill nodes that do not stop by themselves in time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome for each node as one JSON list.")
-def stop_command(address: str | None, force: bool, as_json: bool) -> None:
+def stop_command(*, address: str | None, force: bool, as_json: bool) -> None:
     """Stops this user's nodes, also those that programs have started for themselves.
 
     --json prints [{"address", "pid", "result"}]; a result is "stopped", "killed" or "running".

@@ -39,7 +39,7 @@ class Cancelling:
     def __repr__(self) -> str:
         return f"<Cancelling among {len(self._tasks)} tasks>"
 
-    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
+    def cancel(self, task_id: bytes, *, force: bool, recursive: bool) -> None:
         """CANCEL: drops or stops a task, and with ``recursive`` all tasks that it submitted as well.
 
         Args:
@@ -58,16 +58,16 @@ class Cancelling:
                 family += (child for child in (member.children or {}).values() if not child.is_constructor)
         for member in reversed(family):
             member.cancelled_with_children = recursive
-            self._cancel_one(member, force)
+            self._cancel_one(member, force=force)
 
-    def _cancel_one(self, task: Task, force: bool) -> None:
+    def _cancel_one(self, task: Task, *, force: bool) -> None:
         task.cancelled = True
         if task.state in (WAITING, QUEUED):
             self._finish(task, FAULT, task.cancelled_fault())
         elif task.state == SENT and task.worker is not None:
-            self._stop(task, task.worker, force)
+            self._stop(task, task.worker, force=force)
 
-    def _stop(self, task: Task, worker: Worker, force: bool) -> None:
+    def _stop(self, task: Task, worker: Worker, *, force: bool) -> None:
         # Never kill for a nested task: the blocked tasks of the same worker would die with it.
         running = next(iter(worker.inflight), None) == task.id
         if force and task.actor is None and running:
@@ -83,4 +83,4 @@ class Cancelling:
         """The process that submitted these tasks is gone: cancels those whose results no other process can use."""
         for child in submitted:
             if not any(entry.borrowers or entry.uses for entry in child.returns):
-                self.cancel(child.id, False, True)
+                self.cancel(child.id, force=False, recursive=True)

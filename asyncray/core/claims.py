@@ -44,14 +44,14 @@ class Claim:
         """The store is full: the claim has to wait."""
         self.blocked = True
         if self.waits is not None and not self.withdrawn:
-            self.waits(True)
+            self.waits(True)  # noqa: FBT003 - callbacks have no keywords
 
     def answer(self, answer: Allocation | str) -> None:
         """Ends the claim, with room or with the reason why it gets none."""
         if self.withdrawn:
             return
         if self.blocked and self.waits is not None:
-            self.waits(False)
+            self.waits(False)  # noqa: FBT003 - as above
         if isinstance(answer, str):
             self.refused(answer)
         else:

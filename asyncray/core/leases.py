@@ -95,7 +95,7 @@ class Shape:
         "account", "count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues", "where",
     )  # fmt: skip
 
-    def __init__(self, job: Job, demand: Demand, where: Where, lives: bool, account: Resources) -> None:
+    def __init__(self, job: Job, demand: Demand, where: Where, account: Resources, *, lives: bool) -> None:
         self.job = job
         self.demand = demand
         # Where its tasks wish to run.
@@ -120,7 +120,7 @@ class Shape:
     def __repr__(self) -> str:
         return f"<Shape {dict(self.demand)} queued={self.count} leases={len(self.leases)}>"
 
-    def push(self, task: Task, first: bool = False) -> None:
+    def push(self, task: Task, *, first: bool) -> None:
         queue = self.queues.get(task.depth)
         if queue is None:
             queue = self.queues[task.depth] = deque()

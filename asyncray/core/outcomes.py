@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from asyncray.core.leases import Worker
+from asyncray.core.leases import Lease, Worker
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.states import FINISHED, QUEUED
 from asyncray.core.store import Store
@@ -117,15 +117,16 @@ class Outcomes:
                 self._work.finish(task, FAULT, task.cancelled_fault())
         self._scheduler.end_idle_lease(worker)
 
-    def waits(self, worker: Worker, task_id: bytes, begins: bool) -> None:
-        """BLOCKED, UNBLOCKED: a task waits for an object, or goes on."""
-        task = worker.inflight.get(task_id) or worker.nested.get(task_id)
-        lease = task.lease if task is not None else worker.lease if worker.actor is not None else None
-        if lease is None:
-            return  # the task is over, or not this worker's any more
-        if begins:
+    def blocked(self, worker: Worker, task_id: bytes) -> None:
+        """BLOCKED: a task waits for an object."""
+        lease = _lease_of(worker, task_id)
+        if lease is not None:
             self._scheduler.block(lease, task_id)
-        else:
+
+    def unblocked(self, worker: Worker, task_id: bytes) -> None:
+        """UNBLOCKED: the task goes on."""
+        lease = _lease_of(worker, task_id)
+        if lease is not None:
             self._scheduler.unblock(lease, task_id)
 
     def worker_exited(self, worker: Worker, how: str) -> None:
@@ -159,3 +160,11 @@ class Outcomes:
         else:
             fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.name} died: {how}"}]
         self._work.finish(task, FAULT, fault)
+
+
+def _lease_of(worker: Worker, task_id: bytes) -> Lease | None:
+    """The lease that a task of the worker runs on. None if the task has finished, or is not this worker's any more."""
+    task = worker.inflight.get(task_id) or worker.nested.get(task_id)
+    if task is not None:
+        return task.lease
+    return worker.lease if worker.actor is not None else None

@@ -76,7 +76,13 @@ class Requests:
             return False, refusal.name, {"message": refusal.message}
 
     def _create_named(
-        self, client: Client, namespace: str, name: str, if_exists: bool, handle: bytes, create: list[Any]
+        self,
+        client: Client,
+        namespace: str,
+        name: str,
+        if_exists: bool,  # noqa: FBT001 - arguments come from a message
+        handle: bytes,
+        create: list[Any],
     ) -> Any:
         taken = self._actors.names.get((namespace, name))
         if taken is not None:

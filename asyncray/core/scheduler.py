@@ -103,7 +103,7 @@ class Scheduler:
             grant = shape.account.acquire(shape.demand)
             if grant is None:
                 return
-            worker = self.pool.take(shape.job, shape.gpu)
+            worker = self.pool.take(shape.job, gpu=shape.gpu)
             if worker is None:
                 grant.release()
                 self._find_worker(shape)
@@ -352,7 +352,7 @@ class Scheduler:
             if lease.worker.lease is lease:
                 self.blocked_workers.pop(lease.worker, None)
 
-    def waits_for_room(self, client: Client, number: int, begins: bool) -> None:
+    def waits_for_room(self, client: Client, number: int, begins: bool) -> None:  # noqa: FBT001 - a callback
         """A worker waits for room in the store, or waits no more: others may use its CPU, and what it has not begun."""
         worker = client.worker
         if worker is None or worker.lease is None:

@@ -43,21 +43,22 @@ class Shapes:
 
     def _shape_of(self, task: Task) -> Shape:
         template = task.template
-        key = (template.job, template.demand, template.where, task.is_constructor)
+        lives = task.is_constructor
+        key = (template.job, template.demand, template.where, lives)
         shape = self.table.get(key)
         if shape is None:
-            shape = self.table[key] = Shape(*key, self.accounts[template.where])
+            shape = self.table[key] = Shape(*key[:3], self.accounts[template.where], lives=lives)
             template.job.shapes.append(shape)
         template.shape = shape
         return shape
 
-    def enqueue(self, task: Task, first: bool = False) -> None:
+    def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Queues a task that is ready to run."""
         task.state = QUEUED
         shape = task.template.shape or self._shape_of(task)
         if not shape.count:
             self.ready[shape] = None
-        shape.push(task, first)
+        shape.push(task, first=first)
 
     def forget(self, task: Task) -> None:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""

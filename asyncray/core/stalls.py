@@ -35,7 +35,7 @@ class _Stall:
 
     __slots__ = ("collected", "reported", "since", "task_id")
 
-    def __init__(self, task_id: bytes, since: float, reported: bool) -> None:
+    def __init__(self, task_id: bytes, since: float, *, reported: bool) -> None:
         # The first task of the shape.
         self.task_id = task_id
         # When the task was first found there.
@@ -84,7 +84,7 @@ class Stalls:
             stall = before.get(shape)
             # The first task has changed since the last look, so the queue is not stuck: the time starts again.
             if stall is None or stall.task_id != task.id:
-                self._stalls[shape] = _Stall(task.id, now, stall is not None and stall.reported)
+                self._stalls[shape] = _Stall(task.id, now, reported=stall is not None and stall.reported)
                 continue
             self._stalls[shape] = stall
             if not stall.collected:

@@ -41,7 +41,7 @@ class _RoomRequest:
         fields = {"message": why}
         self.unsealed.outbox.send(self.client, (REPLY_FAULT, self.number, "ObjectStoreFullError", fields))
 
-    def waits(self, begins: bool) -> None:
+    def waits(self, begins: bool) -> None:  # noqa: FBT001 - a callback
         if begins:
             self.unsealed.outbox.send(self.client, (STORE_FULL, self.number))
         self.unsealed.waits(self.client, self.number, begins)

@@ -126,6 +126,7 @@ class Work:
         dependencies: Sequence[bytes] | None,
         nested: Sequence[bytes] | None,
         parent_id: bytes | None,
+        *,
         returns: bool = True,
     ) -> bool:
         """Enters the task in all tables. Returns False if an argument is freed already."""

@@ -178,7 +178,7 @@ class Pool:
         worker.idle_since = now
         self.idle.setdefault((worker.job, worker.gpu), {})[worker] = None
 
-    def take(self, job: Job, gpu: bool) -> Worker | None:
+    def take(self, job: Job, *, gpu: bool) -> Worker | None:
         """Takes a free worker for this job.
 
         Returns: the most recently used worker of the job, because its caches are warm; otherwise a worker that has no

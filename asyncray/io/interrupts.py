@@ -129,10 +129,10 @@ def _install_deferring_handlers() -> None:
             deferring = Deferrable(handler)
             # Record before replacing, because another handler may raise in between.
             _replaced.append((number, handler, deferring, restarts))
-            _install(number, deferring, restarts)
+            _install(number, deferring, restarts=restarts)
 
 
-def _install(number: int, handler: Any, restarts: bool) -> None:
+def _install(number: int, handler: Any, *, restarts: bool) -> None:
     _signal.signal(number, handler)
     if restarts:
         _signal.siginterrupt(number, False)
@@ -162,7 +162,7 @@ def _restore_handlers_and_replay() -> None:
     while last := _replaced[-1:]:
         number, handler, deferring, restarts = last[0]
         if _getsignal(number) is deferring:  # otherwise not replaced yet, or the program has set a new one
-            _install(number, handler, restarts)
+            _install(number, handler, restarts=restarts)
         if _replaced and _replaced[-1] is last[0]:
             _replaced.pop()
     while first := _pending[:1]:
@@ -180,4 +180,4 @@ def restore_in_child() -> None:
     _pending.clear()
     while _replaced:
         number, handler, _, restarts = _replaced.pop()
-        _install(number, handler, restarts)
+        _install(number, handler, restarts=restarts)

@@ -45,7 +45,7 @@ _MOST_PARTS = 1024  # IOV_MAX of Linux and macOS
 
 if sys.version_info >= (3, 13):
 
-    def _map_untracked(segment: Segment, name: str, create: bool, size: int) -> None:
+    def _map_untracked(segment: Segment, name: str, *, create: bool, size: int) -> None:
         shared_memory.SharedMemory.__init__(segment, name, create, size, track=False)
 
     _unlink_untracked = shared_memory.SharedMemory.unlink
@@ -88,27 +88,27 @@ class Segment(shared_memory.SharedMemory):
     _buf: memoryview | None
     _complete = False
 
-    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
+    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:  # noqa: FBT001 - called by pickle
         self._create = create
         with forking.lock:
             if "/" in name:
-                self._map_file(name, create, size)
+                self._map_file(name, create=create, size=size)
             else:
-                _map_untracked(self, name, create, size)
+                _map_untracked(self, name, create=create, size=size)
             forking.close_in_child(functools.partial(_close_in_child, weakref.ref(self)), self._fd)
         self._complete = True
 
     @classmethod
     def create(cls, name: str, size: int) -> Segment:
         """Makes a segment. Its pages get memory when they are written. Raises FileExistsError, OSError."""
-        return cls(name, True, size)
+        return cls(name, create=True, size=size)
 
     @classmethod
     def attach(cls, name: str) -> Segment:
         """Maps an existing segment. Raises FileNotFoundError, OSError."""
         return cls(name)
 
-    def _map_file(self, path: str, create: bool, size: int) -> None:
+    def _map_file(self, path: str, *, create: bool, size: int) -> None:
         self._prepend_leading_slash = False  # the property `name` returns the path unchanged
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDWR, 0o600)
         self._name = path
@@ -192,7 +192,7 @@ def _close_in_child(segment: weakref.ref[Segment]) -> None:
         alive.close()
 
 
-def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview], warm: bool) -> None:
+def copy_parts(segment: Segment, offset: int, parts: Sequence[bytes | memoryview], *, warm: bool) -> None:
     """Writes parts one after the other, without gaps, from an offset on.
 
     Args:

@@ -67,7 +67,7 @@ class Doors:
 
     async def let_in(self, driver: socket.socket) -> None:
         """Serves the driver that started this node for itself."""
-        driver.setblocking(False)
+        driver.setblocking(False)  # noqa: FBT003 - takes no keyword
         starter = self._starter = self.new_stream()
         await self._loop.create_connection(lambda: starter, sock=driver)
 

@@ -64,7 +64,7 @@ class LogFile:
     def __repr__(self) -> str:
         return f"<LogFile {self.path} at {self._position}>"
 
-    def read(self, name: str, pid: int, last: bool, pause: bool = False) -> list[Line]:
+    def read(self, name: str, pid: int, *, last: bool, pause: bool = False) -> list[Line]:
         """The lines that are new; with ``last`` or ``pause`` an unfinished one as well.
 
         Args:
@@ -72,7 +72,7 @@ class LogFile:
             last: there is no later reading.
             pause: nothing runs that could finish the line.
         """
-        new = self._new_bytes(last)
+        new = self._new_bytes(last=last)
         whole = last or (pause and len(new) < MOST_BYTES)
         if not new and not (whole and self._rest):
             return []
@@ -107,7 +107,7 @@ class LogFile:
             self._name = whose.decode("utf-8", "replace")
         return lines
 
-    def _new_bytes(self, last: bool) -> bytes:
+    def _new_bytes(self, *, last: bool) -> bytes:
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self.path, os.O_RDONLY)
@@ -188,9 +188,9 @@ class WorkerLogs:
         """A worker starts."""
         self._files[number] = (LogFile(self._path(number, "out"), "out"), LogFile(self._path(number, "err"), "err"))
 
-    def read(self, number: int, name: str, pid: int, last: bool = False, pause: bool = False) -> list[Line]:
+    def read(self, number: int, name: str, pid: int, *, last: bool = False, pause: bool = False) -> list[Line]:
         """A worker's new lines. See ``LogFile.read``."""
-        return [line for file in self._files.get(number, ()) for line in file.read(name, pid, last, pause)]
+        return [line for file in self._files.get(number, ()) for line in file.read(name, pid, last=last, pause=pause)]
 
     def ended(self, number: int) -> None:
         """A worker has ended, and all was read: its files stay if there is something in them."""

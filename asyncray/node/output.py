@@ -63,22 +63,22 @@ class Output:
         for worker in list(self._pool.workers.values()):
             last = last_of is not None and worker.job is last_of
             busy = _is_busy(worker)
-            more |= self._pass_on(worker, last, not busy) or busy
+            more |= self._pass_on(worker, last=last, pause=not busy) or busy
         return more
 
     def ended(self, worker: Worker) -> str:
         """Sends the last output of a worker that has ended to its driver; returns the end of its log, for people."""
-        self._pass_on(worker, True)
+        self._pass_on(worker, last=True)
         tail = self._logs.tail(worker.number)
         self._logs.ended(worker.number)
         return tail
 
-    def _pass_on(self, worker: Worker, last: bool, pause: bool = True) -> bool:
+    def _pass_on(self, worker: Worker, *, last: bool, pause: bool = True) -> bool:
         voice = worker.job.voice if worker.job is not None else None
         stream = self._stream_of(voice) if voice is not None else None
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:
             return True
-        lines = self._logs.read(worker.number, _name(worker), worker.pid, last, pause)
+        lines = self._logs.read(worker.number, _name(worker), worker.pid, last=last, pause=pause)
         if lines and stream is not None and worker.job is not None and worker.job.setup["log_to_driver"]:
             stream.send([(OUTPUT, lines)])
         return bool(lines)

@@ -64,7 +64,7 @@ class ZygoteLink:
         """Serves the stream to a zygote that was started, and watches its process."""
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
-        connection.setblocking(False)
+        connection.setblocking(False)  # noqa: FBT003 - takes no keyword
         _, self._stream = await self._loop.create_connection(self._new_stream, sock=connection)
         if self._unsent:
             self._stream.send(self._unsent)

@@ -249,7 +249,7 @@ def _reduce_lru_cache(wrapper: Any) -> Any:
     return _make_lru_cache, (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"]), own or None
 
 
-def _make_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+def _make_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:  # noqa: FBT001 - for pickle
     return functools.lru_cache(maxsize, typed)(function)
 
 

@@ -173,7 +173,7 @@ class Reservation:
 
         assert self.room is not None
         try:
-            copy_parts(segments.writable(self.room.segment), self.room.offset, parts, self.room.warm)
+            copy_parts(segments.writable(self.room.segment), self.room.offset, parts, warm=self.room.warm)
         except OSError as error:
             raise ObjectStoreFullError(f"Writing {self.size} bytes to shared memory failed: {error}") from error
         self._move(WRITTEN)

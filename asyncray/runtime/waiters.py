@@ -73,7 +73,7 @@ class ThreadWaiter(Waiter):
 
     def wait(self, timeout: float | None) -> bool:
         """False if the time is up first. A signal handler that raises ends it, too."""
-        return self._lock.acquire(True, -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
+        return self._lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
 
 class IoThreadCallback(Waiter):

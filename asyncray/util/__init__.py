@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT001 - Ray's
     """Names of living actors in this namespace, or with ``all_namespaces`` dicts of ``name`` and ``namespace``."""
     runtime = require()
     namespace = None if all_namespaces else runtime.facts["namespace"]

@@ -172,7 +172,7 @@ class ActorPool:
             bool(self._waiting) and bool(self._restarting or self._death is not None)
         )
 
-    def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
+    def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:  # noqa: FBT001 - Ray's
         """The next result in the order of submission.
 
         Args:
@@ -192,9 +192,9 @@ class ActorPool:
                 pool.submit(lambda actor, value: actor.double.remote(value), value)
             print([pool.get_next(timeout=10) for _ in range(3)])  # [0, 2, 4]
         """
-        return self._result(self._next_run, timeout, ignore_if_timedout)
+        return self._result(self._next_run, timeout, forget=ignore_if_timedout)
 
-    def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
+    def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:  # noqa: FBT001 - Ray's
         """The next result that is ready, whichever it is.
 
         Args:
@@ -212,7 +212,7 @@ class ActorPool:
             while pool.has_next():
                 print(pool.get_next_unordered())
         """
-        return self._result(self._all_runs, timeout, ignore_if_timedout)
+        return self._result(self._all_runs, timeout, forget=ignore_if_timedout)
 
     def _next_run(self) -> list[_Run]:
         """The run whose turn it is; none while its value waits for an actor that restarts."""
@@ -233,7 +233,7 @@ class ActorPool:
             self._next_result = max(self._next_result, number + 1)
             raise error
 
-    def _result(self, choose: Callable[[], list[_Run]], timeout: float | None, forget: bool) -> Any:
+    def _result(self, choose: Callable[[], list[_Run]], timeout: float | None, *, forget: bool) -> Any:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             self._check_next()

@@ -128,7 +128,7 @@ def test_nothing_is_written_or_viewed_outside(prefix: str) -> None:
     for warm in (False, True):
         for offset, part in ((4095, b"ab"), (-1, b"a"), (4097, b"")):
             with pytest.raises(ValueError, match="are not in Segment"):
-                copy_parts(segment, offset, [part], warm)
+                copy_parts(segment, offset, [part], warm=warm)
     for offset, size in ((4000, 97), (-1, 1), (0, -1)):
         with pytest.raises(ValueError, match="are not in Segment"):
             segment.view(offset, size, Calls())
@@ -181,7 +181,7 @@ def test_parts_follow_each_other_through_the_descriptor(
 def check_copy(parts: list[bytes | memoryview], offset: int, warm: bool) -> None:
     segment = Segment.create(f"asyncray-test-{os.getpid()}-{secrets.token_hex(4)}", 4096)
     try:
-        copy_parts(segment, offset, parts, warm)
+        copy_parts(segment, offset, parts, warm=warm)
         written = b"".join(part.tobytes() if isinstance(part, memoryview) else part for part in parts)
         assert bytes(segment.buf) == (b"\0" * offset + written).ljust(4096, b"\0")
     finally:
@@ -196,7 +196,7 @@ def test_large_parts_of_every_kind(prefix: str) -> None:
     segment = Segment.create(f"{prefix}-0", 41 * MIB)
     for warm in (False, True):
         segment.buf[: 40 * MIB : MIB] = bytes(40)
-        copy_parts(segment, 128, parts, warm)
+        copy_parts(segment, 128, parts, warm=warm)
         assert np.array_equal(np.frombuffer(segment.buf, np.int64, 5 * MIB, offset=192), numbers)
         assert bytes(segment.buf[128:192]) == parts[0]
         assert bytes(segment.buf[192 + 40 * MIB :][:5]) == b"tail\0"

@@ -29,7 +29,7 @@ def append(path: Path, text: str) -> None:
 
 
 def read(file: LogFile, *, last: bool = False, pause: bool = False) -> list[str]:
-    lines = file.read("task", 7, last, pause)
+    lines = file.read("task", 7, last=last, pause=pause)
     file.close()
     return [f"{prefix} {text}" for _, prefix, text in lines]
 
@@ -123,6 +123,6 @@ def test_reading_keeps_one_descriptor(file: LogFile, path: Path) -> None:
     append(path, "one\n")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        file.read("task", 7, False)
+        file.read("task", 7, last=False)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     file.close()

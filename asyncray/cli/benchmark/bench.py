@@ -76,7 +76,7 @@ class Bench:
         """A count or a size, scaled."""
         return max(1, int(number * self.scale))
 
-    def check(self, right: bool, what: str = "the result") -> None:
+    def check(self, right: bool, what: str = "the result") -> None:  # noqa: FBT001 - a result, not a flag
         """Raises RuntimeError where a row did not do its work."""
         self.checks += 1
         if not right:
