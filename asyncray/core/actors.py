@@ -11,7 +11,7 @@ arguments holds back the later calls of its *lane*, but not the calls of other c
 concurrently has no order to keep. The node sends posted calls ahead to the actor's process up to a window; the other
 calls stay in the mailbox.
 
-The resources of an actor become free when its process is gone, not before: the process may hold a device or a lock.
+The resources of an actor become free when its process has ended, not before: the process may hold a device or a lock.
 
 Invariants (``check``): only an ALIVE actor has calls in flight; a dead actor has no calls and no worker; a dead actor
 without handles is not in the table.
@@ -32,7 +32,7 @@ from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, INVOKE, PLAIN
 
 MOST_CAUSES = 1000
-"""For so many dead and forgotten actors the node remembers the cause of death, for handles that are not counted."""
+"""The number of forgotten actors whose cause of death the node remembers, for handles that are not counted."""
 
 LIVED_A_WHILE = 5.0
 """Seconds since its constructor returned. An actor that lived so long restarts at once when its process ends."""
@@ -41,10 +41,10 @@ FIRST_PAUSE = 0.1
 """Seconds before the second restart of an actor whose process ends sooner; twice as many before each further one."""
 
 LONGEST_PAUSE = 10.0
-"""Seconds: the pause before a restart grows no further."""
+"""Seconds. No pause before a restart is longer."""
 
 NEAR = 1.0
-"""When a restart is due within so many seconds, the shell ticks quickly, so that the restart is on time."""
+"""Seconds. When a restart is due within them, the shell ticks quickly, so that the restart is on time."""
 
 
 class Actors:
@@ -68,7 +68,7 @@ class Actors:
         self.table: dict[bytes, Actor] = {}
         # (namespace, name) -> actor.
         self.names: dict[tuple[str, str], Actor] = {}
-        # ID of a forgotten actor -> what it died of. The oldest entries go beyond MOST_CAUSES.
+        # ID of a forgotten actor -> the error of its calls. Beyond MOST_CAUSES the oldest entries are removed.
         self._causes: dict[bytes, Fault] = {}
         # RESTARTING actor whose constructor is not queued yet -> when to queue it.
         self._pausing: dict[Actor, float] = {}
@@ -88,7 +88,7 @@ class Actors:
 
     def absent(self, actor_id: bytes) -> Fault:
         """Returns the fault that says why an actor is not in the table."""
-        text = "The actor is gone: it ended, or belongs to another session."
+        text = "The actor does not exist any more: it ended, or belongs to another session."
         return self._causes.get(actor_id) or ["ActorDiedError", {"actor_id": actor_id.hex(), "message": text}]
 
     # Calls ------------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Actors:
             self._end_unreferenced(actor)
 
     def unreferenced(self, actor: Actor) -> None:
-        """The last handle is gone: ends the actor when it has no unfinished calls left."""
+        """The actor has no handle left: ends it when it has no unfinished calls left."""
         actor.unreferenced = True
         if actor.state == DEAD:
             self._forget(actor)
@@ -374,4 +374,4 @@ class Actors:
             if actor.state == DEAD:
                 assert not (actor.mailbox or actor.lanes), f"{actor} has calls"
                 assert not actor.unreferenced, f"{actor} should be forgotten"
-                assert actor.cause is not None, f"{actor} died of nothing"
+                assert actor.cause is not None, f"{actor} is dead without a cause"

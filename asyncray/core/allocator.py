@@ -1,6 +1,6 @@
-"""Where in shared memory an object may live: ranges of big segments ("slabs"), handed out and taken back.
+"""The allocator of shared memory: hands out ranges of big segments ("slabs") for objects, and takes them back.
 
-Owns the map of every segment: what is allocated, what is free, which pages were written before. Promises that no two
+Owns the map of every segment: allocated ranges, free ranges, and pages that were written before. Promises that no two
 live allocations share a byte, that neighbouring free ranges are one, and that the segments never add up to more than
 the capacity. Does not touch memory: creating and unlinking segments is the shell's, ordered by ``MissingSegment`` and
 ``trim``, answered by ``segment_created`` or ``segment_failed``.
@@ -31,7 +31,7 @@ DEFAULT_SLAB = 64 << 20
 # An object that needs more than a quarter (one part in LARGE) of a slab gets a segment of its own size.
 LARGE = 4
 
-# So many recent events are kept for the message of a misuse.
+# How many recent events are kept for the message of a misuse.
 _STORY_LENGTH = 256
 
 

@@ -80,7 +80,7 @@ class Cancelling:
             self._finish(task, FAULT, task.cancelled_fault())
 
     def abandon(self, submitted: Sequence[Task]) -> None:
-        """The process that submitted these tasks is gone: cancels those whose results no other process can use."""
+        """The process that submitted these tasks has ended: cancels those whose results no other process can use."""
         for child in submitted:
             if not any(entry.borrowers or entry.uses for entry in child.returns):
                 self.cancel(child.id, force=False, recursive=True)

@@ -1,7 +1,7 @@
-"""Dead refs: what becomes of a message that names an object which the node does not have.
+"""Dead refs: messages that name an object which the node does not have.
 
 A ref keeps its object, so on one node only these cases are known: the ref came from a process of another node, by a
-pickle that no message carried; or a task was ended from outside (cancelled, or its actor or job is over), its
+pickle that no message carried; or a task was ended from outside (cancelled, or its actor or job has ended), its
 arguments were freed, and its process runs on and names them. Any other dead ref is a defect in the counting of refs,
 which would show much later as a lost object. So every miss comes here: it is counted, and some of them are logged.
 """
@@ -38,8 +38,8 @@ class DeadRefs:
 
         Args:
             object_id: of the object that the node does not have.
-            what: what the message says of it: a verb, with its subject if there is no party.
-            party: which sent the message.
+            what: a verb for the message, with its subject if no party sent it.
+            party: the sender of the message.
         """
         self.count += 1
         if self.count <= REPORTED_SINGLY or str(self.count).strip("0") == "1":
@@ -52,7 +52,7 @@ class DeadRefs:
         number = object_id.hex()
         if object_id[:NODE_SIZE] == self._node_id:
             name = "ObjectLostError"
-            why = f"The object {number} is gone: its last reference was dropped, or its job is over."
+            why = f"The object {number} does not exist any more: its last reference was dropped, or its job has ended."
         else:
             name = "OwnerDiedError"
             why = (

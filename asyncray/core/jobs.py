@@ -1,8 +1,8 @@
-"""Jobs: begin with a driver, and end with the driver or with the last actor that outlives it.
+"""Jobs: they begin with a driver, and end with the driver or with the last actor that outlives it.
 
 When a driver ends, its actors die, its unfinished tasks fail, and its workers are killed. The job's detached actors
 stay, and the processes that work for them: the processes of the tasks and actors that they submitted, and so on. When
-the last of its actors is dead the job is swept again, and it is forgotten when its last process is gone.
+the last of its actors is dead the job is swept again, and it is forgotten when its last process has ended.
 
 Each job knows its own tasks, actors and workers, so nothing here looks at those of other jobs.
 """
@@ -32,7 +32,7 @@ class Jobs:
     """The jobs of a node.
 
     Args:
-        table: where the jobs are entered, by ID, until their last process is gone.
+        table: the jobs are entered here by ID, until their last process has ended.
         numbers: a block of numbers for jobs, which no other node of the cluster has.
     """
 
@@ -40,7 +40,7 @@ class Jobs:
         self._work = work
         self._pool = pool
         self.table = table
-        # Jobs of the table whose drivers are gone.
+        # Jobs of the table whose drivers have ended.
         self._driverless: dict[Job, None] = {}
         # Numbers that no job has had.
         self._numbers = iter(numbers)
@@ -64,14 +64,14 @@ class Jobs:
         return job
 
     def driver_ended(self, job: Job, now: float) -> None:
-        """The driver is gone: ends everything that does not outlive it."""
+        """The driver has ended: ends everything that does not outlive it."""
         job.driver_ended = True
         job.voice = None
         self._driverless[job] = None
         self._sweep(job, now)
 
     def worker_exited(self, job: Job, now: float) -> None:
-        """A process of the job is gone: sweeps the job if its actors are dead or no process is left."""
+        """A process of the job has ended: sweeps the job if its actors are dead or no process is left."""
         if job.driver_ended and not job.actors and (job.lasts or not job.workers):
             self._sweep(job, now)
 
@@ -86,14 +86,14 @@ class Jobs:
         for actor in list(job.actors.values()):
             if not actor.detached and actor.creator not in lasting:
                 fault = actor.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
-                self._work.actors.kill(actor, fault, "its job is over")
+                self._work.actors.kill(actor, fault, "its job has ended")
         job.lasts = bool(job.actors)
         for task in list(job.tasks.values()):
             if not task.is_constructor and not _lasts(task, lasting):
                 self._abort(task)
         for worker in job.workers.values():
             if worker.actor is None and worker.client not in lasting and not worker.killed:
-                self._pool.kill(worker, "its job is over", now)
+                self._pool.kill(worker, "its job has ended", now)
         if not job.workers and not job.lasts and job in self._driverless:
             self._work.scheduler.shapes.forget_job(job)
             self._work.objects.unuse_all(job.captured)
@@ -110,7 +110,7 @@ class Jobs:
         for job in self.table.values():
             assert job.driver_ended == (job in self._driverless), f"{job} is in the wrong table"
             assert all(self._work.tasks.get(task) is job.tasks[task] for task in job.tasks), f"{job} has others' tasks"
-            assert job.workers.items() <= self._pool.workers.items(), f"{job} has workers that are gone"
+            assert job.workers.items() <= self._pool.workers.items(), f"{job} has workers that have ended"
 
 
 def _lasts(task: Task, lasting: dict[Client, None]) -> bool:

@@ -34,7 +34,7 @@ class Worker:
         self.pid = 0
         # See ``states``. ``Pool._enter`` writes it and keeps the counts of the pool.
         self.state = STARTING
-        # When it must have said hello, or later be gone. None: no deadline.
+        # When it must have said hello, or later have ended. None: no deadline.
         self.deadline: float | None = None
         # Its connection. None until it says hello.
         self.client: Client | None = None
@@ -44,7 +44,7 @@ class Worker:
         self.gpu = False
         # The living actor that it hosts. ``Actor.placed`` and ``Actors`` write it.
         self.actor: Actor | None = None
-        # What it runs on at present. The scheduler and ``Actor.placed`` write it.
+        # The lease that it runs on at present. The scheduler and ``Actor.placed`` write it.
         self.lease: Lease | None = None
         # Devices and amounts of the last LEASE message to it. The scheduler writes it.
         self.announced_lease: tuple[tuple[int, ...], Demand] | None = None
@@ -64,7 +64,7 @@ class Worker:
         self.idle_since = 0.0
         # SIGKILL is on its way.
         self.killed = False
-        # Why it ends, by its own word or by the daemon's. Empty while it is not ending.
+        # Why it ends, as the worker or the daemon says. Empty while it is not ending.
         self.why = ""
         # It ends in order: the objects that it made live on, and the tasks that it was sent have not started.
         self.exits_cleanly = False
@@ -102,7 +102,7 @@ class Shape:
         self.where = where
         # True if its tasks are constructors.
         self.lives = lives
-        # What serves its demand.
+        # The account that serves its demand.
         self.account = account
         # True if the demand includes GPUs: its workers never run tasks without GPUs.
         self.gpu = any(name == "GPU" for name, _ in demand)

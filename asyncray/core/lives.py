@@ -43,13 +43,13 @@ class Actor:
         self.state = PENDING
         # (namespace, name), or None.
         self.name: tuple[str, str] | None = None
-        # What other processes make a handle of it from. The daemon never reads it.
+        # The pickled description from which other processes make a handle of it. The daemon never reads it.
         self.handle: bytes = b""
         # It lives on without handles and after its driver.
         self.detached = bool(options.get("detached"))
         # Calls of one caller are posted in the order in which the caller submitted them.
         self.ordered = bool(options.get("ordered", True))
-        # So many calls may be in flight.
+        # How many calls may be in flight.
         self.window: int = MAILBOX_WINDOW + int(options.get("concurrency", 1))
         # How many restarts are left; -1: no limit.
         self.restarts: int = int(options.get("restarts", 0))
@@ -70,9 +70,9 @@ class Actor:
         self.lanes: dict[Client, deque[Task]] = {}
         # How many calls have not ended.
         self.pending = 0
-        # Its last handle is gone.
+        # No handle of it is left.
         self.unreferenced = False
-        # What it died of. None until it is DEAD.
+        # The error of its calls once it is DEAD. None until then.
         self.cause: Fault | None = None
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
 """The node: all machines of a daemon behind one door.
 
-The shell calls one method for each thing that happened (a process connected, messages came, a process ended, time
-passed), sets ``now`` before, and takes what is to be done from ``outbox`` after. Everything here is synchronous
-and deterministic: the same events give the same messages and commands.
+The shell sets ``now``, calls one method for each event (a process connected, messages came, a process ended, time
+passed), and then carries out the messages and commands in ``outbox``. Everything here is synchronous and
+deterministic: the same events give the same messages and commands.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from asyncray.words import JobSetup, NodeFacts, NodeWelcome
 
 KEEP_WARM = 64 * 1024 * 1024
-"""So much of free store memory stays mapped for the next objects when the store has been empty for a while."""
+"""Bytes of free store memory that stay mapped for the next objects when the store has been empty for a while."""
 
 TRIM_AFTER = 5.0
 """Seconds that the store must be empty before it gives memory back to the system."""
@@ -82,7 +82,7 @@ class NodeMachine:
         resources: name -> amount.
         store_prefix: the names of shared-memory segments begin with it.
         store_capacity: bytes.
-        facts: what every client learns from WELCOME (session directory, address, ...).
+        facts: the facts that every client gets with WELCOME (session directory, address, ...).
         job_numbers: the block of numbers for jobs that begin here.
     """
 
@@ -164,7 +164,7 @@ class NodeMachine:
             TEMPLATE: self._template,
             REQUEST: self._request,
             KILL: self._kill,
-            LEAVING: self._exiting,
+            LEAVING: self._leaving,
         }
 
     # Processes that come and go ---------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ class NodeMachine:
         elif actor.worker is not None:
             self.pool.kill(actor.worker, "it was killed by `ray.kill`", self.now)
 
-    def _exiting(self, client: Client, message: Any) -> None:
+    def _leaving(self, client: Client, message: Any) -> None:
         worker, why = _worker(client), message[1]
         actor = worker.actor
         self.pool.leaving(worker, why)
@@ -379,7 +379,7 @@ class NodeMachine:
             self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
 
     def _settle_lives(self) -> None:
-        """Ends actors whose last handle is gone."""
+        """Ends actors that have no handle left."""
         ended = self.objects.ended_lives
         while ended:
             self.actors.unreferenced(ended.pop())
@@ -387,7 +387,7 @@ class NodeMachine:
     # Time -------------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Some time has passed: deadlines, idle workers, stuck queues."""
+        """Some time has passed: looks at deadlines, idle workers and stuck queues."""
         self.pool.tick(self.now)
         self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
         self.scheduler.tick()

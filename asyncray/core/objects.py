@@ -35,7 +35,7 @@ class Objects:
         self.dead_refs = dead_refs
         # All objects by ID.
         self.table: dict[bytes, ObjectEntry] = {}
-        # Actors whose last handle is gone. ``release`` appends, the node takes them out.
+        # Actors without a handle. ``release`` appends them, the node takes them out.
         self.ended_lives: list[Actor] = []
 
     def __repr__(self) -> str:

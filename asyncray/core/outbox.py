@@ -1,8 +1,8 @@
-"""What the core wants done: messages for parties, and commands for the shell.
+"""The outbox of the core: messages for parties, and commands for the shell.
 
-The state machines append here and the shell takes everything out after each batch of events: it writes each party's
-messages as one frame and performs the commands in order. Every command that takes time ends in exactly one event of
-``asyncray.core.machine.NodeMachine``; the docstring of each says which. Nothing here acts by itself.
+The state machines append here. After each batch of events the shell takes everything out, writes each party's messages
+as one frame, and performs the commands in order. Every command that takes time ends in exactly one event of
+``asyncray.core.machine.NodeMachine``, which the docstring of the command names.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class KillWorker:
-    """Send SIGKILL to a worker and what it started. Ends in ``worker_exited``."""
+    """Send SIGKILL to a worker and the processes that it started. Ends in ``worker_exited``."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class CreateSegment:
-    """Make a shared-memory segment of so many bytes. Ends in ``segment_created`` or ``segment_failed``."""
+    """Make a shared-memory segment of ``size`` bytes. Ends in ``segment_created`` or ``segment_failed``."""
 
     name: str
     size: int
@@ -76,7 +76,7 @@ class Outbox:
     __slots__ = ("commands", "dirty")
 
     def __init__(self) -> None:
-        # Those with messages that the shell has not seen yet.
+        # Parties with messages that the shell has not taken yet.
         self.dirty: list[Party] = []
         self.commands: list[Command] = []
 
@@ -84,7 +84,7 @@ class Outbox:
         return f"<Outbox {len(self.dirty)} parties, {len(self.commands)} commands>"
 
     def send(self, party: Party, message: Message) -> None:
-        """Queues a message, or drops it if the party is gone."""
+        """Queues a message, or drops it if the connection of the party is closed."""
         out = party.out
         if not out:
             if not party.alive:
@@ -93,7 +93,7 @@ class Outbox:
         out.append(message)
 
     def send_to_driver(self, job: Job, message: Message) -> None:
-        """Queues a message for the driver of a job, or drops it if the driver is gone."""
+        """Queues a message for the driver of a job, or drops it if the driver has ended."""
         if job.voice is not None:
             self.send(job.voice, message)
 

@@ -1,7 +1,7 @@
-"""Outcomes: what workers say of the tasks that they were sent, and what becomes of those when a worker ends.
+"""Outcomes: the reports of workers about their tasks, and the tasks of a worker that has ended.
 
-A task that raised or was lost is retried while its retries last. Results of tasks that are over (late, repeated, of a
-worker that was given up) are dropped.
+A task that raised or was lost is retried while its retries last. Results of finished tasks (late, repeated, of a worker
+that was given up) are dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asyncray.messages import FAULT, SHARED, Value
 
 
 class Outcomes:
-    """Reads what workers say of their tasks."""
+    """Reads the reports of workers about their tasks."""
 
     def __init__(self, work: Work, store: Store, unsealed: Unsealed) -> None:
         self._work = work
@@ -52,7 +52,7 @@ class Outcomes:
         self._finish_shared(worker, self._came_back(worker, task_id, microseconds), values)
 
     def _finish_shared(self, worker: Worker, task: Task | None, values: Sequence[Value]) -> None:
-        """Some values are in shared memory: theirs from now on, or free again if the answer is stale."""
+        """Some values are in shared memory: seals it for the return values, or frees it if the report is stale."""
         assert worker.client is not None
         entries: Sequence[ObjectEntry] = () if task is None else task.returns
         checked = []
@@ -60,7 +60,7 @@ class Outcomes:
             if kind == SHARED:
                 allocation = self._unsealed.take(worker.client, payload[0], payload[1])
                 if allocation is None:
-                    kind, payload = FAULT, ["InternalError", {"message": "A result is not where it was said."}]
+                    kind, payload = FAULT, ["InternalError", {"message": "A result is not in the named memory."}]
                 elif index < len(entries):
                     entries[index].block = self._store.seal(entries[index].id, allocation)
                 else:
@@ -96,7 +96,7 @@ class Outcomes:
             self._scheduler.unblock(lease, task_id, finished=True)
         task = worker.inflight.get(task_id) or self._tasks.get(task_id)
         if task is None or task.worker is not worker or task.state == FINISHED:
-            # A late answer: the task was ended from outside, or the worker says it twice.
+            # A late report: the task was ended from outside, or the worker reports it twice.
             given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)
             if given_up is not None:
                 self._scheduler.finished(given_up, microseconds)
@@ -108,7 +108,7 @@ class Outcomes:
     # Workers ----------------------------------------------------------------------------------------------------------
 
     def returned(self, worker: Worker, task_ids: Sequence[bytes]) -> None:
-        """NOT_STARTED: the worker has not started these and will not."""
+        """NOT_STARTED: the worker has not started these tasks and will not start them."""
         sent = [worker.inflight.get(task_id) or worker.nested.get(task_id) for task_id in task_ids]
         found = [task for task in sent if task is not None]
         self._scheduler.returned(worker, found)
@@ -130,7 +130,7 @@ class Outcomes:
             self._scheduler.unblock(lease, task_id)
 
     def worker_exited(self, worker: Worker, how: str) -> None:
-        """The process is gone: what it ran is retried or fails. ``how`` tells its end for people."""
+        """The process has ended: the tasks that it had are retried or fail. ``how`` describes its end for people."""
         started, unstarted, waited = self._scheduler.worker_exited(worker)
         culprits = sorted(dict.fromkeys(task.name for task in started if task not in waited))
         actor = worker.actor

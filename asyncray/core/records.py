@@ -1,10 +1,9 @@
 """Records: the data that the machines of a node keep. This module decides nothing.
 
-A *job* is one driver's work, a *party* one end of a connection, a *client* a party that is a process of this node. A
-*template* is what all invocations of one remote function with the same options share, a *task* one invocation: of a
-function, of an actor's constructor or of an actor's method. An *object entry* is one object, a *block* its memory if it
-is in shared memory. Workers and leases are in ``leases``, actors in ``lives``: they refer to each other, so their types
-are imported for type checks only.
+A *job* is one driver's work, a *party* the other end of a connection, a *client* a party that is a process of this
+node. A *template* is a function, constructor or method with its options, a *task* one invocation of it. An *object
+entry* is one object, a *block* its memory if it is in shared memory. Workers and leases are in ``leases``, actors in
+``lives``: they refer to each other, so their types are imported for type checks only.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from asyncray.words import FunctionOptions, JobSetup, TemplateSpec
 
 _MEAN_WEIGHT = 0.2
-"""Of the newest measurement in the mean of a function's run time: five runs forget an outlier."""
+"""The weight of the newest measurement in the mean of a function's run time: five runs forget an outlier."""
 
 Fault = list[Any]
 """A system error as a value: [exception name, fields]."""
@@ -39,7 +38,7 @@ HERE: Final = "here"
 class Job:
     """One driver's work: its namespace, and what its workers need to import its code.
 
-    ``driver_ended`` is set once the driver has ended; detached actors may outlive that (``lasts``).
+    It ends with its driver, or with the last detached actor that outlives the driver.
     """
 
     __slots__ = (
@@ -51,9 +50,10 @@ class Job:
         self.id = job_id
         self.namespace = namespace
         self.setup = setup
-        # What its driver shall read is sent here: at present the driver itself. None once the driver is gone.
+        # Messages for its driver go here: at present to the driver itself. None once the driver has ended.
         self.voice: Party | None = None
         self.driver_ended = False
+        # Detached actors of it live, and its driver has ended. ``Jobs`` writes both.
         self.lasts = False
         # Unfinished tasks that the job's processes submitted, constructors among them.
         self.tasks: dict[bytes, Task] = {}
@@ -65,9 +65,11 @@ class Job:
         self.shapes: list[Shape] = []
         # Tasks whose errors no process has read. ``Unread`` writes it.
         self.unread: dict[bytes, None] = {}
+        # Digest -> pickled function or class.
         self.functions: dict[bytes, bytes] = {}
         # Objects that functions refer to in their closures and globals.
         self.captured: tuple[ObjectEntry, ...] = ()
+        # By digest. All processes of the job share them.
         self.templates: dict[bytes, Template] = {}
         # Demands that exceed the node and that the driver got a notice of. ``Stalls`` writes it. For membership only.
         self.refused: set[Demand] = set()
@@ -77,7 +79,7 @@ class Job:
 
 
 class Party:
-    """One end of a connection of the daemon: what it is sent, and what it keeps alive.
+    """The other end of a connection of the daemon: the messages for it, and the objects that it keeps alive.
 
     It is a process of this node (``Client``). The daemon of another node will be one, too, so code that needs no more
     than these fields takes a party.
@@ -99,7 +101,7 @@ class Party:
         self.pinned: dict[bytes, int] = {}
 
     def __repr__(self) -> str:
-        return f"<Party {self.number} {'alive' if self.alive else 'gone'}>"
+        return f"<Party {self.number} {'connected' if self.alive else 'disconnected'}>"
 
 
 class Client(Party):
@@ -114,6 +116,7 @@ class Client(Party):
         self.pid = pid
         self.job: Job | None = None
         self.worker: Worker | None = None
+        # By the number that this process gave them.
         self.templates: dict[int, Template] = {}
         # Objects that this process made and has refs to.
         self.made: dict[bytes, ObjectEntry] = {}
@@ -127,7 +130,7 @@ class Client(Party):
         self.unsealed: dict[tuple[str, int], Allocation] = {}
 
     def __repr__(self) -> str:
-        return f"<Client {self.number} {self.role} pid={self.pid} {'alive' if self.alive else 'gone'}>"
+        return f"<Client {self.number} {self.role} pid={self.pid} {'connected' if self.alive else 'disconnected'}>"
 
 
 class Template:
@@ -156,7 +159,7 @@ class Template:
         self.options: FunctionOptions = spec.get("options", {})
         # Written before the first task is queued, and not after.
         self.where: Where = HERE
-        # So many calls end a worker; 0: no limit.
+        # The number of calls after which a worker ends; 0: no limit.
         self.max_calls: int = self.options.get("max_calls", 0)
         # The queue of its tasks. ``Shapes`` writes it.
         self.shape: Shape | None = None
@@ -205,7 +208,8 @@ class Task:
         self.cancelled_with_children = False
         # How many dependencies are not resolved yet.
         self.missing = 0
-        # How many tasks (not calls of actors) are above it in the tree of submissions. Deeper tasks come first.
+        # How many functions are above it in the tree of submissions, as far as they had not finished when it was
+        # submitted. Constructors and calls of actors do not count. Deeper tasks come first.
         self.depth = 0
         # How many retries are left; -1: no limit.
         self.retries = template.retries
@@ -221,7 +225,7 @@ class Task:
         self.parent: Task | None = None
         # Its unfinished children, by ID.
         self.children: dict[bytes, Task] | None = None
-        # Where it was sent, and the lease that it runs on.
+        # The worker that it was sent to, and the lease that it runs on.
         self.worker: Worker | None = None
         self.lease: Lease | None = None
         # The actor that it constructs or calls.
@@ -263,13 +267,13 @@ class ObjectEntry:
         self.payload: Any = None
         # Its maker has refs to it.
         self.held = True
-        # Others that have refs to it.
+        # Other parties that have refs to it.
         self.borrowers: dict[Party, None] | None = None
         # How many unfinished tasks and other objects use it.
         self.uses = 0
         # Objects that its value contains refs to.
         self.contained: tuple[ObjectEntry, ...] = ()
-        # Those that get its value when it is resolved. An empty list: a client has raised its error already.
+        # Parties that get its value when it is resolved. An empty list: a client waited, and raised an error already.
         self.waiting: list[Party] | None = None
         # Tasks that wait for it.
         self.dependents: list[Task] | None = None

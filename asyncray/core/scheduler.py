@@ -1,8 +1,8 @@
-"""The scheduler: which worker gets which ready task, and when.
+"""The scheduler: gives ready tasks to workers.
 
 Ready tasks queue by shape (``shapes``). A worker is *leased* to a shape: the scheduler takes resources once for the
 lease, and then sends tasks of that shape one after the other, several ahead while they are short (a measured mean per
-template), so that a task costs no accounting. A lease ends when its shape has nothing more to do, or when it had its
+template), so that a task costs no accounting. A lease ends when its shape has no task left, or when it had its
 slice and another shape starves.
 
 A worker that blocks in ``get`` returns the tasks that were sent ahead and have not started. The scheduler takes such
@@ -44,7 +44,7 @@ UNKNOWN = 1e9
 """The estimate of a function that has not run yet: nothing is queued behind it."""
 
 STUCK_SECONDS = 0.01
-"""A worker with a queue that finished nothing for this long is taken back from, if another could run it."""
+"""The queue of a worker that has finished no task for this long is taken back, if another worker could run it."""
 
 
 class Scheduler:
@@ -52,8 +52,8 @@ class Scheduler:
 
     Args:
         resources: the node's account, which serves all tasks that do not wish to run in a part of it.
-        nest_after: so many blocked workers, and further tasks are nested into them.
-        most_free: so many workers at once serve tasks that need nothing (``num_cpus=0``) and do not block.
+        nest_after: with as many blocked workers, further tasks are nested into them.
+        most_free: the most workers that serve tasks without demand (``num_cpus=0``) at once, blocked ones not counted.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Scheduler:
         if not self.shapes.ready:
             return
         order = self.shapes.begin_round()
-        # All leases before any new one: what is sliced off one shape is there for another.
+        # Serve all leases before making new ones, because a worker that one shape loses may serve another.
         for shape in order:
             for lease in shape.leases[:]:
                 if not lease.blocked and lease.worker.state == LEASED:
@@ -157,12 +157,12 @@ class Scheduler:
 
     def _host(self, shape: Shape) -> Worker | None:
         if shape.gpu:
-            return None  # devices are a matter of the process's environment
+            return None  # devices belong to a process, not to a thread
         hosts = [w for w in self.blocked_workers if w.job is shape.job and w.state == LEASED and not w.gpu]
         return min(hosts, key=lambda worker: len(worker.nested), default=None)
 
     def _place(self, task: Task, worker: Worker, grant: Grant) -> None:
-        """A worker becomes an actor: what placing it needed goes back, what it needs for life is taken."""
+        """A worker becomes an actor: releases the demand for placing it, and takes the demand for its life."""
         grant.release()
         actor = task.actor
         assert actor is not None
@@ -226,7 +226,7 @@ class Scheduler:
         self.message(task, worker, how)
 
     def message(self, task: Task, worker: Worker, how: Any) -> None:
-        """Sends a task's arguments and dependencies to a worker, and before that what the worker does not know.
+        """Sends a task's arguments and dependencies to a worker, and before that the template if the worker lacks it.
 
         Args:
             how: RUN, RUN_NESTED, CONSTRUCT or INVOKE.
@@ -259,7 +259,7 @@ class Scheduler:
         }
         self._outbox.send(client, (DEFINE, template.number, spec, function))
 
-    # What comes back --------------------------------------------------------------------------------------------------
+    # Tasks that come back ---------------------------------------------------------------------------------------------
 
     def finished(self, task: Task, microseconds: int) -> None:
         """A task that was sent to a pool worker has finished there."""
@@ -353,7 +353,7 @@ class Scheduler:
                 self.blocked_workers.pop(lease.worker, None)
 
     def waits_for_room(self, client: Client, number: int, begins: bool) -> None:  # noqa: FBT001 - a callback
-        """A worker waits for room in the store, or waits no more: others may use its CPU, and what it has not begun."""
+        """A worker waits for room in the store, or waits no more: others may use its CPU and run its queue."""
         worker = client.worker
         if worker is None or worker.lease is None:
             return
@@ -369,9 +369,9 @@ class Scheduler:
             self._outbox.send(client, (RETURN_QUEUED,))
 
     def worker_exited(self, worker: Worker) -> tuple[list[Task], list[Task], list[Task]]:
-        """The process ended: (tasks that had started, tasks that had not, those of the first that waited then).
+        """The process has ended: frees all its resources.
 
-        All its resources are free.
+        Returns: (tasks that had started, tasks that had not started, tasks of the first list that waited).
         """
         started = list(worker.nested.values())
         unstarted = list(worker.inflight.values())

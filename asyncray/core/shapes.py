@@ -1,4 +1,4 @@
-"""The queues of ready tasks, by shape, and which of them is served next.
+"""The queues of ready tasks, by shape, and the order in which they are served.
 
 A shape is a job, a demand and a placement (``Where``), so that a shape that does not fit never blocks another. The
 placement decides which account serves the demand. Within a shape deeper tasks come first: the children of a task that
@@ -27,7 +27,7 @@ class Shapes:
     """
 
     def __init__(self, resources: Resources) -> None:
-        # Where tasks may wish to run -> what serves them there.
+        # Placement -> the account that serves it.
         self.accounts: dict[Where, Resources] = {HERE: resources}
         # (job, demand, where its tasks wish to run, whether they are constructors) -> shape.
         self.table: dict[tuple[Job, Demand, Where, bool], Shape] = {}

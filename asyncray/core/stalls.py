@@ -40,7 +40,7 @@ class _Stall:
         self.task_id = task_id
         # When the task was first found there.
         self.since = since
-        # The driver has had the notice, for this task or for an earlier one of the shape.
+        # The driver got the notice, for this task or for an earlier one of the shape.
         self.reported = reported
         # The processes of the job were asked to collect garbage for this task.
         self.collected = False

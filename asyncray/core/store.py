@@ -1,10 +1,10 @@
-"""The shared-memory store of a node: who gets room, what the memory of an object is, and when it may be used again.
+"""The shared-memory store of a node: gives room to claims, keeps the memory of objects, and frees it.
 
 A *claim* asks for room. A client makes one to store a value (``unsealed``), and the daemon itself can make one. Sealed
 memory is a block. A block belongs to an object of the table, or it is a copy: memory that the table does not know, by
 the ID and the version of its object. Each time the node sends the place of a sealed object to a client, that client
 gets a pin. The client gives its pins back when its last view is gone. Memory is free again when the object (or the
-copy) is gone and no party pins it. So a view outlives its ref.
+copy) was freed and no party pins it. So a view outlives its ref.
 
 Claims that do not fit wait in order, for a bounded time, until memory is freed. Meanwhile the node asks all clients to
 collect garbage, and each claim says that it waits, so that the tasks that use up the objects can run. The time counts
@@ -34,7 +34,7 @@ class Store:
     Args:
         allocator: hands out the ranges.
         clients: all connected clients, which receive RUN_GC and RETIRED.
-        dead_refs: counts pins that nobody has.
+        dead_refs: counts returned pins that the party does not have.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Store:
         self._dead_refs = dead_refs
         self._clients = clients
         self.allocator = allocator
-        # ID of an object of the table -> its memory, also after the object is gone, while it is pinned.
+        # ID of an object of the table -> its memory, also after the object was freed, while it is pinned.
         self.blocks: dict[bytes, Block] = {}
         # ID of an object -> version -> a copy of it, also after it was dropped, while it is pinned.
         self.copies: dict[bytes, dict[int, Block]] = {}
@@ -235,7 +235,7 @@ class Store:
             yield from self.copies[object_id].values()
 
     def unpin_all(self, party: Party) -> None:
-        """Takes back the pins of a party that is gone."""
+        """Takes back the pins of a party that has disconnected."""
         for object_id, times in list(party.pinned.items()):
             self.unpin(party, object_id, times)
 

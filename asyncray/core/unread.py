@@ -2,8 +2,8 @@
 
 When a task ends with an error of user code, or with the death of the process that ran it, the node enters the error
 here. The error counts as read when a process gets it or waits for it, or when a task that depends on it fails with it.
-An error that is still unread when the last ref of its task is gone, or when the driver says goodbye, would be lost
-silently: so a driver that never looks at a result receives UNREAD. Several return values of one task are one error.
+An error that is still unread when the last ref of its task is released, or when the driver says goodbye, would be lost
+silently. So a driver that never looks at a result receives UNREAD. Several return values of one task are one error.
 
 The driver does not receive all of a thousand errors of one function: it receives the first ten, then the 100th, the
 1000th, ...
@@ -95,7 +95,7 @@ class Unread:
             self._outbox.send_to_driver(template.job, (UNREAD, name, kind, payload, count))
 
     def check(self, table: dict[bytes, ObjectEntry]) -> None:
-        """Raises AssertionError if an error is kept for objects that are gone."""
+        """Raises AssertionError if an error is kept for objects that were freed."""
         alive = {task_of(object_id) for object_id in table}
         assert alive.issuperset(self.errors), f"{self} has errors of no object"
         assert self.errors.keys() >= self._others.keys(), f"{self} counts what was read"

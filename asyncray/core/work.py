@@ -36,7 +36,7 @@ from asyncray.messages import BUFFERS, ERROR, ERRORS, FAULT, PLAIN, UNRESOLVED, 
 _UNREADY = (ERROR, FAULT, UNRESOLVED)
 
 _MANY = 1000
-"""Fewer small arguments than this are no large message, whatever they are."""
+"""Fewer small arguments than this always fit in one message."""
 
 
 class Work:
@@ -160,10 +160,10 @@ class Work:
     def _lost_argument(self, task: Task, dependencies: Sequence[bytes]) -> list[Any]:
         lost = next(object_id for object_id in dependencies if object_id not in self.objects.table)
         name, fields = self.objects.dead_refs.fault(lost)
-        return [name, {**fields, "message": f"An argument of {task.name} is not there. {fields['message']}"}]
+        return [name, {**fields, "message": f"An argument of {task.name} is lost. {fields['message']}"}]
 
     def _born_cancelled(self, task: Task) -> bool:
-        """Ends a task whose parent is cancelled, and has submitted it before it learned of that."""
+        """Ends a task whose parent was cancelled, and had submitted it before the parent learned of that."""
         cancelled_with_children = task.parent is not None and task.parent.cancelled_with_children
         if cancelled_with_children:
             self.finish(task, FAULT, task.cancelled_fault())
@@ -203,7 +203,7 @@ class Work:
         )
 
     def _may_run(self, task: Task) -> bool:
-        """False if all that could run in the task's process waits for room in the store.
+        """False if every thread that could run in the task's process waits for room in the store.
 
         Such a wait is known by its process and not by its task, and beside a host each thread may have one.
         """
@@ -237,7 +237,7 @@ class Work:
         """PROMISE: the client will put the object later. Tasks may depend on it from now on.
 
         Raises:
-            ValueError: there is such an object.
+            ValueError: an object with this ID exists.
         """
         if object_id in self.objects.table:
             raise ValueError(f"{client} promises {self.objects.table[object_id]}, which exists")
@@ -357,10 +357,10 @@ class Work:
     def run_again(self, task: Task, lost: Sequence[ObjectEntry]) -> None:
         """Runs a finished function once more, because values that it returned are lost.
 
-        Those objects are pending as before. Its other return values stay, and what it returns for them now is dropped.
+        Those objects are pending as before. Its other return values stay: the second values for them are dropped.
 
         Args:
-            task: a function of a job that is not over. It was not cancelled, and its arguments are still in use.
+            task: a function of a job that has not ended. It was not cancelled, and its arguments are still in use.
             lost: the objects that are wanted again. Tasks that depend on them may be waiting, but were not queued or
                 sent yet: from then on a task has the values of its arguments.
         """
@@ -386,7 +386,7 @@ class Work:
             # A value may be lost while its task waits for another.
             assert task.missing == waits or (self.reruns and task.state == WAITING), f"{task} waits for {waits}"
             assert task.missing == dependents[task.id], f"{task} waits for {task.missing} and is not known there"
-            assert task.state != FINISHED or task.is_constructor, f"{task} is over and in the books"
+            assert task.state != FINISHED or task.is_constructor, f"{task} has finished and is in the tables"
             assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"
 
 

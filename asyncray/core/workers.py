@@ -1,4 +1,4 @@
-"""The worker pool: which processes exist and which are free, when the node starts more and when it ends them.
+"""The worker pool: the processes that exist, those that are free, and the starts and ends of processes.
 
 A worker is forked without a job. The first job that gets it keeps it for life, because the worker then has the code and
 paths of that job. It may become the host of an actor for life. A worker that had a GPU never runs tasks without one.
@@ -17,19 +17,19 @@ from asyncray.core.states import ACTOR, DEAD, IDLE, LEASED, LEAVING, STARTING
 from asyncray.messages import LEAVE, SETUP
 
 IDLE_SECONDS = 1.0
-"""The pool ends an idle worker beyond the spare ones after so many seconds: the next burst may need it."""
+"""Seconds after which the pool ends an idle worker beyond the spare ones. Not at once: the next burst may need it."""
 
 _SERVING = (IDLE, LEASED)
 """The states of workers that run tasks, or could."""
 
 MOST_STARTING = 8
-"""So many workers may be starting at the same time: with more, all of them are late."""
+"""The most workers that start at the same time: with more, all of them are late."""
 
 FIRST_PAUSE = 0.1
 """Seconds without forks after a worker ended before it said hello. Each further failure doubles them."""
 
 LONGEST_PAUSE = 2.0
-"""Seconds: short enough to notice that the cause is gone, long enough not to burn the CPU."""
+"""Seconds. Short enough to notice soon that forks work again, long enough not to burn the CPU."""
 
 REPORT_AFTER = 1.0
 """Seconds of failures before the node reports them to drivers: one failed fork is bad luck, a second of them is not."""
@@ -101,7 +101,7 @@ class Pool:
     """All workers of the node.
 
     Args:
-        spare: so many workers are kept, even if they are idle.
+        spare: the number of workers that are kept even if they are idle.
     """
 
     def __init__(self, outbox: Outbox, spare: int) -> None:
@@ -115,7 +115,7 @@ class Pool:
         self.starting = 0
         # How many workers run tasks or are free: the others host actors, are starting, or are leaving.
         self.serving = 0
-        # Workers with a deadline to say hello, or to be gone.
+        # Workers with a deadline to say hello, or to have ended.
         self._deadlines: dict[Worker, None] = {}
         # The node ends: the pool starts no more workers.
         self.stopping = False
@@ -170,10 +170,10 @@ class Pool:
         worker.pid = client.pid
         self._set_deadline(worker, None)
         client.worker = worker
-        self._rest(worker, now)
+        self._enter_idle(worker, now)
         return worker
 
-    def _rest(self, worker: Worker, now: float) -> None:
+    def _enter_idle(self, worker: Worker, now: float) -> None:
         self._enter(worker, IDLE)
         worker.idle_since = now
         self.idle.setdefault((worker.job, worker.gpu), {})[worker] = None
@@ -210,11 +210,11 @@ class Pool:
         if worker.state != LEASED:
             return
         if worker.job is not None and worker.job.driver_ended and not worker.job.lasts:
-            self.kill(worker, "its job is over", now)
+            self.kill(worker, "its job has ended", now)
         else:
-            self._rest(worker, now)
+            self._enter_idle(worker, now)
 
-    def _unrest(self, worker: Worker) -> None:
+    def _leave_idle(self, worker: Worker) -> None:
         key = (worker.job, worker.gpu)
         free = self.idle.get(key)
         if free is not None and worker in free:
@@ -223,13 +223,13 @@ class Pool:
                 del self.idle[key]
 
     def retire(self, worker: Worker, why: str, now: float) -> None:
-        """Asks a worker to end when it has done what it was sent; kills it if it does not end in time."""
+        """Asks a worker to end when its tasks have finished; kills it if it does not end in time."""
         if worker.state in (LEAVING, DEAD):
             return
         if worker.client is None or not worker.client.alive:
             self.kill(worker, why, now)
             return
-        self._unrest(worker)
+        self._leave_idle(worker)
         self._enter(worker, LEAVING)
         worker.why = why
         self._set_deadline(worker, now + EXIT_GRACE + STOP_DEADLINE)
@@ -238,12 +238,12 @@ class Pool:
     def leaving(self, worker: Worker, why: str) -> None:
         """The worker says that it ends by itself."""
         worker.exits_cleanly = not worker.is_actor_host
-        self._retreat(worker, why)
+        self._expect_exit(worker, why)
 
-    def _retreat(self, worker: Worker, why: str) -> None:
+    def _expect_exit(self, worker: Worker, why: str) -> None:
         if worker.state in (LEAVING, DEAD):
             return  # it is ending already: the deadline stands
-        self._unrest(worker)
+        self._leave_idle(worker)
         self._enter(worker, LEAVING)
         worker.why = why
         # The worker enforces EXIT_DEADLINE itself, once its last task has ended.
@@ -256,12 +256,12 @@ class Pool:
         """
         calls = worker.calls[template.number] = worker.calls.get(template.number, 0) + 1
         if calls == template.max_calls:
-            self._retreat(worker, f"{template.name} reached max_calls={template.max_calls}")
+            self._expect_exit(worker, f"{template.name} reached max_calls={template.max_calls}")
             if worker.client is not None:
                 self._outbox.send(worker.client, (LEAVE, worker.why))  # in case it counts differently
 
     def disconnected(self, worker: Worker, now: float) -> None:
-        """The worker's connection is closed: kills the worker, or sees to it that a worker that is ending does end."""
+        """The worker's connection is closed: kills the worker, or sets a deadline if it is ending already."""
         if worker.state not in (LEAVING, DEAD):
             self.kill(worker, "it closed its connection", now)
         elif worker.state == LEAVING and worker.deadline is None:
@@ -273,7 +273,7 @@ class Pool:
             return
         if worker.state == STARTING:
             self.starting -= 1
-        self._unrest(worker)
+        self._leave_idle(worker)
         self._enter(worker, LEAVING)
         worker.exits_cleanly = worker.exits_cleanly and not (worker.inflight or worker.nested)
         worker.why = worker.why or why
@@ -282,13 +282,13 @@ class Pool:
         self._outbox.do(KillWorker(worker.number))
 
     def exited(self, number: int) -> Worker | None:
-        """The process is gone. Returns None if that was known already."""
+        """The process has ended. Returns None if that was known already."""
         worker = self.workers.pop(number, None)
         if worker is None:
             return None
         if worker.state == STARTING:
             self.starting -= 1
-        self._unrest(worker)
+        self._leave_idle(worker)
         self._enter(worker, DEAD)
         self._set_deadline(worker, None)
         if worker.job is not None:
@@ -325,7 +325,7 @@ class Pool:
                 assert worker.lease is None, f"{worker} is idle with a lease"
             assert (worker.deadline is not None) == (worker in self._deadlines), f"{worker} and the deadlines disagree"
             assert worker.job is None or worker.job.workers[worker.number] is worker, f"{worker} is not its job's"
-        assert len(self._deadlines) <= len(self.workers), "a worker that is gone has a deadline"
+        assert len(self._deadlines) <= len(self.workers), "a worker that has ended has a deadline"
         states = [worker.state for worker in self.workers.values()]
         assert self.starting == states.count(STARTING), "starting"
         assert self.serving == states.count(IDLE) + states.count(LEASED), "serving"
