@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 from asyncray.config import FRAME_LIMIT
 from asyncray.messages import HELLO, WELCOME
@@ -15,6 +15,8 @@ from asyncray.runtime.runtime import Runtime
 from asyncray.wire.frames import Decoder, encode_all
 
 DEADLINE = 10.0
+
+T = TypeVar("T", Connection, Runtime)
 
 _WELCOME = (WELCOME, {"client_id": b"c" * 12, "node_id": b"n" * 8, "job_id": b"job1", "namespace": "here"})
 
@@ -48,32 +50,25 @@ class DaemonSide:
 
 
 @contextmanager
-def connected() -> Iterator[tuple[Connection, DaemonSide]]:
+def _welcomed(make: Callable[..., T]) -> Iterator[tuple[T, DaemonSide]]:
+    ours, its = socket.socketpair()
+    daemon = DaemonSide(its)
+    client = make(ours, "driver", {}, lambda reason: None)
+    try:
+        daemon.send(_WELCOME)
+        client.start()
+        daemon.next(HELLO)
+        yield client, daemon
+    finally:
+        client.stop(DEADLINE)
+        daemon.close()
+
+
+def connected() -> AbstractContextManager[tuple[Connection, DaemonSide]]:
     """A connection that was welcomed, and the daemon's side of it."""
-    ours, its = socket.socketpair()
-    daemon = DaemonSide(its)
-    connection = Connection(ours, "driver", {}, lambda reason: None)
-    try:
-        daemon.send(_WELCOME)
-        connection.start()
-        daemon.next(HELLO)
-        yield connection, daemon
-    finally:
-        connection.stop(DEADLINE)
-        daemon.close()
+    return _welcomed(Connection)
 
 
-@contextmanager
-def started() -> Iterator[tuple[Runtime, DaemonSide]]:
+def started() -> AbstractContextManager[tuple[Runtime, DaemonSide]]:
     """The same for a whole runtime."""
-    ours, its = socket.socketpair()
-    daemon = DaemonSide(its)
-    runtime = Runtime(ours, "driver", {}, lambda reason: None)
-    try:
-        daemon.send(_WELCOME)
-        runtime.start()
-        daemon.next(HELLO)
-        yield runtime, daemon
-    finally:
-        runtime.stop(DEADLINE)
-        daemon.close()
+    return _welcomed(Runtime)
