@@ -96,7 +96,7 @@ SubscribeMessage: TypeAlias = "tuple[Literal[12], Ids]"
 
 UNPIN: Final = 13
 UnpinMessage: TypeAlias = "tuple[Literal[13], Sequence[tuple[bytes, int]]]"
-"""(object, times)..: views of these shared values are gone"""
+"""(object, times)..: this process has no more views of these shared values"""
 
 BLOCKED: Final = 14
 BlockedMessage: TypeAlias = "tuple[Literal[14], bytes]"

@@ -495,6 +495,13 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (prose_is_plain, {"asyncray.io": "# done once, however that comes"}, "io:1 'however that comes'"),
     (prose_is_plain, {"asyncray.io": "# True while somebody waits"}, "io:1 'somebody'"),
     (prose_is_plain, {"asyncray.io": "# keeps a vigil"}, "io:1 'vigil'"),
+    (prose_is_plain, {"asyncray.io": '"""What the core sends to clients."""'}, "io:1 'What the core"),
+    (prose_is_plain, {"asyncray.io": '"""Whether the value is large."""'}, "io:1 'Whether the value"),
+    (prose_is_plain, {"asyncray.io": "# until the call is over"}, "io:1 'is over'"),
+    (prose_is_plain, {"asyncray.io": "raise OSError('the node of the process is gone')"}, "io:1 'is gone'"),
+    (prose_is_plain, {"asyncray.io": "# the value is not there yet"}, "io:1 'is not there'"),
+    (prose_is_plain, {"asyncray.io": "# tells the daemon of it"}, "io:1 'tells the daemon'"),
+    (prose_is_plain, {"asyncray.io": "# writes what was posted"}, "io:1 'what was posted'"),
 )
 
 # Each statement comes close to a breach and is none.
@@ -525,6 +532,7 @@ SOUND = {
         'Wakes the reader, or anyone else. Asks who waits. What does it do? It keeps what waits. No one else reads.'
         Reader = Callable[[], None]
         READERS = {"who waits": "x if y else z"}  # what else the reader needs, for its next turn, for the loop
+        # What is there? There is a way over the wall, which is over a mile long: it was there that he had gone.
         # The kinds are told apart by their number; else if none fits the daemon logs it. `whoever` is a name in code.
         def soon(anyway): ...  # noqa: N802, this mark of a tool may be as long as its reason, even past the limit
         """,

@@ -19,6 +19,15 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"(?<!thing)(?<!body)(?<!one)(?<!where)(?<!what)(?<!who) else(?=[.,;:)]|$)", "otherwise"),
     (r"\b(?:is|are|was|were|be|been|being) told\b(?! apart)", "say who reports it, or what the other learns"),
     (r"\b(?:somebody|everybody|nobody (?:would|else))\b", "name the subject"),
+    (r"^(?-i:What|Whether|Which) [^:?]*\.", "say what it is: the value that ..., True if ..."),
+    (r"\b(?:is|are|was|were) over\b(?! (?:the|a|an|it)\b)", "has ended, has finished"),
+    (r"\b(?:is|are|was|were|be|been) (?:no (?:more|longer) |already )?gone\b", "ended, freed, removed, dropped"),
+    (
+        r"\b(?:is|are|was|were|be) (?:not |already )?there(?=[.,;:)]|$| (?:twice|already|yet|in time|now)\b)",
+        "exists, has arrived, is free",
+    ),
+    (r"\btells? (?:which|what|whether|that|why|the (?:daemon|driver|caller|worker|node))\b", "reports, names, says"),
+    (r"\bwhat (?:is|are|was|were) (?:asked|done|made|posted|put|said|sent|submitted|wanted)\b", "name the thing"),
     (r"\b(?:vigils?|batons?|undisturbed|hear_out|pok(?:e|es|ed|ing)|polite(?:ly)?|spoiled)\b", "the field's term"),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in PHRASES)

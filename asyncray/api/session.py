@@ -148,7 +148,7 @@ class SessionStart:
         # The caller of ``init`` has given up. Written by its thread.
         self._aborted = False
 
-        # What this attempt has made. Written by the thread that runs it.
+        # The session that this attempt has made. Written by the thread that runs it.
         self._made: _Driver | None = None
 
     def __repr__(self) -> str:

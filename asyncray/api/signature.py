@@ -22,7 +22,7 @@ from typing import Any
 
 Stub = Callable[..., None]
 
-# What inspect.iscoroutinefunction and isasyncgenfunction look at, without the cost of importing inspect.
+# The flags of inspect.iscoroutinefunction and isasyncgenfunction, without the cost of importing inspect.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 _ANYTHING = "(*args, **kwargs)"

@@ -3,7 +3,7 @@
 A *claim* asks for room. A client makes one to store a value (``unsealed``), and the daemon itself can make one. Sealed
 memory is a block. A block belongs to an object of the table, or it is a copy: memory that the table does not know, by
 the ID and the version of its object. Each time the node sends the place of a sealed object to a client, that client
-gets a pin. The client gives its pins back when its last view is gone. Memory is free again when the object (or the
+gets a pin. The client gives its pins back when its last view has ended. Memory is free again when the object (or the
 copy) was freed and no party pins it. So a view outlives its ref.
 
 Claims that do not fit wait in order, for a bounded time, until memory is freed. Meanwhile the node asks all clients to

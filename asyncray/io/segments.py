@@ -10,7 +10,7 @@ Promises:
   when that process ends, even if others use it. (3.13 has ``track=False``.)
 - If memory runs out during a write, that is an OSError, never a SIGBUS: fresh pages are written through the descriptor.
 - A view is read-only and keeps its memory mapped. The caller can watch for the end of its last slice or array.
-- Closing never fails: a segment with views stays mapped until the last view is gone.
+- Closing never fails: a segment with views stays mapped until the last view has ended.
 
 A name that is a path (``/directory/name``) means a file there instead of shared memory, for machines whose /dev/shm
 is too small (docker gives 64 MB).

@@ -231,8 +231,8 @@ def sweep_stale(own: str) -> list[str]:
     """Cleans up after sessions whose processes were all killed. Returns their directories.
 
     Args:
-        own: the directory of the session that does so; the others are beside it. It is never swept, even if its lock is
-            gone.
+        own: the directory of the session that does so; the others are beside it. It is never swept, even if its lock
+            was removed.
     """
     swept = []
     for directory in _all(os.path.dirname(own)):

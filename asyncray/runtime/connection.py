@@ -95,7 +95,7 @@ class Connection:
         self.channel = Channel(
             stream, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.has_waiters
         )
-        # What to do with each kind of message. Others add theirs before ``start``.
+        # The handler of each kind of message. Others add theirs before ``start``.
         self.handlers: dict[int, MessageHandler] = {
             WELCOME: self._welcomed,
             REFUSED: self._refused,

@@ -1,8 +1,8 @@
 """References of one process: the objects that it knows, the number of its refs, and its reports to the daemon.
 
-1. **Goal.** An object is freed when its last ref anywhere is gone, and never before. A process counts its own refs; the
-   daemon counts processes. So a process reports only its first ref to a borrowed object (ADD_REFS) and its last ref to
-   any object (RELEASE_REFS).
+1. **Goal.** An object is freed when its last ref anywhere has ended, and never before. A process counts its own refs;
+   the daemon counts processes. So a process reports only its first ref to a borrowed object (ADD_REFS) and its last ref
+   to any object (RELEASE_REFS).
 2. **Why that is hard.** Refs end in finalizers, which run in any thread, between any two instructions, also in a thread
    that is inside this module. And reports cross each other: with messages on their way, with refs that are made again
    from a value at that moment.
@@ -26,7 +26,7 @@
    value's own object has kept the inner one alive, and ADD_REFS follows.
 
 The same queue counts *pins*: the daemon keeps each place in shared memory that it has sent to this process, until
-UNPIN says that the object's last ref and the last view of its memory are gone.
+UNPIN says that the object's last ref and the last view of its memory have ended.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class References:
         self._request_flush()
 
     def released(self, item: LocalObject | Pin) -> None:
-        """A ref or a view is gone. Called by finalizers: only appends."""
+        """A ref or a view has ended. Called by finalizers: only appends."""
         self.queue_release(item)
         self.notify()
 
@@ -171,7 +171,7 @@ class References:
             self._request_flush()
 
     def watch(self, pin: Pin, view: object) -> None:
-        """One more view needs the pin, until it is gone."""
+        """One more view needs the pin, until the view ends."""
         bell = weakref.ref(view, self._ring)  # made first: the callback that was made first runs last
         watch = Watch(view, self._release_queue.append)
         watch.pin, watch.bell = pin, bell

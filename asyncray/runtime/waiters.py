@@ -175,7 +175,7 @@ class Waiters:
     def check_alive(self) -> None:
         """Raises LocalNodeDiedError if no value can arrive any more."""
         if self.broken is not None:
-            raise LocalNodeDiedError(f"The node of this process is gone: {self.broken}.")
+            raise LocalNodeDiedError(f"The node of this process has ended: {self.broken}.")
 
     def satisfied(self, objects: Sequence[LocalObject], enough: int, *, fails_fast: bool = False) -> bool:
         """True if a waiter for these objects would not have to wait."""

@@ -61,7 +61,7 @@ def _exit_when_late(code: int) -> None:
 
 
 def _wait_for_threads(not_waited_for: Collection[threading.Thread]) -> None:
-    """Waits, as the interpreter does, but on a thread: the main thread goes on when the grace is over."""
+    """Waits, as the interpreter does, but on a thread: the main thread goes on when the grace has passed."""
     ours = {threading.current_thread(), *not_waited_for}
     waiting = _start_thread(lambda: _end_threads(ours))
     if waiting is not None:

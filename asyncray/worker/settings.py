@@ -30,7 +30,7 @@ from typing import Any
 from asyncray.worker.process_environment import MarkedOutput
 
 Owner = ModuleType | type
-"""What a function is an attribute of."""
+"""The module or class that a function is an attribute of."""
 
 _STANDARD_DESCRIPTORS = range(3)
 
@@ -45,7 +45,7 @@ class Setting:
     name: str
 
     functions: tuple[tuple[Owner, str], ...]
-    """What changes it: the owner and the name of each function."""
+    """The functions that change it: the owner and the name of each."""
 
     read: Callable[[], Any]
 
@@ -53,10 +53,10 @@ class Setting:
     """Sets what ``read`` has returned. A signal handler may interrupt it; it is called again then."""
 
     concerns: Callable[..., bool] = lambda function, *args, **kwargs: True
-    """Whether a call changes the setting: it gets the name of the function, and the arguments."""
+    """True if a call changes the setting. It gets the name of the function, and the arguments."""
 
     restore_after_import: Callable[[Any], object] | None = None
-    """What ``restore`` is where the task has imported modules, which may need what is new. None: the same."""
+    """Takes the place of ``restore`` where the task has imported modules, which may need new values. None: the same."""
 
 
 def functions(names: str) -> tuple[tuple[Owner, str], ...]:
@@ -404,5 +404,5 @@ IRREVERSIBLE = functions(
 
 
 def is_irreversible(function: str, *args: Any, **kwargs: Any) -> bool:
-    """Whether a call of such a function, which has succeeded, has changed this process."""
+    """True if a call of such a function, which has succeeded, has changed this process."""
     return function != "setpgid" or args[0] in (0, os.getpid())

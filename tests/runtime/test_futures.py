@@ -161,7 +161,7 @@ def test_the_end_is_an_error_of_what_is_pending(objects: Objects) -> None:
     futures = [objects.futures.future(objects.ref()) for _ in range(3)]
     objects.waiters.fail("it ended")
     objects.futures.close(DEADLINE)
-    assert [str(future.exception(0)) for future in futures] == ["The node of this process is gone: it ended."] * 3
+    assert [str(future.exception(0)) for future in futures] == ["The node of this process has ended: it ended."] * 3
 
 
 def test_no_thread_to_be_had_is_an_error_that_says_so(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Measuring: how often, how long, and whether the work was done.
+"""Measures: repeats work, times it, and checks that it was done.
 
 A row hands its call to a ``Bench``, which warms up, repeats and returns ``Figures``. It checks the result of the call
 in every repetition, outside of the measured time. Sized for about two seconds a row.

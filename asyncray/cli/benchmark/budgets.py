@@ -1,4 +1,4 @@
-"""What is good enough: the budgets of the design, by row name. Measured against on two cores.
+"""The budgets of the design, by row name: the figures that are good enough. Measured against on two cores.
 
 ``at_least`` is what a release must reach, ``aim`` what puts asyncray ahead of everyone. For rates they are lower
 bounds, for everything else upper ones. ``relay_share`` is the least share of the bare relay's rate.

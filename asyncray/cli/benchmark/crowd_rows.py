@@ -131,7 +131,7 @@ class Crowd:
         return call
 
     def events(self) -> dict[str, Callable[[], None]]:
-        """What may happen next, each once, by name."""
+        """The events that may happen next, each once, by name."""
         machine, other = self.machine, self.connect()
         self.submit(other)
         self.call(other, self.create(other))

@@ -1,4 +1,4 @@
-"""Running rows one after the other, and what is said about each: a line for people, an entry for programs."""
+"""Runs rows one after the other, and reports each: with a line for people and an entry for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEGEND = (
 
 
 def run_rows(rows: list[Row], new_bench: Callable[[], Bench]) -> Iterator[Entry]:
-    """Measures rows; gives the entry of each as soon as it is there. A row that fails does not stop the others.
+    """Measures rows; yields the entry of each as soon as it is measured. A row that fails does not stop the others.
 
     The relay comes first where rows are compared with it, whether it was asked for or not.
     """

@@ -1,4 +1,4 @@
-"""Looking at the processes of a program and of the node that it has started: memory, threads, CPU time."""
+"""Looks at the processes of a program and of the node that it has started: memory, threads, CPU time."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def nap() -> int:
 def main() -> None:
     with ray.init(num_cpus=2):
         while len(set(ray.get([nap.remote() for _ in range(2)]))) < 2:
-            pass  # one worker took both: the other was not there yet
+            pass  # one worker took both: the other had not started yet
         print("ready", flush=True)
         sys.stdin.read()
 

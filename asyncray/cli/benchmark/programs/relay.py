@@ -40,7 +40,7 @@ RelayHandler = Callable[["RelayStream", list[Any]], None]
 
 
 class RelayStream(asyncio.Protocol):
-    """A stream of msgpack lists; what is sent in one turn of the loop is written at once."""
+    """A stream of msgpack lists; messages of one turn of the loop are written at once."""
 
     def __init__(self, received: RelayHandler, lost: Callable[[], None] = lambda: None) -> None:
         self._received = received
