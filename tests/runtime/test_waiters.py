@@ -86,7 +86,7 @@ def test_the_end_wakes_everything_once() -> None:
     waiters.fail("again")
     assert called == [1]
     assert not waiters.register(ThreadWaiter(1), objects[1:])
-    with pytest.raises(LocalNodeDiedError, match="gone: again"):
+    with pytest.raises(LocalNodeDiedError, match="ended: again"):
         waiters.check_alive()
 
 
