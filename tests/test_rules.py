@@ -39,7 +39,7 @@ SANS_IO = {"core", "wire"}
 IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
 IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
 
-MIRRORED = {"runtime", "worker", "node"}  # each module has a test module of its own
+MIRRORED = {"cli", "head", "io", "node", "runtime", "util", "wire", "worker"}  # each module has a test module
 INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}
 
 MAX_MODULE_LINES = 500
