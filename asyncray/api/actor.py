@@ -38,6 +38,7 @@ class ActorClassSpec:
     def __init__(self, cls: type) -> None:
         self.source = ExportedFunction(cls, f"actor {cls.__name__}", Signature.of_class(cls))
         self.asynchronous = _has_coroutines(cls)
+        # (max_task_retries, max_pending_calls) -> the type that handles of such actors share.
         self._descriptors: dict[tuple[int, int], ActorType] = {}
 
     def __repr__(self) -> str:
@@ -98,12 +99,13 @@ class ActorClass(Generic[C]):
 
     # Attributes of ours would hide those of the user's class, so all have a prefix that users' classes do not use.
 
-    def __init__(self, blueprint: ActorClassSpec, options: dict[str, object]) -> None:
-        self._asyncray_blueprint = blueprint
+    def __init__(self, spec: ActorClassSpec, options: dict[str, object]) -> None:
+        self._asyncray_spec = spec
         self._asyncray_options = options
+        # The session, the number of the template there, and the type of the handles.
         self._asyncray_exported: tuple[Runtime, int, ActorType] | None = None
-        _check_order(options, asynchronous=blueprint.asynchronous)
-        cls = blueprint.source.target
+        _check_order(options, asynchronous=spec.asynchronous)
+        cls = spec.source.target
         self.__doc__ = cls.__doc__
         self.__name__ = cls.__name__
         self.__module__ = cls.__module__
@@ -128,12 +130,12 @@ class ActorClass(Generic[C]):
         )
 
     def __getattr__(self, name: str) -> Any:
-        if "_asyncray_blueprint" not in self.__dict__:
+        if "_asyncray_spec" not in self.__dict__:
             raise AttributeError(name)  # while it is being unpickled
-        return getattr(self._asyncray_blueprint.source.target, name)
+        return getattr(self._asyncray_spec.source.target, name)
 
     def __dir__(self) -> list[str]:
-        return [*object.__dir__(self), *dir(self._asyncray_blueprint.source.target)]
+        return [*object.__dir__(self), *dir(self._asyncray_spec.source.target)]
 
     def options(self, **options: object) -> ActorClass[C]:
         """The same class with other options for its actors. Options that are not named stay.
@@ -143,7 +145,7 @@ class ActorClass(Generic[C]):
             TypeError: a value of a wrong type.
         """
         return ActorClass(
-            self._asyncray_blueprint, reject_unsupported(override_actor_options(self._asyncray_options, options))
+            self._asyncray_spec, reject_unsupported(override_actor_options(self._asyncray_options, options))
         )
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
@@ -154,12 +156,12 @@ class ActorClass(Generic[C]):
             OwnerDiedError: a ref among them is of a session that has ended.
             ActorAlreadyExistsError: its name is taken (a ValueError, too).
         """
-        source, options = self._asyncray_blueprint.source, self._asyncray_options
+        source, options = self._asyncray_spec.source, self._asyncray_options
         source.signature.check(args, kwargs)
         runtime = require()
         exported = self._asyncray_exported
         if exported is None or exported[0] is not runtime:
-            exported = self._asyncray_exported = (runtime, *self._asyncray_blueprint.template(runtime, options))
+            exported = self._asyncray_exported = (runtime, *self._asyncray_spec.template(runtime, options))
         _, template, descriptor = exported
         actor_name = options.get("name")
         if actor_name is None:

@@ -33,6 +33,7 @@ class PendingInit:
     def __init__(self, address: str | None, options: dict[str, Any]) -> None:
         self._address = address
         self._options = options
+        # It was awaited or entered. Otherwise ``__del__`` warns.
         self._used = False
 
     def __repr__(self) -> str:

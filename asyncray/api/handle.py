@@ -84,6 +84,7 @@ class ActorType:
         self.retries = retries
         self.limit = limit
         self._templates = Templates()
+        # This descriptor as bytes, once they were needed.
         self._pickled: bytes | None = None
 
     def __repr__(self) -> str:

@@ -48,11 +48,15 @@ class TaskGroup:
 
     def __init__(self) -> None:
         self._parent: asyncio.Task[Any] | None = None  # the task that runs the block; None before
+        # Refs that were added and are not ready.
         self._pending: set[ObjectRef[Any]] = set()
+        # Errors of refs that failed, in the order in which they came.
         self._errors: list[BaseException] = []
         # The task that has left the block awaits it: resolved when no ref is pending.
         self._all_ready: asyncio.Future[None] | None = None
+        # The block has ended: no ref may be added once none is pending.
         self._leaving = False
+        # The refs were cancelled: none may be added.
         self._aborting = False
         self._parent_cancelled = False  # by this scope, to end the block
 

@@ -41,6 +41,7 @@ class _Driver:
         self.connection = connection
         self.node = node
         self.printer = Printer()
+        # Made after the connection. None until then.
         self.runtime: Runtime | None = None
 
     @property

@@ -48,7 +48,9 @@ class Signature:
         self._callee: Callable[..., object] | None = callee
         self._method = method
         self._name = _name_of(callee)
+        # The parameters as in a ``def``. None until they are needed.
         self._text: str | None = None
+        # A function with these parameters that does nothing. None until the first check.
         self._stub: Stub | None = None
 
     @classmethod

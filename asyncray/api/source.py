@@ -41,6 +41,7 @@ class ExportedFunction:
         self.module: str = getattr(target, "__module__", __name__)
         self.path = f"{self.module}.{getattr(target, '__qualname__', self.name)}"
         self.templates = Templates()
+        # The session that has the function or class, and its digest there.
         self._exported: tuple[Runtime, bytes] | None = None
 
     def __repr__(self) -> str:
@@ -68,6 +69,7 @@ class Templates:
     __slots__ = ("_found",)
 
     def __init__(self) -> None:
+        # The session, and its templates by name and options. Another session starts anew.
         self._found: tuple[Runtime, dict[object, Any]] | None = None
 
     def __repr__(self) -> str:

@@ -28,6 +28,7 @@ class DeadRefs:
     def __init__(self, outbox: Outbox, node_id: bytes) -> None:
         self._outbox = outbox
         self._node_id = node_id
+        # All misses so far.
         self.count = 0
 
     def __repr__(self) -> str:

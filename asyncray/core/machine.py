@@ -98,6 +98,7 @@ class NodeMachine:
         self.node_id = node_id
         self.facts = facts
         self.outbox = Outbox()
+        # Connected processes and tools, by number.
         self.clients: dict[int, Client] = {}
         cpus = int(resources.get("CPU", 0))
         self.resources = Resources(resources)
@@ -118,9 +119,11 @@ class NodeMachine:
         self.requests = Requests(
             self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
         )
+        # ``stop`` was called.
         self.stopping = False
         # When drivers may get the next notice that output is lost.
         self._output_report_due = 0.0
+        # The numbers of the last client and of the last template.
         self._client_count = 0
         self._template_count = 0
         self._handlers = self._table()

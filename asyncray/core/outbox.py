@@ -78,6 +78,7 @@ class Outbox:
     def __init__(self) -> None:
         # Parties with messages that the shell has not taken yet.
         self.dirty: list[Party] = []
+        # Commands that the shell has not taken yet, in order.
         self.commands: list[Command] = []
 
     def __repr__(self) -> str:

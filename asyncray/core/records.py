@@ -114,6 +114,7 @@ class Client(Party):
         self.id = client_id
         self.role = role
         self.pid = pid
+        # The job of a driver, or of a worker that serves one. None for an observer and a worker without a job.
         self.job: Job | None = None
         self.worker: Worker | None = None
         # By the number that this process gave them.

@@ -66,6 +66,7 @@ class Scheduler:
         self.shapes = Shapes(resources)
         self.nest_after = nest_after
         self.most_free = most_free
+        # Workers whose own lease is blocked: further tasks may be nested into them.
         self.blocked_workers: dict[Worker, None] = {}
         # The leases of all shapes.
         self._leases: dict[Lease, None] = {}

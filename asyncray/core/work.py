@@ -61,7 +61,9 @@ class Work:
         self.keep: Callable[[Task], bool] | None = None
         # How many tasks were run again.
         self.reruns = 0
+        # Tasks that have ended, with their values, in a queue: the end of one may end others.
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
+        # The queue is being worked off.
         self._in_loop = False
 
     def __repr__(self) -> str:

@@ -78,6 +78,7 @@ class Registry:
     def __init__(self, ask: AskNode, token: str) -> None:
         self._ask = ask
         self._token = token
+        # None until ``start`` and after ``stop``.
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:

@@ -318,6 +318,7 @@ class SegmentMap:
     """
 
     def __init__(self) -> None:
+        # By name. Entries are made and removed by one C call each.
         self._segments: dict[str, Segment] = {}
 
     def __repr__(self) -> str:

@@ -46,6 +46,7 @@ class MessageStream(asyncio.Protocol):
         self._why: str | None = None
         # True once this side has closed or aborted the connection: input of the peer is ignored from then on.
         self._closing = False
+        # None before the connection is made and after it is lost.
         self.transport: asyncio.Transport | None = None
         # A duplicate of the socket's: the loop closes its own descriptor when a write fails, even with unread input.
         self._descriptor: int | None = None

@@ -72,16 +72,20 @@ class Daemon:
         self._logs = WorkerLogs(os.path.join(directory, "logs"))
         self._doors = Doors(machine, self._request_flush)
         self._output = Output(self._logs, machine.pool, self._doors.stream_of)
+        # Segments that exist, by name, to be unlinked.
         self._segments: dict[str, Segment] = {}
         # True from the first event of a turn of the loop until ``_flush`` has run.
         self._flush_requested = False
         # True while a quick tick is scheduled.
         self._quick = False
         self._stopped = asyncio.Event()
+        # Why the node stops, for its log. The first reason counts.
         self._why = ""
         self._zygote = ZygoteLink(self)
         self._deaths = DeathRate()  # of zygotes
+        # The start of a new zygote, after one has died.
         self._replacing: asyncio.Task[None] | None = None
+        # The timer of the next slow tick.
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._perform: dict[type[Command], Callable[[Any], None]] = {

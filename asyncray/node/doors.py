@@ -42,7 +42,9 @@ class Doors:
         self._changed = changed
         # The connection of the driver that started this node, if one did: the node ends with it.
         self._starter: MessageStream | None = None
+        # The connections of parties that were let in, by number.
         self._streams: dict[int, MessageStream] = {}
+        # The same the other way round.
         self._clients: dict[MessageStream, Client] = {}
         # Connections that have not greeted, and the timers that end them.
         self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}

@@ -54,11 +54,13 @@ class LogFile:
     def __init__(self, path: str, stream: str) -> None:
         self.path = path
         self._stream = stream
+        # Bytes of the file that were read.
         self._position = 0
         # The beginning of a line that is not finished.
         self._rest = b""
         # The task or actor that the last mark has named.
         self._name = ""
+        # None until the first reading.
         self._descriptor: int | None = None
 
     def __repr__(self) -> str:

@@ -35,6 +35,7 @@ class Output:
         self._logs = logs
         self._pool = pool
         self._stream_of = stream_of
+        # The timer of the next reading. None while no output is expected.
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:

@@ -48,11 +48,15 @@ class ZygoteLink:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        # None until ``connect``.
         self._stream: MessageStream | None = None
+        # Requests that wait for ``connect``.
         self._unsent: list[Message] = []
         self._unanswered: dict[int, float] = {}  # forks, and when they must have happened
+        # Numbers of workers that were asked for and whose end was not reported.
         self._workers: set[int] = set()
         self._loop = asyncio.get_running_loop()
+        # None until ``connect`` and after ``wait``.
         self.pid: int | None = None
         # Of the process. Opened at its start, because at its end no descriptor may be free.
         self._descriptor = -1
@@ -154,6 +158,7 @@ class DeathRate:
     """Counts deaths of zygotes, and forgets those of long ago."""
 
     def __init__(self) -> None:
+        # The times of the last deaths, one more than are allowed.
         self._times: deque[float] = deque(maxlen=_MOST_DEATHS + 1)
 
     def __repr__(self) -> str:

@@ -31,11 +31,15 @@ class BackgroundThreads:
     def __init__(self, name: str, most: int = 1) -> None:
         self._name = name
         self._most = most
+        # Jobs, and None for the end: each thread that takes it puts it back.
         self._queue: SimpleQueue[BackgroundJob | None] = SimpleQueue()
         # Re-entrant: a finalizer may come here in a thread that holds it. Guards the three below.
         self._lock = OwnedRLock()
+        # Threads that were started.
         self._threads: list[threading.Thread] = []
+        # How many of them do a job.
         self._busy = 0
+        # The session has ended: jobs are done where they come up.
         self._closed = False
 
     def __repr__(self) -> str:

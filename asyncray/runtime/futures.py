@@ -57,7 +57,7 @@ class RefFuture(concurrent.futures.Future[Any]):
         self.waiter = IoThreadCallback(self._value_came)
 
     def _value_came(self) -> None:
-        self._futures.resolve_later(self)
+        self._futures.enqueue(self)
 
     def cancel(self) -> bool:
         """Cancels the future, not the task. False once the value is being read."""
@@ -112,7 +112,7 @@ class Futures:
             future.set_exception(AsyncraySystemError(f"No thread could be started for the futures of refs: {error}"))
             return future
         if not self._waiters.register(future.waiter, (ref._local,)):
-            self.resolve_later(future)
+            self.enqueue(future)
         return future
 
     def withdraw(self, future: RefFuture, objects: Iterable[LocalObject]) -> None:
@@ -136,7 +136,7 @@ class Futures:
 
     # In the io thread -------------------------------------------------------------------------------------------------
 
-    def resolve_later(self, future: RefFuture) -> None:
+    def enqueue(self, future: RefFuture) -> None:
         """The value has arrived, or cannot arrive any more."""
         self._resolver.put(functools.partial(self._resolve, future))
 

@@ -61,6 +61,7 @@ class LatePuts:
         self._threads = BackgroundThreads("asyncray-put")
         # Guards ``_bytes``, and wakes ``drain`` when that falls to zero. Re-entrant: finalizers put values, too.
         self._changed = threading.Condition(threading.RLock())
+        # Of the copies that are neither stored nor refused.
         self._bytes = 0
 
     def __repr__(self) -> str:

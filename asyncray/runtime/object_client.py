@@ -47,6 +47,7 @@ class ObjectClient:
         self._late_puts = LatePuts(connection, values)
         # Re-entrant: a finalizer may come here in a thread that holds it. Guards the making of:
         self._lock = OwnedRLock()
+        # Made for the first future.
         self._futures: Futures | None = None
 
     def __repr__(self) -> str:

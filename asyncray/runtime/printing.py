@@ -37,6 +37,7 @@ class Printer:
         self._dropped = 0
         # Re-entrant: a finalizer may come here in a thread that holds it.
         self._lock = threading.RLock()
+        # None until the first line and after ``close``.
         self._thread: threading.Thread | None = None
         # True once the interpreter ends and takes no new threads: ``close`` prints.
         self._late = False

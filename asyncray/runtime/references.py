@@ -122,6 +122,7 @@ class References:
         self.table: dict[bytes, LocalObject] = {}
         # Messages to send. Any thread appends to it without a lock; taken out by ``collect``.
         self.posted: deque[Message] = deque()
+        # The session has ended.
         self.closed = False
 
     def __repr__(self) -> str:

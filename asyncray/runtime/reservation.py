@@ -88,6 +88,7 @@ class Reservation:
         self.size = size
         # Moves that the io thread and the caller may make at once (from ASKED) are made under the owner's lock.
         self.state = NEW
+        # None until it is granted.
         self.room: Room | None = None
         # Resolved by the io thread: PLAIN when granted, FAULT when refused.
         self.answer: LocalObject = self._connection.new_reply()

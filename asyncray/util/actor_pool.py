@@ -54,11 +54,13 @@ class ActorPool:
 
     def __init__(self, actors: list[ActorHandle[Any]]) -> None:
         self._idle = list(actors)
+        # Values that actors work on, by the first ref of the call.
         self._running: dict[ObjectRef[Any], _Run] = {}
         # The same by number, in the order of submission.
         self._run_of: dict[int, _Run] = {}
         # Errors that ``fn`` raised for values that had waited for an actor, by number: their outcomes.
         self._errors: dict[int, Exception] = {}
+        # The number of the next value that an actor gets, and of the value whose result comes next.
         self._next_submission = 0
         self._next_result = 0
         # Values for which no actor was free.

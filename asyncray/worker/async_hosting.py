@@ -29,12 +29,15 @@ class AsyncHost(ActorHost):
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(_log_unhandled)
         asyncio.set_event_loop(self._loop)
+        # Calls on their way from the io thread to the loop.
         self._arrived: deque[InvokeMessage] = deque()
         # True while ``_take_arrived`` is scheduled.
         self._taking = False
         # True while ``_flush`` is scheduled.
         self._flush_scheduled = False
+        # Calls that wait for a free place among ``max_concurrency``.
         self._waiting: deque[InvokeMessage] = deque()
+        # The asyncio tasks of calls that run, by the ID of the call.
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._unstarted: dict[bytes, InvokeMessage] = {}  # calls whose asyncio task has not made its first step
         # Why the loop stops when the calls are done. None while it is not to stop.

@@ -17,6 +17,7 @@ class SentFunction:
 
     def __init__(self, pickled: bytes) -> None:
         self._pickled = pickled
+        # None until it was unpickled.
         self._function: Any = None
 
     def __repr__(self) -> str:
@@ -52,6 +53,7 @@ class Definition:
         self.method: str = spec.get("method", "")
         self.max_calls: int = spec.get("max_calls", 0)
         self.options: dict[str, Any] = dict(spec)
+        # How many of its calls have run here, if it has ``max_calls``.
         self.calls = 0
         # True once its function was loaded for a call.
         self.was_called = False

@@ -76,6 +76,7 @@ class Executor:
         # Templates by number, and the functions that several of them may share, by digest. Written by the io thread.
         self.definitions: dict[int, Definition] = {}
         self._functions: dict[bytes, SentFunction] = {}
+        # The actor of this process. None while it runs tasks.
         self.host: ActorHost | None = None
         self.runner = Runner(runtime, self._describe_actor)
         # Why this process ends, once it does.
@@ -86,9 +87,11 @@ class Executor:
         self._running: Invocation | None = None
         # IDs to interrupt that had already left the inbox (running or just finished).
         self._stops: set[bytes] = set()
+        # Nested tasks that run, by ID. Entered under ``_nesting``.
         self._nested: dict[bytes, NestedTask] = {}
         self._nesting = threading.Lock()
         self._main_thread = threading.main_thread()
+        # When replies were last written, by ``perf_counter_ns``.
         self._flushed = 0
         self._report_unraisable = sys.unraisablehook
         runtime.handlers |= {
@@ -188,13 +191,13 @@ class Executor:
         self._stops.discard(running.id)
         raise KeyboardInterrupt
 
-    def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
+    def _replay_lost_interrupt(self, unraisable: sys.UnraisableHookArgs) -> None:
         """An exception came up in a finalizer, which cannot raise. If it was our interrupt, it is for the task."""
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             self._report_unraisable(unraisable)
         elif threading.current_thread() is self._main_thread and self._running is not None:
             self._stops.add(self._running.id)
-            self._interrupt_later(self._running.id)
+            self._schedule_interrupt(self._running.id)
         else:
             for nested in list(self._nested.values()):
                 if nested.working == threading.get_ident():
@@ -203,10 +206,10 @@ class Executor:
     def forget_in_child(self) -> None:
         """In a child that user code has forked: no call is answered, and no exception of a finalizer is for a task."""
         self.runner = ForkedRunner(self.runtime, self._describe_actor)
-        if sys.unraisablehook == self._swallowed:
+        if sys.unraisablehook == self._replay_lost_interrupt:
             sys.unraisablehook = self._report_unraisable
 
-    def _interrupt_later(self, task_id: bytes) -> None:
+    def _schedule_interrupt(self, task_id: bytes) -> None:
         threading.Timer(INTERRUPT_RETRY, self._interrupt, (task_id,)).start()
 
     def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
@@ -238,7 +241,7 @@ class Executor:
 
     def run(self) -> None:
         """Works until the daemon asks it to end. Raises SystemExit if user code does."""
-        self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._replay_lost_interrupt
         while True:
             if self.inbox.empty():
                 self.flush()

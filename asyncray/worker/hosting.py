@@ -69,15 +69,18 @@ class ActorHost:
         self.concurrency: int = invocation.definition.options.get("concurrency", 1)
         self.class_name = invocation.definition.name
         self.description = self.class_name
+        # None before the constructor has returned and after ``let_go``.
         self.instance: Any = None
         self.ending = Ending.RUNNING
         # Why the actor ends, for people. Empty while it is RUNNING.
         self.reason = ""
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.environment.demand)
         self.restarted, self.name = bool(invocation.message[7]), invocation.message[8]
+        # Contexts of the calls that run, by the ID of the call.
         self.running: dict[bytes, TaskContext] = {}
         # The call that was cancelled last: it may have left the inbox without having begun.
         self._cancelled_call = b""
+        # Bound methods by name, found once.
         self._methods: dict[str, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:

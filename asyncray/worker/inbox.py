@@ -20,9 +20,11 @@ class Inbox:
     """The queue."""
 
     def __init__(self) -> None:
+        # Messages that have not started, in order.
         self._queue: SimpleQueue[Received] = SimpleQueue()
         # Re-entrant: a finalizer may come here in a thread that holds it.
         self._lock = OwnedRLock()
+        # No work is accepted. ``close`` sets it under the lock, ``reopen`` clears it without.
         self._closed = False
 
     def __repr__(self) -> str:

@@ -60,8 +60,11 @@ class NestedTask:
         self._lock = threading.Lock()
         # The thread, while it runs the user's function. Changed under the lock.
         self._working: int | None = None
+        # The task was cancelled.
         self._stopped = False
+        # The thread is inside the shield. Written by that thread, without the lock.
         self._shielded = False
+        # An exception waits until the thread leaves the shield. Set under the lock, cleared by that thread.
         self._put_off = False
         # Its thread was interrupted. The interrupt may not have been raised yet.
         self._interrupted = False

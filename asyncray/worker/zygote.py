@@ -71,6 +71,7 @@ class Zygote:
         self._failures: dict[int, str] = {}
         # By pid: when resource trackers that ended workers have left are killed.
         self._trackers: dict[int, float] = {}
+        # The modules of ``_PRELOADED`` are loaded.
         self._warm = False
         self._reports = StartReports()
         # Watches the workers, which inherit it: wrapping its functions in each of them would take 0.2 ms.
