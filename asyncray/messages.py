@@ -48,7 +48,7 @@ Value: TypeAlias = tuple[Kind, Payload, Refs]
 # From a driver or worker to its daemon -------------------------------------------------------------------------------
 HELLO: Final = 1
 HelloMessage: TypeAlias = "tuple[Literal[1], int, str, dict[str, Any]]"
-"""version, role, facts about the process (``asyncray.node.greetings``)"""
+"""version, role, facts about the process (``asyncray.node.greetings``). Answer: WELCOME, or REFUSED"""
 
 FUNCTION: Final = 2
 FunctionMessage: TypeAlias = "tuple[Literal[2], bytes, bytes, Refs]"
@@ -76,7 +76,7 @@ PutMessage: TypeAlias = "tuple[Literal[7], bytes, Kind, Payload, Refs]"
 
 ALLOCATE: Final = 8
 AllocateMessage: TypeAlias = "tuple[Literal[8], int, int]"
-"""request, bytes"""
+"""request, bytes. Answer: ALLOCATED, or REPLY_FAULT; before it STORE_FULL if the answer takes time"""
 
 SEAL: Final = 9
 SealMessage: TypeAlias = "tuple[Literal[9], bytes, str, int, Refs]"
@@ -92,7 +92,7 @@ ReleaseRefsMessage: TypeAlias = "tuple[Literal[11], Ids]"
 
 SUBSCRIBE: Final = 12
 SubscribeMessage: TypeAlias = "tuple[Literal[12], Ids]"
-"""objects: push their values once they exist"""
+"""objects: push their values once they exist. Answer: a VALUE for each, at any time"""
 
 UNPIN: Final = 13
 UnpinMessage: TypeAlias = "tuple[Literal[13], Sequence[tuple[bytes, int]]]"
@@ -132,7 +132,7 @@ KillMessage: TypeAlias = "tuple[Literal[21], bytes, bool]"
 
 REQUEST: Final = 22
 RequestMessage: TypeAlias = "tuple[Literal[22], int, str, Sequence[Any]]"
-"""request, method, arguments"""
+"""request, method, arguments. Answer: REPLY, or REPLY_FAULT"""
 
 LEAVING: Final = 23
 LeavingMessage: TypeAlias = "tuple[Literal[23], str]"
@@ -228,7 +228,7 @@ ConstructMessage: TypeAlias = "tuple[Literal[65], bytes, int, Kind, Payload, Dep
 
 INVOKE: Final = 66
 InvokeMessage: TypeAlias = "tuple[Literal[66], bytes, int, Kind, Payload, Dependencies, str | None]"
-"""as RUN: a method of this worker's actor"""
+"""as RUN: a method of this worker's actor. Answer, as to the three above: DONE, DONE_MANY or FAILED"""
 
 STOP_TASK: Final = 67
 StopTaskMessage: TypeAlias = "tuple[Literal[67], bytes]"
@@ -236,7 +236,7 @@ StopTaskMessage: TypeAlias = "tuple[Literal[67], bytes]"
 
 RETURN_QUEUED: Final = 68
 ReturnQueuedMessage: TypeAlias = "tuple[Literal[68]]"
-"""return the tasks that have not started"""
+"""return the tasks that have not started. Answer: NOT_STARTED, if there are any"""
 
 LEAVE: Final = 69
 LeaveMessage: TypeAlias = "tuple[Literal[69], str]"
@@ -245,7 +245,7 @@ LeaveMessage: TypeAlias = "tuple[Literal[69], str]"
 # Between the daemon and the zygote -----------------------------------------------------------------------------------
 FORK: Final = 80
 ForkMessage: TypeAlias = "tuple[Literal[80], int]"
-"""number: fork a worker"""
+"""number: fork a worker. Answer: FORKED and, when it has ended, ENDED; or only ENDED"""
 
 FORKED: Final = 81
 ForkedMessage: TypeAlias = "tuple[Literal[81], int, int]"
