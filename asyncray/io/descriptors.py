@@ -7,6 +7,8 @@ import os
 import resource
 from collections.abc import Iterable
 
+from asyncray.io import forking
+
 _STANDARD_ERROR = 2
 _FEWEST = 32
 """A daemon without workers has 20 open. Each worker and driver needs two more, and two for its output."""
@@ -19,8 +21,13 @@ def fill_standard() -> None:
     """Opens /dev/null in place of standard input, output or error, if one is closed.
 
     Otherwise the next file that this process opens gets that number. Children would inherit it, and code that writes to
-    standard error would write into it.
+    standard error would write into it. Forks of other threads wait, so no child keeps the descriptor that is closed.
     """
+    with forking.lock:
+        _fill()
+
+
+def _fill() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:  # the system gives the lowest free number
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from asyncray.io import descriptors, forking
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -34,6 +36,19 @@ def test_closed_standard_descriptors_are_filled_and_others_left_alone(tmp_path: 
     *found, next_one = result.read_text().splitlines()
     assert found == [f"{os.devnull if number in closed else other.name} True" for number in range(3)]
     assert int(next_one) > 2
+
+
+def test_no_fork_comes_between_the_looking_and_the_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(path: str, flags: int) -> int:
+        locked.append(forking.lock.held_by_this_thread())
+        return system_open(path, flags)
+
+    locked: list[bool] = []
+    system_open = os.open
+    monkeypatch.setattr(os, "open", look)
+    descriptors.fill_standard()
+    assert locked == [True]
+    assert not forking.lock.held_by_this_thread()
 
 
 SCARCE = """
