@@ -19,15 +19,15 @@ without handles is not in the table.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncray.core.lives import Actor
+from asyncray.core.pauses import FIRST_PAUSE, LONGEST_PAUSE
 from asyncray.core.records import Client, Fault, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ALIVE, DEAD, FINISHED, PENDING, QUEUED, RESTARTING, SENT, STARTING, WAITING
+from asyncray.core.states import ALIVE, DEAD, FINISHED, PENDING, QUEUED, RESTARTING, SENT, STARTING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, INVOKE, PLAIN
 
@@ -36,15 +36,6 @@ MOST_CAUSES = 1000
 
 LIVED_A_WHILE = 5.0
 """Seconds since its constructor returned. An actor that lived so long restarts at once when its process ends."""
-
-FIRST_PAUSE = 0.1
-"""Seconds before the second restart of an actor whose process ends sooner; twice as many before each further one."""
-
-LONGEST_PAUSE = 10.0
-"""Seconds. No pause before a restart is longer."""
-
-NEAR = 1.0
-"""Seconds. When a restart is due within them, the shell ticks quickly, so that the restart is on time."""
 
 
 class Actors:
@@ -70,10 +61,6 @@ class Actors:
         self.names: dict[tuple[str, str], Actor] = {}
         # ID of a forgotten actor -> the error of its calls. Beyond MOST_CAUSES the oldest entries are removed.
         self._causes: dict[bytes, Fault] = {}
-        # RESTARTING actor whose constructor is not queued yet -> when to queue it.
-        self._pausing: dict[Actor, float] = {}
-        # The earliest time in ``_pausing``, or an earlier one that is not in it any more.
-        self._next_restart = math.inf
 
     def __repr__(self) -> str:
         return f"<Actors {len(self.table)}>"
@@ -240,7 +227,7 @@ class Actors:
         if actor.state == DEAD:
             return
         if actor.state in (PENDING, RESTARTING):
-            self._pausing.pop(actor, None)
+            self._scheduler.pauses.forget(actor.task)
             self._scheduler.shapes.forget(actor.task)
         actor.move(DEAD)
         actor.cause = fault
@@ -339,27 +326,10 @@ class Actors:
             actor.restart_pause = 0.0
         actor.constructed_at = None
         if actor.restart_pause:
-            due = self._pausing[actor] = now + actor.restart_pause
-            self._next_restart = min(self._next_restart, due)
-            actor.task.state = WAITING
+            self._scheduler.pauses.add(actor.task, now + actor.restart_pause)
         else:
             self._scheduler.shapes.enqueue(actor.task)
         actor.restart_pause = min(2 * actor.restart_pause, LONGEST_PAUSE) or FIRST_PAUSE
-
-    @property
-    def restart_is_near(self) -> bool:
-        """True if a restart is due within NEAR seconds: the shell ticks quickly."""
-        return self._next_restart - self._scheduler.now < NEAR
-
-    def tick(self) -> None:
-        """Some time has passed: queues the constructors whose pause has ended."""
-        now = self._scheduler.now
-        if now < self._next_restart:
-            return
-        for actor in [actor for actor, until in self._pausing.items() if until <= now]:
-            del self._pausing[actor]
-            self._scheduler.shapes.enqueue(actor.task)
-        self._next_restart = min(self._pausing.values(), default=math.inf)
 
     def check(self) -> None:
         """Raises AssertionError if an actor's fields contradict each other or those of its job, creator and worker."""
@@ -370,7 +340,6 @@ class Actors:
             assert (actor.worker is not None) == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"
             if actor.worker is not None:
                 assert actor.worker.actor is actor, f"{actor} is not its worker's"
-            assert actor not in self._pausing or actor.state == RESTARTING, f"{actor} pauses"
             if actor.state == DEAD:
                 assert not (actor.mailbox or actor.lanes), f"{actor} has calls"
                 assert not actor.unreferenced, f"{actor} should be forgotten"

@@ -395,13 +395,12 @@ class NodeMachine:
         self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
         self.scheduler.tick()
         self.stalls.tick(self.now)
-        self.actors.tick()
         self.jobs.tick(self.now)
 
     @property
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` should come within a hundredth of a second rather than half a second."""
-        return self.scheduler.needs_fast_tick or self.store.waiting > 0 or self.actors.restart_is_near
+        return self.scheduler.needs_fast_tick or self.store.waiting > 0
 
     def check(self) -> None:
         """Raises AssertionError if an invariant of any machine is broken."""

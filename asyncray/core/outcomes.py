@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncray.core.leases import Lease, Worker
+from asyncray.core.pauses import pause_before_retry
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.states import FINISHED, QUEUED
 from asyncray.core.store import Store
@@ -82,7 +83,7 @@ class Outcomes:
         if actor is not None and task.is_constructor:
             self._work.constructor_failed(actor, kind, payload)
         elif retryable and task.retries and not task.cancelled:
-            task.retries -= task.retries > 0
+            task.retries -= 1
             if actor is not None:
                 self._actors.resend(task)
             else:
@@ -141,12 +142,20 @@ class Outcomes:
         for task in started:
             self._work.cancelling.abandon(list((task.children or {}).values()))
             if task.retries and not task.cancelled:
-                task.retries -= task.retries > 0
-                self._again(task)
+                task.retries -= 1
+                self._retry(task)
             elif culprits and task in waited:
                 self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
             else:
                 self._crashed(task, how)
+
+    def _retry(self, task: Task) -> None:
+        """Runs a task again whose process has crashed: the first time at once, then after longer and longer pauses."""
+        pause = pause_before_retry(task.template.retries - task.retries)
+        if pause:
+            self._scheduler.pauses.add(task, self._scheduler.now + pause)
+        else:
+            self._again(task)
 
     def _again(self, task: Task) -> None:
         if task.cancelled:

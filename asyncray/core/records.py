@@ -212,7 +212,7 @@ class Task:
         # How many functions are above it in the tree of submissions, as far as they had not finished when it was
         # submitted. Constructors and calls of actors do not count. Deeper tasks come first.
         self.depth = 0
-        # How many retries are left; -1: no limit.
+        # How many retries are left. Negative: no limit, and those that were used count down.
         self.retries = template.retries
         # Microseconds that the scheduler counts for it in ``Worker.backlog``.
         self.estimate = 0.0

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
 from asyncray.core.leases import Lease, Shape, Worker
 from asyncray.core.outbox import Outbox
+from asyncray.core.pauses import Pauses
 from asyncray.core.records import Client, Task, Template
 from asyncray.core.resources import Grant, Resources
 from asyncray.core.shapes import Shapes
@@ -64,6 +65,7 @@ class Scheduler:
         self.resources = resources
         self.pool = pool
         self.shapes = Shapes(resources)
+        self.pauses = Pauses(self._enqueue_again)
         self.nest_after = nest_after
         self.most_free = most_free
         # Workers whose own lease is blocked: further tasks may be nested into them.
@@ -76,6 +78,10 @@ class Scheduler:
 
     def __repr__(self) -> str:
         return f"<Scheduler {sum(s.count for s in self.shapes.ready)} queued, {len(self.blocked_workers)} blocked>"
+
+    def _enqueue_again(self, task: Task) -> None:
+        # A retry comes before tasks that have not started yet.
+        self.shapes.enqueue(task, first=not task.is_constructor)
 
     # Serving ---------------------------------------------------------------------------------------------------------
 
@@ -404,7 +410,8 @@ class Scheduler:
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
 
     def tick(self) -> None:
-        """Takes back tasks that are stuck behind a long task while another worker could run them."""
+        """Starts what has paused, and takes back tasks that are stuck while another worker could run them."""
+        self.pauses.tick(self.now)
         for lease in self._leases:
             worker, shape = lease.worker, lease.shape
             if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
@@ -422,7 +429,7 @@ class Scheduler:
     @property
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` may have something to do."""
-        return any(len(lease.worker.inflight) > 1 for lease in self._leases)
+        return self.pauses.is_near(self.now) or any(len(lease.worker.inflight) > 1 for lease in self._leases)
 
     def check(self) -> None:
         """Raises AssertionError if the queues, leases and accounts contradict each other."""
@@ -430,6 +437,7 @@ class Scheduler:
             account.check()
         self.pool.check()
         self.shapes.check()
+        self.pauses.check()
         for shape in self.shapes.table.values():
             for lease in shape.leases:
                 assert lease.grant.held, f"{lease} holds nothing"

@@ -9,6 +9,7 @@ All files are read below ``root``, so that a test can make them.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -23,6 +24,22 @@ class _Mount(NamedTuple):
     """The group that is mounted, by its path in the whole tree."""
     directory: str
     """Where it is mounted."""
+
+
+def usable_cpus(root: str = "/") -> int:
+    """CPUs that this process may use: by its affinity, and by the quota of its control groups.
+
+    A part of a CPU in a quota does not count, as in Ray, but there is always one. The quota is read once in a process
+    and in those that are forked from it, because reading it takes 0.4 ms.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _known_cpu_limit(root)
+    return cpus if limit is None else max(1, min(cpus, int(limit)))
+
+
+@functools.cache
+def _known_cpu_limit(root: str) -> float | None:
+    return cpu_limit(root)
 
 
 def cpu_limit(root: str = "/") -> float | None:

@@ -18,7 +18,6 @@ Promises: ``closed`` is called once, in the io thread, after the last message. I
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import threading
@@ -26,6 +25,7 @@ import time
 from collections.abc import Callable
 
 from asyncray.config import READ_SIZE
+from asyncray.io.control_groups import usable_cpus
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.io.sending import Sender
@@ -115,7 +115,7 @@ class Reader:
         self._readings = 0
 
         # How long to spin: not at all where one CPU would have to be shared with the daemon. Constant.
-        self._spin_ns = _SPIN_NANOSECONDS if _cpus() > 1 else 0
+        self._spin_ns = _SPIN_NANOSECONDS if usable_cpus() > 1 else 0
 
         # Waits that do not spin after the next fruitless spin, and how many of them are still to come. Written under
         # the reader lock.
@@ -330,7 +330,3 @@ class Reader:
             if self._readings == readings:
                 return  # no thread came, or one reads for long
             pause = min(2 * pause, _MOST_YIELD_MILLISECONDS)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from asyncray.config import STORE_FRACTION, STORE_MINIMUM
-from asyncray.io.control_groups import cpu_limit, memory_limit
+from asyncray.io.control_groups import memory_limit, usable_cpus
 
 if TYPE_CHECKING:
     from asyncray.words import NodeAmounts
@@ -34,16 +34,6 @@ def detect(amounts: NodeAmounts) -> tuple[dict[str, float], int]:
     if gpus:
         resources["GPU"] = gpus
     return {name: amount for name, amount in resources.items() if amount or name == "CPU"}, capacity
-
-
-def usable_cpus(root: str = "/") -> int:
-    """CPUs that this process may use: by its affinity, and by the quota of its control groups.
-
-    A part of a CPU in a quota does not count, as in Ray, but there is always one.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = cpu_limit(root)
-    return cpus if limit is None else max(1, min(cpus, int(limit)))
 
 
 def usable_memory(root: str = "/") -> int:

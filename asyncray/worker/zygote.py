@@ -27,6 +27,7 @@ import asyncray.runtime.submission
 import asyncray.worker.lifetime
 from asyncray.config import FRAME_LIMIT
 from asyncray.io import sessions
+from asyncray.io.control_groups import usable_cpus
 from asyncray.io.janitor import TRACKER_GRACE, end_children, end_group, is_tracker
 from asyncray.io.processes import (
     WORKER_VARIABLE,
@@ -97,6 +98,7 @@ class Zygote:
             poll.register(descriptor, select.POLLIN)
         self._inherited = (read, write)
         self._leftovers.watch()
+        usable_cpus()  # known to the workers from now on
         try:
             self._serve(poll, read)
         finally:

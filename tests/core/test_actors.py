@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from asyncray.core.actors import LIVED_A_WHILE, LONGEST_PAUSE, MOST_CAUSES
+from asyncray.core.actors import LIVED_A_WHILE, MOST_CAUSES
+from asyncray.core.pauses import LONGEST_PAUSE
 from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
 from asyncray.ids import TASK_SIZE
 from asyncray.messages import CALL, CONSTRUCT, DONE, KILL, LEASE, LEAVE, PLAIN, REQUEST

@@ -25,10 +25,10 @@ from typing import Any
 
 import pytest
 
-from asyncray.core.actors import LONGEST_PAUSE
 from asyncray.core.lives import Actor
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import CreateSegment, FlushOutput, KillWorker, LogLine, RetireSegment, StartWorker
+from asyncray.core.pauses import LONGEST_PAUSE
 from asyncray.core.records import Task
 from asyncray.core.states import DEAD, FINISHED, IDLE
 from asyncray.messages import (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from asyncray.io.control_groups import cpu_limit, memory_limit
+from asyncray.io.control_groups import cpu_limit, memory_limit, usable_cpus
 
 VERSION_2 = "30 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 NO_LIMIT_OF_VERSION_1 = str(0x7FFFFFFFFFFFF000)
@@ -103,3 +104,20 @@ def test_what_makes_no_sense_is_no_limit(tmp_path: Path, content: str) -> None:
     root = machine(tmp_path, f"0::/\nnonsense\n{content}", [VERSION_2, "nonsense", " - cgroup2", content], files)
     assert cpu_limit(root) is None
     assert memory_limit(root) is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [("max 100000", 8), ("250000 100000", 2), ("10000 100000", 1), ("9900000 100000", 8)]
+)
+def test_cpus_are_those_of_the_quota_as_far_as_there_are_so_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cpus: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text(f"{quota}\n")
+    process = tmp_path / "proc/self"
+    process.mkdir(parents=True)
+    (process / "cgroup").write_text("0::/\n")
+    (process / "mountinfo").write_text("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    assert usable_cpus(str(tmp_path)) == cpus

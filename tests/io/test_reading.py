@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from asyncray.io import reading
 from asyncray.wire.frames import encode
 from tests.io.stream_client import DEADLINE, Client
 from tests.points import at_every_point
@@ -68,6 +69,15 @@ def test_a_fruitless_spin_is_not_repeated_for_a_while(monkeypatch: pytest.Monkey
     client.daemon.socket.sendall(encode([(1,)]))
     assert client.wait(1, spins=True)
     assert reader._spins_to_skip == reader._spin_backoff == 0
+    client.end()
+
+
+@pytest.mark.parametrize(("cpus", "spins"), [(1, False), (2, True)])
+def test_no_thread_spins_on_the_only_cpu(monkeypatch: pytest.MonkeyPatch, cpus: int, spins: bool) -> None:
+    """The daemon needs it. A quota of the container counts."""
+    monkeypatch.setattr(reading, "usable_cpus", lambda: cpus)
+    client = Client()
+    assert bool(client.channel._reader._spin_ns) == spins
     client.end()
 
 

@@ -45,23 +45,6 @@ def test_no_more_gpus_than_are_visible(
     assert capacity.detect(amounts(num_gpus=given))[0].get("GPU", 0) == gpus
 
 
-@pytest.mark.parametrize(
-    ("quota", "cpus"), [("max 100000", 8), ("250000 100000", 2), ("10000 100000", 1), ("9900000 100000", 8)]
-)
-def test_cpus_are_those_of_the_quota_as_far_as_there_are_so_many(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cpus: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (group / "cpu.max").write_text(f"{quota}\n")
-    process = tmp_path / "proc/self"
-    process.mkdir(parents=True)
-    (process / "cgroup").write_text("0::/\n")
-    (process / "mountinfo").write_text("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
-    assert capacity.usable_cpus(str(tmp_path)) == cpus
-
-
 def test_memory_is_the_least_that_the_machine_says(tmp_path: Path) -> None:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert capacity.usable_memory(str(tmp_path)) == machine
