@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asyncray.config import STORE_MINIMUM
+from asyncray.io.control_groups import usable_cpus
 from asyncray.node import capacity
 from asyncray.words import NodeAmounts
 
@@ -27,7 +28,7 @@ def test_given_amounts_are_taken() -> None:
 
 def test_the_machine_says_the_rest() -> None:
     resources, store = capacity.detect(amounts())
-    assert resources["CPU"] == capacity.usable_cpus() >= 1
+    assert resources["CPU"] == usable_cpus() >= 1
     assert store >= STORE_MINIMUM
     assert resources["object_store_memory"] == store
 
