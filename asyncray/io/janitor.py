@@ -5,19 +5,27 @@ tracker*. When the last process that uses the tracker has ended, which it sees b
 rest. So a tracker that is killed with the others leaves its files in ``/dev/shm``. Here the others are killed first,
 and a tracker only when it has had ``TRACKER_GRACE`` seconds and has not ended.
 
-Nothing here waits: callers come again until all have ended.
+A session whose zygote cannot clean up, because it was stopped or killed, is ended from outside (``kill_session``). As
+long as the zygote lives, all that its workers have started are its descendants, whatever their environment says. So a
+process is killed only when its descendants have ended, and the zygote last.
+
+Only ``kill_session`` waits: callers of the other functions come again until all have ended.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 
-from asyncray.io.processes import children, kill, kill_group
+from asyncray.io.processes import children, ends_within, has_ended, kill, kill_group, of_session
 
 TRACKER_GRACE = 2.0
 """Seconds. A tracker ends within 30 ms, and on a busy machine, where it may not even have started, within a second.
 Less than ``STOP_DEADLINE``, because a session's end waits for trackers too."""
+
+_KILLED_SECONDS = 1.0
+"""A killed process ends in milliseconds, unless it hangs in the kernel."""
 
 _TRACKER = b"resource_tracker import main"
 """In the command line of the trackers of multiprocessing and of loky."""
@@ -85,3 +93,36 @@ def end_children(*, spare_trackers: bool) -> bool:
             return True
         if not pid:
             return False
+
+
+def kill_session(session: str, deadline: float) -> bool:
+    """Kills all processes of a session; False if some have not ended after so many seconds and one more."""
+    now = time.monotonic()
+    until = now + deadline
+    spare_until = min(now + TRACKER_GRACE, until)
+    while found := _family(session):
+        victims = found if now >= spare_until else _without_descendants(found)
+        for pid in victims:
+            kill(pid)
+        wait_until = max(until, now + _KILLED_SECONDS) if victims else spare_until
+        for pid in victims or found:
+            ends_within(pid, max(0.0, wait_until - time.monotonic()))
+        if now >= until:
+            return not _family(session)
+        now = time.monotonic()
+    return True
+
+
+def _family(session: str) -> list[int]:
+    """The living processes that carry the session's name, and their descendants."""
+    found = dict.fromkeys(of_session(session))
+    for pid in list(found):
+        found.update(dict.fromkeys(offspring(pid)))
+    found.pop(os.getpid(), None)
+    return [pid for pid in found if not has_ended(pid)]
+
+
+def _without_descendants(processes: Sequence[int]) -> list[int]:
+    """Those that are no trackers, and whose descendants have ended or are trackers."""
+    others = [pid for pid in processes if not is_tracker(pid)]
+    return [pid for pid in others if not any(child in others for child in offspring(pid))]

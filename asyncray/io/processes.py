@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import sys
-import time
 
 from asyncray.io import forking
 
@@ -90,17 +89,13 @@ def of_session(session: str) -> list[int]:
     return [int(name) for name in names if name.isdigit() and mark in environment(int(name))]
 
 
-def kill_session(session: str, deadline: float) -> bool:
-    """Kills all processes of a session. False if some have not ended after ``deadline`` seconds."""
-    until = time.monotonic() + deadline
-    while found := of_session(session):  # again, because they may have forked
-        for pid in found:
-            kill(pid)
-        for pid in found:
-            ends_within(pid, max(0.0, until - time.monotonic()))
-        if time.monotonic() > until:
-            return not of_session(session)
-    return True
+def has_ended(pid: int) -> bool:
+    """True for a process that does not exist any more, or is a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
 
 
 def is_child(pid: int) -> bool:

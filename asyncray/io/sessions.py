@@ -26,8 +26,9 @@ import re
 import stat
 import time
 
+from asyncray.config import STOP_DEADLINE
 from asyncray.io import forking
-from asyncray.io.processes import kill_session
+from asyncray.io.janitor import kill_session
 
 KEEP = 20
 """Session directories that are kept for their logs."""
@@ -134,6 +135,7 @@ def new_session() -> tuple[str, int]:
         os.mkdir(os.path.join(directory, "logs"), 0o700)
         return directory, _hold(directory)
     except OSError as error:
+        discard(directory)
         raise OSError(
             error.errno,
             f"The session directory {directory} cannot be made ({error.strerror}). Set {_VARIABLE} to a directory "
@@ -200,6 +202,13 @@ def ended(directory: str) -> None:
         os.unlink(_lock_of(directory))
     except OSError:
         pass  # the other process was as fast
+
+
+def discard(directory: str) -> None:
+    """Removes the directory of a session none of whose processes has started."""
+    import shutil  # start-up cost: few starts fail
+
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def is_running(directory: str) -> bool:
@@ -289,6 +298,6 @@ def _take(directory: str) -> int | None:
 
 
 def _sweep(directory: str) -> None:
-    kill_session(name_of(directory), 1.0)
+    kill_session(name_of(directory), STOP_DEADLINE)
     remove(garbage_of(directory))
     ended(directory)

@@ -86,21 +86,23 @@ def start_node(amounts: NodeAmounts) -> LocalNode:
     """
     config = configuration(amounts)
     directory, lock = config["directory"], config["lock"]
-    ours, its = _socketpair()
-    config["driver"] = its.fileno()
     output = os.path.join(directory, "logs", "node.err")
     environment = {**os.environ, **sessions.variables()}
+    ends: tuple[socket.socket, ...] = ()
     try:
+        ours, its = ends = _socketpair()
+        config["driver"] = its.fileno()
         pid = start_interpreter(
             "asyncray.node.__main__", [json.dumps(config)], [its.fileno(), lock], environment, output
         )
     except BaseException:
-        close(ours)
-        sessions.ended(directory)
+        for end in ends:
+            close(end)
+        sessions.close_lock(lock)
+        sessions.discard(directory)
         raise
-    finally:
-        close(its)
-        sessions.close_lock(lock)  # the daemon holds it now
+    close(its)
+    sessions.close_lock(lock)  # the daemon holds it now
     point_latest(directory)
     return LocalNode(ours, pid, directory)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from asyncray.io.peers import Peer
 from asyncray.runtime import launch
+from asyncray.words import NodeAmounts
 
 
 @pytest.fixture
@@ -48,3 +50,18 @@ def test_no_node_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypa
             launch.connect(where)
     with pytest.raises(ValueError, match="'nowhere' is none of"):
         launch.connect("nowhere")
+
+
+def test_a_start_that_fails_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's directories are too long for the path of a socket
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(base))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-python"))
+    amounts: NodeAmounts = {"num_cpus": 1, "num_gpus": 0, "resources": None, "object_store_memory": None}
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError, match="no-such-python"):
+        launch.start_node(amounts)
+    (tmp_path / "no-such-python").touch()
+    with pytest.raises(PermissionError, match="no-such-python"):
+        launch.start_node(amounts)
+    assert os.listdir("/proc/self/fd") == before
+    base.rmdir()
