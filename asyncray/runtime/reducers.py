@@ -34,7 +34,7 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 Reduction = tuple[Any, ...]
@@ -58,15 +58,17 @@ def is_importable(thing: Any, name: str) -> bool:
     if module is None or module_name in MAIN:
         return False
     found: Any = module
-    for part in name.split(".") if "." in name else (name,):
-        found = getattr(found, part, None)
-    return found is thing and not ("cloudpickle.cloudpickle" in sys.modules and _goes_by_value(cast(str, module_name)))
-
-
-def _goes_by_value(module_name: str) -> bool:
+    if "." in name:
+        for part in name.split("."):
+            found = getattr(found, part, None)
+    else:
+        found = getattr(found, name, None)
+    if found is not thing:
+        return False
     # Not list_registry_pickle_by_value(), which copies: 0.1 µs for each class that is met.
-    registered: set[str] = getattr(sys.modules["cloudpickle.cloudpickle"], "_PICKLE_BY_VALUE_MODULES", set())
-    return bool(registered) and any(f"{module_name}.".startswith(f"{name}.") for name in tuple(registered))
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    registered = getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
+    return not registered or not any(f"{module_name}.".startswith(f"{name}.") for name in tuple(registered))
 
 
 # --- functions and classes -------------------------------------------------------------------------------------------
