@@ -56,12 +56,12 @@ class TaskContext:
 
     __slots__ = ("blocks", "cancelled", "finished", "function_name", "id", "name", "shield")
 
-    def __init__(self, task_id: bytes, name: str, function_name: str, *, blocks: bool) -> None:
+    def __init__(self, task_id: bytes, name: str, function_name: str) -> None:
         self.id = task_id
         self.name = name
         self.function_name = function_name
-        # Waiting inside this task should lend its CPU.
-        self.blocks = blocks
+        # Waiting inside this task should lend its CPU. No argument: a keyword would cost 0.15 us.
+        self.blocks = True
         # Set by the thread that interrupts the task, before it does. The task submits only clean-up afterwards.
         self.cancelled = False
         # Set by ``leave``.

@@ -41,7 +41,7 @@ class Definition:
     """
 
     __slots__ = (
-        "_function", "calls", "discards", "max_calls", "method", "name", "options", "returns", "shown", "was_called",
+        "_sent", "calls", "discards", "function", "max_calls", "method", "name", "options", "returns", "shown",
     )  # fmt: skip
 
     def __init__(self, spec: WorkerSpec, function: SentFunction) -> None:
@@ -55,17 +55,17 @@ class Definition:
         self.options: dict[str, Any] = dict(spec)
         # How many of its calls have run here, if it has ``max_calls``.
         self.calls = 0
-        # True once its function was loaded for a call.
-        self.was_called = False
-        self._function = function
+        # The function or class. None until ``load`` was called.
+        self.function: Any = None
+        self._sent = function
 
     def __repr__(self) -> str:
-        return f"<Definition {self.name} {self._function}>"
+        return f"<Definition {self.name} {self._sent}>"
 
-    @property
-    def function(self) -> Any:
+    def load(self) -> Any:
         """The function or class. Raises what unpickling it raises."""
-        return self._function.load()
+        self.function = self._sent.load()
+        return self.function
 
     def retries(self, error: BaseException) -> bool:
         """True if the task is retried after this exception of user code."""

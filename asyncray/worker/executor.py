@@ -177,7 +177,7 @@ class Executor:
             if self.leaving is not None:
                 self._return([message])  # the process is about to end
                 return
-            invocation = Invocation(message, self.definitions[message[2]], blocks=True)
+            invocation = Invocation(message, self.definitions[message[2]])
             nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
             nested.start(self._nested_thread)
 
@@ -279,25 +279,29 @@ class Executor:
             self.runtime.channel.request_flush()
 
     def _run_task(self, message: RunMessage) -> None:
-        invocation = Invocation(message, self.definitions[message[2]], blocks=True)
-        definition = invocation.definition
+        definition, leftovers = self.definitions[message[2]], self.leftovers
+        invocation = Invocation(message, definition)
         enter_main(invocation.context)
         try:
             args, kwargs = self.runner.arguments(message)
-            function = definition.function if definition.was_called else invocation.load()
-            self.leftovers.begin()
+            function = definition.function
+            if function is None:
+                function = invocation.load()
+            leftovers.begin()
             self._running = invocation
             if invocation.id in self._stops:  # it came while the arguments were read
                 raise KeyboardInterrupt
             result = function(*args, **kwargs)
             self._running = None
-            self._clean_up(definition)
+            if not leftovers.ends_clean():
+                self._clean_up(definition)
         except SystemExit:
             self._running = None
             raise
         except BaseException as error:  # user code may raise anything
             self._running = None
-            self._clean_up(definition)
+            if not leftovers.ends_clean():
+                self._clean_up(definition)
             reply, keep = self.runner.failed(invocation, error)
         else:
             reply, keep = self.runner.succeeded(invocation, result)
@@ -307,8 +311,9 @@ class Executor:
         # They were for this task, or for an earlier one that had finished. Later tasks are still in the inbox.
         if self._stops:
             self._stops.clear()
-        # An interrupt may have ended the wait of the task before it did so.
-        self.inbox.reopen()
+        # An interrupt may have ended the wait of the task before the task opened it.
+        if self.inbox.closed:
+            self.inbox.reopen()
         self.post(reply, keep)
         if definition.max_calls:
             definition.calls += 1
@@ -332,7 +337,7 @@ class Executor:
         keep: object = None
         try:
             args, kwargs = self.runner.arguments(invocation.message)
-            result = nested.run(invocation.definition.function, args, kwargs)
+            result = nested.run(invocation.definition.load(), args, kwargs)
         except SystemExit as error:  # it would end the other tasks of this process, too
             reply = self.runner.exited(invocation, error)
         # User code may raise anything; ``stop`` raises KeyboardInterrupt.
@@ -349,7 +354,7 @@ class Executor:
         self.runtime.flush()
 
     def _become_actor(self, message: ConstructMessage) -> None:
-        invocation = Invocation(message, self.definitions[message[2]], blocks=False)
+        invocation = Invocation(message, self.definitions[message[2]])
         options = invocation.definition.options
         if options.get("asynchronous"):
             from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it

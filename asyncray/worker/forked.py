@@ -17,10 +17,7 @@ from asyncray.worker.running import Invocation, Runner
 class ForkedRunner(Runner):
     """Takes the place of ``Runner`` in a forked child: no call of it is answered."""
 
-    def succeeded(self, invocation: Invocation, result: Any) -> NoReturn:
-        ending.end_forked(0)
-
-    async def succeeded_async(self, invocation: Invocation, result: Any) -> NoReturn:
+    def small_reply(self, invocation: Invocation, result: Any) -> NoReturn:
         ending.end_forked(0)
 
     def failed(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> NoReturn:

@@ -39,6 +39,10 @@ class Ending(enum.Enum):
     """After ``exit_actor``. Calls that still run give no replies: they fail with the actor's death."""
 
 
+RUNNING, SILENT = Ending.RUNNING, Ending.SILENT
+"""Each call reads them, and an attribute of a class costs 0.03 us more."""
+
+
 class HostProcess(Protocol):
     """The process of a host, as the host uses it: the ``Executor``."""
 
@@ -71,7 +75,7 @@ class ActorHost:
         self.description = self.class_name
         # None before the constructor has returned and after ``let_go``.
         self.instance: Any = None
-        self.ending = Ending.RUNNING
+        self.ending = RUNNING
         # Why the actor ends, for people. Empty while it is RUNNING.
         self.reason = ""
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.environment.demand)
@@ -96,15 +100,15 @@ class ActorHost:
         failure: tuple[Message, object] | None = None
         try:
             args, kwargs = process.runner.arguments(invocation.message)
-            self.instance = invocation.definition.function(*args, **kwargs)
+            self.instance = invocation.definition.load()(*args, **kwargs)
         except SystemExit:
-            if self.ending is Ending.RUNNING:
+            if self.ending is RUNNING:
                 raise
         except BaseException as error:  # user code may raise anything
             failure = process.runner.raised(invocation, error)  # constructors are not cancelled
         leave(invocation.context)
         invocation.message = None  # its arguments may be large, the actor's life long
-        if self.ending is not Ending.RUNNING:
+        if self.ending is not RUNNING:
             process.leaving = self.reason
         elif failure is not None:
             process.post(*failure)
@@ -135,21 +139,23 @@ class ActorHost:
 
     def method(self, definition: Definition) -> Callable[..., Any]:
         """The function that a call runs."""
-        name = definition.method
+        method = self._methods.get(definition.method)
+        return self._first_use(definition.method) if method is None else method
+
+    def _first_use(self, name: str) -> Callable[..., Any]:
         if name == "__ray_ready__":
             return lambda: True
         if name == "__ray_call__":
             return lambda function, /, *args, **kwargs: function(self.instance, *args, **kwargs)
         if name == "__ray_terminate__":
             return self._terminate
-        method = self._methods.get(name)
-        if method is None:
-            method = self._methods[name] = _bound(self.instance, name)
+        method: Callable[..., Any] = _bound(self.instance, name)
+        self._methods[name] = method
         return method
 
     def run(self, message: InvokeMessage) -> None:
         """Runs one call on the main thread, and replies."""
-        if self.ending is not Ending.RUNNING:
+        if self.ending is not RUNNING:
             return
         invocation = self.begin(message)
         if invocation.id == self._cancelled_call:  # the call was cancelled after it had left the inbox
@@ -159,36 +165,33 @@ class ActorHost:
 
     def begin(self, message: InvokeMessage) -> Invocation:
         """A call starts."""
-        invocation = Invocation(message, self.process.definitions[message[2]], blocks=self.blocks)
+        invocation = Invocation(message, self.process.definitions[message[2]])
+        if not self.blocks:
+            invocation.context.blocks = False
         self.running[invocation.id] = invocation.context
         return invocation
 
     def carry_out(self, invocation: Invocation) -> None:
-        """Runs a call on this thread, and replies."""
+        """Runs a call on this thread, which has entered its context, and replies."""
         process = self.process  # not its runner, which is another one after a fork
-        enter(invocation.context)
         reply: Message | None = None
         keep: object = None
         try:
             args, kwargs = process.runner.arguments(invocation.message)
             result = self.method(invocation.definition)(*args, **kwargs)
-            reply, keep = self.returned(invocation, result)
+            if invocation.context.cancelled:  # it ended early: that is no result
+                reply = process.runner.cancelled(invocation.id, invocation.microseconds())
+            else:
+                reply, keep = process.runner.succeeded(invocation, result)
         except SystemExit:
-            if self.ending is Ending.RUNNING:
+            if self.ending is RUNNING:
                 raise
         except BaseException as error:  # user code may raise anything
             reply, keep = process.runner.failed(invocation, error)
         leave(invocation.context)
         del self.running[invocation.id]
-        if reply is not None and self.ending is not Ending.SILENT:
+        if reply is not None and self.ending is not SILENT:
             process.post(reply, keep)
-
-    def returned(self, invocation: Invocation, result: Any) -> tuple[Message, object]:
-        """The reply for the return value of a method. The value of a cancelled call is no result: it ended early."""
-        runner = self.process.runner
-        if invocation.context.cancelled:
-            return runner.cancelled(invocation.id, invocation.microseconds()), None
-        return runner.succeeded(invocation, result)
 
     def cancel_call(self, task_id: bytes) -> bool:
         """A call is cancelled (in the io thread). False if it may be in the inbox. A running call is only marked."""
@@ -202,7 +205,7 @@ class ActorHost:
 
     def exit_actor(self) -> NoReturn:
         """On any thread: the actor ends, even if user code swallows the exception that this raises."""
-        self._end(Ending.SILENT, "it called exit_actor()")
+        self._end(SILENT, "it called exit_actor()")
 
     def _terminate(self) -> NoReturn:
         """``__ray_terminate__``: calls before it are finished, and calls after it are not begun."""
@@ -235,7 +238,7 @@ class ActorHost:
 
     def let_go(self) -> None:
         """Drops the instance, because the process ends. Methods that still run send no replies."""
-        self.ending = Ending.SILENT
+        self.ending = SILENT
         self._methods.clear()
         self.instance = None
 
@@ -285,8 +288,9 @@ class ThreadedHost(ActorHost):
             del self.running[message[1]]
             self.process.runner.discard(message)
             return
-        if self.ending is not Ending.RUNNING:
+        if self.ending is not RUNNING:
             return
+        enter(invocation.context)
         try:
             self.carry_out(invocation)
         except SystemExit as error:
@@ -303,7 +307,7 @@ class ThreadedHost(ActorHost):
 
     def run_shutdown_method(self) -> Any:
         if self._pool is not None:
-            self._pool.shutdown(wait=self.ending is not Ending.SILENT)
+            self._pool.shutdown(wait=self.ending is not SILENT)
         return super().run_shutdown_method()
 
     def own_threads(self) -> Sequence[threading.Thread]:

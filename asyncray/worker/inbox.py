@@ -22,13 +22,17 @@ class Inbox:
     def __init__(self) -> None:
         # Messages that have not started, in order.
         self._queue: SimpleQueue[Received] = SimpleQueue()
+        # The next message; waits for it. Bound here, as each is called for each message.
+        self.take = self._queue.get
+        # True if ``take`` would wait now.
+        self.empty = self._queue.empty
         # Re-entrant: a finalizer may come here in a thread that holds it.
         self._lock = OwnedRLock()
         # No work is accepted. ``close`` sets it under the lock, ``reopen`` clears it without.
-        self._closed = False
+        self.closed = False
 
     def __repr__(self) -> str:
-        return f"<Inbox {self._queue.qsize()} messages{', closed' if self._closed else ''}>"
+        return f"<Inbox {self._queue.qsize()} messages{', closed' if self.closed else ''}>"
 
     def held_by_this_thread(self) -> bool:
         """True in a finalizer that came up inside a critical section of this object."""
@@ -37,22 +41,14 @@ class Inbox:
     def put(self, message: Received) -> bool:
         """False if the inbox is closed: the message must go back."""
         with self._lock:
-            if self._closed and message[0] != LEAVE:
+            if self.closed and message[0] != LEAVE:
                 return False
             self._queue.put(message)
             return True
 
-    def take(self) -> Received:
-        """The next message; waits for it."""
-        return self._queue.get()
-
     def filled(self) -> bool:
         """True if ``take`` would not wait now."""
         return not self._queue.empty()
-
-    def empty(self) -> bool:
-        """True if ``take`` would wait now."""
-        return self._queue.empty()
 
     def drain(self) -> list[Received]:
         """Takes out all messages."""
@@ -80,9 +76,9 @@ class Inbox:
     def close(self) -> list[Received]:
         """Accepts no more work; takes out all messages."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             return self.drain()
 
     def reopen(self) -> None:
         """Accepts work again."""
-        self._closed = False
+        self.closed = False

@@ -100,17 +100,14 @@ class Leftovers:
             if not is_first:  # the task that has loaded it may have used it
                 random.seed()
 
-    def end(self) -> None:
-        """The task has returned: undoes its changes.
-
-        Raises:
-            OSError: something cannot be put back, and no other task should run in this process.
-            BaseException: a signal handler of the task raised it. Call ``end`` again.
-        """
+    def ends_clean(self) -> bool:
+        """The task has returned, or was not begun. True if there is nothing to put back; otherwise call ``end``."""
         if self._running:
             self._running = False
+            # The settings first: without changed ones no signal handler of the task can raise between these calls.
             if (
-                sys.stdout is self._stdout
+                not self._before
+                and sys.stdout is self._stdout
                 and sys.stderr is self._stderr
                 and sys.excepthook is self._excepthook
                 and sys.unraisablehook is self._unraisablehook
@@ -118,11 +115,19 @@ class Leftovers:
                 and _gettrace() is self._trace
                 and _getprofile() is self._profile
                 and sys.path == self._path
-                and not self._before
             ):
-                return  # the hot path
+                return True
             self._unfinished = True
-        if self._unfinished:
+        return not self._unfinished
+
+    def end(self) -> None:
+        """The task has returned: undoes its changes.
+
+        Raises:
+            OSError: something cannot be put back, and no other task should run in this process.
+            BaseException: a signal handler of the task raised it. Call ``end`` again.
+        """
+        if not self.ends_clean():
             self._restore_attributes()
             self._restore_settings()
             self._unfinished = False

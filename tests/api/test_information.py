@@ -35,7 +35,7 @@ def workplace(daemon: DaemonSide) -> Any:
 
 @pytest.fixture
 def task() -> Any:
-    task = TaskContext(TASK, "given name", "module.Class.method", blocks=True)
+    task = TaskContext(TASK, "given name", "module.Class.method")
     context.enter(task)
     yield task
     context.leave(task)

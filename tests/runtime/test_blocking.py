@@ -11,7 +11,9 @@ from asyncray.runtime.waiters import ThreadWaiter
 
 
 def task(*, blocks: bool = True) -> TaskContext:
-    return TaskContext(b"task", "f", "m.f", blocks=blocks)
+    context = TaskContext(b"task", "f", "m.f")
+    context.blocks = blocks
+    return context
 
 
 def test_a_wait_is_reported_around_the_hooks_of_the_worker() -> None:

@@ -97,7 +97,7 @@ def test_values_come_before_the_replies_that_follow_them() -> None:
 def test_a_task_that_waits_is_reported() -> None:
     with connected() as (connection, daemon):
         local = connection.new_reply()
-        task = TaskContext(b"task", "f", "m.f", blocks=True)
+        task = TaskContext(b"task", "f", "m.f")
         assert not connection.block_on((local,), timeout=0.001, task=task)
         assert [daemon.next(BLOCKED)[1], daemon.next(UNBLOCKED)[1]] == [b"task", b"task"]
         assert local.waiters is None

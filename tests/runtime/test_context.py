@@ -19,7 +19,7 @@ from asyncray.runtime.context import (
 
 
 def task(name: str) -> TaskContext:
-    return TaskContext(name.encode(), name, f"m.{name}", blocks=True)
+    return TaskContext(name.encode(), name, f"m.{name}")
 
 
 def test_a_thread_without_a_loop_is_none() -> None:

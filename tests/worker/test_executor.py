@@ -117,6 +117,7 @@ def test_a_process_that_cannot_be_put_back_runs_no_other_task(monkeypatch: pytes
         raise OSError("no way back")
 
     stage = Stage()
+    monkeypatch.setattr(stage.executor.leftovers, "ends_clean", lambda: False)
     monkeypatch.setattr(stage.executor.leftovers, "end", refuse)
     define = stage.define(double)
     said = stage.play(define, stage.run(define, 1), ends=False)

@@ -30,7 +30,7 @@ def test_no_reply_is_made_and_the_process_ends(codes: list[int], capsys: pytest.
     runner: Any = ForkedRunner.__new__(ForkedRunner)
     replies: list[Callable[[], object]] = [
         lambda: runner.succeeded(None, 1),
-        lambda: runner.succeeded_async(None, 1).send(None),
+        lambda: runner.small_reply(None, 1),
         lambda: runner.failed(None, ValueError("its own")),
         lambda: runner.exited(None, SystemExit(7)),
         lambda: runner.cancelled(b""),

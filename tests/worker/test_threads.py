@@ -16,7 +16,7 @@ start = inheriting(threading.Thread.start)
 
 
 def task(name: str) -> TaskContext:
-    return TaskContext(name.encode(), name, f"module.{name}", blocks=True)
+    return TaskContext(name.encode(), name, f"module.{name}")
 
 
 def seen_by(thread: threading.Thread, seen: list[TaskContext | None]) -> TaskContext | None:
