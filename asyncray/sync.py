@@ -21,6 +21,7 @@ from asyncray.api.object_calls import cancel, check_timeout, check_wait, local_o
 from asyncray.api.session import Context, is_initialized, set_auto_init, shutdown
 from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
+from asyncray.runtime.context import in_event_loop
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
@@ -116,17 +117,23 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         assert ray.get(ref) == 9
         assert ray.get([ref, square.remote(4)], timeout=10) == [9, 16]
     """
-    current.check_started()
-    timeout = check_timeout(timeout)
     if isinstance(object_refs, ObjectRef):
-        found = local_objects((object_refs,))
-        if found[0].kind == UNRESOLVED and timeout != 0:
-            warn_in_loop("get")
-        return require().objects.get(found, timeout)[0]
-    found = local_objects(object_refs)
-    if timeout != 0 and any(local.kind == UNRESOLVED for local in found):
+        local = object_refs._local
+        objects = current.session_of(local).objects
+        timeout = check_timeout(timeout)
+        if local.kind != UNRESOLVED:  # the hot path
+            return objects.load(local)
+        found = [local]
+    else:
+        current.check_started()
+        timeout = check_timeout(timeout)
+        found = local_objects(object_refs)
+        if not found:
+            return []
+    if timeout != 0 and in_event_loop() and any(local.kind == UNRESOLVED for local in found):
         warn_in_loop("get")
-    return require().objects.get(found, timeout) if found else []
+    values = require().objects.get(found, timeout)
+    return values[0] if isinstance(object_refs, ObjectRef) else values
 
 
 def put(value: T) -> ObjectRef[T]:

@@ -9,6 +9,7 @@ from asyncray.api.options import complete_task_options, override_task_options, r
 from asyncray.api.signature import is_generator
 from asyncray.api.source import ExportedFunction, Options
 from asyncray.api.typing import Out_co, P, Submit
+from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
 from asyncray.units import fixed
@@ -81,11 +82,12 @@ class RemoteFunction(Generic[P, Out_co]):
         source = self._source
         source.signature.check(args, kwargs)
         exported = self._exported
-        runtime = require()
-        if exported is None or exported[0] is not runtime:
+        if exported is None or exported[0] is not current.session:
+            runtime = require()
             template = source.templates.get_or_make(runtime, source.name, self._options, self._make_template)
             exported = self._exported = (runtime, *template)
-        return runtime.submitter.submit(exported[1], exported[2], args, kwargs, source.name, self._task_name)
+        runtime, number, returns = exported
+        return runtime.submitter.submit(number, returns, args, kwargs, source.name, self._task_name)
 
     remote: Submit[P, Out_co, Callable[P, Out_co]] = cast("Submit[P, Out_co, Callable[P, Out_co]]", _submit)
 

@@ -105,10 +105,8 @@ class ActorType:
 
     def template(self, runtime: Runtime, info: MethodType) -> tuple[Runtime, int, int]:
         """The template of one of the methods in this session: (session, its number there, number of returns)."""
-        template = info.template
-        if template is None or template[0] is not runtime:
-            make = partial(self._make_template, info.name)
-            template = info.template = (runtime, *self._templates.get_or_make(runtime, info.name, info.options, make))
+        make = partial(self._make_template, info.name)
+        template = info.template = (runtime, *self._templates.get_or_make(runtime, info.name, info.options, make))
         return template
 
     def _make_template(self, name: str, runtime: Runtime, named: Options) -> tuple[int, int]:
@@ -178,9 +176,10 @@ class ActorMethod:
         handle, info = self._handle, self._info
         if info.signature is not None:
             info.signature.check(args, kwargs)
-        runtime = _session_of(handle)
-        descriptor = handle._asyncray_descriptor
-        _, template, returns = descriptor.template(runtime, info)
+        exported, descriptor = info.template, handle._asyncray_descriptor
+        if exported is None or exported[0] is not current.session:
+            exported = descriptor.template(_session_of(handle), info)
+        runtime, template, returns = exported
         call = runtime.submitter.call
         if descriptor.limit <= 0:
             return call(handle._asyncray_id, template, returns, args, kwargs, info.name, info.call_name)

@@ -244,31 +244,30 @@ class Reader:
         if deadline is not None:
             left = max(0, int((deadline - time.monotonic()) * 1000) + 1)  # below 0 is for ever
             wait = left if wait is None else min(wait, left)
-        poll = self._poll
-        if self._sender.has_unsent != poll.for_room:
+        poll, sender, wakeup = self._poll, self._sender, self._wakeup
+        if bool(sender.unsent) != poll.for_room:
             for_room = not poll.for_room
             poll.poll.modify(self._socket, select.POLLIN | (select.POLLOUT if for_room else 0))
             poll.for_room = for_room  # last, because a signal handler may raise in between
         events = poll.poll.poll(wait)
         # The timeout is set first: a reader that counts as awake must not sleep for long.
         slept, self._poll_timeout_ms = self._poll_timeout_ms is None, _AWAKE_MILLISECONDS
-        self._wakeup.reader_awake = True
+        wakeup.reader_awake = True
         for descriptor, event in events:
-            if descriptor == self._wakeup.fileno():
-                self._wakeup.drain()
+            if descriptor == wakeup.read_end:
+                wakeup.drain()
             elif event != select.POLLOUT and not self._read():
                 self._ended = True
                 return
         if events:
             # A steady stream has no quiet moment, and other threads post meanwhile.
-            sender = self._sender
-            if slept or sender.has_unsent or time.perf_counter_ns() - sender.flushed_at > _AWAKE_NANOSECONDS:
+            if slept or sender.unsent or time.perf_counter_ns() - sender.flushed_at > _AWAKE_NANOSECONDS:
                 sender.flush()
         else:
             # A quiet moment: write the messages that were posted meanwhile, and sleep if there were none. A thread that
             # posts after ``reader_awake`` is off sends a wake-up; the flush that follows sees all earlier messages.
-            self._wakeup.reader_awake = False
-            self._poll_timeout_ms = _AWAKE_MILLISECONDS if self._sender.flush() else None
+            wakeup.reader_awake = False
+            self._poll_timeout_ms = _AWAKE_MILLISECONDS if sender.flush() else None
 
     def _read(self) -> bool:
         """False at the end of the stream."""

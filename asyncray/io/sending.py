@@ -47,19 +47,14 @@ class Sender:
         self._write_again = False
 
         # Bytes that the socket did not take. Written under the send lock, read by the reader without it.
-        self._unsent: deque[memoryview] = deque()
+        self.unsent: deque[memoryview] = deque()
 
         # When a thread last looked for posted messages, by ``perf_counter_ns``. Written by every thread, without a
         # lock: it only decides whether the reader looks, too.
         self.flushed_at = 0
 
     def __repr__(self) -> str:
-        return f"<Sender {len(self._unsent)} unsent parts>"
-
-    @property
-    def has_unsent(self) -> bool:
-        """True while something waits until the socket takes it."""
-        return bool(self._unsent)
+        return f"<Sender {len(self.unsent)} unsent parts>"
 
     def held_by_this_thread(self) -> bool:
         """True in the thread that is writing: in a finalizer. It must not wait for an answer."""
@@ -90,20 +85,20 @@ class Sender:
 
     def _write_posted(self) -> bool:
         messages = self._collect()
-        if not messages and not self._unsent:
+        if not messages and not self.unsent:
             return False
         self._send()
         for start in range(0, len(messages), _FRAME_MESSAGES):
-            idle = not self._unsent
-            self._unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
+            idle = not self.unsent
+            self.unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
             if idle:
                 self._send()
-        if self._unsent:
+        if self.unsent:
             self._wakeup.wake()
         return True
 
     def _send(self) -> None:
-        unsent = self._unsent
+        unsent = self.unsent
         try:
             while unsent:
                 done = self._socket.send(unsent[0], socket.MSG_DONTWAIT)
@@ -135,7 +130,7 @@ class Sender:
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         self.flush()
-        while self._unsent and time.monotonic() < deadline:
+        while self.unsent and time.monotonic() < deadline:
             poll.poll(_DRAIN_POLL_MILLISECONDS)
             self.flush()
 
@@ -143,4 +138,4 @@ class Sender:
         """In a forked child: the thread that held the lock, or was writing, has stayed in the parent."""
         self._lock = OwnedRLock()
         self._write_again = False
-        self._unsent.clear()
+        self.unsent.clear()

@@ -17,10 +17,10 @@ class Wakeup:
     """The pipe."""
 
     def __init__(self) -> None:
-        # -1 once closed. Written by the thread that closes: the reader, under the reader lock, or the only thread of a
-        # forked child.
-        self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._read_end, False)
+        # The end to poll, and the other one; -1 once closed. Written by the thread that closes: the reader, under the
+        # reader lock, or the only thread of a forked child.
+        self.read_end, self._write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
         os.set_blocking(self._write_end, False)
 
         # The reader will write messages that are posted from now on without being woken. Written under the reader lock;
@@ -33,17 +33,17 @@ class Wakeup:
         self._wakeup_pending = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._read_end < 0 else "awake" if self.reader_awake else "asleep"
-        return f"<Wakeup {state} read={self._read_end} write={self._write_end}>"
+        state = "closed" if self.read_end < 0 else "awake" if self.reader_awake else "asleep"
+        return f"<Wakeup {state} read={self.read_end} write={self._write_end}>"
 
     @property
     def descriptors(self) -> tuple[int, int]:
         """The read end and the write end; -1 once closed."""
-        return self._read_end, self._write_end
+        return self.read_end, self._write_end
 
     def fileno(self) -> int:
         """The end to poll."""
-        return self._read_end
+        return self.read_end
 
     def request(self) -> None:
         """Asks the reader to write the posted messages soon. Cheap, and safe in a finalizer."""
@@ -67,7 +67,7 @@ class Wakeup:
         """Takes the bytes out of the pipe; called by the thread that woke."""
         self._wakeup_pending = False
         try:
-            os.read(self._read_end, 64)
+            os.read(self.read_end, 64)
         except OSError:
             pass  # another reader was first, or the pipe was closed
 
@@ -76,7 +76,7 @@ class Wakeup:
         # Set first, so that no request writes to a number that may soon belong to another file.
         self.reader_awake = True
         ends = self.descriptors
-        self._read_end = self._write_end = -1
+        self.read_end = self._write_end = -1
         for end in ends:
             if end >= 0:
                 os.close(end)

@@ -132,6 +132,9 @@ class Doors:
 
     def _write(self, party: Party, stream: MessageStream) -> None:
         messages, party.out = party.out, []
+        if len(messages) <= _CHUNK and not stream.is_full:  # the hot path
+            stream.send(messages)
+            return
         for start in range(0, len(messages), _CHUNK):
             if stream.is_full:
                 party.out = messages[start:]

@@ -95,6 +95,7 @@ class Connection:
         self.channel = Channel(
             stream, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.has_waiters
         )
+        self.references.request_flush = self.channel.request_flush  # two calls less at the end of each ref
         # The handler of each kind of message. Others add theirs before ``start``.
         self.handlers: dict[int, MessageHandler] = {
             WELCOME: self._welcomed,
@@ -307,7 +308,7 @@ class Connection:
 
     def new_reply(self) -> LocalObject:
         """An object without an ID that stands for an answer of the daemon."""
-        return LocalObject(b"", self.references, push_expected=True)
+        return LocalObject(b"", self.references)
 
     def _ask(self, method: str, arguments: tuple[Any, ...]) -> LocalObject:
         number = next(self.request_numbers)

@@ -51,7 +51,8 @@ class ObjectRef(Generic[T_co]):
             local = self._local
             table = local.table
             table.queue_release(local)
-            table.notify()
+            if not table.closed:
+                table.request_flush()
         except AttributeError:
             pass  # it was never made
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from asyncray.config import FUNCTION_LIMIT
+from asyncray.config import FUNCTION_LIMIT, INLINE_LIMIT
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
 from asyncray.messages import CALL, CREATE, FUNCTION, OBJECT, PLAIN, SUBMIT, TEMPLATE, Message
 from asyncray.runtime.arguments import NO_ARGUMENTS, pack
@@ -33,10 +33,10 @@ class Submitter:
     """Submits work, and remembers which functions the daemon of this session has."""
 
     def __init__(self, connection: Connection, objects: ObjectClient, values: Values) -> None:
-        self._connection = connection
         self._references = connection.references
         self._objects = objects
         self._values = values
+        self._waiters = connection.waiters
         self._send = connection.post
         self._next_task_id = connection.ids.next_task_id
         self._next_call_id = connection.ids.next_call_id
@@ -107,10 +107,14 @@ class Submitter:
         Returns:
             Its ref, a list of refs, or None, by the number of returns.
         """
-        packed, keep = self._pack(args, kwargs, what)
+        # ``_keep`` holds the refs among the arguments until the message was queued.
+        packed, _keep = self._pack(args, kwargs, what)
         task_id = self._next_task_id()
-        result = self._own(task_id, returns)
-        self._post((SUBMIT, task_id, template, *packed, name), keep)
+        references = self._references
+        result = own(references, task_id + FIRST_RETURN) if returns == 1 else self._own(task_id, returns)
+        if self._waiters.broken is not None:
+            self._waiters.check_alive()
+        self._send((SUBMIT, task_id, template, *packed, name))
         return result
 
     def call(
@@ -124,18 +128,22 @@ class Submitter:
         name: str | None = None,
     ) -> Any:
         """Submits a call of an actor's method. Arguments and result as of ``submit``."""
-        packed, keep = self._pack(args, kwargs, what)
+        packed, _keep = self._pack(args, kwargs, what)
         task_id = self._next_call_id()
-        result = self._own(task_id, returns)
-        self._post((CALL, task_id, template, *packed, name, actor_id), keep)
+        references = self._references
+        result = own(references, task_id + FIRST_RETURN) if returns == 1 else self._own(task_id, returns)
+        if self._waiters.broken is not None:
+            self._waiters.check_alive()
+        self._send((CALL, task_id, template, *packed, name, actor_id))
         return result
 
     def create(self, template: int, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> ObjectRef[Any]:
         """Makes an actor; returns the ref that stands for its life."""
-        packed, keep = self._pack(args, kwargs, what)
+        packed, _keep = self._pack(args, kwargs, what)
         actor_id = self._next_task_id()
         life = own(self._references, actor_id + PUT_INDEX)
-        self._post((CREATE, actor_id, template, *packed), keep)
+        self._waiters.check_alive()
+        self._send((CREATE, actor_id, template, *packed))
         return life
 
     def prepare(
@@ -152,18 +160,11 @@ class Submitter:
         life = own(self._references, actor_id + PUT_INDEX)
         return (CREATE, actor_id, template, *packed), life, keep
 
-    def _post(self, message: Message, keep: object) -> None:
-        self._connection.check_alive()
-        self._send(message)
-        del keep  # the refs among the arguments had to live until here
-
     def _own(self, task_id: bytes, returns: int) -> Any:
-        references = self._references
-        if returns == 1:
-            return own(references, task_id + FIRST_RETURN)
+        """Refs to no or several return values."""
         if not returns:
             return None
-        return [own(references, return_id(task_id, index)) for index in range(returns)]
+        return [own(self._references, return_id(task_id, index)) for index in range(returns)]
 
     def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[Packed, object]:
         task = running_task()
@@ -172,8 +173,9 @@ class Submitter:
         if not args and not kwargs:
             return (PLAIN, NO_ARGUMENTS, None, None, parent), None
         value, dependencies = pack(args, kwargs, what, self._references)
-        if self._values.is_large(value):
+        if value.size > INLINE_LIMIT:
             ref = self._objects.put_serialized(value)
             return (OBJECT, None, [*(dependencies or ()), ref.binary()], None, parent), (args, kwargs, ref)
         kind, payload = inline(value)
-        return (kind, payload, dependencies, nested_ids(value), parent), (args, kwargs, value)
+        nested = nested_ids(value) if value.refs else None
+        return (kind, payload, dependencies, nested, parent), (args, kwargs, value)

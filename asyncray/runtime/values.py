@@ -7,6 +7,7 @@ reads the value maps the same memory: arrays are views of it.
 from __future__ import annotations
 
 import functools
+from pickle import loads
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
@@ -99,22 +100,22 @@ class Values:
             Exception: the object is this error.
             DeserializationError: the value cannot be unpickled here.
         """
-        if kind == ERROR:
-            raise load_task_error(payload, deserialize)
-        if kind == FAULT:
-            raise system_fault(payload)
         try:
-            if kind == PLAIN:
-                return deserialize(payload)
+            if kind == PLAIN:  # the hot path
+                return loads(payload)
             if kind == BUFFERS:
-                return deserialize(payload[0], payload[1:])
-            assert kind == SHARED
-            assert pin is not None
-            return self._load_shared(payload, pin)
+                return loads(payload[0], buffers=payload[1:])
+            if kind == SHARED:
+                assert pin is not None
+                return self._load_shared(payload, pin)
         except Exception as error:  # unpickling runs user code, which may raise anything
             text = f"A value could not be deserialized: {type(error).__name__}: {error}"
             note = environment_note(error)
             raise DeserializationError(f"{text}. {note}" if note else text) from error
+        if kind == ERROR:
+            raise load_task_error(payload, deserialize)
+        assert kind == FAULT
+        raise system_fault(payload)
 
     def _load_shared(self, payload: Any, pin: Pin) -> Any:
         segment, offset, size = payload

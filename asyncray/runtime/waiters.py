@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.exceptions import LocalNodeDiedError
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ERROR, FAULT, UNRESOLVED
+from asyncray.messages import ERROR, ERRORS, FAULT, UNRESOLVED
 from asyncray.runtime.references import LocalObject
 
 if TYPE_CHECKING:
@@ -262,7 +262,10 @@ class Waiters:
             return False
         for local in objects:
             if local.kind == UNRESOLVED:
-                _add(waiter, local)
+                if local.waiters is None:  # the hot path
+                    local.waiters = waiter
+                else:
+                    _add(waiter, local)
         self._all[waiter] = None
         return True
 
@@ -282,6 +285,8 @@ class Waiters:
             if type(waiters) is dict:
                 for waiter, times in waiters.items():
                     self._count_down(waiter, times, kind, fired)
+            elif waiters.remaining > 1 and kind not in ERRORS:  # the hot path
+                waiters.remaining -= 1
             else:
                 self._count_down(waiters, 1, kind, fired)
 
@@ -343,9 +348,6 @@ def _identify(function: object) -> tuple[int, int]:
 def _add(waiter: Waiter, local: LocalObject) -> None:
     """``LocalObject.waiters``: None, a single waiter, or waiter -> how often it waits for this object."""
     waiters = local.waiters
-    if waiters is None:
-        local.waiters = waiter
-        return
     if type(waiters) is not dict:
         waiters = local.waiters = {waiters: 1}
     waiters[waiter] = waiters.get(waiter, 0) + 1

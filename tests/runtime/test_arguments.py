@@ -13,7 +13,7 @@ from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.serialization import deserialize
 
-HOME = cast(References, SimpleNamespace(queue_release=lambda local: None, notify=lambda: None))
+HOME = cast(References, SimpleNamespace(queue_release=lambda local: None, closed=True))
 """All that a ref asks of its session here."""
 
 

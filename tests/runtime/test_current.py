@@ -51,7 +51,7 @@ def test_a_session_is_started_for_code_that_needs_one(monkeypatch: pytest.Monkey
 
 def test_objects_belong_to_the_session_that_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
     session, other = Session(), Session()
-    local = LocalObject(b"id", session.references, push_expected=True)
+    local = LocalObject(b"id", session.references)
     monkeypatch.setattr(current, "session", session)
     assert cast(object, current.session_of(local)) is session
     for now in (other, None):

@@ -17,7 +17,7 @@ from asyncray.runtime.waiters import IoThreadCallback, LoopCallback, LoopWaiter,
 
 def new_objects(count: int) -> list[LocalObject]:
     references = References(lambda: None)
-    return [LocalObject(bytes([number]), references, push_expected=True) for number in range(count)]
+    return [LocalObject(bytes([number]), references) for number in range(count)]
 
 
 def resolve(waiters: Waiters, *objects: LocalObject, kind: int = PLAIN) -> None:
