@@ -146,7 +146,7 @@ class NodeMachine:
             SUBMIT: work.submit,
             CALL: work.call,
             CREATE: lambda client, m: discard_result(work.create(client, m)),
-            DONE: lambda client, m: outcomes.done(_worker(client), m),
+            DONE: outcomes.done,
             DONE_MANY: lambda client, m: outcomes.done_many(_worker(client), m),
             FAILED: lambda client, m: outcomes.failed(_worker(client), m),
             NOT_STARTED: lambda client, m: outcomes.returned(_worker(client), m[1]),
@@ -309,7 +309,7 @@ class NodeMachine:
 
     def _put(self, client: Client, message: Any) -> None:
         _, object_id, kind, payload, nested = message
-        promised = client.promised.get(object_id)
+        promised = client.promised.get(object_id) if client.promised else None
         if promised is None:
             self.objects.resolve_new(object_id, client, kind, payload, nested)
         else:

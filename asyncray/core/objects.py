@@ -22,7 +22,7 @@ from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.ids import dropped_id, return_id
-from asyncray.messages import ERRORS, FAULT, SHARED, UNRESOLVED, VALUE
+from asyncray.messages import ERRORS, FAULT, PLAIN, SHARED, UNRESOLVED, VALUE
 
 
 class Objects:
@@ -76,7 +76,7 @@ class Objects:
             if not entry.uses and not entry.held:
                 self.release(entry)
 
-    def resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> list[Task]:
+    def resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> Sequence[Task]:
         """The value is known: sends it to its maker and to those that wait, and returns the dependent tasks."""
         if entry.kind != UNRESOLVED:
             raise AssertionError(f"{entry} was resolved twice")
@@ -86,14 +86,18 @@ class Objects:
         if contained:
             entry.contained += self.use_all(contained)
         if entry.held:
-            self._push(entry, entry.maker)
+            maker = entry.maker
+            if kind == PLAIN and maker.alive:  # the hot path
+                self._outbox.send(maker, (VALUE, entry.id, kind, payload))
+            else:
+                self._push(entry, maker)
         if entry.waiting is not None:
             for party in entry.waiting:
                 self._push(entry, party)
             entry.waiting = None
             if kind in ERRORS:
                 self.unread.read(entry.id)
-        dependents = entry.dependents or []
+        dependents = entry.dependents or ()
         entry.dependents = None
         if not entry.held and not entry.uses:
             self.release(entry)
@@ -113,10 +117,10 @@ class Objects:
         Raises:
             ValueError: an object with this ID exists.
         """
-        if object_id in self.table:
-            raise ValueError(f"{maker} makes {self.table[object_id]} again")
-        entry = self.table[object_id] = ObjectEntry(object_id, maker, None)
-        maker.made[object_id] = entry
+        table = self.table
+        if object_id in table:
+            raise ValueError(f"{maker} makes {table[object_id]} again")
+        entry = table[object_id] = maker.made[object_id] = ObjectEntry(object_id, maker, None)
         entry.kind = kind
         entry.payload = payload
         entry.block = block
@@ -233,10 +237,11 @@ class Objects:
                 continue
             if self.table.pop(entry.id, None) is None:
                 continue
-            for inner in entry.contained:
-                inner.uses -= 1
-                stack.append(inner)
-            entry.contained = ()
+            if entry.contained:
+                for inner in entry.contained:
+                    inner.uses -= 1
+                    stack.append(inner)
+                entry.contained = ()
             if entry.block is not None:
                 self._store.object_freed(entry.block)
                 entry.block = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncray.core.leases import Lease, Worker
 from asyncray.core.pauses import pause_before_retry
-from asyncray.core.records import ObjectEntry, Task
+from asyncray.core.records import Client, ObjectEntry, Task
 from asyncray.core.states import FINISHED, QUEUED
 from asyncray.core.store import Store
 from asyncray.core.unsealed import Unsealed
@@ -36,8 +36,11 @@ class Outcomes:
 
     # Results ----------------------------------------------------------------------------------------------------------
 
-    def done(self, worker: Worker, message: Any) -> None:
+    def done(self, client: Client, message: Any) -> None:
         """DONE: a task with one return value (or a constructor, or a task with none) has run."""
+        worker = client.worker
+        if worker is None:
+            raise ValueError(f"{client} is no worker")
         _, task_id, microseconds, kind, payload, contained = message
         task = self._came_back(worker, task_id, microseconds)
         if task is not None and task.actor is not None and task.is_constructor:
@@ -95,7 +98,11 @@ class Outcomes:
         lease = worker.lease
         if lease is not None and lease.blocked:
             self._scheduler.unblock(lease, task_id, finished=True)
-        task = worker.inflight.get(task_id) or self._tasks.get(task_id)
+        task = worker.inflight.get(task_id)
+        if task is None and worker.actor is not None:
+            task = worker.actor.inflight.get(task_id)
+        if task is None:
+            task = self._tasks.get(task_id)
         if task is None or task.worker is not worker or task.state == FINISHED:
             # A late report: the task was ended from outside, or the worker reports it twice.
             given_up = worker.inflight.get(task_id) or worker.nested.get(task_id)

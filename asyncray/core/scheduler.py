@@ -213,8 +213,10 @@ class Scheduler:
             backlog += estimate
             task.estimate = estimate
             task.lease = lease
+            task.state = SENT
+            task.worker = worker
             inflight[task.id] = task
-            self._send(task, worker, RUN)
+            self.message(task, worker, RUN)
         worker.backlog = backlog
         if first and not inflight:
             self._end(lease)
