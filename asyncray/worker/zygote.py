@@ -253,10 +253,11 @@ class Zygote:
         ended: list[Message] = []
         others = False
         while (pid := _ended_child()) is not None:
-            number = self._workers.pop(pid, None)
+            number = self._workers.get(pid)
             if number is not None:
                 # Before it is reaped: afterwards its ID may be that of another group.
                 end_group(pid, self._strangers())
+                del self._workers[pid]
             _, status = os.waitpid(pid, 0)
             if number is None:
                 self._trackers.pop(pid, None)
