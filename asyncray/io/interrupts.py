@@ -33,6 +33,7 @@ from __future__ import annotations
 
 # signal.signal without conversions to enums: 0.3 us instead of 3.2, twice for each request
 import _signal  # type: ignore[import-not-found]
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -68,6 +69,9 @@ _replaced: list[tuple[int, Any, Deferrable, bool]] = []
 _pending: list[tuple[SignalHandler, int, FrameType | None]] = []
 
 _read_restarts: Callable[[int], bool] | None = None
+
+# The thread that makes it. Written by the main thread.
+_loading: threading.Thread | None = None
 
 
 class Deferrable:
@@ -116,10 +120,32 @@ def with_signals_deferred(work: Callable[[], T]) -> T:
 
 
 def _restarts(number: int) -> bool:
-    global _read_restarts
+    """True if the flag is set. False also as long as that cannot be found out."""
     if _read_restarts is None:
-        _read_restarts = _reader_of_restarts()
-    return _read_restarts(number)
+        _load_reader_of_restarts()
+    return _read_restarts is not None and _read_restarts(number)
+
+
+def _load_reader_of_restarts() -> None:
+    """Loads it in another thread, where no signal handler interrupts the import.
+
+    In the main thread a handler that raises more often than the import takes time would break it off again and again.
+    """
+    global _loading
+    if getattr(getattr(sys.modules.get("ctypes"), "__spec__", None), "_initializing", False):
+        return  # a thread imports it just now, perhaps this one below the handler that calls us
+    if _loading is None or _loading.ident is None:  # it may have been interrupted before its start
+        _loading = threading.Thread(target=_set_reader_of_restarts, name="asyncray-import", daemon=True)
+        try:
+            _loading.start()
+        except RuntimeError:
+            return  # the system gives no thread
+    _loading.join()
+
+
+def _set_reader_of_restarts() -> None:
+    global _read_restarts
+    _read_restarts = _reader_of_restarts()
 
 
 def _install_deferring_handlers() -> None:
@@ -174,9 +200,10 @@ def _restore_handlers_and_replay() -> None:
 
 def restore_in_child() -> None:
     """Another thread may have forked while the main thread had replaced handlers."""
-    global _deferring, _main_thread
+    global _deferring, _loading, _main_thread
     _main_thread = threading.get_ident()
     _deferring = 0
+    _loading = None
     _pending.clear()
     while _replaced:
         number, handler, _, restarts = _replaced.pop()

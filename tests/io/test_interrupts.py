@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401 - loaded already in most tests
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from asyncray.io import interrupts
 from asyncray.io.interrupts import Deferrable, with_signals_deferred
 from tests.points import at_every_point
 
+ROOT = Path(__file__).parents[2]
 SIGNALS = [signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
 
@@ -184,3 +188,45 @@ def test_handlers_may_defer_signals_at_any_moment() -> None:
     )
     assert came.count(signal.SIGALRM) == came.count(signal.SIGUSR1) - 1
     assert [signal.getsignal(number) for number in SIGNALS] == [handle] * len(SIGNALS)
+
+
+FIRST_USE = """
+import signal, sys
+from asyncray.io.interrupts import with_signals_deferred
+
+class Came(Exception):
+    pass
+
+def handle(number, frame):
+    if storming:
+        raise Came
+
+assert "ctypes" not in sys.modules
+storming = done = False
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+while not done:
+    try:
+        storming = True
+        with_signals_deferred(lambda: None)
+        storming, done = False, True
+    except Came:
+        storming = False
+print("done")
+"""
+
+
+def test_a_handler_that_raises_again_and_again_does_not_break_off_the_first_use_for_ever() -> None:
+    """That needs a module whose import takes longer than the handler leaves it in peace."""
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_a_handler_in_the_middle_of_that_import_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_read_restarts", None)
+    monkeypatch.setattr(sys.modules["ctypes"].__spec__, "_initializing", True, raising=False)
+    assert not interrupts._restarts(signal.SIGUSR1)
+    monkeypatch.undo()
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    signal.siginterrupt(signal.SIGUSR1, False)
+    assert interrupts._restarts(signal.SIGUSR1)
