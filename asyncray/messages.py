@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
-VERSION = 2
+VERSION = 3
 """The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
@@ -149,6 +149,10 @@ ErrorSeenMessage: TypeAlias = "tuple[Literal[25], Ids]"
 PROMISE: Final = 26
 PromiseMessage: TypeAlias = "tuple[Literal[26], bytes]"
 """object: a PUT or SEAL of it follows later; messages may use it already"""
+
+OUTPUT_LOST: Final = 27
+OutputLostMessage: TypeAlias = "tuple[Literal[27], str]"
+"""reason: the system has no room for what this worker prints"""
 
 # From the daemon to a driver or worker -------------------------------------------------------------------------------
 WELCOME: Final = 40
@@ -291,6 +295,7 @@ ToDaemon: TypeAlias = """(
     | AbandonMessage
     | ErrorSeenMessage
     | PromiseMessage
+    | OutputLostMessage
 )"""
 """Messages of drivers and workers."""
 

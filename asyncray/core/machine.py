@@ -46,6 +46,7 @@ from asyncray.messages import (
     LEAVING,
     NOT_STARTED,
     NOTICE,
+    OUTPUT_LOST,
     PROMISE,
     PUT,
     RELEASE_REFS,
@@ -168,6 +169,7 @@ class NodeMachine:
             REQUEST: self._request,
             KILL: self._kill,
             LEAVING: self._leaving,
+            OUTPUT_LOST: lambda client, m: self.output_lost(m[1]),
         }
 
     # Processes that come and go ---------------------------------------------------------------------------------------
@@ -268,10 +270,10 @@ class NodeMachine:
             self.notify_drivers(problem)
 
     def output_lost(self, why: str) -> None:
-        """A worker starts without a log file: notifies drivers, but seldom, because all later workers may lack one."""
+        """What a worker prints is lost, for this reason: notifies drivers, but seldom: others are likely to follow."""
         if self.now >= self._output_report_due:
             self._output_report_due = self.now + REPORT_AGAIN_AFTER
-            self.notify_drivers(f"what workers print is lost, because no log file can be made: {why}")
+            self.notify_drivers(f"what workers print is lost: {why}")
 
     def notify_drivers(self, text: str) -> None:
         """Logs a problem of the node and sends it to the drivers of all jobs."""

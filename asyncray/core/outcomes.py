@@ -89,6 +89,8 @@ class Outcomes:
             task.retries -= 1
             if actor is not None:
                 self._actors.resend(task)
+            elif kind == FAULT:
+                self._retry(task)  # it ended its thread beside other tasks, or got none
             else:
                 self._scheduler.shapes.enqueue(task)
         else:

@@ -133,7 +133,7 @@ def _load_reader_of_restarts() -> None:
     """
     global _loading
     if getattr(getattr(sys.modules.get("ctypes"), "__spec__", None), "_initializing", False):
-        return  # a thread imports it just now, perhaps this one below the handler that calls us
+        return  # it is being imported, perhaps by this very thread
     if _loading is None or _loading.ident is None:  # it may have been interrupted before its start
         _loading = threading.Thread(target=_set_reader_of_restarts, name="asyncray-import", daemon=True)
         try:

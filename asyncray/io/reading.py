@@ -18,8 +18,10 @@ Promises: ``closed`` is called once, in the io thread, after the last message. I
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +34,9 @@ from asyncray.io.sending import Sender
 from asyncray.io.wakeup import Wakeup
 from asyncray.messages import Received
 from asyncray.wire.frames import Decoder, ProtocolViolation
+
+CLOSED = "the connection was closed"
+"""The reason of a plain end."""
 
 _AWAKE_MILLISECONDS = 1
 _AWAKE_NANOSECONDS = 1_000_000
@@ -124,7 +129,7 @@ class Reader:
 
         # The stream has ended, and why. Written under the reader lock.
         self._ended = False
-        self._reason = "the connection was closed"
+        self._reason = CLOSED
 
         # The process wants the stream to end. Written by the thread that calls ``stop``.
         self._stopping = False
@@ -290,6 +295,9 @@ class Reader:
             if messages:
                 self._received(messages)
             return bool(data)
+        except MemoryError:
+            # A part of the batch is lost, so nothing that follows would make sense.
+            raise OSError(errno.ENOMEM, "there is no memory for a message") from None
         finally:
             self._receiving = False
 
@@ -299,6 +307,10 @@ class Reader:
         try:
             while self._keep_reading():
                 self._yield_reading()
+        # A defect, or a limit of the system: everything that waits must learn of it.
+        except Exception as error:
+            self._reason = f"the io thread failed: {error!r}"
+            sys.excepthook(*sys.exc_info())
         finally:
             with self._reader_lock:  # no other thread is in poll
                 self._ended = True

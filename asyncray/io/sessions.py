@@ -143,6 +143,25 @@ def new_session() -> tuple[str, int]:
         ) from error
 
 
+def restore(directory: str) -> int | None:
+    """Makes again what was removed of a session that runs. Cleaners of temporary directories remove what looks old.
+
+    Returns:
+        The descriptor that holds the new lock; None if the lock is still there.
+
+    Raises:
+        OSError: it cannot be made, or another user has made it.
+    """
+    base = os.path.dirname(directory)
+    os.makedirs(base, mode=0o700, exist_ok=True)
+    _check_base(base)
+    for path in (directory, os.path.join(directory, "logs")):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        if not _is_ours(path):
+            raise PermissionError(errno.EACCES, "it belongs to another user, or others may write to it", path)
+    return None if os.path.exists(_lock_of(directory)) else _hold(directory)
+
+
 def _hold(directory: str) -> int:
     path = _lock_of(directory)
     descriptor = _open_lock(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL)

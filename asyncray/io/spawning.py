@@ -73,6 +73,8 @@ def start_interpreter(
     actions: list[tuple[object, ...]] = []
     if output is not None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        # An error of the new process would name the interpreter and not this file.
+        os.close(os.open(output, flags, 0o600))
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),

@@ -85,6 +85,10 @@ class Daemon:
         self._deaths = DeathRate()  # of zygotes
         # The start of a new zygote, after one has died.
         self._replacing: asyncio.Task[None] | None = None
+        # Accepts connections. None before ``run``.
+        self._server: asyncio.Server | None = None
+        # The latest repair of the session directory.
+        self._restoring: asyncio.Task[None] | None = None
         # The timer of the next slow tick.
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -121,7 +125,7 @@ class Daemon:
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
         try:
             await self._zygote.connect(*zygote)
-            server = await self._loop.create_unix_server(self._doors.new_stream, self._address, backlog=_BACKLOG)
+            await self._listen()
             if driver is not None:
                 await self._doors.let_in(driver)
             self._ticking = self._loop.call_later(_TICK, self._tick)
@@ -130,11 +134,17 @@ class Daemon:
             ready()
             await self._stopped.wait()
             log.info("stopping: %s", self._why)
-            server.close()
         finally:
+            # Also after a failure: from now on the end of the zygote is no accident.
+            self._stopped.set()
             await self._clean_up()
 
+    async def _listen(self) -> None:
+        self._server = await self._loop.create_unix_server(self._doors.new_stream, self._address, backlog=_BACKLOG)
+
     async def _clean_up(self) -> None:
+        if self._server is not None:
+            self._server.close()
         async with contextlib.AsyncExitStack() as steps:  # the last one first; if one fails, the others are still done
             steps.callback(sessions.ended, self._directory)
             steps.callback(sessions.remove, sessions.garbage_of(self._directory))
@@ -146,9 +156,10 @@ class Daemon:
             self._flush()
 
     async def _end_processes(self) -> None:
-        if self._replacing is not None:
-            self._replacing.cancel()
-            await asyncio.wait([self._replacing])
+        for task in (self._replacing, self._restoring):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         self._zygote.release()
         await self._zygote.wait(STOP_DEADLINE)
         await self._end_children()
@@ -248,6 +259,29 @@ class Daemon:
     def _kill_worker(self, command: Any) -> None:
         self._zygote.kill_worker(command.number)
 
+    # The session directory --------------------------------------------------------------------------------------------
+
+    async def _restore_directory(self) -> None:
+        """The socket was removed, and without it no worker and no driver can connect. Tries again at the next tick."""
+        try:
+            lock = sessions.restore(self._directory)
+            for handler in logging.getLogger().handlers:
+                handler.close()  # its file is opened again, by its name
+            if self._server is not None:
+                self._server.close()
+            await self._listen()
+        except OSError as error:
+            log.error("the session directory was removed and cannot be made again: %s", error)
+            return
+        if lock is not None:
+            self._lock = lock  # the zygote has only the old one
+        self._machine.now = self._loop.time()
+        self._machine.notify_drivers(
+            f"the session directory {self._directory} was removed while the node runs. It was made again, without the "
+            "logs until now"
+        )
+        self._request_flush()
+
     # Commands ---------------------------------------------------------------------------------------------------------
 
     def _create_segment(self, command: Any) -> None:
@@ -300,6 +334,8 @@ class Daemon:
         self._machine.tick()
         self._doors.tick()
         self._output.read()
+        if not os.path.exists(self._address) and (self._restoring is None or self._restoring.done()):
+            self._restoring = self._loop.create_task(self._restore_directory())
         if self._zygote.is_stuck():
             log.error("the zygote does not fork: it is killed")
             self._zygote.kill()

@@ -46,7 +46,7 @@ class LocalNode:
                     lines += file.read()[-4000:].splitlines()[-8:]
             except OSError:
                 continue
-        return "\n".join(lines)
+        return "\n".join(lines) or _lack_of_room(self.directory)
 
     def wait(self) -> None:
         """Waits for the daemon to end. Kills it if it does not end in time, and cleans up behind it."""
@@ -58,6 +58,15 @@ class LocalNode:
         except ChildProcessError:
             pass  # a child watcher of the program, or the system, has reaped it
         sessions.clean_up(self.directory, STOP_DEADLINE)
+
+
+def _lack_of_room(directory: str) -> str:
+    """Says that the disk is full, if it is: then a daemon that fails cannot write why. Otherwise empty."""
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        return str(error)
+    return "" if found.f_bavail and found.f_favail else f"No space left on the device of {directory}"
 
 
 def configuration(amounts: NodeAmounts) -> NodeConfig:

@@ -179,7 +179,13 @@ class Executor:
                 return
             invocation = Invocation(message, self.definitions[message[2]])
             nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
-            nested.start(self._nested_thread)
+            try:
+                nested.start(self._nested_thread)
+            except RuntimeError as error:
+                del self._nested[invocation.id]
+                self.runner.discard(message)
+                reply = self.runner.lacks_thread(invocation.id, invocation.name, error, retryable=True)
+                self.runtime.post(reply)
 
     # Around user code -------------------------------------------------------------------------------------------------
 

@@ -274,10 +274,16 @@ class ThreadedHost(ActorHost):
         self._queued.add(message[1])
         try:
             self._pool.submit(self._run_one, message)
-        # The pool is shut down: the end of the actor ends its calls, too.
-        except RuntimeError:
+        except RuntimeError as error:
+            # No further thread can be started. The call is queued, and threads that exist will take it.
+            if not self._pool._shutdown and self._pool._threads:
+                return True
             self._queued.discard(message[1])
             self.process.runner.discard(message)
+            # At the end of the actor its calls fail with it.
+            if not self._pool._shutdown:
+                name = message[6] or self.process.definitions[message[2]].name
+                self.process.post(self.process.runner.lacks_thread(message[1], name, error, retryable=False), None)
         return True
 
     def _run_one(self, message: InvokeMessage) -> None:

@@ -14,6 +14,8 @@ from asyncray.config import STOP_DEADLINE
 from asyncray.io import forking
 from asyncray.io.interrupts import Deferrable
 from asyncray.io.processes import offer_to_the_oom_killer
+from asyncray.io.reading import CLOSED
+from asyncray.messages import OUTPUT_LOST
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker import ending
@@ -47,7 +49,7 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     runtime.workplace = executor
     interrupted = Deferrable(executor.interrupted)
     signal.signal(signal.SIGINT, interrupted)
-    environment.mark_output()
+    environment.mark_output(lambda why: runtime.post((OUTPUT_LOST, why)))
     leftovers.hold_output()
     faulthandler.enable(2)
     runtime.start()
@@ -81,4 +83,7 @@ def _forget_in_child(executor: Executor, interrupted: Deferrable) -> None:
 
 def _connection_ended(reason: str) -> None:
     """Ends the process at once, whatever runs, because no process wants its results."""
-    os._exit(0)
+    if reason == CLOSED:
+        os._exit(0)
+    os.write(2, f"asyncray: the connection of this worker to its node ended: {reason}\n".encode())
+    os._exit(1)

@@ -5,10 +5,11 @@ Owns the changes that a job (code paths, working directory) and a lease (GPUs, t
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.messages import OUTPUT_MARK
@@ -52,7 +53,29 @@ class MarkedOutput(io.TextIOWrapper):
 
 
 class _Lasting(io.FileIO):
-    """A file that stays open, even if a task closes it or drops a ``TextIOWrapper(sys.stdout.buffer)`` of its own."""
+    """The file under standard output or error.
+
+    It stays open, even if a task closes it or drops a ``TextIOWrapper(sys.stdout.buffer)`` of its own. Where the disk
+    has no room the text is lost, and the task goes on: its program writes to a terminal, which has no such limit.
+    """
+
+    # Called with the reason when text is lost, until text is written again. Set by ``mark_output``.
+    lost: Callable[[str], None] = staticmethod(lambda why: None)
+    _loses = False
+
+    def write(self, data: Any, /) -> int:
+        """Writes the bytes, or drops them."""
+        try:
+            written = super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if not self._loses:
+                self._loses = True
+                self.lost(str(error))
+            return len(data)
+        self._loses = False
+        return written
 
     def close(self) -> None:
         """Does nothing."""
@@ -75,10 +98,16 @@ class ProcessEnvironment:
     def __repr__(self) -> str:
         return f"<ProcessEnvironment devices={self.devices}>"
 
-    def mark_output(self) -> None:
-        """Replaces standard output and error by streams that mark which task or actor writes."""
+    def mark_output(self, lost: Callable[[str], None]) -> None:
+        """Replaces standard output and error by streams that mark which task or actor writes.
+
+        Args:
+            lost: called with the reason when the system has no room for what is written.
+        """
         for name in ("stdout", "stderr"):
-            stream = MarkedOutput(_Lasting(1 if name == "stdout" else 2, "w", closefd=False), **_FORMAT)
+            file = _Lasting(1 if name == "stdout" else 2, "w", closefd=False)
+            file.lost = lost
+            stream = MarkedOutput(file, **_FORMAT)
             stream.whose = self._whose
             setattr(sys, name, stream)
 

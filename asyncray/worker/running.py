@@ -38,6 +38,7 @@ from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import PicklingFailed, Serialized, serialize, serialize_in_band
 from asyncray.runtime.values import inline, nested_ids
 from asyncray.worker.definitions import Definition
+from asyncray.worker.start_report import describe
 
 NONE = serialize(None).pickled
 
@@ -262,6 +263,13 @@ class Runner:
         message = f"{invocation.name} raised SystemExit({error.code!r})"
         fault = ["WorkerCrashedError", {"message": message}]
         return (FAILED, invocation.id, invocation.microseconds(), FAULT, fault, True, None)
+
+    @staticmethod
+    def lacks_thread(task_id: bytes, name: str, error: RuntimeError, *, retryable: bool) -> Message:
+        """The reply for an invocation that cannot begin, because the system gives no thread for it."""
+        fault = "WorkerCrashedError" if retryable else "AsyncraySystemError"
+        message = f"{name} could not begin: {describe(error)}"
+        return (FAILED, task_id, 0, FAULT, [fault, {"message": message}], retryable, None)
 
     @staticmethod
     def cancelled(task_id: bytes, microseconds: int = 0) -> Message:

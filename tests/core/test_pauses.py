@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncray.core.pauses import FIRST_PAUSE, LONGEST_PAUSE, pause_before_retry
 from asyncray.ids import TASK_SIZE
-from asyncray.messages import CANCEL
+from asyncray.messages import CANCEL, FAILED, FAULT
 from tests.core.world import World
 
 
@@ -48,6 +48,21 @@ def test_others_run_while_a_task_pauses() -> None:
     world.settle()
     assert driver.error(crashing) == "WorkerCrashedError"
     assert world.starts[crashing[:TASK_SIZE]] == 4
+
+
+def test_a_task_that_got_no_thread_pauses_like_one_whose_process_crashed() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    task = driver.submit(retries=-1)[:TASK_SIZE]
+    for _ in range(2):
+        world.deliver()
+        (worker,) = (worker for worker in world.workers if worker.queue)
+        worker.queue.clear()
+        worker.send((FAILED, task, 0, FAULT, ["WorkerCrashedError", {"message": "no thread"}], True, None))
+    world.deliver()
+    assert list(world.machine.scheduler.pauses._until) == [world.machine.work.tasks[task]]
+    world.settle()
+    assert world.starts[task] == 1
 
 
 def test_a_driver_that_ends_takes_its_pausing_tasks_along() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -161,6 +162,34 @@ def test_a_thread_that_hands_on_what_it_reads_cannot_wait(client: Client) -> Non
     assert client.wait(1)
     assert inside == [True]
     assert not client.channel.held_by_this_thread()
+
+
+@pytest.mark.parametrize("reads", ["the io thread", "a thread that waits"])
+def test_without_memory_for_a_message_the_stream_ends(client: Client, reads: str) -> None:
+    """It must not go on: a part of the batch is lost."""
+
+    def receive(messages: list[Any]) -> None:
+        raise MemoryError
+
+    client.channel._reader._received = receive
+    client.daemon.socket.sendall(encode([(1,)]))
+    if reads != "the io thread":
+        client.wait(1)
+    assert client.ended.wait(DEADLINE)
+    assert client.closed == ["the connection broke: [Errno 12] there is no memory for a message"]
+
+
+def test_a_defect_in_the_io_thread_ends_the_stream(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def receive(messages: list[Any]) -> None:
+        raise AssertionError("a defect")
+
+    printed: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: printed.append(kind))
+    client.channel._reader._received = receive
+    client.daemon.socket.sendall(encode([(1,)]))
+    assert client.ended.wait(DEADLINE)
+    assert client.closed == ["the io thread failed: AssertionError('a defect')"]
+    assert printed == [AssertionError]
 
 
 @pytest.mark.parametrize("spins", [False, True], ids=["sleeping", "spinning"])

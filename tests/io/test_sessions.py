@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,6 +38,25 @@ def test_a_session_without_processes_is_swept_but_never_ones_own(base: Path) -> 
     assert sessions.running() == [other]
     assert os.path.exists(f"{own}/lock")
     os.close(lock)
+
+
+def test_a_removed_directory_is_made_again_with_a_lock(base: Path) -> None:
+    directory, old = sessions.new_session()
+    shutil.rmtree(base)
+    new = sessions.restore(directory)
+    assert new is not None
+    assert sessions.running() == [directory]
+    assert os.listdir(f"{directory}/logs") == []
+    os.rmdir(f"{directory}/logs")
+    assert sessions.restore(directory) is None  # its lock is still there
+    os.close(new)
+    assert not sessions.is_running(directory)
+    os.close(old)
+    shutil.rmtree(directory)
+    Path(directory).mkdir(mode=0o777)
+    Path(directory).chmod(0o777)
+    with pytest.raises(PermissionError):
+        sessions.restore(directory)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])

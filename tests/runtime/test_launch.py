@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_no_node_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypa
             launch.connect(where)
     with pytest.raises(ValueError, match="'nowhere' is none of"):
         launch.connect("nowhere")
+
+
+@pytest.mark.parametrize(("free", "said"), [((1, 1), ""), ((0, 1), "No space"), ((1, 0), "No space")])
+def test_a_node_that_could_not_write_why_it_ended_had_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[int, int], said: str
+) -> None:
+    node = launch.LocalNode(socket.socket(), 0, str(tmp_path))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free[0], f_favail=free[1]))
+    assert node.log_tail().startswith(said)
+    assert bool(node.log_tail()) == bool(said)
+    node.connection.close()
 
 
 def test_a_start_that_fails_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -40,20 +41,38 @@ class Printer:
         return 1
 
 
-def test_a_node_without_its_directory_says_so_and_works_on(own_node: Context, hear: Callable[[], str]) -> None:
-    command = [sys.executable, "-m", "asyncray", "status", "--json", "--address", own_node["address"]]
-    moved = Path(own_node["session_dir"] + "-moved")
-    Path(own_node["session_dir"]).rename(moved)
-    actors = [ray.remote(Printer).remote() for _ in range(4)]
-    refs = [actor.work.remote() for actor in actors]
-    assert hear().startswith("what workers print is lost, because no log file can be made: [Errno 2] No such file")
-    problem = hear()
-    assert problem.startswith("no worker can start: [Errno 2] No such file or directory:")
-    assert problem.endswith("node.sock'")
-    moved.rename(own_node["session_dir"])
-    assert ray.get(refs, timeout=DEADLINE) == [1] * 4
+def test_a_session_directory_that_is_removed_is_made_again(own_node: Context, hear: Callable[[], str]) -> None:
+    """As by a cleaner of temporary directories. Programs find the node again, and workers their socket and logs."""
+    directory = Path(own_node["session_dir"])
+    for _ in range(2):
+        shutil.rmtree(directory)
+        actors = [ray.remote(Printer).remote() for _ in range(4)]
+        refs = [actor.work.remote() for actor in actors]
+        while not (said := hear()).startswith(f"the session directory {directory} was removed while the node runs"):
+            assert said.startswith(
+                ("what workers print is lost: [Errno 2] No such file", "no worker can start: [Errno 2]")
+            )
+        assert ray.get(refs, timeout=DEADLINE) == [1] * 4
+    command = [sys.executable, "-m", "asyncray", "status", "--json"]
     status = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE).stdout)
     assert status["problem"] == ""
+    assert "was removed while the node runs" in (directory / "logs/node.log").read_text()
+
+
+def test_a_session_directory_that_cannot_be_made_again_is_reported(
+    own_node: Context, hear: Callable[[], str], tmp_path: Path
+) -> None:
+    directory = Path(own_node["session_dir"])
+    directory.rename(tmp_path / "moved")
+    directory.touch()
+    actors = [ray.remote(Printer).remote() for _ in range(4)]
+    refs = [actor.work.remote() for actor in actors]
+    while not (said := hear()).startswith("no worker can start: [Errno 20] Not a directory:"):
+        assert said.startswith("what workers print is lost: [Errno 20] Not a directory")
+    assert said.endswith("node.sock'")
+    directory.unlink()
+    (tmp_path / "moved").rename(directory)
+    assert ray.get(refs, timeout=DEADLINE) == [1] * 4
 
 
 def test_workers_without_a_log_file_work(own_node: Context, hear: Callable[[], str]) -> None:
@@ -62,7 +81,88 @@ def test_workers_without_a_log_file_work(own_node: Context, hear: Callable[[], s
     logs.touch()
     actors = [ray.remote(Printer).remote() for _ in range(4)]
     assert ray.get([actor.work.remote() for actor in actors], timeout=DEADLINE) == [1] * 4
-    assert "what workers print is lost, because no log file can be made: [Errno 20] Not a directory" in hear()
+    assert "what workers print is lost: [Errno 20] Not a directory" in hear()
+
+
+FULL_DISK = """
+import asyncray.sync as ray
+
+@ray.remote
+def speak():
+    for _ in range(100):
+        print("x" * 100)
+    return 1
+
+with ray.init(num_cpus=1):
+    print(ray.get([speak.remote() for _ in range(3)], timeout=60))
+"""
+
+FULL_MEMORY = """
+import os
+import numpy as np
+import asyncray.sync as ray
+
+def fails(work):
+    try:
+        work()
+    except ray.exceptions.ObjectStoreFullError as error:
+        print("No space left on device" in str(error))
+
+@ray.remote(max_retries=0)
+def make(size):
+    return np.ones(size, np.uint8)
+
+@ray.remote
+def add(array):
+    return int(array.sum())
+
+LARGE = np.ones(60_000_000, np.uint8)
+with ray.init(num_cpus=1, object_store_memory=150 << 20):
+    kept, dropped = ray.put(np.ones(5_000_000, np.uint8)), ray.put(np.ones(30_000_000, np.uint8))
+    del dropped
+    other = os.open("/dev/shm/other", os.O_CREAT | os.O_WRONLY)
+    while True:
+        try:
+            os.write(other, bytes(4096))
+        except OSError:
+            break
+    os.ftruncate(other, os.fstat(other).st_size - 10_000_000)
+    fails(lambda: ray.put(LARGE))
+    fails(lambda: ray.get(make.remote(len(LARGE))))
+    fails(lambda: add.remote(LARGE))
+    print(ray.get(add.remote(np.ones(10))), ray.get(add.remote(kept)), ray.get(add.remote(ray.put(LARGE[:20_000_000]))))
+    os.ftruncate(other, 0)
+    print(ray.get(add.remote(LARGE)))
+"""
+
+
+def run_on(directory: str, size: str, program: str) -> tuple[list[str], str]:
+    """What a program prints for which so much room is mounted on that directory: on standard output, and errors."""
+    mount = f"mount -t tmpfs -o size={size},mode=700 tmpfs {directory} && exec {sys.executable} -c '{program}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("this user may not mount anything")
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_a_full_disk_costs_what_workers_print_and_not_their_tasks(
+    sessions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tempfile.mkdtemp(dir=sessions)
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", directory)
+    printed, errors = run_on(directory, "16k", FULL_DISK)
+    assert "[1, 1, 1]" in printed
+    assert errors == "what workers print is lost: [Errno 28] No space left on device\n"
+
+
+def test_full_shared_memory_is_an_error_and_kills_nothing() -> None:
+    assert run_on("/dev/shm", "160m", FULL_MEMORY) == (["True"] * 3 + ["10 5000000 20000000", "60000000"], "")
 
 
 # What is left to multiprocessing's resource tracker ------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from asyncray.messages import (
     ERROR,
+    FAILED,
     FAULT,
     LEAVING,
     NOT_STARTED,
@@ -19,6 +20,7 @@ from asyncray.messages import (
     STOP_TASK,
 )
 from tests.worker.stage import Stage, results
+from tests.worker.test_hosting import allow_threads
 
 playing: list[Stage] = []
 
@@ -102,6 +104,20 @@ def test_nested_tasks_reply_whatever_they_do(function: Any, expected: Any) -> No
     arguments = pickle.dumps(((), {}) if function is fail else ((3,), {}))
     order = stage.run(define, (RUN_NESTED, b"nested", other[1], PLAIN, arguments, None, None))
     assert results(stage.play(define, other, order)) == {order[1]: "ran", b"nested": expected}
+
+
+def test_a_nested_task_for_which_there_is_no_thread_may_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_threads(monkeypatch, 0, "asyncray-nested")
+    playing[:] = [stage := Stage()]
+    define, other = stage.define(hand), stage.define(double)
+    order = stage.run(define, (RUN_NESTED, b"nested", other[1], PLAIN, pickle.dumps(((3,), {})), None, None))
+    said = stage.play(define, other, order)
+    assert results(said) == {order[1]: "ran", b"nested": FAULT}
+    (failed,) = (message for message in said if message[0] == FAILED)
+    assert failed[4][0] == "WorkerCrashedError"
+    assert failed[4][1]["message"].startswith("double could not begin: RuntimeError: can't start new thread")
+    assert failed[5], "it may be retried"
+    assert not stage.executor._nested
 
 
 def test_a_task_that_exits_ends_the_process() -> None:

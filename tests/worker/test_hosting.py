@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.messages import ERROR, LEAVING
+from asyncray.messages import ERROR, FAILED, FAULT, LEAVING
 from asyncray.worker.hosting import ActorHost, Ending
 from tests.worker.stage import Stage, leave_all, results
 
@@ -70,6 +70,43 @@ def test_a_method_that_exits_ends_the_process_from_any_thread(concurrency: int) 
     assert host is not None
     host.run_shutdown_method()  # waits for the threads
     leave_all()
+
+
+def allow_threads(monkeypatch: pytest.MonkeyPatch, most: int, name: str) -> None:
+    """The system gives so many threads with such a name, and no more."""
+    start, count = threading.Thread.start, 0
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        nonlocal count
+        if thread.name.startswith(name):
+            count += 1
+            if count > most:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+
+
+def test_calls_for_which_there_is_no_thread_fail_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_threads(monkeypatch, 0, "asyncray-method")
+    stage = Stage()
+    create, add = stage.define(Counter, concurrency=2), method(stage, "add")
+    made, call = stage.construct(create, 0), stage.invoke(add, 1)
+    said = stage.play(create, add, made, call)
+    assert results(said) == {made[1]: None, call[1]: FAULT}
+    (failed,) = (message for message in said if message[0] == FAILED)
+    name, fields = failed[4]
+    assert name == "AsyncraySystemError"
+    assert fields["message"].startswith("add could not begin: RuntimeError: can't start new thread: the limit of proc")
+
+
+def test_threads_that_exist_take_the_calls_for_which_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_threads(monkeypatch, 1, "asyncray-method")
+    stage = Stage()
+    create, add = stage.define(Counter, concurrency=100), method(stage, "add")
+    calls = [stage.invoke(add, 0) for _ in range(20)]
+    said = stage.play(create, add, stage.construct(create, 0), *calls)
+    assert [results(said)[call[1]] for call in calls] == [0] * len(calls)
 
 
 def test_the_instance_ends_when_the_host_lets_go() -> None:

@@ -92,10 +92,31 @@ def test_a_mark_stands_where_the_output_of_another_begins() -> None:
     assert written.getvalue().decode() == f"1\n{OUTPUT_MARK}f\n23\n{OUTPUT_MARK}\n4\n"
 
 
+def test_text_that_finds_no_room_is_lost_and_reported_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk: ``/dev/full`` has no room for anything."""
+    lost: list[str] = []
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    ProcessEnvironment().mark_output(lost.append)
+    output = os.dup(1)
+    for _ in range(2):
+        with open("/dev/full", "w") as full:
+            os.dup2(full.fileno(), 1)
+        print("lost")
+        print("lost, too")
+        os.dup2(output, 1)
+        print("written")
+    os.close(output)
+    assert capfd.readouterr().out == "written\nwritten\n"
+    assert lost == ["[Errno 28] No space left on device"] * 2
+
+
 def test_no_task_can_close_the_output(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
-    ProcessEnvironment().mark_output()
+    ProcessEnvironment().mark_output(print)
     stream: Any = sys.stdout
     stream.close()
     io.TextIOWrapper(stream.buffer).close()

@@ -182,7 +182,7 @@ def test_filters_that_a_module_adds_when_it_is_imported_stay(
 def test_the_format_of_output(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
-    ProcessEnvironment().mark_output()
+    ProcessEnvironment().mark_output(print)
     leftovers.hold_output()
     output = sys.stdout
     assert isinstance(output, MarkedOutput)
