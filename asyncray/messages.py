@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
-VERSION = 3
+VERSION = 4
 """The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
@@ -51,12 +51,12 @@ HelloMessage: TypeAlias = "tuple[Literal[1], int, str, dict[str, Any]]"
 """version, role, facts about the process (``asyncray.node.greetings``). Answer: WELCOME, or REFUSED"""
 
 FUNCTION: Final = 2
-FunctionMessage: TypeAlias = "tuple[Literal[2], bytes, bytes, Refs]"
-"""digest, pickled function or class, refs inside"""
+FunctionMessage: TypeAlias = "tuple[Literal[2], int, bytes, bytes, Refs]"
+"""number (the client's, never used again), digest, pickled function or class, refs inside"""
 
 TEMPLATE: Final = 3
 TemplateMessage: TypeAlias = "tuple[Literal[3], int, bytes, TemplateSpec]"
-"""number (the client's), digest of the spec, spec"""
+"""number (the client's, as of functions), digest of the spec, spec"""
 
 SUBMIT: Final = 4
 SubmitMessage: TypeAlias = "tuple[Literal[4], bytes, int, Kind, Payload, Refs, Refs, bytes | None, str | None]"
@@ -154,6 +154,10 @@ OUTPUT_LOST: Final = 27
 OutputLostMessage: TypeAlias = "tuple[Literal[27], str]"
 """reason: the system has no room for what this worker prints"""
 
+FORGET: Final = 28
+ForgetMessage: TypeAlias = "tuple[Literal[28], Sequence[int]]"
+"""numbers (the client's) of functions and templates that it uses no more"""
+
 # From the daemon to a driver or worker -------------------------------------------------------------------------------
 WELCOME: Final = 40
 WelcomeMessage: TypeAlias = "tuple[Literal[40], NodeWelcome]"
@@ -246,6 +250,10 @@ LEAVE: Final = 69
 LeaveMessage: TypeAlias = "tuple[Literal[69], str]"
 """reason: end when all tasks that were sent before have finished"""
 
+UNDEFINE: Final = 70
+UndefineMessage: TypeAlias = "tuple[Literal[70], Sequence[int], Sequence[int]]"
+"""numbers of templates, numbers of functions: nothing that is sent later uses them"""
+
 # Between the daemon and the zygote -----------------------------------------------------------------------------------
 FORK: Final = 80
 ForkMessage: TypeAlias = "tuple[Literal[80], int]"
@@ -296,6 +304,7 @@ ToDaemon: TypeAlias = """(
     | ErrorSeenMessage
     | PromiseMessage
     | OutputLostMessage
+    | ForgetMessage
 )"""
 """Messages of drivers and workers."""
 
@@ -326,6 +335,7 @@ ToWorker: TypeAlias = """(
     | StopTaskMessage
     | ReturnQueuedMessage
     | LeaveMessage
+    | UndefineMessage
 )"""
 """Messages of the daemon to workers only."""
 

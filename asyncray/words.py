@@ -118,7 +118,8 @@ class WorkerSpec(FunctionOptions):
 
     name: str
     returns: int
-    function: bytes
+    function: int
+    """The daemon's number of the function or class; 0 of a method."""
 
 
 class NodeFacts(TypedDict, total=False):

@@ -16,7 +16,7 @@ import asyncray
 
 _OURS = os.path.dirname(asyncray.__file__)
 # Python drops every exception that a finalizer raises.
-_ENDS = ("__del__", "queue_release", "notify")
+_ENDS = ("__del__", "_ring", "queue_release", "notify")
 _BEGINNINGS = ("_call_all", "_flush_turn")  # a loop forgets what it calls, should something come before that has begun
 
 

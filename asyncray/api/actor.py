@@ -15,11 +15,12 @@ from asyncray.api.options import (
     validate_method_options,
 )
 from asyncray.api.signature import Signature, is_asynchronous, is_generator
-from asyncray.api.source import ExportedFunction, Options
+from asyncray.api.source import MOST_TEMPLATES, ExportedFunction, Options
 from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import KILL
 from asyncray.runtime.context import running_task
+from asyncray.runtime.exports import Export
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.units import fixed
 
@@ -55,20 +56,23 @@ class ActorClassSpec:
         if descriptor is None:
             known = next(iter(self._descriptors.values()), None)
             methods = _methods(self.source.target) if known is None else known.copy_methods()
+            if len(self._descriptors) >= MOST_TEMPLATES:
+                self._descriptors.clear()
             descriptor = self._descriptors[key] = ActorType(self.source.name, self.source.path, methods, *key)
         return descriptor
 
-    def template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType]:
-        """The number of the template of actors with these options, and the type that their handles share."""
+    def template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType, Export]:
+        """The template of actors with these options: its number, the type that their handles share, and its export."""
         return self.source.templates.get_or_make(runtime, "", named, self._make_template)
 
-    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType]:
+    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, ActorType, Export]:
         options: dict[str, Any] = complete_actor_options(named)
         demand, descriptor = actor_demand(named), self.descriptor(named)
         concurrency = options["max_concurrency"] or (ASYNC_CONCURRENCY if self.asynchronous else 1)
+        function = self.source.export(runtime)
         spec: TemplateSpec = {
             "name": self.source.name,
-            "function": self.source.export(runtime),
+            "function": function.digest,
             "returns": 1,
             "retries": 0,
             "demand": fixed(demand.placement),
@@ -83,7 +87,8 @@ class ActorClassSpec:
                 "descriptor": descriptor.pickled(),
             },
         }
-        return runtime.submitter.template(spec), descriptor
+        export = runtime.submitter.template(spec, function)
+        return export.number, descriptor, export
 
 
 class ActorClass(Generic[C]):
@@ -102,8 +107,8 @@ class ActorClass(Generic[C]):
     def __init__(self, spec: ActorClassSpec, options: dict[str, object]) -> None:
         self._asyncray_spec = spec
         self._asyncray_options = options
-        # The session, the number of the template there, and the type of the handles.
-        self._asyncray_exported: tuple[Runtime, int, ActorType] | None = None
+        # The session, the number of the template there, the type of the handles, and the export of the template.
+        self._asyncray_exported: tuple[Runtime, int, ActorType, Export] | None = None
         _check_order(options, asynchronous=spec.asynchronous)
         cls = spec.source.target
         self.__doc__ = cls.__doc__
@@ -162,7 +167,7 @@ class ActorClass(Generic[C]):
         exported = self._asyncray_exported
         if exported is None or exported[0] is not runtime:
             exported = self._asyncray_exported = (runtime, *self._asyncray_spec.template(runtime, options))
-        _, template, descriptor = exported
+        _, template, descriptor, _ = exported
         actor_name = options.get("name")
         if actor_name is None:
             life = runtime.submitter.create(template, args, kwargs, source.name)

@@ -10,6 +10,7 @@ from asyncray.api.signature import is_generator
 from asyncray.api.source import ExportedFunction, Options
 from asyncray.api.typing import Out_co, P, Submit
 from asyncray.runtime import current
+from asyncray.runtime.exports import Export
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
 from asyncray.units import fixed
@@ -37,8 +38,8 @@ class RemoteFunction(Generic[P, Out_co]):
         self._options = options
         # By ``options(name=...)``; None: the function's name. Travels with each call, so that it makes no template.
         self._task_name = cast("str | None", options.get("name")) or None
-        # The session, the number of the template there, and the number of returns.
-        self._exported: tuple[Runtime, int, int] | None = None
+        # The session, the number of the template there, the number of returns, and what keeps the template there.
+        self._exported: tuple[Runtime, int, int, Export] | None = None
         self.__doc__ = getattr(source.target, "__doc__", None)
         self.__name__ = source.name
         self.__module__ = source.module
@@ -86,12 +87,12 @@ class RemoteFunction(Generic[P, Out_co]):
             runtime = require()
             template = source.templates.get_or_make(runtime, source.name, self._options, self._make_template)
             exported = self._exported = (runtime, *template)
-        runtime, number, returns = exported
+        runtime, number, returns, _ = exported
         return runtime.submitter.submit(number, returns, args, kwargs, source.name, self._task_name)
 
     remote: Submit[P, Out_co, Callable[P, Out_co]] = cast("Submit[P, Out_co, Callable[P, Out_co]]", _submit)
 
-    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, int]:
+    def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, int, Export]:
         source = self._source
         options = complete_task_options(named)
         returns = options["num_returns"]
@@ -104,9 +105,10 @@ class RemoteFunction(Generic[P, Out_co]):
                 f"{source.name} would hand out its results one by one, which this release cannot. Return a list, "
                 "or give the number of values by num_returns."
             )
+        function = source.export(runtime)
         spec: TemplateSpec = {
             "name": source.name,
-            "function": source.export(runtime),
+            "function": function.digest,
             "returns": returns,
             "retries": cast(int, options["max_retries"]),
             "demand": fixed(task_demand(named)),
@@ -116,7 +118,8 @@ class RemoteFunction(Generic[P, Out_co]):
                 "retry_on": retry_on(options["retry_exceptions"]),
             },
         }
-        return runtime.submitter.template(spec), returns
+        export = runtime.submitter.template(spec, function)
+        return export.number, returns, export
 
 
 class DecoratedFunction(RemoteFunction[P, Out_co]):

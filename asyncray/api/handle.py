@@ -15,11 +15,12 @@ from asyncray.api.hints import did_you_mean
 from asyncray.api.init_arguments import check_namespace
 from asyncray.api.options import complete_method_options, override_method_options, reject_unsupported
 from asyncray.api.signature import Signature
-from asyncray.api.source import Options, Templates
+from asyncray.api.source import MOST_TEMPLATES, Options, Templates
 from asyncray.exceptions import ActorDiedError, PendingCallsLimitExceeded
 from asyncray.ids import ActorID
 from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
+from asyncray.runtime.exports import Export
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deserialize, serialize
@@ -53,7 +54,8 @@ class MethodType:
         # By ``options(name=...)``; None: "Class.method". Travels with each call, so that it makes no template.
         self.call_name = cast("str | None", options.get("name")) or None
         self.decorator = decorator
-        self.template: tuple[Runtime, int, int] | None = None  # session, number there, number of returns
+        # The session, the number of the template there, the number of returns, and what keeps the template there.
+        self.template: tuple[Runtime, int, int, Export] | None = None
 
     def __repr__(self) -> str:
         return f"<MethodType {self.name}>"
@@ -103,13 +105,13 @@ class ActorType:
             self._pickled = serialize(self).pickled
         return self._pickled
 
-    def template(self, runtime: Runtime, info: MethodType) -> tuple[Runtime, int, int]:
-        """The template of one of the methods in this session: (session, its number there, number of returns)."""
+    def template(self, runtime: Runtime, info: MethodType) -> tuple[Runtime, int, int, Export]:
+        """The template of one of the methods in this session, as in ``MethodType.template``."""
         make = partial(self._make_template, info.name)
         template = info.template = (runtime, *self._templates.get_or_make(runtime, info.name, info.options, make))
         return template
 
-    def _make_template(self, name: str, runtime: Runtime, named: Options) -> tuple[int, int]:
+    def _make_template(self, name: str, runtime: Runtime, named: Options) -> tuple[int, int, Export]:
         options = complete_method_options(named)
         returns = options["num_returns"]
         returns = 1 if returns is None else returns
@@ -133,7 +135,8 @@ class ActorType:
                 "retry_on": retry_on(options["retry_exceptions"] or False),
             },
         }
-        return runtime.submitter.template(spec), returns
+        export = runtime.submitter.template(spec)
+        return export.number, returns, export
 
 
 class ActorMethod:
@@ -179,7 +182,7 @@ class ActorMethod:
         exported, descriptor = info.template, handle._asyncray_descriptor
         if exported is None or exported[0] is not current.session:
             exported = descriptor.template(_session_of(handle), info)
-        runtime, template, returns = exported
+        runtime, template, returns, _ = exported
         call = runtime.submitter.call
         if descriptor.limit <= 0:
             return call(handle._asyncray_id, template, returns, args, kwargs, info.name, info.call_name)
@@ -281,7 +284,10 @@ def _check_pending(handle: ActorHandle[Any], limit: int) -> None:
 
 
 _descriptors: dict[bytes, ActorType] = {}
-"""Descriptors that came from other processes, by their bytes. One per actor class, so that templates are sent once."""
+"""Descriptors that came from other processes, by their bytes. One per actor class, so that templates are sent once.
+
+Cleared when it holds MOST_TEMPLATES. Handles keep theirs.
+"""
 
 
 def _restore_handle(actor_id: bytes, pickled: bytes, life: ObjectRef[Any] | None) -> ActorHandle[Any]:
@@ -292,7 +298,10 @@ def known_descriptor(pickled: bytes) -> ActorType:
     """The one descriptor of this process for these bytes."""
     descriptor = _descriptors.get(pickled)
     if descriptor is None:
-        descriptor = _descriptors[pickled] = deserialize(pickled)
+        descriptor = deserialize(pickled)
+        if len(_descriptors) >= MOST_TEMPLATES:
+            _descriptors.clear()
+        _descriptors[pickled] = descriptor
     return descriptor
 
 

@@ -1,7 +1,8 @@
 """``ExportedFunction``: the function or class that all ``.options()`` copies of a remote function or actor class share.
 
 Promises: a function or class is pickled once in a session, at the first call of any copy, with closures and globals as
-they are then; equal options find the same template, which is described once.
+they are then; equal options find the same template, which is described once. The session forgets both when the
+program has dropped the last copy.
 
 Does not: keep copies or their options alive, or travel with the templates of a session.
 """
@@ -12,13 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from asyncray.api.signature import Signature
+from asyncray.runtime.exports import Export
 from asyncray.runtime.runtime import Runtime
 
 T = TypeVar("T")
 
 Options = Mapping[str, object]
 
-_MOST_TEMPLATES = 256
+MOST_TEMPLATES = 256
 """Templates cached per function; a full cache is cleared, because the program hardly ever repeats its options."""
 
 _OF_ONE_CALL = ("name", "namespace", "get_if_exists")
@@ -41,8 +43,8 @@ class ExportedFunction:
         self.module: str = getattr(target, "__module__", __name__)
         self.path = f"{self.module}.{getattr(target, '__qualname__', self.name)}"
         self.templates = Templates()
-        # The session that has the function or class, and its digest there.
-        self._exported: tuple[Runtime, bytes] | None = None
+        # The session that has the function or class, and its export there.
+        self._exported: tuple[Runtime, Export] | None = None
 
     def __repr__(self) -> str:
         return f"<ExportedFunction {self.path} {'pickled' if self._exported else 'not pickled'}>"
@@ -50,8 +52,8 @@ class ExportedFunction:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_exported": None}
 
-    def export(self, runtime: Runtime) -> bytes:
-        """The digest under which this session knows the function or class; sends it at the first call.
+    def export(self, runtime: Runtime) -> Export:
+        """The export of the function or class in this session. Sends it at the first call.
 
         Raises:
             ValueError: it is too large.
@@ -96,7 +98,7 @@ class Templates:
             return make(runtime, options)
         if made is None:
             made = make(runtime, options)
-            if len(known) >= _MOST_TEMPLATES:
+            if len(known) >= MOST_TEMPLATES:
                 known.clear()
             known[key] = made
         return made

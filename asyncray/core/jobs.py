@@ -95,8 +95,6 @@ class Jobs:
             if worker.actor is None and worker.client not in lasting and not worker.killed:
                 self._pool.kill(worker, "its job has ended", now)
         if not job.workers and not job.lasts and job in self._driverless:
-            self._work.scheduler.shapes.forget_job(job)
-            self._work.objects.unuse_all(job.captured)
             del self.table[job.id], self._driverless[job]
 
     def _abort(self, task: Task) -> None:

@@ -16,7 +16,7 @@ from asyncray.units import Demand
 
 if TYPE_CHECKING:
     from asyncray.core.lives import Actor
-    from asyncray.core.records import Client, Job, Task, Where
+    from asyncray.core.records import Client, Function, Job, Task, Template, Where
 
 
 class Worker:
@@ -54,10 +54,9 @@ class Worker:
         self.nested: dict[bytes, Task] = {}
         # Microseconds that the tasks in ``inflight`` are estimated to take. The scheduler writes it.
         self.backlog = 0.0
-        # Numbers of the templates that the scheduler sent to it. For membership only.
-        self.known: set[int] = set()
-        # Digests of the functions that the scheduler sent to it. For membership only.
-        self.known_functions: set[bytes] = set()
+        # Templates and functions that it was sent and is not to forget. ``Functions`` writes both.
+        self.known: dict[Template, None] = {}
+        self.known_functions: dict[Function, None] = {}
         # Number of a template with ``max_calls`` -> how many of its tasks have run here.
         self.calls: dict[int, int] = {}
         # When it last became IDLE.
@@ -92,7 +91,8 @@ class Shape:
     """
 
     __slots__ = (
-        "account", "count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues", "where",
+        "account", "count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues",
+        "templates", "where",
     )  # fmt: skip
 
     def __init__(self, job: Job, demand: Demand, where: Where, account: Resources, *, lives: bool) -> None:
@@ -116,6 +116,8 @@ class Shape:
         self.count = 0
         # The leases that serve it. The scheduler writes it.
         self.leases: list[Lease] = []
+        # How many templates have tasks for it. ``Shapes`` writes it.
+        self.templates = 0
 
     def __repr__(self) -> str:
         return f"<Shape {dict(self.demand)} queued={self.count} leases={len(self.leases)}>"

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 from asyncray.config import LOG_ERROR
 from asyncray.core.allocator import Allocator
 from asyncray.core.dead_refs import DeadRefs
+from asyncray.core.functions import Functions
 from asyncray.core.jobs import LONE_NODE, Jobs
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
-from asyncray.core.records import Client, Job, Template
+from asyncray.core.records import Client, Job
 from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
+from asyncray.core.shapes import Shapes
 from asyncray.core.stalls import Stalls
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
@@ -41,6 +43,7 @@ from asyncray.messages import (
     DONE_MANY,
     ERROR_SEEN,
     FAILED,
+    FORGET,
     FUNCTION,
     KILL,
     LEAVING,
@@ -107,13 +110,22 @@ class NodeMachine:
         self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients, dead_refs)
         self.objects = Objects(self.outbox, self.store, Unread(self.outbox), dead_refs)
         self.pool = Pool(self.outbox, spare=cpus)
+        shapes = Shapes(self.resources)
+        self.functions = Functions(self.outbox, self.objects, shapes)
         self.scheduler = Scheduler(
-            self.outbox, self.resources, self.pool, self.objects, nest_after=4 * cpus + 8, most_free=max(4 * cpus, 32)
+            self.outbox,
+            self.resources,
+            shapes,
+            self.pool,
+            self.objects,
+            self.functions,
+            nest_after=4 * cpus + 8,
+            most_free=max(4 * cpus, 32),
         )
         self.unsealed = Unsealed(self.outbox, self.store, self.scheduler.waits_for_room)
         self.stalls = Stalls(self.outbox, self.scheduler)
         jobs: dict[bytes, Job] = {}
-        self.work = Work(self.outbox, self.store, self.objects, self.scheduler, jobs)
+        self.work = Work(self.outbox, self.store, self.objects, self.functions, self.scheduler, jobs)
         self.actors = self.work.actors
         self.outcomes = Outcomes(self.work, self.store, self.unsealed)
         self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
@@ -124,9 +136,8 @@ class NodeMachine:
         self.stopping = False
         # When drivers may get the next notice that output is lost.
         self._output_report_due = 0.0
-        # The numbers of the last client and of the last template.
+        # The number of the last client.
         self._client_count = 0
-        self._template_count = 0
         self._handlers = self._table()
 
     def __repr__(self) -> str:
@@ -164,8 +175,9 @@ class NodeMachine:
             ABANDON: lambda client, m: unsealed.abandon(client, m[1], m[2]),
             SEAL: self._seal,
             UNPIN: self._unpin,
-            FUNCTION: self._function,
+            FUNCTION: self.functions.export,
             TEMPLATE: self._template,
+            FORGET: self.functions.forget,
             REQUEST: self._request,
             KILL: self._kill,
             LEAVING: self._leaving,
@@ -223,6 +235,7 @@ class NodeMachine:
         self.unsealed.client_disconnected(client)
         if client.worker is not None:
             self.pool.disconnected(client.worker, self.now)
+        self.functions.client_disconnected(client)
         if client.role == "driver" and client.job is not None:
             self.jobs.driver_ended(client.job, self.now)
         if client.worker is None or not client.worker.exits_cleanly:
@@ -259,6 +272,7 @@ class NodeMachine:
             self.pool.failures.failed(how, self.now)
             self._report_failures()
         self.outcomes.worker_exited(worker, how)
+        self.functions.worker_exited(worker)
         if worker.job is not None:
             self.jobs.worker_exited(worker.job, self.now)
         self.pool.fill(self.now)
@@ -335,25 +349,10 @@ class NodeMachine:
         for object_id, times in message[1]:
             self.store.unpin(client, object_id, times)
 
-    def _function(self, client: Client, message: Any) -> None:
-        _, digest, pickled, nested = message
-        job = client.job
-        assert job is not None
-        if digest not in job.functions:
-            job.functions[digest] = pickled
-            if nested:
-                job.captured += self.objects.use_all(nested)
-
     def _template(self, client: Client, message: Any) -> None:
-        _, number, digest, spec = message
-        job = client.job
-        assert job is not None
-        template = job.templates.get(digest)
-        if template is None:
-            self._template_count += 1
-            template = job.templates[digest] = Template(self._template_count, digest, job, spec)
+        template = self.functions.describe(client, message)
+        if template is not None:
             self.stalls.described(template)
-        client.templates[number] = template
 
     def _request(self, client: Client, message: Any) -> None:
         _, number, method, arguments = message
@@ -408,6 +407,7 @@ class NodeMachine:
         """Raises AssertionError if an invariant of any machine is broken."""
         self.objects.check()
         self.store.check()
+        self.functions.check()
         self.scheduler.check()
         self.work.check()
         self.jobs.check()

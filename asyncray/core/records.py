@@ -1,9 +1,10 @@
 """Records: the data that the machines of a node keep. This module decides nothing.
 
 A *job* is one driver's work, a *party* the other end of a connection, a *client* a party that is a process of this
-node. A *template* is a function, constructor or method with its options, a *task* one invocation of it. An *object
-entry* is one object, a *block* its memory if it is in shared memory. Workers and leases are in ``leases``, actors in
-``lives``: they refer to each other, so their types are imported for type checks only.
+node. A *function* is a pickled function or class, a *template* a function, constructor or method with its options, a
+*task* one invocation of it. An *object entry* is one object, a *block* its memory if it is in shared memory. Workers
+and leases are in ``leases``, actors in ``lives``: they refer to each other, so their types are imported for type checks
+only.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Job:
     """
 
     __slots__ = (
-        "actors", "captured", "driver_ended", "functions", "id", "lasts", "namespace", "refused", "setup", "shapes",
-        "tasks", "templates", "unread", "voice", "workers",
+        "actors", "driver_ended", "functions", "id", "lasts", "namespace", "refused", "setup", "tasks", "templates",
+        "unread", "voice", "workers",
     )  # fmt: skip
 
     def __init__(self, job_id: bytes, namespace: str, setup: JobSetup) -> None:
@@ -61,15 +62,10 @@ class Job:
         self.actors: dict[bytes, Actor] = {}
         # Processes that serve the job, until the end of the process.
         self.workers: dict[int, Worker] = {}
-        # The queues of its tasks.
-        self.shapes: list[Shape] = []
         # Tasks whose errors no process has read. ``Unread`` writes it.
         self.unread: dict[bytes, None] = {}
-        # Digest -> pickled function or class.
-        self.functions: dict[bytes, bytes] = {}
-        # Objects that functions refer to in their closures and globals.
-        self.captured: tuple[ObjectEntry, ...] = ()
-        # By digest. All processes of the job share them.
+        # By digest. All processes of the job share them. ``Functions`` writes both.
+        self.functions: dict[bytes, Function] = {}
         self.templates: dict[bytes, Template] = {}
         # Demands that exceed the node and that the driver got a notice of. ``Stalls`` writes it. For membership only.
         self.refused: set[Demand] = set()
@@ -107,7 +103,10 @@ class Party:
 class Client(Party):
     """A connected process."""
 
-    __slots__ = ("actors", "claims", "id", "job", "made", "pid", "promised", "role", "templates", "unsealed", "worker")
+    __slots__ = (
+        "actors", "claims", "functions", "id", "job", "made", "pid", "promised", "role", "templates", "unsealed",
+        "worker",
+    )  # fmt: skip
 
     def __init__(self, number: int, client_id: bytes, role: str, pid: int) -> None:
         super().__init__(number)
@@ -117,7 +116,8 @@ class Client(Party):
         # The job of a driver, or of a worker that serves one. None for an observer and a worker without a job.
         self.job: Job | None = None
         self.worker: Worker | None = None
-        # By the number that this process gave them.
+        # Its exports, by the numbers that it gave them. ``Functions`` writes both.
+        self.functions: dict[int, Function] = {}
         self.templates: dict[int, Template] = {}
         # Objects that this process made and has refs to.
         self.made: dict[bytes, ObjectEntry] = {}
@@ -134,22 +134,49 @@ class Client(Party):
         return f"<Client {self.number} {self.role} pid={self.pid} {'connected' if self.alive else 'disconnected'}>"
 
 
-class Template:
-    """A function, constructor or method with its options, as a client described it once."""
+class Function:
+    """A pickled function or class. ``Functions`` writes it."""
 
-    __slots__ = (
-        "crashes", "demand", "digest", "function", "job", "life", "max_calls", "mean", "name", "number", "options",
-        "retries", "returns", "shape", "unread", "where",
-    )  # fmt: skip
+    __slots__ = ("captured", "digest", "job", "known_by", "number", "pickled", "users")
 
-    def __init__(self, number: int, digest: bytes, job: Job, spec: TemplateSpec) -> None:
+    def __init__(self, number: int, digest: bytes, job: Job, pickled: bytes) -> None:
         self.number = number
         self.digest = digest
         self.job = job
+        self.pickled = pickled
+        # Objects that it refers to in its closure and globals.
+        self.captured: tuple[ObjectEntry, ...] = ()
+        # How many exports of clients, and how many templates, need it.
+        self.users = 0
+        # Workers that it was sent to.
+        self.known_by: dict[Worker, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Function {self.number} {self.digest.hex()} users={self.users}>"
+
+
+class Template:
+    """A function, constructor or method with its options, as a client described it."""
+
+    __slots__ = (
+        "crashes", "demand", "digest", "function", "job", "known_by", "life", "max_calls", "mean", "name",
+        "number", "options", "retries", "returns", "shape", "unread", "users", "where",
+    )  # fmt: skip
+
+    def __init__(self, number: int, digest: bytes, job: Job, function: Function | None, spec: TemplateSpec) -> None:
+        self.number = number
+        self.digest = digest
+        self.job = job
+        # None for a method.
+        self.function = function
+        # How many need it: numbers that clients have for it (``Functions`` counts them), unfinished tasks, and finished
+        # tasks that may run again (``Work`` counts both).
+        self.users = 0
+        # Workers that it was described to. ``Functions`` writes it.
+        self.known_by: dict[Worker, None] = {}
         # It ran in a worker that died: the scheduler never nests it again.
         self.crashes = False
         self.name: str = spec["name"]
-        self.function: bytes = spec["function"]
         self.returns: int = spec["returns"]
         self.retries: int = spec["retries"]
         self.demand: Demand = tuple((name, amount) for name, amount in spec["demand"])

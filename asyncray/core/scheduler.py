@@ -20,20 +20,21 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
+from asyncray.core.functions import Functions
 from asyncray.core.leases import Lease, Shape, Worker
 from asyncray.core.outbox import Outbox
 from asyncray.core.pauses import Pauses
-from asyncray.core.records import Client, Task, Template
+from asyncray.core.records import Client, Task
 from asyncray.core.resources import Grant, Resources
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import LEASED, SENT
 from asyncray.core.workers import MOST_STARTING, Pool
-from asyncray.messages import CONSTRUCT, DEFINE, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, WorkMessage
+from asyncray.messages import CONSTRUCT, LEASE, RETURN_QUEUED, RUN, RUN_NESTED, WorkMessage
 from asyncray.units import UNIT
 
 if TYPE_CHECKING:
     from asyncray.core.objects import Objects
-    from asyncray.words import LeaseTerms, WorkerSpec
+    from asyncray.words import LeaseTerms
 
 SLICE_MICROSECONDS = 5000
 """A lease serves at least this much before it makes room for a shape that starves: changing costs some 50 us."""
@@ -58,13 +59,22 @@ class Scheduler:
     """
 
     def __init__(
-        self, outbox: Outbox, resources: Resources, pool: Pool, objects: Objects, nest_after: int, most_free: int
+        self,
+        outbox: Outbox,
+        resources: Resources,
+        shapes: Shapes,
+        pool: Pool,
+        objects: Objects,
+        functions: Functions,
+        nest_after: int,
+        most_free: int,
     ) -> None:
         self._outbox = outbox
         self._objects = objects
+        self._functions = functions
         self.resources = resources
         self.pool = pool
-        self.shapes = Shapes(resources)
+        self.shapes = shapes
         self.pauses = Pauses(self._enqueue_again)
         self.nest_after = nest_after
         self.most_free = most_free
@@ -242,8 +252,8 @@ class Scheduler:
         """
         template, client = task.template, worker.client
         assert client is not None
-        if template.number not in worker.known:
-            self._define(template, worker, client)
+        if template not in worker.known:
+            self._functions.define(template, worker, client)
         values = None
         if task.dependencies:
             value_for = self._objects.value_for
@@ -252,21 +262,6 @@ class Scheduler:
         if how == CONSTRUCT and task.actor is not None:
             message = (*message, task.actor.restarted, task.actor.name[1] if task.actor.name else "")
         self._outbox.send(client, message)
-
-    def _define(self, template: Template, worker: Worker, client: Client) -> None:
-        """Describes a template to a worker. Templates of one function share it: it is sent once."""
-        worker.known.add(template.number)
-        function = None
-        if template.function not in worker.known_functions:
-            worker.known_functions.add(template.function)
-            function = template.job.functions.get(template.function, b"")
-        spec: WorkerSpec = {
-            **template.options,
-            "name": template.name,
-            "returns": template.returns,
-            "function": template.function,
-        }
-        self._outbox.send(client, (DEFINE, template.number, spec, function))
 
     # Tasks that come back ---------------------------------------------------------------------------------------------
 
@@ -322,6 +317,8 @@ class Scheduler:
         if shape is not None:
             shape.leases.remove(lease)
             del self._leases[lease]
+            if not shape.templates:
+                self.shapes.drop_if_unused(shape)
         if lease.grant.held:
             lease.grant.release()
         worker.lease = None
@@ -404,9 +401,12 @@ class Scheduler:
         lease = worker.lease
         if lease is not None:
             worker.lease = None
-            if lease.shape is not None:
-                lease.shape.leases.remove(lease)
+            shape = lease.shape
+            if shape is not None:
+                shape.leases.remove(lease)
                 del self._leases[lease]
+                if not shape.templates:
+                    self.shapes.drop_if_unused(shape)
             if lease.grant.held:
                 lease.grant.release()
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asyncray.core.leases import Shape
-from asyncray.core.records import HERE, Job, Task, Where
+from asyncray.core.records import HERE, Job, Task, Template, Where
 from asyncray.core.resources import Resources
 from asyncray.core.states import FINISHED, QUEUED
 from asyncray.units import Demand
@@ -48,9 +48,23 @@ class Shapes:
         shape = self.table.get(key)
         if shape is None:
             shape = self.table[key] = Shape(*key[:3], self.accounts[template.where], lives=lives)
-            template.job.shapes.append(shape)
         template.shape = shape
+        shape.templates += 1
         return shape
+
+    def leave(self, template: Template) -> None:
+        """The template is forgotten: no further task of it comes."""
+        shape = template.shape
+        if shape is not None:
+            template.shape = None
+            shape.templates -= 1
+            self.drop_if_unused(shape)
+
+    def drop_if_unused(self, shape: Shape) -> None:
+        """Forgets a shape that no template has tasks for, and no lease serves."""
+        if not shape.templates and not shape.leases and shape.peek() is None:
+            self.ready.pop(shape, None)
+            self.table.pop((shape.job, shape.demand, shape.where, shape.lives), None)
 
     def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Queues a task that is ready to run."""
@@ -63,13 +77,6 @@ class Shapes:
     def forget(self, task: Task) -> None:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
         task.state = FINISHED
-
-    def forget_job(self, job: Job) -> None:
-        """Removes the shapes of a job none of whose tasks runs, is queued, or will be."""
-        for shape in job.shapes:
-            del self.table[shape.job, shape.demand, shape.where, shape.lives]
-            assert shape.peek() is None and not shape.leases, f"{job} is forgotten with {shape}"
-            self.ready.pop(shape, None)
 
     def begin_round(self) -> list[Shape]:
         """Returns the shapes with queued tasks, in the order in which they were served last."""
@@ -110,7 +117,7 @@ class Shapes:
     def drop_if_empty(self, shape: Shape) -> None:
         """Takes a shape without queued tasks off the ready ones."""
         if shape.peek() is None:
-            del self.ready[shape]
+            self.ready.pop(shape, None)
 
     def check(self) -> None:
         """Raises AssertionError if the queues contradict each other."""
@@ -120,3 +127,4 @@ class Shapes:
             live = [task.id for task in queued if task.state == QUEUED]
             assert len(live) == len(set(live)), f"{shape} holds a task twice"
             assert not live or shape in self.ready, f"{shape} has work and is not served"
+            assert shape.templates or shape.leases, f"{shape} is kept for nobody"

@@ -5,8 +5,8 @@ when its return values are resolved: by its results, by its own error, by the er
 by the death of its process once no retry is left. Results of finished tasks (late, repeated, of a worker that was given
 up) are dropped.
 
-The end of a task is not always final: if ``keep`` wants it, a finished task keeps its arguments, and ``run_again``
-makes values that were lost.
+The end of a task is not always final: if ``keep`` wants it, a finished task keeps its function and its arguments, and
+``run_again`` makes values that were lost.
 
 Errors pass to dependents in a loop and not by recursion, because chains may be long.
 """
@@ -21,6 +21,7 @@ from typing import Any
 from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
 from asyncray.core.cancelling import Cancelling
+from asyncray.core.functions import Functions
 from asyncray.core.lives import Actor
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
@@ -47,17 +48,24 @@ class Work:
     """
 
     def __init__(
-        self, outbox: Outbox, store: Store, objects: Objects, scheduler: Scheduler, jobs: Mapping[bytes, Job]
+        self,
+        outbox: Outbox,
+        store: Store,
+        objects: Objects,
+        functions: Functions,
+        scheduler: Scheduler,
+        jobs: Mapping[bytes, Job],
     ) -> None:
         self.outbox = outbox
         self._store = store
         self.objects = objects
+        self.functions = functions
         self.scheduler = scheduler
         self._shapes = scheduler.shapes
         self.tasks = Tasks(jobs)
         self.cancelling = Cancelling(outbox, scheduler, self.tasks, self.finish)
         self.actors = Actors(scheduler, self.finish, self.cancelling.abandon)
-        # Asked at the end of a task that has arguments. True: they stay in use until ``let_go``, for ``run_again``.
+        # Asked at the end of a task. True: its function and arguments stay in use until ``let_go``, for ``run_again``.
         self.keep: Callable[[Task], bool] | None = None
         # How many tasks were run again.
         self.reruns = 0
@@ -77,6 +85,7 @@ class Work:
         template = client.templates[number]
         task = Task(task_id, template, client, kind, payload, name)
         if dependencies is None and nested is None and parent is None:  # the hot path
+            template.users += 1
             template.job.tasks[task_id] = task
             if template.returns == 1:
                 task.returns = (self.objects.expect(task_id + FIRST_RETURN, client, task),)
@@ -136,6 +145,7 @@ class Work:
         returns: bool = True,
     ) -> bool:
         """Enters the task in all tables. Returns False if an argument is freed already."""
+        task.template.users += 1
         task.template.job.tasks[task.id] = task
         if returns:
             task.returns = self._expect_returns(task, client)
@@ -324,7 +334,8 @@ class Work:
             self._in_loop = False
 
     def _end(self, task: Task, values: Sequence[Value]) -> None:
-        if task.template.job.tasks.pop(task.id, None) is None:
+        template = task.template
+        if template.job.tasks.pop(task.id, None) is None:
             return
         if task.state == QUEUED and task.actor is None:
             self._shapes.forget(task)
@@ -337,11 +348,15 @@ class Work:
         for entry, (kind, payload, contained) in pairs:
             for dependent in self.objects.resolve(entry, kind, payload, contained):
                 self._resolved(dependent, entry)
-        if (task.dependencies or task.nested) and (self.keep is None or not self.keep(task)):
+        if self.keep is None or not self.keep(task):
+            # As ``let_go``, without a call on the hot path.
             if task.dependencies:
                 self.objects.unuse_all(task.dependencies)
             if task.nested:
                 self.objects.unuse_all(task.nested)
+            template.users -= 1
+            if not template.users:
+                self.functions.settle(template)
         if task.actor is not None and not task.is_constructor:
             self.actors.call_finished(task)
 
@@ -365,7 +380,7 @@ class Work:
         Those objects are pending as before. Its other return values stay: the second values for them are dropped.
 
         Args:
-            task: a function of a job that has not ended. It was not cancelled, and its arguments are still in use.
+            task: a function of a job that has not ended. It was not cancelled, and ``keep`` wanted it.
             lost: the objects that are wanted again. Tasks that depend on them may be waiting, but were not queued or
                 sent yet: from then on a task has the values of its arguments.
         """
@@ -377,9 +392,11 @@ class Work:
         self._ready(task)
 
     def let_go(self, task: Task) -> None:
-        """A task that ``keep`` wanted will not run again: ends its uses of objects."""
+        """A task that ``keep`` wanted will not run again: ends its uses of objects, and of its function."""
         self.objects.unuse_all(task.dependencies)
         self.objects.unuse_all(task.nested)
+        task.template.users -= 1
+        self.functions.settle(task.template)
 
     def check(self) -> None:
         """Raises AssertionError if the tables of tasks contradict each other."""

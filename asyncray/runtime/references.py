@@ -26,7 +26,8 @@
    value's own object has kept the inner one alive, and ADD_REFS follows.
 
 The same queue counts *pins*: the daemon keeps each place in shared memory that it has sent to this process, until
-UNPIN says that the object's last ref and the last view of its memory have ended.
+UNPIN says that the object's last ref and the last view of its memory have ended. The ends of *exports*
+(``asyncray.runtime.exports``) go with the same batch.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ADD_REFS, RELEASE_REFS, UNPIN, UNRESOLVED, Message
+from asyncray.messages import ADD_REFS, FORGET, RELEASE_REFS, UNPIN, UNRESOLVED, Message
+from asyncray.runtime.exports import Exports
 
 
 class Pin:
@@ -123,6 +125,8 @@ class References:
         self.table: dict[bytes, LocalObject] = {}
         # Messages to send. Any thread appends to it without a lock; taken out by ``collect``.
         self.posted: deque[Message] = deque()
+        # Functions and templates, whose ends are reported in the same way.
+        self.exports = Exports(self.notify)
         # The session has ended.
         self.closed = False
 
@@ -207,6 +211,7 @@ class References:
         posted = self.posted
         with self._lock:
             self._drain()
+            forgotten = self.exports.take_ended()
             count = len(posted)
             added, self._added = self._added, []
             released, self._released = self._released, {}
@@ -217,6 +222,8 @@ class References:
             messages.append((RELEASE_REFS, list(released)))
         if unpins:
             messages.append((UNPIN, unpins))
+        if forgotten:
+            messages.append((FORGET, forgotten))
         return messages
 
     def _drain(self) -> None:

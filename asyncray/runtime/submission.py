@@ -5,7 +5,6 @@ Nothing here waits for an answer, except for room in shared memory when argument
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -17,6 +16,7 @@ from asyncray.runtime.arguments import NO_ARGUMENTS, pack
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import running_task
 from asyncray.runtime.culprits import explain_function
+from asyncray.runtime.exports import Export
 from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.serialization import PicklingFailed, serialize_in_band
@@ -25,32 +25,31 @@ from asyncray.runtime.values import Values, inline, nested_ids
 if TYPE_CHECKING:
     from asyncray.words import TemplateSpec
 
+_SMALL_FUNCTION = 64 * 1024
+"""Bytes. Larger functions are forgotten at once when a program drops them."""
+
 Packed = tuple[int, Any, list[bytes] | None, list[bytes] | None, bytes | None]
 """kind, payload, dependencies, nested refs, parent task"""
 
 
 class Submitter:
-    """Submits work, and remembers which functions the daemon of this session has."""
+    """Submits work."""
 
     def __init__(self, connection: Connection, objects: ObjectClient, values: Values) -> None:
         self._references = connection.references
+        self._exports = connection.references.exports
         self._objects = objects
         self._values = values
         self._waiters = connection.waiters
         self._send = connection.post
         self._next_task_id = connection.ids.next_task_id
         self._next_call_id = connection.ids.next_call_id
-        # Digests of functions, and numbers of templates by digest, that the daemon has. Only added to, after sending.
-        self._exported: set[bytes] = set()
-        self._templates: dict[bytes, int] = {}
-        # One C call: neither another thread nor a finalizer gets the same number, so there is no lock.
-        self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
-        return f"<Submitter {len(self._exported)} functions, {len(self._templates)} templates>"
+        return f"<Submitter {self._exports}>"
 
-    def export(self, function: object, what: str) -> bytes:
-        """Sends a function or class, once; returns its digest.
+    def export(self, function: object, what: str) -> Export:
+        """Sends a function or class, if the daemon does not have it. The daemon keeps it as long as the export lives.
 
         Args:
             what: "remote function f" or "actor C", for messages.
@@ -71,23 +70,31 @@ class Submitter:
                 "not capture a large array or other object; put() such data and pass the ref."
             )
         digest = blake2b(value.pickled, digest_size=16).digest()
-        if digest not in self._exported:
+        export = self._exports.find(digest)
+        if export is None:
+            nested = nested_ids(value)
+            export = self._exports.make(digest, lingers=value.size <= _SMALL_FUNCTION and nested is None)
             # Send before recording: otherwise another thread could see the digest and submit before FUNCTION is queued.
-            self._send((FUNCTION, digest, value.pickled, nested_ids(value)))
-            self._exported.add(digest)
-        return digest
+            self._send((FUNCTION, export.number, digest, value.pickled, nested))
+            self._exports.sent(export)
+        return export
 
-    def template(self, spec: TemplateSpec) -> int:
-        """Describes a function with its options, once; returns the number to submit with."""
+    def template(self, spec: TemplateSpec, function: Export | None = None) -> Export:
+        """Describes a function with its options, if the daemon does not know it. It has the number to submit with.
+
+        Args:
+            function: what ``spec["function"]`` names; None for a method.
+        """
         from hashlib import blake2b  # start-up cost, as above
 
         digest = blake2b(msgpack.packb(spec, unicode_errors="surrogatepass"), digest_size=16).digest()
-        number = self._templates.get(digest)
-        if number is None:
-            number = next(self._numbers)
-            self._send((TEMPLATE, number, digest, spec))
-            self._templates[digest] = number
-        return number
+        export = self._exports.find(digest)
+        if export is None:
+            export = self._exports.make(digest, lingers=function is None or function.lingers)
+            self._send((TEMPLATE, export.number, digest, spec))
+            self._exports.sent(export)
+        del function  # it had to live until here
+        return export
 
     def submit(
         self,

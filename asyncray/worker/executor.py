@@ -33,13 +33,12 @@ from asyncray.messages import (
     RUN_NESTED,
     SETUP,
     STOP_TASK,
-    ConstructMessage,
+    UNDEFINE,
     DefineMessage,
-    InvokeMessage,
     Message,
     Received,
-    RunMessage,
     RunNestedMessage,
+    UndefineMessage,
 )
 from asyncray.runtime.context import TaskContext, WorkerInfo, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
@@ -52,9 +51,12 @@ from asyncray.worker.inbox import Inbox
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.nesting import NestedTask
 from asyncray.worker.process_environment import ProcessEnvironment
-from asyncray.worker.running import Invocation, Runner
+from asyncray.worker.running import Invocation, Order, Runner
 
 _WORK = (RUN, RUN_NESTED, CONSTRUCT, INVOKE)
+_NO_FUNCTION = SentFunction(b"")
+"""Of templates of methods."""
+
 _FLUSH_NANOSECONDS = 500_000
 _CLEAN_UP_ATTEMPTS = 3
 """A signal handler of the task may interrupt an attempt. The next attempt finds that handler replaced."""
@@ -73,9 +75,9 @@ class Executor:
         self.environment = environment
         self.inbox = Inbox()
         self.leftovers = leftovers
-        # Templates by number, and the functions that several of them may share, by digest. Written by the io thread.
+        # Templates by number, and the functions that several of them may share, by number. Written by the io thread.
         self.definitions: dict[int, Definition] = {}
-        self._functions: dict[bytes, SentFunction] = {}
+        self.functions: dict[int, SentFunction] = {}
         # The actor of this process. None while it runs tasks.
         self.host: ActorHost | None = None
         self.runner = Runner(runtime, self._describe_actor)
@@ -97,6 +99,7 @@ class Executor:
         runtime.handlers |= {
             SETUP: lambda m: environment.set_up(runtime, m[1], m[2]),
             DEFINE: self._define,
+            UNDEFINE: self._undefine,
             LEASE: lambda m: environment.lease(m[1]),
             RUN: self._enqueue,
             CONSTRUCT: self._enqueue,
@@ -119,12 +122,23 @@ class Executor:
 
     def _define(self, message: DefineMessage) -> None:
         _, number, spec, pickled = message
-        digest = spec["function"]
+        function = spec["function"]
         if pickled is not None:
-            self._functions[digest] = SentFunction(pickled)
-        self.definitions[number] = Definition(spec, self._functions[digest])
+            self.functions[function] = SentFunction(pickled)
+        self.definitions[number] = Definition(spec, self.functions.get(function, _NO_FUNCTION))
+
+    def _undefine(self, message: UndefineMessage) -> None:
+        """Forgets templates and functions: what was enqueued before has them in hand."""
+        for number in message[1]:
+            self.definitions.pop(number, None)
+        functions = [self.functions.pop(number, None) for number in message[2]]
+        if functions:
+            # The main thread drops them, because the end of what a function holds may be user code.
+            self.inbox.put((UNDEFINE, functions))
 
     def _enqueue(self, message: Received) -> None:
+        message = [*message]
+        message[2] = self.definitions[message[2]]  # now: it may be undefined before the work begins
         if self.host is not None and self.host.invoke(message):
             return
         if not self.inbox.put(message):
@@ -136,7 +150,7 @@ class Executor:
             if message[0] in _WORK:
                 tasks.append(message[1])
                 self.runner.discard(message)
-            elif message[0] == LEAVE:
+            else:
                 self.inbox.put(message)
         if tasks:
             self.runtime.post((NOT_STARTED, tasks))
@@ -177,7 +191,7 @@ class Executor:
             if self.leaving is not None:
                 self._return([message])  # the process is about to end
                 return
-            invocation = Invocation(message, self.definitions[message[2]])
+            invocation = Invocation([*message[:2], self.definitions[message[2]], *message[3:]])
             nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
             try:
                 nested.start(self._nested_thread)
@@ -260,6 +274,8 @@ class Executor:
                 self._become_actor(message)
             elif kind == INVOKE:
                 self._run_call(message)
+            elif kind == UNDEFINE:
+                message = None  # the functions in it end here
             elif kind == LEAVE:
                 if self._exit_error is not None:
                     raise self._exit_error
@@ -284,9 +300,10 @@ class Executor:
         else:
             self.runtime.channel.request_flush()
 
-    def _run_task(self, message: RunMessage) -> None:
-        definition, leftovers = self.definitions[message[2]], self.leftovers
-        invocation = Invocation(message, definition)
+    def _run_task(self, message: Order) -> None:
+        definition: Definition = message[2]
+        leftovers = self.leftovers
+        invocation = Invocation(message)
         enter_main(invocation.context)
         try:
             args, kwargs = self.runner.arguments(message)
@@ -359,8 +376,8 @@ class Executor:
         invocation.message = None  # its threads may live on and keep its context
         self.runtime.flush()
 
-    def _become_actor(self, message: ConstructMessage) -> None:
-        invocation = Invocation(message, self.definitions[message[2]])
+    def _become_actor(self, message: Order) -> None:
+        invocation = Invocation(message)
         options = invocation.definition.options
         if options.get("asynchronous"):
             from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it
@@ -375,7 +392,7 @@ class Executor:
         if self.leaving is None:
             host.serve()
 
-    def _run_call(self, message: InvokeMessage) -> None:
+    def _run_call(self, message: Order) -> None:
         if self.host is not None:
             self.host.run(message)
 
@@ -429,6 +446,7 @@ class Executor:
     def let_go(self) -> None:
         """Drops the user's functions and objects, because the process ends."""
         self.definitions.clear()
+        self.functions.clear()
         if self.host is not None:
             self.host.let_go()
 

@@ -5,7 +5,7 @@ The io thread puts them in, and the thread that works takes them out.
 Work that has not started can be taken back at any moment (by the daemon, a cancelled task, a task that blocks): every
 message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for an object, or the
 process is about to end) it accepts no work, and returns it to the daemon at once. It always accepts the message that
-ends the process.
+ends the process, and functions to drop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import LEAVE, Received
+from asyncray.messages import LEAVE, UNDEFINE, Received
 
 
 class Inbox:
@@ -41,7 +41,7 @@ class Inbox:
     def put(self, message: Received) -> bool:
         """False if the inbox is closed: the message must go back."""
         with self._lock:
-            if self.closed and message[0] != LEAVE:
+            if self.closed and message[0] not in (LEAVE, UNDEFINE):
                 return False
             self._queue.put(message)
             return True

@@ -29,7 +29,7 @@ add: Any = remote(plain)
 def test_the_first_call_sends_function_and_template_and_each_call_a_message(daemon: DaemonSide) -> None:
     function: Any = remote(plain)
     refs = [function.remote(1), function.remote(2, y=3)]
-    _, digest, pickled, _ = daemon.next(FUNCTION)
+    _, _, digest, pickled, _ = daemon.next(FUNCTION)
     assert deserialize(pickled) is plain
     _, number, _, spec = daemon.next(TEMPLATE)
     assert (spec["name"], spec["function"], spec["returns"]) == ("plain", digest, 1)

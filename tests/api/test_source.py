@@ -10,6 +10,7 @@ import pytest
 
 from asyncray.api.signature import Signature
 from asyncray.api.source import ExportedFunction, Templates
+from asyncray.runtime.exports import Export
 from asyncray.runtime.runtime import Runtime
 
 
@@ -23,9 +24,9 @@ class FakeSession:
     def submitter(self) -> FakeSession:
         return self
 
-    def export(self, target: object, what: str) -> bytes:
+    def export(self, target: object, what: str) -> Export:
         self.exported.append(what)
-        return what.encode()
+        return Export(len(self.exported), what.encode(), lingers=True)
 
 
 def session() -> Any:
@@ -83,7 +84,7 @@ def test_another_session_hears_of_all_again() -> None:
     source = ExportedFunction(print, "remote function print", Signature(print))
     first, second, make = session(), session(), Making()
     for here in (first, first, second, first):
-        assert source.export(here) == b"remote function print"
+        assert source.export(here).digest == b"remote function print"
         source.templates.get_or_make(here, "f", {}, make)
     assert (len(first.exported), len(second.exported), len(make.made)) == (2, 1, 3)
 

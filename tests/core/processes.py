@@ -25,6 +25,8 @@ from asyncray.messages import (
     ERROR_SEEN,
     FAILED,
     FAULT,
+    FORGET,
+    FUNCTION,
     INVOKE,
     LEASE,
     LEAVE,
@@ -44,14 +46,16 @@ from asyncray.messages import (
     STOP_TASK,
     STORE_FULL,
     SUBSCRIBE,
+    TEMPLATE,
     UNBLOCKED,
+    UNDEFINE,
     UNPIN,
     UNREAD,
     VALUE,
     WELCOME,
     Received,
 )
-from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call, template_messages
+from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call
 from tests.core.promises import Promises
 
 if TYPE_CHECKING:
@@ -79,7 +83,8 @@ class Process:
         self.values: dict[bytes, Any] = {}
         self.asked: set[bytes] = set()  # objects whose values will come
         self.pins: dict[bytes, tuple[int, list[Any], Content]] = {}  # how often told, where, what stands there
-        self.templates: dict[bytes, int] = {}
+        self.exports: dict[bytes, int] = {}  # the number of each function and template, by digest
+        self.exported = 0
         self.questions: dict[int, Callable[[Any], None]] = {}
         self.promises = Promises(self)
         self.state = Scope(self)
@@ -102,13 +107,25 @@ class Process:
         return self.client.id + self.job_id + self.counter.to_bytes(6, "big")
 
     def template(self, spec: dict[str, Any]) -> int:
+        self.export(spec["function"], lambda number: (FUNCTION, number, spec["function"], b"code", None))
         digest = repr(spec).encode()
-        number = self.templates.get(digest)
+        return self.export(digest, lambda number: (TEMPLATE, number, digest, spec))
+
+    def export(self, digest: bytes, message: Callable[[int], Received]) -> int:
+        """Sends a function or template, unless the daemon has it."""
+        number = self.exports.get(digest)
         if number is None:
-            number = self.templates[digest] = len(self.templates) + 1
-            for message in template_messages(number, digest, spec):
-                self.send(message)
+            self.exported += 1
+            number = self.exports[digest] = self.exported
+            self.send(message(number))
         return number
+
+    def unexport(self, index: int) -> None:
+        """The program drops a function, or a copy with other options. A late FORGET may come again."""
+        if self.exports:
+            number = self.exports.pop(list(self.exports)[index % len(self.exports)])
+            for _ in range(1 + index % 2):
+                self.send((FORGET, [number]))
 
     def ask(self, kind: int, method: str, arguments: list[Any], answered: Callable[[Any], None]) -> None:
         self.questions[len(self.questions)] = answered
@@ -356,7 +373,7 @@ class Worker(Process):
         self.main: Invocation | None = None
         self.threads: list[Invocation] = []
         self.defined: set[int] = set()
-        self.functions: set[bytes] = set()
+        self.functions: set[int] = set()
         self.devices: tuple[int, ...] = ()
         self.is_actor = False
         self.ordered = True
@@ -384,6 +401,11 @@ class Worker(Process):
             assert (function is None) == (spec["function"] in self.functions), "a function is sent once"
             self.functions.add(spec["function"])
             self.defined.add(number)
+        elif kind == UNDEFINE:
+            assert self.defined.issuperset(message[1]), "it does not know what it is to forget"
+            assert self.functions.issuperset(message[2])
+            self.defined.difference_update(message[1])
+            self.functions.difference_update(message[2])
         elif kind == LEASE:
             self.devices = message[1]["devices"]
         elif kind == STOP_TASK:

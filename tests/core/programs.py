@@ -18,14 +18,12 @@ from asyncray.messages import (
     CALL,
     CANCEL,
     CREATE,
-    FUNCTION,
     KILL,
     PLAIN,
     PUT,
     REQUEST,
     SEAL,
     SUBMIT,
-    TEMPLATE,
     Received,
 )
 from asyncray.units import UNIT
@@ -314,6 +312,10 @@ class Scope:
             self.process.send((KILL, handle[:TASK_SIZE], index % 2 == 1))
         return True
 
+    def unexport(self, index: int) -> bool:
+        self.process.unexport(index)
+        return True
+
     def keep(self, index: int) -> bool:
         """A variable of the process from now on: an attribute of the actor, or a global."""
         ref, handle = self.ref(index), self.handle(index)
@@ -324,8 +326,3 @@ class Scope:
             self.process.hold(handle)
             self.process.state.handles.append(handle)
         return True
-
-
-def template_messages(number: int, digest: bytes, spec: dict[str, Any]) -> list[Received]:
-    """What introduces a function to the daemon."""
-    return [(FUNCTION, spec["function"], b"code", None), (TEMPLATE, number, digest, spec)]

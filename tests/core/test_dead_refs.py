@@ -41,7 +41,7 @@ def lines(world: World) -> list[str]:
         (SUBSCRIBE, [LOST]),
         (ERROR_SEEN, [LOST]),
         (UNPIN, [[LOST, 1]]),
-        (FUNCTION, b"digest", b"code", [LOST]),
+        (FUNCTION, 1, b"digest", b"code", [LOST]),
         (PUT, LOST.replace(b"x", b"y"), PLAIN, b"", [LOST]),
     ],
 )

@@ -6,8 +6,8 @@ import pytest
 
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Party
-from asyncray.messages import ERROR, NOTICE, UNREAD
-from tests.core.programs import Recipe, template_messages
+from asyncray.messages import ERROR, FUNCTION, NOTICE, TEMPLATE, UNREAD
+from tests.core.programs import Recipe
 from tests.core.world import World
 from tests.greeting import SETUP
 
@@ -51,7 +51,8 @@ def test_what_a_driver_shall_read_goes_to_the_voice_of_its_job() -> None:
     voice = job.voice = Party(99)
     driver.client.out.clear()
     spec = Recipe(extra=("moon", 1)).spec("spawn")
-    world.machine.receive(driver.client, template_messages(1, b"digest", spec))
+    function = (FUNCTION, 1, spec["function"], b"code", None)
+    world.machine.receive(driver.client, [function, (TEMPLATE, 2, b"digest", spec)])
     world.machine.notify_drivers("something is wrong")
     world.machine.objects.unread.report(job.templates[b"digest"], "f", ERROR, b"")
     assert [message[0] for message in voice.out] == [NOTICE, NOTICE, UNREAD]

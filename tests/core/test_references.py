@@ -9,6 +9,7 @@ import pytest
 from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.messages import (
     ALLOCATE,
+    FORGET,
     FUNCTION,
     PLAIN,
     PUT,
@@ -73,12 +74,12 @@ def test_refs_inside_a_value_live_as_long_as_it_to_any_depth() -> None:
     assert not objects(world)
 
 
-def test_what_a_function_captures_lives_as_long_as_its_job() -> None:
+def test_what_a_function_captures_lives_as_long_as_its_exports() -> None:
     world = World(CPU=1)
     one, two = world.driver(), world.driver()
     ref, other = put(one), put(one)
-    for nested in ([ref, other], [ref]):  # exported twice: the second time says nothing new
-        one.send((FUNCTION, b"digest", b"code", nested))
+    for number, nested in ((101, [ref, other]), (102, [ref])):  # exported twice: the second time says nothing new
+        one.send((FUNCTION, number, b"digest", b"code", nested))
     one.drop(ref)
     one.drop(other)
     world.talk()
@@ -88,7 +89,23 @@ def test_what_a_function_captures_lives_as_long_as_its_job() -> None:
     world.die(two)
     world.settle()
     assert {ref, other} <= objects(world)
-    world.die(one)
+    one.send((FORGET, [101]))
+    world.settle()
+    assert {ref, other} <= objects(world)
+    one.send((FORGET, [102]))
+    world.settle()
+    assert objects(world).isdisjoint((ref, other))
+
+
+def test_what_a_function_captures_ends_with_the_process_that_exported_it() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = put(driver)
+    driver.send((FUNCTION, 1, b"digest", b"code", [ref]))
+    driver.drop(ref)
+    world.settle()
+    assert objects(world) == {ref}
+    world.die(driver)
     world.settle()
     assert not objects(world)
 

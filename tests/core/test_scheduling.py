@@ -51,7 +51,7 @@ def test_a_task_takes_one_message_each_way_per_hop() -> None:
     assert driver.values[ref] == world.truth[ref]
     machine = world.machine
     sent: list[tuple[str, int]] = []
-    machine.receive(driver.client, [(SUBMIT, driver.next_id(), 1, PLAIN, b"", None, None, None, None)])
+    machine.receive(driver.client, [(SUBMIT, driver.next_id(), 2, PLAIN, b"", None, None, None, None)])
     machine.flush()
     sent += messages_out(world)
     worker.client.out.clear()

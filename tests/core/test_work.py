@@ -421,7 +421,7 @@ def test_a_name_for_each_call_makes_no_template_and_keeps_the_mean() -> None:
     (template,) = job.templates.values()
     assert template.mean is not None
     assert [worker.defined for worker in world.workers if worker.defined] == [{template.number}]
-    assert driver.client.templates == {1: template}
+    assert driver.client.templates == {2: template}
 
 
 def test_the_name_of_a_call_stands_in_its_error() -> None:

@@ -16,7 +16,7 @@ from tests.core.world import World
 NUMBERS = st.integers(0, 15)
 MOVES = st.lists(st.integers(0, 255), min_size=1, max_size=25)
 ENDINGS = ("plain", "plain", "plain", "refs", "refs", "shared", "raise", "retry", "crash", "exit")
-VERBS = ("get", "get", "get", "put", "forget", "release", "cancel", "kill", "keep")
+VERBS = ("get", "get", "get", "put", "forget", "release", "cancel", "kill", "keep", "unexport")
 EXTRAS = (None, None, None, None, None, ("R", 1), ("R", 0.5), ("GPU", 1), ("GPU", 0.5), ("moon", 1))
 
 

@@ -429,6 +429,8 @@ class World:
             "ready": machine.scheduler.shapes.ready,
             "blocked": machine.scheduler.blocked_workers,
             "jobs": machine.jobs.table,
+            "functions": machine.functions.functions,
+            "templates": machine.functions.templates,
             "working": [w for w in machine.pool.workers.values() if w.state != IDLE or w.job is not None],
             "clients": [c for c in machine.clients.values() if c.role == "driver"],
             "pinned": [
@@ -459,6 +461,16 @@ class World:
                 for ref, (_, place, content) in process.pins.items():
                     assert self.look(place) == content, f"{process} sees {ref.hex()} change"
         self._exclusive_resources()
+        users = Counter(task.template for task in self.tasks_with_arguments())
+        for client in self.machine.clients.values():
+            users.update(client.templates.values())
+        for template in self.machine.functions.templates.values():
+            assert template.users == users[template], f"{template} should have {users[template]} users"
+        for worker in self.workers:
+            record = worker.client.worker
+            if record is not None and not worker.inbox:
+                assert worker.defined == {template.number for template in record.known}
+                assert worker.functions - {0} == {function.number for function in record.known_functions}
 
     def _note_orphans(self, process: Process) -> None:
         """Tasks that were ended from outside may run on for a while, see their arguments vanish, and pass them on."""
@@ -475,8 +487,8 @@ class World:
             uses.update(inner.id for inner in entry.contained)
         for task in self.tasks_with_arguments():
             uses.update(entry.id for entry in (*task.dependencies, *task.nested))
-        for job in self.machine.jobs.table.values():
-            uses.update(entry.id for entry in job.captured)
+        for function in self.machine.functions.functions.values():
+            uses.update(entry.id for entry in function.captured)
         for entry in self.machine.objects.table.values():
             assert entry.uses == uses[entry.id], f"{entry} should be used {uses[entry.id]} times"
 

@@ -140,7 +140,7 @@ class Node:
         spec = {"name": "f", "function": b"f", "returns": 1, "retries": 0, "demand": [("CPU", 10_000)]}
         task = client.id + client.job.id + (1).to_bytes(6, "big")
         await self.driver.say(
-            (FUNCTION, b"f", b"code", None),
+            (FUNCTION, 2, b"f", b"code", None),
             (TEMPLATE, 1, b"t", spec),
             (SUBMIT, task, 1, PLAIN, b"arguments", None, None, None, None),
         )

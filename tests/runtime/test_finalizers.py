@@ -81,7 +81,8 @@ def test_who_has_the_inbox_is_known() -> None:
 def test_templates_have_numbers_of_their_own_whoever_comes_in_between() -> None:
     sent: list[Any] = []
     names = iter(range(10**6))
-    connection: Any = SimpleNamespace(post=sent.append, references=None, waiters=None, ids=IdSource())
+    references = References(lambda: None)
+    connection: Any = SimpleNamespace(post=sent.append, references=references, waiters=None, ids=IdSource())
     nothing: Any = None
     submitter = Submitter(connection, nothing, nothing)
 

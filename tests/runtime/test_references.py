@@ -8,7 +8,7 @@ from asyncray.messages import ADD_REFS, FUNCTION, RELEASE_REFS, UNPIN, FunctionM
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef, borrow, own
 
-MESSAGE: FunctionMessage = (FUNCTION, b"digest", b"", None)
+MESSAGE: FunctionMessage = (FUNCTION, 1, b"digest", b"", None)
 
 
 class View:

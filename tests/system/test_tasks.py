@@ -328,7 +328,7 @@ def test_copies_with_options_run_what_the_first_call_has_sent() -> None:
     copies = [f, early, f.options(num_cpus=0.5), early.options(name="f"), *(f.options(num_cpus=1) for _ in range(10))]
     assert get([copy.remote() for copy in copies]) == [("first", 7)] * 14
     assert Counted.times == before + 1
-    assert repr(require().submitter) == "<Submitter 1 functions, 2 templates>"  # half a CPU, and one
+    assert repr(require().submitter) == "<Submitter <Exports 3>>"  # the function with half a CPU, and with one
     ray.shutdown()
     ray.init(num_cpus=1)
     assert get([copy.remote() for copy in copies]) == [("later", 7)] * 14

@@ -56,8 +56,8 @@ class Stage:
     def define(self, function: Any, **options: Any) -> Received:
         """A template of this function or class."""
         self._templates += 1
-        digest = b"function-%d" % self._templates
-        spec = {"name": getattr(function, "__name__", "method"), "returns": 1, "function": digest, **options}
+        number = 100 + self._templates
+        spec = {"name": getattr(function, "__name__", "method"), "returns": 1, "function": number, **options}
         return (DEFINE, self._templates, spec, serialize_in_band(function).pickled)
 
     def _order(self, kind: int, template: Received, arguments: tuple[Any, ...], *more: Any) -> Received:

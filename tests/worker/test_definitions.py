@@ -24,7 +24,7 @@ class Noted:
 def test_templates_of_one_function_share_what_is_unpickled_once() -> None:
     unpickled.clear()
     function = SentFunction(pickle.dumps(Noted()))
-    spec: WorkerSpec = {"name": "f", "function": b"digest", "returns": 1}
+    spec: WorkerSpec = {"name": "f", "function": 1, "returns": 1}
     templates = [Definition({**spec, "returns": returns}, function) for returns in range(3)]
     assert repr(templates[0]) == "<Definition f <SentFunction pickled>>"
     assert [template.load() for template in templates] == [len] * 3
@@ -33,7 +33,7 @@ def test_templates_of_one_function_share_what_is_unpickled_once() -> None:
 
 
 def test_a_function_that_cannot_be_unpickled_raises_each_time() -> None:
-    template = Definition({"name": "f", "function": b"", "returns": 1}, SentFunction(b"no pickle"))
+    template = Definition({"name": "f", "function": 0, "returns": 1}, SentFunction(b"no pickle"))
     for _ in range(2):
         try:
             template.load()
@@ -44,7 +44,7 @@ def test_a_function_that_cannot_be_unpickled_raises_each_time() -> None:
 
 def test_what_is_retried() -> None:
     def template(retry_on: Any) -> Definition:
-        return Definition({"name": "f", "function": b"", "returns": 1, "retry_on": retry_on}, SentFunction(b""))
+        return Definition({"name": "f", "function": 0, "returns": 1, "retry_on": retry_on}, SentFunction(b""))
 
     assert not template(False).retries(ValueError())
     assert template(True).retries(ValueError())

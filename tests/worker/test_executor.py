@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from asyncray.messages import (
     ERROR,
     FAILED,
     FAULT,
+    LEAVE,
     LEAVING,
     NOT_STARTED,
     PLAIN,
     RETURN_QUEUED,
     RUN_NESTED,
     STOP_TASK,
+    UNDEFINE,
 )
 from tests.worker.stage import Stage, results
 from tests.worker.test_hosting import allow_threads
@@ -148,3 +151,63 @@ def test_the_process_lets_go_of_what_is_the_users() -> None:
     stage.executor.let_go()
     assert not stage.executor.definitions
     assert stage.executor.own_threads() == []
+
+
+ends: list[tuple[str, threading.Thread]] = []
+
+
+class Ending:
+    """A function whose end is seen."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self) -> list[str]:
+        return [name for name, _ in ends]
+
+    def __del__(self) -> None:
+        ends.append((self.__name__, threading.current_thread()))
+
+
+def undefine(*defines: Any) -> Any:
+    return (UNDEFINE, [define[1] for define in defines], [define[2]["function"] for define in defines])
+
+
+def test_a_function_is_forgotten_after_the_tasks_that_were_sent_before_and_ends_on_the_main_thread() -> None:
+    stage = Stage()
+    one, two = stage.define(Ending("one")), stage.define(Ending("two"))
+    ends.clear()
+    late = stage.define(double)
+    orders = [stage.run(one), stage.run(two), stage.run(two), stage.run(late, 1)]
+    said = results(stage.play(one, two, late, *orders[:2], undefine(one), *orders[2:], undefine(one, two)))
+    assert [said[order[1]] for order in orders] == [[], [], ["one"], 2]
+    assert ends == [(name, threading.main_thread()) for name in ("one", "two")]
+
+
+def test_a_function_may_be_defined_again() -> None:
+    stage = Stage()
+    first, again = stage.define(double), stage.define(double)
+    orders = [stage.run(first, 1), stage.run(again, 2)]
+    said = results(stage.play(first, orders[0], undefine(first), again, orders[1], undefine(first)))
+    assert said == {orders[0][1]: 2, orders[1][1]: 4}
+    assert (list(stage.executor.definitions), list(stage.executor.functions)) == ([2], [102])
+
+
+def test_what_a_blocked_worker_is_to_forget_is_not_given_back() -> None:
+    playing[:] = [stage := Stage()]
+    define, forgotten = stage.define(return_and_forget), stage.define(Ending("forgotten"))
+    ends.clear()
+    orders = stage.run(forgotten), stage.run(define, undefine(forgotten))
+    said = stage.play(forgotten, define, *orders, ends=False)
+    assert results(said) == {order[1]: [] for order in orders}
+    assert [name for name, _ in ends] == ["forgotten"]
+
+
+def return_and_forget(message: Any) -> list[str]:
+    """A task that waits meanwhile, as in ``get``: its inbox is closed."""
+    executor = playing[-1].executor
+    executor._close_inbox()
+    hand(message)
+    hand((LEAVE, "the play is over"))
+    executor.inbox.reopen()
+    return [name for name, _ in ends]

@@ -42,7 +42,7 @@ class Worker:
 
     def run(self, function: Any, *arguments: Any) -> None:
         """A task."""
-        spec = {"name": "f", "returns": 1, "function": b"digest"}
+        spec = {"name": "f", "returns": 1, "function": 1}
         define = (DEFINE, 1, spec, serialize_in_band(function).pickled)
         self.daemon.send(define, (RUN, b"task", 1, PLAIN, pickle.dumps((arguments, {})), None, None))
 

@@ -101,7 +101,7 @@ class Crowd:
     def connect(self) -> Client:
         """A driver comes, and describes its functions."""
         driver = self.machine.driver_connected(1, "crowd", _SETUP)
-        self.machine.receive(driver, [(FUNCTION, b"f", b"", None)])
+        self.machine.receive(driver, [(FUNCTION, len(_NEEDS) + 1, b"f", b"", None)])
         for number, needs in _NEEDS.items():
             spec = {"name": "f", "function": b"f", "returns": 1, "retries": 0, **needs}
             self.machine.receive(driver, [(TEMPLATE, number, bytes([number]), spec)])
