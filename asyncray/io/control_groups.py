@@ -26,6 +26,10 @@ class _Mount(NamedTuple):
     """Where it is mounted."""
 
 
+_Groups = tuple[list[str], tuple[_Mount, ...]]
+"""The lines that name this process's groups, and the mounts of their trees."""
+
+
 def usable_cpus(root: str = "/") -> int:
     """CPUs that this process may use: by its affinity, and by the quota of its control groups.
 
@@ -44,44 +48,51 @@ def _known_cpu_limit(root: str) -> float | None:
 
 def cpu_limit(root: str = "/") -> float | None:
     """CPUs that may be used at once; None if there is no limit."""
-    limits = [*_version_2_cpus(root), *_version_1_cpus(root)]
+    groups = _read_groups(root)
+    limits = [*_version_2_cpus(groups), *_version_1_cpus(groups)]
     return min(limits, default=None)
 
 
 def memory_limit(root: str = "/") -> int | None:
     """Bytes of memory that may be used; None if there is no limit."""
-    files = [os.path.join(directory, "memory.max") for directory in _directories(root, "")]
-    files += [os.path.join(directory, "memory.limit_in_bytes") for directory in _directories(root, "memory")]
+    groups = _read_groups(root)
+    files = [os.path.join(directory, "memory.max") for directory in _directories(groups, "")]
+    files += [os.path.join(directory, "memory.limit_in_bytes") for directory in _directories(groups, "memory")]
     limits = [int(fields[0]) for file in files if (fields := _fields(file)) and fields[0].isdigit()]
     return min(limits, default=None)
 
 
-def _version_2_cpus(root: str) -> Iterator[float]:
-    for directory in _directories(root, ""):
+def _version_2_cpus(groups: _Groups) -> Iterator[float]:
+    for directory in _directories(groups, ""):
         quota, _, period = " ".join(_fields(os.path.join(directory, "cpu.max"))).partition(" ")
         if quota.isdigit() and period.isdigit() and int(period):
             yield int(quota) / int(period)
 
 
-def _version_1_cpus(root: str) -> Iterator[float]:
-    for directory in _directories(root, "cpu"):
+def _version_1_cpus(groups: _Groups) -> Iterator[float]:
+    for directory in _directories(groups, "cpu"):
         quota = "".join(_fields(os.path.join(directory, "cpu.cfs_quota_us")))  # -1 is no limit
         period = "".join(_fields(os.path.join(directory, "cpu.cfs_period_us")))
         if quota.isdigit() and period.isdigit() and int(period):
             yield int(quota) / int(period)
 
 
-def _directories(root: str, controller: str) -> Iterator[str]:
+def _read_groups(root: str) -> _Groups:
+    return _lines(os.path.join(root, "proc/self/cgroup")), tuple(_mounts(root))
+
+
+def _directories(groups: _Groups, controller: str) -> Iterator[str]:
     """The directories of this process's group and of those above it, as far as they can be seen.
 
     Args:
         controller: of version 1; empty for version 2.
     """
-    for line in _lines(os.path.join(root, "proc/self/cgroup")):
+    lines, mounts = groups
+    for line in lines:
         number, controllers, group = [*line.split(":", 2), "", ""][:3]
         if controller not in controllers.split(",") or (not controller and number != "0"):
             continue
-        for mount in _mounts(root):
+        for mount in mounts:
             if (controller in mount.controllers) if controller else not mount.controllers:
                 yield from _upwards(mount, group)
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Starts the zygote, then runs the daemon."""
-    from asyncray.node.start import define_state, start_zygote_early  # light: no event loop yet
+    # Light: no event loop yet.
+    from asyncray.io.spawning import load
+    from asyncray.node.start import define_state, start_zygote_early
 
     config: NodeConfig = json.loads(sys.argv[1])
     define_state()
     zygote = start_zygote_early(config)
 
-    from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
-
-    serve(config, zygote)
+    load("asyncray.node.main").serve(config, zygote)  # start-up cost: the zygote gets ready meanwhile
 
 
 if __name__ == "__main__":

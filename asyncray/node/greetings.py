@@ -7,12 +7,14 @@ to the user of the node, and, if it is a driver, run a Python whose functions th
 from __future__ import annotations
 
 import os
-from typing import Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from asyncray.io.peers import Peer
 from asyncray.messages import HELLO, VERSION, Received
 from asyncray.runtime.interpreters import describe, loads_code_of, this_interpreter
-from asyncray.words import Interpreter
+
+if TYPE_CHECKING:
+    from asyncray.words import Interpreter
 
 _FIELDS: dict[str, dict[str, type]] = {
     "driver": {"pid": int, "namespace": str, "setup": dict},
@@ -67,7 +69,7 @@ def _interpreter(info: object) -> Interpreter | None:
     if not _holds(info, {"setup": dict}) or not _holds(info["setup"], {"interpreter": dict}):
         return None
     found = info["setup"]["interpreter"]
-    return cast(Interpreter, found) if _holds(found, dict.fromkeys(Interpreter.__annotations__, str)) else None
+    return cast("Interpreter", found) if _holds(found, dict.fromkeys(this_interpreter(), str)) else None
 
 
 def _holds(record: object, fields: dict[str, type]) -> TypeGuard[dict[str, Any]]:

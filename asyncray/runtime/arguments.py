@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from asyncray.runtime.culprits import explain
 from asyncray.runtime.current import session_ended_error
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
@@ -45,6 +44,8 @@ def pack(
     try:
         return serialize(content), dependencies
     except PicklingFailed as failure:
+        from asyncray.runtime.culprits import explain  # start-up cost: most arguments can be pickled
+
         arguments = {f"argument number {index}": argument for index, argument in enumerate(args)}
         arguments.update((f"argument {name}", argument) for name, argument in kwargs.items())
         error = explain(arguments, f" of {callee}", _ADVICE, failure)

@@ -18,7 +18,6 @@ from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARE
 from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
-from asyncray.runtime.culprits import explain
 from asyncray.runtime.late_puts import LatePuts
 from asyncray.runtime.references import LocalObject, Pin
 from asyncray.runtime.refs import ObjectRef, own
@@ -67,6 +66,8 @@ class ObjectClient:
         try:
             return self.put_serialized(serialize(value))
         except PicklingFailed as failure:
+            from asyncray.runtime.culprits import explain  # start-up cost: most values can be pickled
+
             error = explain({"put value": value}, "", _ADVICE, failure)
         raise error
 

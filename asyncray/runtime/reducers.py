@@ -17,9 +17,7 @@ Does not import cloudpickle (20 ms) before something goes by value.
 
 from __future__ import annotations
 
-import dis
 import functools
-import inspect
 import io
 import sys
 import typing
@@ -45,6 +43,9 @@ _RECEIVED = "__asyncray_received__"
 """Attribute of each copy of a class: its attributes as they were received. A home has none."""
 
 _MISSING = object()
+
+_CO_OPTIMIZED = 1
+"""``inspect.CO_OPTIMIZED``, of functions and not of class bodies. Loading ``inspect`` takes 5 ms."""
 
 
 def is_importable(thing: Any, name: str) -> bool:
@@ -113,12 +114,14 @@ def _names_in_class_bodies(code: CodeType) -> set[str]:
     for inner in code.co_consts:
         if type(inner) is CodeType:
             found |= _names_in_class_bodies(inner)
-            if not inner.co_flags & inspect.CO_OPTIMIZED:
+            if not inner.co_flags & _CO_OPTIMIZED:
                 found |= _names_read(inner)
     return found
 
 
 def _names_read(class_body: CodeType) -> set[str]:
+    import dis  # start-up cost: few programs have classes in their functions
+
     read: set[str] = set()
     assigned: set[str] = set()
     for instruction in dis.get_instructions(class_body):

@@ -24,11 +24,11 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from asyncray.worker.settings import IRREVERSIBLE, SETTINGS, Owner, Setting, functions, is_irreversible
+from asyncray.worker.settings import IRREVERSIBLE, LATE, SETTINGS, Owner, Setting, is_irreversible
 
 _modules = sys.modules
 _gettrace, _getprofile = sys.gettrace, sys.getprofile
@@ -60,7 +60,8 @@ class Leftovers:
         self._before: dict[Setting, Any] = {}
         # How many modules there were when the task began. With another number, the attributes below are read anew.
         self._module_count = 0
-        self._numpy: tuple[Setting, ...] = ()
+        # Those of modules that were loaded late, by the name of the module.
+        self._late: dict[str, Setting] = {}
         self.hold_output()
         self._read_attributes()
 
@@ -90,15 +91,13 @@ class Leftovers:
         is_first = not self._module_count
         self._module_count = len(_modules)
         self._read_attributes()
-        if not self._numpy and (seed := functions("numpy.random.seed numpy.random.set_state")):
-            random = _modules["numpy.random"]
-            setting = Setting(
-                "random numbers of numpy", seed, random.get_state, lambda before: random.set_state(before)
-            )
-            self._numpy = (setting,)
-            self._watch_all(self._numpy)
-            if not is_first:  # the task that has loaded it may have used it
-                random.seed()
+        for module, make, renew in LATE:
+            setting = make() if module in _modules and module not in self._late else None
+            if setting is not None:
+                self._late[module] = setting
+                self._watch_all((setting,))
+                if not is_first:
+                    renew()
 
     def ends_clean(self) -> bool:
         """The task has returned, or was not begun. True if there is nothing to put back; otherwise call ``end``."""
@@ -147,7 +146,7 @@ class Leftovers:
 
     def _restore_settings(self) -> None:
         imported = self._has_imported()
-        for setting in (*SETTINGS, *self._numpy, _IRREVERSIBLE):
+        for setting in (*SETTINGS, *self._late.values(), _IRREVERSIBLE):
             if setting in self._before:
                 restore = (imported and setting.restore_after_import) or setting.restore
                 restore(self._before[setting])
@@ -161,7 +160,7 @@ class Leftovers:
         for owner, name in _IRREVERSIBLE.functions:
             self._watch_irreversible(owner, name)
 
-    def _watch_all(self, settings: tuple[Setting, ...]) -> None:
+    def _watch_all(self, settings: Sequence[Setting]) -> None:
         for setting in settings:
             for owner, name in setting.functions:
                 self._watch(setting, owner, name)

@@ -27,7 +27,6 @@ from asyncray.messages import (
 )
 from asyncray.runtime.arguments import NO_ARGUMENTS, unpack
 from asyncray.runtime.context import TaskContext
-from asyncray.runtime.culprits import explain
 from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.references import Pin
@@ -290,6 +289,8 @@ def _serialize(invocation: Invocation, value: Any) -> Serialized:
 
 
 def _explain(invocation: Invocation, value: Any, failure: PicklingFailed) -> Exception:
+    from asyncray.runtime.culprits import explain  # start-up cost: most values can be pickled
+
     return explain({"return value": value}, f" of {invocation.name}", _ADVICE, failure)
 
 

@@ -1,7 +1,8 @@
 """The settings of a process that a task may change: which functions change them, and how to set them back.
 
-Owns the table ``SETTINGS``, in the order in which they are set back, and ``IRREVERSIBLE``: functions whose effect no
-function undoes. ``asyncray.worker.leftovers`` watches these functions. Nothing here knows what a task is.
+Owns three tables: ``SETTINGS``, in the order in which they are set back; ``LATE``, of modules that may not be loaded;
+and ``IRREVERSIBLE``, functions whose effect no function undoes. ``asyncray.worker.leftovers`` watches these functions.
+Nothing here knows what a task is.
 
 A setting is read before it changes for the first time, so reading may cost some microseconds.
 """
@@ -13,7 +14,6 @@ import _signal  # type: ignore[import-not-found]  # what the signal module is ma
 import faulthandler
 import gc
 import os
-import random
 import resource
 import signal
 import socket
@@ -22,8 +22,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing import context
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -38,25 +36,39 @@ _MODULES_IN_C = {"os": "posix", "signal": "_signal", "socket": "_socket", "local
 """Modules that take functions from another module. Programs may call them there."""
 
 
-@dataclass(frozen=True, eq=False)
 class Setting:
-    """One setting, or several that the same functions change."""
+    """One setting, or several that the same functions change.
 
-    name: str
+    Args:
+        name: for people.
+        functions: the functions that change it: the owner and the name of each.
+        restore: sets what ``read`` has returned. A signal handler may interrupt it; it is called again then.
+        concerns: True if a call changes the setting. It gets the name of the function, and the arguments.
+        restore_after_import: takes the place of ``restore`` where the task has imported modules, which may need new
+            values. None: the same.
+    """
 
-    functions: tuple[tuple[Owner, str], ...]
-    """The functions that change it: the owner and the name of each."""
+    # No dataclass: their module takes 6 ms to load, before the first worker can be forked.
+    __slots__ = ("concerns", "functions", "name", "read", "restore", "restore_after_import")
 
-    read: Callable[[], Any]
+    def __init__(
+        self,
+        name: str,
+        functions: tuple[tuple[Owner, str], ...],
+        read: Callable[[], Any],
+        restore: Callable[[Any], object],
+        concerns: Callable[..., bool] = lambda function, *args, **kwargs: True,
+        restore_after_import: Callable[[Any], object] | None = None,
+    ) -> None:
+        self.name = name
+        self.functions = functions
+        self.read = read
+        self.restore = restore
+        self.concerns = concerns
+        self.restore_after_import = restore_after_import
 
-    restore: Callable[[Any], object]
-    """Sets what ``read`` has returned. A signal handler may interrupt it; it is called again then."""
-
-    concerns: Callable[..., bool] = lambda function, *args, **kwargs: True
-    """True if a call changes the setting. It gets the name of the function, and the arguments."""
-
-    restore_after_import: Callable[[Any], object] | None = None
-    """Takes the place of ``restore`` where the task has imported modules, which may need new values. None: the same."""
+    def __repr__(self) -> str:
+        return f"<Setting {self.name}>"
 
 
 def functions(names: str) -> tuple[tuple[Owner, str], ...]:
@@ -281,14 +293,6 @@ def _restore_filters(before: list[Any]) -> None:
     warnings._filters_mutated()  # type: ignore[attr-defined]  # as simplefilter does
 
 
-def _start_method() -> Any:
-    return context._default_context._actual_context  # type: ignore[attr-defined]  # there is no public way
-
-
-def _restore_start_method(before: Any) -> None:
-    context._default_context._actual_context = before  # type: ignore[attr-defined]  # as above
-
-
 _set_wakeup_fd = _signal.set_wakeup_fd
 _umask = os.umask
 _setlocale = _locale.setlocale
@@ -382,19 +386,51 @@ SETTINGS = (
         socket.getdefaulttimeout,
         lambda before: socket.setdefaulttimeout(before),
     ),
-    Setting(
-        "random numbers",
-        functions("random.seed random.setstate"),
-        random.getstate,
-        lambda before: random.setstate(before),
-    ),
-    Setting(
-        "start method of multiprocessing",
-        (*functions("multiprocessing.set_start_method"), (context.DefaultContext, "set_start_method")),
-        _start_method,
-        _restore_start_method,
-    ),
 )
+
+
+def _random_numbers() -> Setting | None:
+    places = functions("random.seed random.setstate")
+    if not places:
+        return None
+    random = sys.modules["random"]
+    return Setting("random numbers", places, random.getstate, lambda before: random.setstate(before))
+
+
+def _random_numbers_of_numpy() -> Setting | None:
+    places = functions("numpy.random.seed numpy.random.set_state")
+    if not places:
+        return None
+    random = sys.modules["numpy.random"]
+    return Setting("random numbers of numpy", places, random.get_state, lambda before: random.set_state(before))
+
+
+def _start_method() -> Setting | None:
+    places = functions("multiprocessing.set_start_method")
+    if not places:
+        return None
+    places = (*places, (sys.modules["multiprocessing.context"].DefaultContext, "set_start_method"))
+    return Setting("start method of multiprocessing", places, _read_start_method, _set_start_method)
+
+
+def _read_start_method() -> Any:
+    return sys.modules["multiprocessing.context"]._default_context._actual_context  # there is no public way
+
+
+def _set_start_method(method: Any) -> None:
+    sys.modules["multiprocessing.context"]._default_context._actual_context = method  # as above
+
+
+LATE: tuple[tuple[str, Callable[[], Setting | None], Callable[[], object]], ...] = (
+    ("random", _random_numbers, lambda: sys.modules["random"].seed()),
+    ("numpy.random", _random_numbers_of_numpy, lambda: sys.modules["numpy.random"].seed()),
+    ("multiprocessing", _start_method, lambda: _set_start_method(None)),
+)
+"""Settings of modules that are not loaded for this, which would take 3 ms before the first worker can be forked.
+
+The name of the module; a function that makes the setting, or returns None while the module is loading; and one that
+undoes what the task that has loaded the module may have done before its functions were watched.
+"""
 
 IRREVERSIBLE = functions(
     "os.chroot os.setuid os.seteuid os.setreuid os.setresuid os.setgid os.setegid os.setregid os.setresgid "

@@ -12,7 +12,6 @@ a fork copies one thread only.
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import select
 import signal
@@ -37,6 +36,7 @@ from asyncray.io.processes import (
     environment,
     kill,
 )
+from asyncray.io.spawning import load
 from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message, Received
 from asyncray.wire.frames import Decoder, encode
 from asyncray.worker.leftovers import Leftovers
@@ -44,6 +44,9 @@ from asyncray.worker.start_report import StartReports, describe
 
 _WARM_AFTER = 0.15
 """Seconds of quiet after which ``_PRELOADED`` is loaded: the first workers must not wait for that."""
+
+_LOADED_FIRST = "cloudpickle"
+"""Nearly all tasks need it: 12 ms and 3 MB in each worker that loads it itself. The daemon takes longer to start."""
 
 _PRELOADED = ("cloudpickle", "asyncray.sync", "asyncray.api.asynchronous", "asyncio", "uvloop", "numpy.random")
 """Modules that most remote code uses. A worker that must load asyncray's own faces itself needs 27 ms more."""
@@ -99,6 +102,7 @@ class Zygote:
         self._inherited = (read, write)
         self._leftovers.watch()
         usable_cpus()  # known to the workers from now on
+        self._load(_LOADED_FIRST)
         try:
             self._serve(poll, read)
         finally:
@@ -171,10 +175,14 @@ class Zygote:
         self._warm = True
         # Otherwise numpy starts threads, and a zygote must have none.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+        self._load(*_PRELOADED)
+
+    @staticmethod
+    def _load(*names: str) -> None:
         with warnings.catch_warnings():  # the program may have turned them into errors
             warnings.simplefilter("ignore")
-            for name in _PRELOADED:
-                importlib.import_module(name)
+            for name in names:
+                load(name)
 
     # Forking ----------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -148,3 +149,16 @@ def test_no_interpreter_to_start_is_an_error_that_says_what_to_do(
     monkeypatch.setattr(sys, name, value, raising=False)
     with pytest.raises(RuntimeError, match=why):
         spawning.start_interpreter("tests.io.report_state", [], [], dict(os.environ))
+
+
+def test_the_collector_looks_at_no_loaded_module_and_works_on() -> None:
+    before = gc.get_freeze_count()
+    try:
+        assert spawning.load("json") is json
+        assert gc.get_freeze_count() > before
+        assert gc.isenabled()
+        with pytest.raises(ModuleNotFoundError):
+            spawning.load("no_such_module")
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()

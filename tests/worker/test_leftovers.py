@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import random
 import signal
 import sys
 import threading
@@ -168,21 +169,21 @@ def test_random_numbers_of_numpy(leftovers: Leftovers) -> None:
     leftovers.end()
 
 
-def test_numpy_is_seeded_anew_after_the_task_that_loads_it(
-    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("module", [np.random, random], ids=["numpy", "random"])
+def test_random_numbers_are_seeded_anew_after_the_task_that_loads_them(
+    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
-    loaded = sys.modules["numpy.random"]
-    monkeypatch.delitem(sys.modules, "numpy.random")
+    monkeypatch.delitem(sys.modules, module.__name__)
     leftovers.begin()
     leftovers.end()
     leftovers.begin()
-    monkeypatch.setitem(sys.modules, "numpy.random", loaded)
-    np.random.seed(7)
-    seeded = np.random.random()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    module.seed(7)
+    seeded = module.random()
     leftovers.end()
-    np.random.seed(7)
+    module.seed(7)
     leftovers.begin()
-    assert np.random.random() != seeded
+    assert module.random() != seeded
     leftovers.end()
 
 

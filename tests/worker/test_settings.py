@@ -18,13 +18,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.process_environment import MarkedOutput, ProcessEnvironment
-from asyncray.worker.settings import SETTINGS, functions, is_irreversible
+from asyncray.worker.settings import LATE, SETTINGS, functions, is_irreversible
 from tests.worker.watching import watching
 
 
@@ -151,6 +152,28 @@ def test_the_start_method_of_multiprocessing(leftovers: Leftovers, monkeypatch: 
         leftovers.end()
 
 
+def test_the_start_method_that_was_set_right_after_loading(
+    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
+    with monkeypatch.context() as before:
+        before.delitem(sys.modules, "multiprocessing")
+        leftovers.begin()
+        leftovers.end()
+        leftovers.begin()
+    multiprocessing.set_start_method("spawn")  # by the task that has loaded it
+    leftovers.end()
+    leftovers.begin()
+    multiprocessing.set_start_method("forkserver")
+    leftovers.end()
+
+
+def test_a_module_that_is_loading_is_watched_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, make, _ in LATE:
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+        assert make() is None
+
+
 def test_faulthandler_writes_where_it_did_and_kills_nothing(leftovers: Leftovers) -> None:
     before = faulthandler.is_enabled()
     try:
@@ -202,7 +225,9 @@ def test_functions_are_found_wherever_programs_may_call_them() -> None:
 
 
 def test_no_function_changes_two_settings() -> None:
-    places = [place for setting in SETTINGS for place in setting.functions]
+    late = [setting for _, make, _ in LATE if (setting := make()) is not None]
+    assert len(late) == len(LATE)
+    places = [place for setting in (*SETTINGS, *late) for place in setting.functions]
     assert len(places) == len(set(places))
     for owner, name in places:
         with contextlib.suppress(AttributeError):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from asyncray.worker.leftovers import Leftovers
-from asyncray.worker.settings import IRREVERSIBLE, SETTINGS, functions
+from asyncray.worker.settings import IRREVERSIBLE, LATE, SETTINGS
 
 
 @contextmanager
 def watching() -> Iterator[Leftovers]:
     """Wraps what a worker wraps, and takes the wrappers away again."""
     places = [place for setting in SETTINGS for place in setting.functions]
-    places += [*IRREVERSIBLE, *functions("numpy.random.seed numpy.random.set_state")]
+    late = [setting for module, make, _ in LATE if module in sys.modules and (setting := make()) is not None]
+    places += [*IRREVERSIBLE, *(place for setting in late for place in setting.functions)]
     originals = [(owner, name, getattr(owner, name)) for owner, name in places]
     watched = Leftovers()
     watched.watch()
