@@ -16,10 +16,10 @@ import uvloop
 
 from asyncray.config import EXIT_GRACE
 from asyncray.exceptions import AsyncioActorExit
-from asyncray.messages import Message
+from asyncray.messages import InvokeMessage, Message, UndefineMessage
 from asyncray.runtime.context import enter, leave
 from asyncray.worker.hosting import RUNNING, SILENT, ActorHost, HostProcess
-from asyncray.worker.running import Invocation, Order
+from asyncray.worker.running import Invocation
 
 
 class AsyncHost(ActorHost):
@@ -31,16 +31,16 @@ class AsyncHost(ActorHost):
         self._loop.set_exception_handler(_log_unhandled)
         asyncio.set_event_loop(self._loop)
         # Calls on their way from the io thread to the loop.
-        self._arrived: deque[Order] = deque()
+        self._arrived: deque[InvokeMessage] = deque()
         # True while ``_take_arrived`` is scheduled.
         self._taking = False
         # True while ``_flush`` is scheduled.
         self._flush_scheduled = False
         # Calls that wait for a free place among ``max_concurrency``.
-        self._waiting: deque[Order] = deque()
+        self._waiting: deque[InvokeMessage] = deque()
         # The asyncio tasks of calls that run, by the ID of the call.
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
-        self._unstarted: dict[bytes, Order] = {}  # calls whose asyncio task has not made its first step
+        self._unstarted: dict[bytes, InvokeMessage] = {}  # calls whose asyncio task has not made its first step
         # Why the loop stops when the calls are done. None while it is not to stop.
         self._leaving: str | None = None
 
@@ -57,11 +57,16 @@ class AsyncHost(ActorHost):
 
     # In the io thread -------------------------------------------------------------------------------------------------
 
-    def invoke(self, message: Order) -> bool:
+    def invoke(self, message: InvokeMessage) -> bool:
         self._arrived.append(message)
         if not self._taking:
             self._taking = True
             self._loop.call_soon_threadsafe(self._take_arrived)
+        return True
+
+    def undefine(self, message: UndefineMessage) -> bool:
+        # Behind the calls that were cancelled before, and that have not made their first step.
+        self._loop.call_soon_threadsafe(self.process.undefine, message)
         return True
 
     def cancel_call(self, task_id: bytes) -> bool:
@@ -97,7 +102,7 @@ class AsyncHost(ActorHost):
             self._unstarted[message[1]] = message
             tasks[message[1]] = self._loop.create_task(self._call(message))
 
-    async def _call(self, message: Order) -> None:
+    async def _call(self, message: InvokeMessage) -> None:
         del self._unstarted[message[1]]
         invocation, process = self.begin(message), self.process  # not its runner, which is another one after a fork
         enter(invocation.context)

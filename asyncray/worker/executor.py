@@ -34,9 +34,12 @@ from asyncray.messages import (
     SETUP,
     STOP_TASK,
     UNDEFINE,
+    ConstructMessage,
     DefineMessage,
+    InvokeMessage,
     Message,
     Received,
+    RunMessage,
     RunNestedMessage,
     UndefineMessage,
 )
@@ -51,7 +54,7 @@ from asyncray.worker.inbox import Inbox
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.nesting import NestedTask
 from asyncray.worker.process_environment import ProcessEnvironment
-from asyncray.worker.running import Invocation, Order, Runner
+from asyncray.worker.running import Invocation, Runner
 
 _WORK = (RUN, RUN_NESTED, CONSTRUCT, INVOKE)
 _NO_FUNCTION = SentFunction(b"")
@@ -75,7 +78,8 @@ class Executor:
         self.environment = environment
         self.inbox = Inbox()
         self.leftovers = leftovers
-        # Templates by number, and the functions that several of them may share, by number. Written by the io thread.
+        # Templates by number, and the functions that several of them may share, by number. The io thread adds to them,
+        # and the main thread removes.
         self.definitions: dict[int, Definition] = {}
         self.functions: dict[int, SentFunction] = {}
         # The actor of this process. None while it runs tasks.
@@ -99,7 +103,7 @@ class Executor:
         runtime.handlers |= {
             SETUP: lambda m: environment.set_up(runtime, m[1], m[2]),
             DEFINE: self._define,
-            UNDEFINE: self._undefine,
+            UNDEFINE: self._undefine_in_turn,
             LEASE: lambda m: environment.lease(m[1]),
             RUN: self._enqueue,
             CONSTRUCT: self._enqueue,
@@ -127,18 +131,11 @@ class Executor:
             self.functions[function] = SentFunction(pickled)
         self.definitions[number] = Definition(spec, self.functions.get(function, _NO_FUNCTION))
 
-    def _undefine(self, message: UndefineMessage) -> None:
-        """Forgets templates and functions: what was enqueued before has them in hand."""
-        for number in message[1]:
-            self.definitions.pop(number, None)
-        functions = [self.functions.pop(number, None) for number in message[2]]
-        if functions:
-            # The main thread drops them, because the end of what a function holds may be user code.
-            self.inbox.put((UNDEFINE, functions))
+    def _undefine_in_turn(self, message: UndefineMessage) -> None:
+        if self.host is None or not self.host.undefine(message):
+            self.inbox.put(message)
 
     def _enqueue(self, message: Received) -> None:
-        message = [*message]
-        message[2] = self.definitions[message[2]]  # now: it may be undefined before the work begins
         if self.host is not None and self.host.invoke(message):
             return
         if not self.inbox.put(message):
@@ -191,7 +188,7 @@ class Executor:
             if self.leaving is not None:
                 self._return([message])  # the process is about to end
                 return
-            invocation = Invocation([*message[:2], self.definitions[message[2]], *message[3:]])
+            invocation = Invocation(message, self.definitions[message[2]])
             nested = self._nested[invocation.id] = NestedTask(invocation, self.runtime.waiters)
             try:
                 nested.start(self._nested_thread)
@@ -275,7 +272,7 @@ class Executor:
             elif kind == INVOKE:
                 self._run_call(message)
             elif kind == UNDEFINE:
-                message = None  # the functions in it end here
+                self.undefine(message)
             elif kind == LEAVE:
                 if self._exit_error is not None:
                     raise self._exit_error
@@ -283,6 +280,13 @@ class Executor:
             if self.leaving is not None:
                 self._leave()
                 return
+
+    def undefine(self, message: UndefineMessage) -> None:
+        """Forgets templates and functions. On the main thread, because the end of a function may run user code."""
+        for number in message[1]:
+            self.definitions.pop(number, None)
+        for number in message[2]:
+            self.functions.pop(number, None)
 
     def flush(self) -> None:
         """Writes the posted messages."""
@@ -300,10 +304,9 @@ class Executor:
         else:
             self.runtime.channel.request_flush()
 
-    def _run_task(self, message: Order) -> None:
-        definition: Definition = message[2]
-        leftovers = self.leftovers
-        invocation = Invocation(message)
+    def _run_task(self, message: RunMessage) -> None:
+        definition, leftovers = self.definitions[message[2]], self.leftovers
+        invocation = Invocation(message, definition)
         enter_main(invocation.context)
         try:
             args, kwargs = self.runner.arguments(message)
@@ -376,8 +379,8 @@ class Executor:
         invocation.message = None  # its threads may live on and keep its context
         self.runtime.flush()
 
-    def _become_actor(self, message: Order) -> None:
-        invocation = Invocation(message)
+    def _become_actor(self, message: ConstructMessage) -> None:
+        invocation = Invocation(message, self.definitions[message[2]])
         options = invocation.definition.options
         if options.get("asynchronous"):
             from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it
@@ -392,7 +395,7 @@ class Executor:
         if self.leaving is None:
             host.serve()
 
-    def _run_call(self, message: Order) -> None:
+    def _run_call(self, message: InvokeMessage) -> None:
         if self.host is not None:
             self.host.run(message)
 

@@ -13,13 +13,13 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from asyncray.messages import INVOKE, LEAVE, Message
+from asyncray.messages import INVOKE, LEAVE, InvokeMessage, Message, UndefineMessage
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
 from asyncray.worker.inbox import Inbox
 from asyncray.worker.process_environment import ProcessEnvironment
-from asyncray.worker.running import Invocation, Order, Runner
+from asyncray.worker.running import Invocation, Runner
 
 if TYPE_CHECKING:
     import threading
@@ -49,11 +49,15 @@ class HostProcess(Protocol):
     runtime: Runtime
     runner: Runner
     inbox: Inbox
+    definitions: dict[int, Definition]
     environment: ProcessEnvironment
     leaving: str | None
 
     def post(self, message: Message, keep: object) -> None:
         """Sends a reply, in a batch."""
+
+    def undefine(self, message: UndefineMessage) -> None:
+        """Forgets templates and functions. On the main thread."""
 
     def exit_process(self, error: SystemExit) -> None:
         """Raises the error on the main thread: it ends the process."""
@@ -132,8 +136,12 @@ class ActorHost:
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
-    def invoke(self, message: Order) -> bool:
+    def invoke(self, message: InvokeMessage) -> bool:
         """A call arrived (in the io thread). False if the inbox should take it."""
+        return False
+
+    def undefine(self, message: UndefineMessage) -> bool:
+        """Templates and functions are forgotten (in the io thread). False if the inbox should take the message."""
         return False
 
     def method(self, definition: Definition) -> Callable[..., Any]:
@@ -152,7 +160,7 @@ class ActorHost:
         self._methods[name] = method
         return method
 
-    def run(self, message: Order) -> None:
+    def run(self, message: InvokeMessage) -> None:
         """Runs one call on the main thread, and replies."""
         if self.ending is not RUNNING:
             return
@@ -162,9 +170,9 @@ class ActorHost:
         enter_main(invocation.context)
         self.carry_out(invocation)
 
-    def begin(self, message: Order) -> Invocation:
+    def begin(self, message: InvokeMessage) -> Invocation:
         """A call starts."""
-        invocation = Invocation(message)
+        invocation = Invocation(message, self.process.definitions[message[2]])
         if not self.blocks:
             invocation.context.blocks = False
         self.running[invocation.id] = invocation.context
@@ -267,7 +275,7 @@ class ThreadedHost(ActorHost):
         self._queued: set[bytes] = set()
         self._pool = ThreadPoolExecutor(self.concurrency, "asyncray-method")
 
-    def invoke(self, message: Order) -> bool:
+    def invoke(self, message: InvokeMessage) -> bool:
         if self._pool is None or message[0] != INVOKE:
             return False
         self._queued.add(message[1])
@@ -281,12 +289,17 @@ class ThreadedHost(ActorHost):
             self.process.runner.discard(message)
             # At the end of the actor its calls fail with it.
             if not self._pool._shutdown:
-                name = message[6] or message[2].name
+                name = message[6] or self.process.definitions[message[2]].name
                 self.process.post(self.process.runner.lacks_thread(message[1], name, error, retryable=False), None)
         return True
 
-    def _run_one(self, message: Order) -> None:
-        invocation = self.begin(message)
+    def _run_one(self, message: InvokeMessage) -> None:
+        try:
+            invocation = self.begin(message)
+        except KeyError:
+            # The call was cancelled, and its template has been forgotten since.
+            self.process.runner.discard(message)
+            return
         try:
             self._queued.remove(message[1])
         except KeyError:  # cancelled

@@ -5,7 +5,7 @@ The io thread puts them in, and the thread that works takes them out.
 Work that has not started can be taken back at any moment (by the daemon, a cancelled task, a task that blocks): every
 message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for an object, or the
 process is about to end) it accepts no work, and returns it to the daemon at once. It always accepts the message that
-ends the process, and functions to drop.
+ends the process, and messages about functions that are forgotten.
 """
 
 from __future__ import annotations

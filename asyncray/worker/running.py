@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import Any, TypeAlias
+from typing import Any
 
 from asyncray.config import INLINE_LIMIT
 from asyncray.messages import (
@@ -24,6 +24,7 @@ from asyncray.messages import (
     SHARED,
     Message,
     Received,
+    WorkMessage,
 )
 from asyncray.runtime.arguments import NO_ARGUMENTS, unpack
 from asyncray.runtime.context import TaskContext
@@ -46,19 +47,14 @@ _MOST_INLINE = 16 * 1024 * 1024
 """Bytes of values in one reply. Further values go through shared memory."""
 
 
-Order: TypeAlias = Received
-"""A RUN, RUN_NESTED, CONSTRUCT or INVOKE message with the ``Definition`` in place of the template's number."""
-
-
 class Invocation:
-    """One order at work."""
+    """One RUN, CONSTRUCT or INVOKE message at work."""
 
     __slots__ = ("context", "definition", "id", "message", "name", "started")
 
-    def __init__(self, message: Order) -> None:
-        self.message = message
+    def __init__(self, message: WorkMessage, definition: Definition) -> None:
+        self.message: Received = message
         self.id: bytes = message[1]
-        definition: Definition = message[2]
         self.definition = definition
         self.name: str = message[6] or definition.name  # of this call, or of its function
         self.started = perf_counter_ns()
@@ -93,7 +89,7 @@ class Runner:
         self._runtime = runtime
         self._describe = describe
 
-    def arguments(self, message: Order) -> tuple[Sequence[Any], dict[str, Any]]:
+    def arguments(self, message: WorkMessage) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments of the call. Raises what their unpickling raises."""
         kind, payload, values = message[3:6]
         if not values:
@@ -115,14 +111,14 @@ class Runner:
         return [load(kind, value, pins.get(object_id)) for object_id, kind, value in values]
 
     @staticmethod
-    def _pins(message: Order) -> dict[bytes, Pin]:
+    def _pins(message: WorkMessage) -> dict[bytes, Pin]:
         return {object_id: Pin(object_id, 1) for object_id, kind, _ in message[5] or () if kind == SHARED}
 
     def _give_back(self, pins: dict[bytes, Pin]) -> None:
         for pin in pins.values():
             self._runtime.references.released(pin)
 
-    def discard(self, message: Order) -> None:
+    def discard(self, message: WorkMessage) -> None:
         """A call that was sent here will not run here: gives back the memory that is kept for its arguments."""
         self._give_back(self._pins(message))
 

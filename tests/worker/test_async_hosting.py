@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.messages import ERROR, FAULT, LEAVING, STOP_TASK
+from asyncray.messages import ERROR, FAULT, LEAVING, STOP_TASK, UNDEFINE
 from asyncray.worker.async_hosting import AsyncHost
 from tests.worker.stage import Stage, results
 
@@ -111,6 +111,15 @@ def test_a_call_is_cancelled_whether_it_has_begun_or_not(stage: Stage) -> None:
     stops = [(STOP_TASK, b"task-3"), (STOP_TASK, b"task-2")]
     replies, _ = play(stage, "wait", "wait", more=stops, concurrency=1)
     assert replies == [FAULT, FAULT]
+    stage.executor.let_go()
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+def test_a_method_is_forgotten_behind_the_calls_that_were_cancelled_before(stage: Stage, concurrency: int) -> None:
+    stops = [(STOP_TASK, b"task-3"), (STOP_TASK, b"task-2"), (UNDEFINE, [3], [103])]
+    replies, _ = play(stage, "wait", "wait", more=stops, concurrency=concurrency)
+    assert replies == [FAULT, FAULT]
+    assert (list(stage.executor.definitions), list(stage.executor.functions)) == ([1], [101])
     stage.executor.let_go()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asyncray.messages import ERROR, FAILED, FAULT, LEAVING
-from asyncray.worker.hosting import ActorHost, Ending
+from asyncray.worker.hosting import ActorHost, Ending, ThreadedHost
 from tests.worker.stage import Stage, leave_all, results
 
 
@@ -107,6 +107,16 @@ def test_threads_that_exist_take_the_calls_for_which_there_is_no_other(monkeypat
     calls = [stage.invoke(add, 0) for _ in range(20)]
     said = stage.play(create, add, stage.construct(create, 0), *calls)
     assert [results(said)[call[1]] for call in calls] == [0] * len(calls)
+
+
+def test_a_cancelled_call_whose_method_was_forgotten_before_a_thread_took_it_is_dropped() -> None:
+    stage = Stage()
+    create, add = stage.define(Counter, concurrency=2), method(stage, "add")
+    stage.play(create, stage.construct(create, 0))
+    host = stage.executor.host
+    assert isinstance(host, ThreadedHost)
+    host._run_one(stage.invoke(add, 1))
+    assert not host.running
 
 
 def test_the_instance_ends_when_the_host_lets_go() -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def make_nested() -> NestedTask:
     definition = Definition({"function": 0, "name": "f", "returns": 1}, SentFunction(pickle.dumps(len)))
-    return NestedTask(Invocation((RUN_NESTED, b"id", definition, PLAIN, b"", None, None)), Waiters())
+    return NestedTask(Invocation((RUN_NESTED, b"id", 1, PLAIN, b"", None, None), definition), Waiters())
 
 
 @pytest.fixture

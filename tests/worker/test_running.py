@@ -63,8 +63,7 @@ def segment() -> Iterator[Segment]:
 
 def invocation(message: Any = (RUN, b"task", 1, PLAIN, b"", None, None), **options: Any) -> Invocation:
     spec: Any = {"name": "f", "returns": 1, "function": 0, **options}
-    definition = Definition(spec, SentFunction(b""))
-    return Invocation([*message[:2], definition, *message[3:]])
+    return Invocation(message, Definition(spec, SentFunction(b"")))
 
 
 def answering(daemon: DaemonSide, *answers: Callable[[int], tuple[Any, ...]]) -> threading.Thread:
@@ -243,7 +242,7 @@ def load_slowly() -> Any:
 def test_loading_is_not_part_of_a_calls_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "perf_counter_ns", clock)
     definition = Definition({"name": "f", "function": 0, "returns": 1}, SentFunction(serialize(SlowToLoad()).pickled))
-    call = Invocation((RUN, b"id", definition, PLAIN, b"", None, None))
+    call = Invocation((RUN, b"id", 1, PLAIN, b"", None, None), definition)
     assert definition.function is None
     assert call.load() is len
     clock.now += 3000
