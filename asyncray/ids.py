@@ -120,6 +120,11 @@ def task_of(object_id: bytes) -> bytes:
     return object_id[:TASK_SIZE]
 
 
+def caller_of(task_id: bytes) -> bytes:
+    """The ClientID of the process that submitted the task."""
+    return task_id[:CLIENT_SIZE]
+
+
 def is_call(identifier: bytes) -> bool:
     """True for the ID of an actor call, and for those of its return values."""
     return identifier[TASK_PREFIX_SIZE] >= 0x80

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,7 +110,7 @@ def node_command(
         click.echo("The node has stopped.")
 
 
-async def _run_registry(ask: Callable[[str, list[Any]], tuple[Any, ...]], facts: NodeFacts) -> None:
+async def _run_registry(ask: Callable[[str, list[Any]], Awaitable[tuple[Any, ...]]], facts: NodeFacts) -> None:
     """Runs the registry beside the node until it is cancelled."""
     import asyncio  # start-up cost: only a daemon needs it
 

@@ -1,4 +1,4 @@
-"""Actors: their states from creation to death, and their mailboxes.
+"""Actors: their states from creation to death. Their calls are in ``mailboxes``.
 
 ::
 
@@ -6,30 +6,26 @@
        |                   |                        |                          |
        +-------------------+------------------------+--------------------------+---------------> DEAD
 
-The node posts the calls of one caller in the order in which the caller submitted them: a call that waits for its
-arguments holds back the later calls of its *lane*, but not the calls of other callers. An actor that runs calls
-concurrently has no order to keep. The node sends posted calls ahead to the actor's process up to a window; the other
-calls stay in the mailbox.
-
 The resources of an actor become free when its process has ended, not before: the process may hold a device or a lock.
 
-Invariants (``check``): only an ALIVE actor has calls in flight; a dead actor has no calls and no worker; a dead actor
-without handles is not in the table.
+Invariants (``check``): an actor has a worker while it is STARTING or ALIVE; a dead actor without handles is not in the
+table.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from asyncray.core.directory import Directory, RegisteredName
 from asyncray.core.lives import Actor
+from asyncray.core.mailboxes import Mailboxes
 from asyncray.core.pauses import FIRST_PAUSE, LONGEST_PAUSE
-from asyncray.core.records import Client, Fault, Task
+from asyncray.core.records import Fault, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ALIVE, DEAD, FINISHED, PENDING, QUEUED, RESTARTING, SENT, STARTING
+from asyncray.core.states import ALIVE, DEAD, FINISHED, PENDING, RESTARTING, STARTING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
-from asyncray.messages import FAULT, INVOKE, PLAIN
+from asyncray.messages import FAULT, PLAIN
 
 MOST_CAUSES = 1000
 """The number of forgotten actors whose cause of death the node remembers, for handles that are not counted."""
@@ -55,124 +51,30 @@ class Actors:
         self._scheduler = scheduler
         self._finish = finish
         self._abandon = abandon
+        self.mailboxes = Mailboxes(scheduler, finish, self._end_unreferenced)
         # All actors by ID, without dead ones that no handle refers to.
         self.table: dict[bytes, Actor] = {}
-        # (namespace, name) -> actor.
-        self.names: dict[tuple[str, str], Actor] = {}
+        self.directory = Directory()
         # ID of a forgotten actor -> the error of its calls. Beyond MOST_CAUSES the oldest entries are removed.
         self._causes: dict[bytes, Fault] = {}
 
     def __repr__(self) -> str:
         return f"<Actors {len(self.table)}>"
 
-    def add(self, actor: Actor, name: tuple[str, str] | None, handle: bytes) -> None:
-        """Enters a new actor, whose constructor is not queued yet."""
+    def add(self, actor: Actor, name: RegisteredName | None, handle: bytes) -> None:
+        """Enters a new actor, whose constructor is not queued yet.
+
+        Args:
+            name: the directory has given it to the actor.
+        """
         self.table[actor.id] = actor.job.actors[actor.id] = actor.creator.actors[actor.id] = actor
+        actor.name = name
         actor.handle = handle
-        if name is not None:
-            actor.name = name
-            self.names[name] = actor
 
     def absent(self, actor_id: bytes) -> Fault:
         """Returns the fault that says why an actor is not in the table."""
         text = "The actor does not exist any more: it ended, or belongs to another session."
         return self._causes.get(actor_id) or ["ActorDiedError", {"actor_id": actor_id.hex(), "message": text}]
-
-    # Calls ------------------------------------------------------------------------------------------------------------
-
-    def submit(self, call: Task) -> None:
-        """A call arrives. Its dependencies may not be resolved yet."""
-        actor = call.actor
-        assert actor is not None
-        actor.pending += 1
-        if actor.state == DEAD:
-            self._finish(call, FAULT, actor.cause)
-            return
-        if self._unreachable(actor) and not call.retries:
-            self._finish(call, FAULT, actor.fault("ActorUnavailableError", ActorUnavailableError.RESTARTING))
-            return
-        if actor.ordered:
-            lane = actor.lanes.get(call.submitter)
-            if lane is not None:
-                lane.append(call)
-                return
-            if call.missing:
-                actor.lanes[call.submitter] = deque((call,))
-                return
-        if not call.missing:
-            self._post(actor, call)
-
-    @staticmethod
-    def _unreachable(actor: Actor) -> bool:
-        return actor.state == RESTARTING or (actor.state == STARTING and actor.restarted > 0)
-
-    def dependencies_ready(self, call: Task) -> None:
-        """The dependencies of the call are resolved."""
-        actor = call.actor
-        assert actor is not None
-        if actor.state == DEAD:
-            self._finish(call, FAULT, actor.cause)
-        elif actor.ordered:
-            self._advance(actor, call.submitter)
-        else:
-            self._post(actor, call)
-
-    def _advance(self, actor: Actor, caller: Client) -> None:
-        lane = actor.lanes.get(caller)
-        if lane is None:
-            return
-        while lane and (lane[0].state == FINISHED or not lane[0].missing):
-            call = lane.popleft()
-            if call.state != FINISHED:
-                self._post(actor, call)
-        if not lane:
-            actor.lanes.pop(caller, None)
-
-    def _post(self, actor: Actor, call: Task) -> None:
-        if actor.state == ALIVE and not actor.mailbox and len(actor.inflight) < actor.window:
-            self._send(actor, call)
-        else:
-            call.state = QUEUED
-            actor.mailbox.append(call)
-
-    def _send(self, actor: Actor, call: Task) -> None:
-        worker = actor.worker
-        assert worker is not None
-        call.state = SENT
-        call.worker = worker
-        call.lease = actor.lease
-        actor.inflight[call.id] = call
-        self._scheduler.message(call, worker, INVOKE)
-
-    def _pump(self, actor: Actor) -> None:
-        mailbox = actor.mailbox
-        while mailbox and actor.state == ALIVE and len(actor.inflight) < actor.window:
-            call = mailbox.popleft()
-            if call.state == QUEUED:
-                self._send(actor, call)
-
-    def call_finished(self, call: Task) -> None:
-        """A call has ended, with a value or an error."""
-        actor = call.actor
-        assert actor is not None
-        actor.pending -= 1
-        call.worker = call.lease = None
-        if call.id in actor.inflight:
-            del actor.inflight[call.id]
-            if actor.mailbox:
-                self._pump(actor)
-        elif actor.lanes:
-            self._advance(actor, call.submitter)
-        if actor.unreferenced and not actor.pending:
-            self._end_unreferenced(actor)
-
-    def resend(self, call: Task) -> None:
-        """A call failed and is retried."""
-        actor = call.actor
-        assert actor is not None
-        actor.inflight.pop(call.id, None)
-        self._post(actor, call)
-        self._pump(actor)
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +88,7 @@ class Actors:
         if not actor.restarts:
             # No restart will need the constructor's arguments.
             self._finish(actor.task, PLAIN, None)
-        self._pump(actor)
+        self.mailboxes.pump(actor)
         if actor.unreferenced and not actor.pending:
             self._end_unreferenced(actor)
 
@@ -235,13 +137,11 @@ class Actors:
         self._leave_worker(actor)
         if actor.detached:
             self.free_name(actor)
+        elif actor.name is not None:
+            self.directory.died(actor.name, actor.id)
         if actor.unreferenced:
             self._forget(actor)
-        calls = self._take_posted(actor)
-        for lane in actor.lanes.values():
-            calls += lane
-        actor.lanes.clear()
-        for call in calls:
+        for call in self.mailboxes.close(actor):
             self._finish(call, FAULT, fault)
         # No restart will need the constructor's arguments.
         self._finish(actor.task, FAULT, fault)
@@ -261,13 +161,6 @@ class Actors:
         """
         return [child for call in actor.inflight.values() for child in (call.children or {}).values()]
 
-    @staticmethod
-    def _take_posted(actor: Actor) -> list[Task]:
-        calls = [*actor.inflight.values(), *(call for call in actor.mailbox if call.state != FINISHED)]
-        actor.inflight.clear()
-        actor.mailbox.clear()
-        return calls
-
     def _forget(self, actor: Actor) -> None:
         """Removes an actor that is dead and has no counted handle left."""
         self.free_name(actor)
@@ -279,8 +172,8 @@ class Actors:
 
     def free_name(self, actor: Actor) -> None:
         """Makes the name of the actor available to other actors."""
-        if actor.name is not None and self.names.get(actor.name) is actor:
-            del self.names[actor.name]
+        if actor.name is not None:
+            self.directory.free(actor.name, actor.id)
 
     def lost(self, actor: Actor, message: str) -> None:
         """The actor's process ended by itself: restarts the actor if it has restarts left and is still in use."""
@@ -300,23 +193,14 @@ class Actors:
         actor.restarted += 1
         self._leave_worker(actor)
         # Only an ALIVE actor was sent calls. Calls that arrived before stay in the mailbox, in their order.
-        calls = self._take_posted(actor) if actor.state == ALIVE else []
+        calls = self.mailboxes.take_posted(actor) if actor.state == ALIVE else []
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
         self._enqueue_restart(actor)
-        lost = []
-        for call in calls:
-            call.worker = call.lease = None
-            call.state = QUEUED
-            if call.retries and not call.cancelled:
-                call.retries -= call.retries > 0
-                actor.mailbox.append(call)
-            else:
-                lost.append(call)
         # Fail the lost calls last, because the end of the last call may end the actor. Calls that wait in lanes were
         # not sent yet, so they are not lost.
         unavailable = actor.fault("ActorUnavailableError", f"{ActorUnavailableError.RESTARTING} {message}")
-        for call in lost:
+        for call in self.mailboxes.interrupted(actor, calls):
             self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
     def _enqueue_restart(self, actor: Actor) -> None:
@@ -333,14 +217,13 @@ class Actors:
 
     def check(self) -> None:
         """Raises AssertionError if an actor's fields contradict each other or those of its job, creator and worker."""
+        self.mailboxes.check(self.table.values())
         for actor in self.table.values():
             known = [actor.id in actors for actors in (actor.job.actors, actor.creator.actors)]
             assert known == 2 * [actor.state != DEAD], f"{actor} and its job and creator disagree"
-            assert not actor.inflight or actor.state == ALIVE, f"{actor} has calls in flight"
             assert (actor.worker is not None) == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"
             if actor.worker is not None:
                 assert actor.worker.actor is actor, f"{actor} is not its worker's"
             if actor.state == DEAD:
-                assert not (actor.mailbox or actor.lanes), f"{actor} has calls"
                 assert not actor.unreferenced, f"{actor} should be forgotten"
                 assert actor.cause is not None, f"{actor} is dead without a cause"

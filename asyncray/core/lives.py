@@ -1,4 +1,7 @@
-"""Records of actors: the state of an actor, its place and its calls. ``actors`` decides what happens to them."""
+"""Records of actors: the life of an actor, and its seat.
+
+``actors`` decides about lives, ``mailboxes`` about calls.
+"""
 
 from __future__ import annotations
 
@@ -22,62 +25,53 @@ _MOVES: dict[str, tuple[str, ...]] = {
 }
 
 
-class Actor:
-    """One actor. ``Actors`` writes it, except where a field names another writer."""
+class Seat:
+    """The place of an actor: its process, and the calls for it. ``Mailboxes`` writes the calls, ``Actors`` the rest.
+
+    Nothing here says whether the actor may start again, and for whom it lives: that is ``Actor``. An actor of this node
+    is both. The seat of an actor whose life is decided on another node will be a seat alone.
+    """
 
     __slots__ = (
-        "cause", "constructed_at", "creator", "detached", "handle", "id", "inflight", "job", "lanes", "lease",
-        "mailbox", "name", "ordered", "pending", "restart_pause", "restarted", "restarts", "state", "task",
-        "unreferenced", "window", "worker",
+        "cause", "id", "inflight", "job", "lanes", "lease", "mailbox", "ordered", "pending", "restarted", "state",
+        "task", "unreferenced", "window", "worker",
     )  # fmt: skip
 
-    def __init__(self, task: Task, creator: Client) -> None:
+    def __init__(self, task: Task) -> None:
         options = task.template.options
         self.id = task.id
-        # Its constructor, which runs again at each restart.
+        # The constructor, which runs again at each restart.
         self.task = task
         self.job: Job = task.template.job
-        # The process that created it.
-        self.creator = creator
         # ``move`` writes it.
         self.state = PENDING
-        # (namespace, name), or None.
-        self.name: tuple[str, str] | None = None
-        # The pickled description from which other processes make a handle of it. The daemon never reads it.
-        self.handle: bytes = b""
-        # It lives on without handles and after its driver.
-        self.detached = bool(options.get("detached"))
+        # How often the actor was restarted.
+        self.restarted = 0
         # Calls of one caller are posted in the order in which the caller submitted them.
         self.ordered = bool(options.get("ordered", True))
         # How many calls may be in flight.
         self.window: int = MAILBOX_WINDOW + int(options.get("concurrency", 1))
-        # How many restarts are left; -1: no limit.
-        self.restarts: int = int(options.get("restarts", 0))
-        # How often it was restarted.
-        self.restarted = 0
-        # When the constructor last returned. None until it has, also after a restart.
-        self.constructed_at: float | None = None
-        # Seconds that the next restart waits: none at first, and more for an actor whose process ends soon each time.
-        self.restart_pause = 0.0
-        # The worker that hosts it and the lease that it lives on, while it is STARTING or ALIVE. ``placed`` sets both.
+        # The worker that hosts the actor and the lease that it lives on, while it is STARTING or ALIVE. ``placed`` sets
+        # both.
         self.worker: Worker | None = None
         self.lease: Lease | None = None
         # Posted calls that are not sent yet, with cancelled ones that are skipped later.
         self.mailbox: deque[Task] = deque()
         # ID of a call -> the call, which was sent to the worker and has not ended.
         self.inflight: dict[bytes, Task] = {}
-        # Caller -> its calls that are not posted yet: the first waits for its arguments, the others wait behind it.
-        self.lanes: dict[Client, deque[Task]] = {}
+        # ClientID of a caller -> its calls that are not posted yet: the first waits for its arguments, the others wait
+        # behind it. By ID, because a caller may be a process of another node, whose calls come through one connection.
+        self.lanes: dict[bytes, deque[Task]] = {}
         # How many calls have not ended.
         self.pending = 0
-        # No handle of it is left.
+        # No handle of the actor is left.
         self.unreferenced = False
-        # The error of its calls once it is DEAD. None until then.
+        # The error of the calls once the actor is DEAD. None until then.
         self.cause: Fault | None = None
 
     def __repr__(self) -> str:
         calls = f"mailbox={len(self.mailbox)} inflight={len(self.inflight)}"
-        return f"<Actor {self.id.hex()} {self.task.template.name} {self.state} {calls}>"
+        return f"<{type(self).__name__} {self.id.hex()} {self.task.template.name} {self.state} {calls}>"
 
     def move(self, state: str) -> None:
         """Moves the actor to another state. Raises AssertionError if the table of moves does not allow it."""
@@ -86,6 +80,39 @@ class Actor:
 
     def fault(self, name: str, message: str) -> Fault:
         return [name, {"actor_id": self.id.hex(), "message": message}]
+
+    @property
+    def registered_name(self) -> str:
+        """The name under which programs find the actor; empty if there is none."""
+        return ""
+
+
+class Actor(Seat):
+    """An actor whose life is decided here: when it starts again, for whom it lives, how it is found."""
+
+    __slots__ = ("constructed_at", "creator", "detached", "handle", "name", "restart_pause", "restarts")
+
+    def __init__(self, task: Task, creator: Client) -> None:
+        super().__init__(task)
+        options = task.template.options
+        # The process that created it.
+        self.creator = creator
+        # (namespace, name), or None.
+        self.name: tuple[str, str] | None = None
+        # The pickled description from which other processes make a handle of it. The daemon never reads it.
+        self.handle: bytes = b""
+        # It lives on without handles and after its driver.
+        self.detached = bool(options.get("detached"))
+        # How many restarts are left; -1: no limit.
+        self.restarts: int = int(options.get("restarts", 0))
+        # When the constructor last returned. None until it has, also after a restart.
+        self.constructed_at: float | None = None
+        # Seconds that the next restart waits: none at first, and more for an actor whose process ends soon each time.
+        self.restart_pause = 0.0
+
+    @property
+    def registered_name(self) -> str:
+        return self.name[1] if self.name else ""
 
     def placed(self, worker: Worker, lease: Lease) -> None:
         """The actor gets a worker and the lease that it lives on: its constructor runs there."""

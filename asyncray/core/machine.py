@@ -19,6 +19,7 @@ from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
+from asyncray.core.questions import Answer, Question
 from asyncray.core.records import Client, Job
 from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
@@ -359,8 +360,12 @@ class NodeMachine:
         if self.objects.ended_lives:
             # The answer must show the effect of earlier messages: a name may be free now.
             self._settle_lives()
-        ok, *rest = self.requests.answer(client, method, arguments)
-        self.outbox.send(client, (REPLY if ok else REPLY_FAULT, number, *rest))
+
+        def reply(answer: Answer) -> None:
+            ok, *rest = answer
+            self.outbox.send(client, (REPLY if ok else REPLY_FAULT, number, *rest))
+
+        self.requests.ask(Question(client, reply), method, arguments)
 
     def _kill(self, client: Client, message: Any) -> None:
         _, actor_id, no_restart = message

@@ -88,7 +88,7 @@ class Outcomes:
         elif retryable and task.retries and not task.cancelled:
             task.retries -= 1
             if actor is not None:
-                self._actors.resend(task)
+                self._work.mailboxes.resend(task)
             elif kind == FAULT:
                 self._retry(task)  # it ended its thread beside other tasks, or got none
             else:

@@ -1,19 +1,20 @@
 """Requests of clients, each of which gets one answer: a table of functions.
 
-Each function takes the client and the arguments, and returns plain data or raises ``Refusal``.
+Each function takes the question and the arguments, and returns plain data or raises ``Refusal``. A function that cannot
+answer yet keeps the question and returns ``LATER``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.lives import Actor
 from asyncray.core.outbox import FlushOutput, Outbox
+from asyncray.core.questions import LATER, Question, Refusal
 from asyncray.core.records import Client
 from asyncray.core.stalls import Stalls
-from asyncray.core.states import DEAD
 from asyncray.core.store import Store
 from asyncray.core.work import Work
 from asyncray.messages import ERROR, FAULT, UNRESOLVED
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
     from asyncray.words import NodeFacts
 
 _STORE = "object_store_memory"
-
-
-class Refusal(Exception):
-    """The request fails through a fault of the client: an exception name and a message."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-        self.message = message
 
 
 class Requests:
@@ -58,6 +50,7 @@ class Requests:
         self._facts = facts
         self._work = work
         self._actors = work.actors
+        self._directory = work.actors.directory
         self._stalls = stalls
         self._scheduler = work.scheduler
         self._resources = work.scheduler.resources
@@ -65,62 +58,64 @@ class Requests:
         self._clients = clients
         self._stop_node = stop
 
-    def answer(self, client: Client, method: str, arguments: list[Any]) -> tuple[Any, ...]:
-        """(True, value), or (False, exception name, fields)."""
+    def ask(self, question: Question, method: str, arguments: Sequence[Any]) -> None:
+        """Answers a question, now or after a later event."""
         function = _TABLE.get(method)
         if function is None:
-            return False, "InternalError", {"message": f"There is no request named {method!r}."}
+            question.refuse("InternalError", {"message": f"There is no request named {method!r}."})
+            return
         try:
-            return True, function(self, client, *arguments)
+            value = function(self, question, *arguments)
         except Refusal as refusal:
-            return False, refusal.name, {"message": refusal.message}
+            question.refuse(refusal.name, {"message": refusal.message})
+        else:
+            if value is not LATER:
+                question.answer(value)
 
     def _create_named(
         self,
-        client: Client,
+        question: Question,
         namespace: str,
         name: str,
         if_exists: bool,  # noqa: FBT001 - arguments come from a message
         handle: bytes,
         create: list[Any],
     ) -> Any:
-        taken = self._actors.names.get((namespace, name))
+        taken = self._directory.claim((namespace, name), create[1], handle)
         if taken is not None:
-            if if_exists and taken.state != DEAD:
-                return [taken.id, taken.handle]
+            if if_exists and taken.alive:
+                return [taken.actor, taken.handle]
             raise Refusal(
                 "ActorAlreadyExistsError",
                 f"The name {name} is already taken. Please use a different name or get the existing actor using "
                 f"ray.get_actor('{name}', namespace='{namespace}'), or get or make it by "
                 f".options(name='{name}', get_if_exists=True).",
             )
-        self._work.create(client, create, (namespace, name), handle)
+        try:
+            self._work.create(question.asker, create, (namespace, name), handle)
+        except BaseException:
+            self._directory.free((namespace, name), create[1])  # the message is invalid: no actor follows
+            raise
         return None
 
-    def _get_actor(self, client: Client, namespace: str, name: str) -> Any:
-        actor = self._actors.names.get((namespace, name))
-        if actor is None or actor.state == DEAD:
-            return None
-        return [actor.id, actor.handle]
+    def _get_actor(self, question: Question, namespace: str, name: str) -> Any:
+        found = self._directory.find((namespace, name))
+        return [found.actor, found.handle] if found is not None and found.alive else None
 
-    def _list_named_actors(self, client: Client, namespace: str | None) -> Any:
-        return [
-            {"name": actor.name[1], "namespace": actor.name[0]}
-            for actor in self._actors.names.values()
-            if actor.name is not None and actor.state != DEAD and namespace in (None, actor.name[0])
-        ]
+    def _list_named_actors(self, question: Question, namespace: str | None) -> Any:
+        return [{"name": name, "namespace": where} for where, name in self._directory.list(namespace)]
 
-    def _cluster_resources(self, client: Client) -> Any:
+    def _cluster_resources(self, question: Question) -> Any:
         return plain(self._resources.total.items())
 
-    def _available_resources(self, client: Client) -> Any:
+    def _available_resources(self, question: Question) -> Any:
         available = {name: max(0, amount) for name, amount in self._resources.available.items()}
         # Tasks do not request store memory: the objects in the store say how much of it is free.
         if _STORE in available:
             available[_STORE] = max(0, available[_STORE] - self._store.allocator.used * UNIT)
         return plain(available.items())
 
-    def _nodes(self, client: Client) -> Any:
+    def _nodes(self, question: Question) -> Any:
         return [
             {
                 "NodeID": self._node_id.hex(),
@@ -132,13 +127,13 @@ class Requests:
             }
         ]
 
-    def _status(self, client: Client) -> Any:
+    def _status(self, question: Question) -> Any:
         queued = sum(shape.count for shape in self._scheduler.shapes.ready)
         return {
             "node_id": self._node_id.hex(),
             **{key: value for key, value in self._facts.items() if isinstance(value, (str, int, float))},
             "resources": plain(self._resources.total.items()),
-            "available": self._available_resources(client),
+            "available": self._available_resources(question),
             "store": {
                 "capacity": self._store.allocator.capacity,
                 "used": self._store.allocator.used,
@@ -152,14 +147,14 @@ class Requests:
             "waiting": self._stalls.rows(),
             "problem": self._scheduler.pool.failures.problem(self._scheduler.now) or "",
             "workers": [_worker_row(worker) for worker in self._scheduler.pool.workers.values()],
-            "actors": self._list_actors(client),
+            "actors": self._list_actors(question),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
         }
 
-    def _list_actors(self, client: Client) -> Any:
+    def _list_actors(self, question: Question) -> Any:
         return [_actor_row(actor) for actor in self._actors.table.values()]
 
-    def _object(self, client: Client, object_id: bytes) -> Any:
+    def _object(self, question: Question, object_id: bytes) -> Any:
         entry = self._work.objects.table.get(object_id)
         if entry is None:
             raise Refusal("ObjectLostError", f"There is no object {object_id.hex()} on this node (any more).")
@@ -173,16 +168,17 @@ class Requests:
             "uses": entry.uses,
         }
 
-    def _ping(self, client: Client) -> Any:
+    def _ping(self, question: Question) -> Any:
         """A client wants to know that the daemon has handled all its earlier messages."""
 
-    def _goodbye(self, client: Client) -> Any:
+    def _goodbye(self, question: Question) -> Any:
         """A driver is about to end: it gets its workers' output before the answer."""
-        if client.job is not None:
-            self._work.objects.unread.job_ends(client.job)
-            self._outbox.do(FlushOutput(client.job))
+        job = question.asker.job
+        if job is not None:
+            self._work.objects.unread.job_ends(job)
+            self._outbox.do(FlushOutput(job))
 
-    def _stop(self, client: Client) -> Any:
+    def _stop(self, question: Question) -> Any:
         self._stop_node("a client asked it to stop")
 
 

@@ -260,7 +260,7 @@ class Scheduler:
             values = [(entry.id, entry.kind, value_for(entry, client)) for entry in task.dependencies]
         message: WorkMessage = (how, task.id, template.number, task.kind, task.payload, values, task.given_name)
         if how == CONSTRUCT and task.actor is not None:
-            message = (*message, task.actor.restarted, task.actor.name[1] if task.actor.name else "")
+            message = (*message, task.actor.restarted, task.actor.registered_name)
         self._outbox.send(client, message)
 
     # Tasks that come back ---------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class Work:
         self.tasks = Tasks(jobs)
         self.cancelling = Cancelling(outbox, scheduler, self.tasks, self.finish)
         self.actors = Actors(scheduler, self.finish, self.cancelling.abandon)
+        self.mailboxes = self.actors.mailboxes
         # Asked at the end of a task. True: its function and arguments stay in use until ``let_go``, for ``run_again``.
         self.keep: Callable[[Task], bool] | None = None
         # How many tasks were run again.
@@ -110,7 +111,7 @@ class Work:
             self.finish(call, FAULT, self._lost_argument(call, dependencies))
         elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
             call.actor = actor
-            self.actors.submit(call)
+            self.mailboxes.submit(call)
 
     def create(self, client: Client, message: Any, name: tuple[str, str] | None = None, handle: bytes = b"") -> Actor:
         """CREATE: makes an actor."""
@@ -208,7 +209,7 @@ class Work:
         if task.actor is None or task.is_constructor:
             self._shapes.enqueue(task, first=self._store.under_pressure and _holds_memory(task))
         else:
-            self.actors.dependencies_ready(task)
+            self.mailboxes.dependencies_ready(task)
 
     def gives_memory_back(self) -> bool:
         """True if a task runs that holds objects in shared memory and waits for nothing."""
@@ -358,7 +359,7 @@ class Work:
             if not template.users:
                 self.functions.settle(template)
         if task.actor is not None and not task.is_constructor:
-            self.actors.call_finished(task)
+            self.mailboxes.call_finished(task)
 
     @staticmethod
     def _leave_family(task: Task) -> None:

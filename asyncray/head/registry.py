@@ -26,7 +26,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from asyncray.words import NodeFacts
 
-AskNode = Callable[[str, list[Any]], tuple[Any, ...]]
+AskNode = Callable[[str, list[Any]], Awaitable[tuple[Any, ...]]]
 """Puts a question of ``asyncray.core.requests``: (True, value) or (False, exception name, fields)."""
 
 REGISTRY_FILE = "registry.json"
@@ -128,7 +128,7 @@ class Registry:
 
     def _answer(self, method: str) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
-            return self._respond(method, [])
+            return await self._respond(method, [])
 
         return handler
 
@@ -137,10 +137,10 @@ class Registry:
             object_id = bytes.fromhex(request.match_info["id"])
         except ValueError:
             raise web.HTTPBadRequest(text="An object's ID is hex digits.") from None
-        return self._respond("object", [object_id])
+        return await self._respond("object", [object_id])
 
-    def _respond(self, method: str, arguments: list[Any]) -> web.Response:
-        ok, value, *fields = self._ask(method, arguments)
+    async def _respond(self, method: str, arguments: list[Any]) -> web.Response:
+        ok, value, *fields = await self._ask(method, arguments)
         if ok:
             return web.json_response(value)
         return web.json_response({"error": value, **fields[0]}, status=404)

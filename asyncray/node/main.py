@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from asyncray.core.machine import NodeMachine
+from asyncray.core.questions import Answer, Question
 from asyncray.io import sessions
 from asyncray.io.descriptors import raise_limit
 from asyncray.io.processes import become_subreaper
@@ -28,7 +29,7 @@ _QUERIES = {"status", "nodes", "actors", "object"}
 
 _IP = "127.0.0.1"
 
-Query = Callable[[str, list[Any]], tuple[Any, ...]]
+Query = Callable[[str, list[Any]], Awaitable[Answer]]
 """Asks the node: method and arguments in, (True, the answer) or (False, name and fields of an error) out."""
 
 Companion = Callable[[Query, "NodeFacts"], Coroutine[Any, Any, None]]
@@ -117,9 +118,18 @@ def _querier(machine: NodeMachine) -> Query:
     """A function that asks the machine, for requests that change nothing."""
     tool = machine.observer_connected(os.getpid())
 
-    def query(method: str, arguments: list[Any]) -> tuple[Any, ...]:
-        if method not in _QUERIES:
-            return False, "InternalError", {"message": f"{method!r} is not a query."}
-        return machine.requests.answer(tool, method, arguments)
+    def query(method: str, arguments: list[Any]) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def reply(answer: Answer) -> None:
+            if not future.done():  # the HTTP request may have been cancelled
+                future.set_result(answer)
+
+        question = Question(tool, reply)
+        if method in _QUERIES:
+            machine.requests.ask(question, method, arguments)
+        else:
+            question.refuse("InternalError", {"message": f"{method!r} is not a query."})
+        return future
 
     return query

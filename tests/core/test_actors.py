@@ -450,7 +450,7 @@ def test_what_a_forgotten_actor_died_of_is_known_for_a_while() -> None:
 
 
 def taken(world: World, name: str = "ann") -> bool:
-    return ("ns", name) in world.machine.actors.names
+    return world.machine.actors.directory.find(("ns", name)) is not None
 
 
 def named(world: World, driver: Driver, **options: Any) -> bytes | None:
@@ -532,8 +532,9 @@ def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
     driver.state.make(Recipe(name="ann"))
     world.hear(driver, 2)  # in one batch
     world.settle()
-    actor = world.machine.actors.names["ns", "ann"]
-    assert actor.state == ALIVE
+    found = world.machine.actors.directory.find(("ns", "ann"))
+    assert found is not None
+    assert world.machine.actors.table[found.actor].state == ALIVE
 
 
 def test_the_daemon_tells_a_retired_actor_to_exit_and_does_not_kill_it() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from asyncray.core.questions import Answer, Question
 from asyncray.core.workers import FIRST_PAUSE, LONGEST_PAUSE, MOST_STARTING, REPORT_AFTER, REPORT_AGAIN_AFTER
 from asyncray.core.workers import StartFailures as Failures
 from asyncray.messages import NOTICE
@@ -63,6 +66,13 @@ def test_a_failure_is_reported_when_it_lasts_and_again_after_a_minute() -> None:
     assert failures.report(REPORT_AFTER + REPORT_AGAIN_AFTER) == "no worker can start: no room"
 
 
+def status_of(world: World) -> Any:
+    answers: list[Answer] = []
+    world.machine.requests.ask(Question(world.tool, answers.append), "status", [])
+    ((_, status),) = answers
+    return status
+
+
 def test_failing_forks_slow_down_and_drivers_hear_why() -> None:
     world = World(CPU=2)
     driver = world.driver()
@@ -71,9 +81,9 @@ def test_failing_forks_slow_down_and_drivers_hear_why() -> None:
     assert fail_forks(world, REPORT_AFTER + 2 * LONGEST_PAUSE) < 12
     assert notices(driver) == [PROBLEM]
     assert notices(world.driver()) == [PROBLEM]  # a driver that comes later
-    status = world.machine.requests.answer(world.tool, "status", [])[1]
+    status = status_of(world)
     assert status["problem"] == PROBLEM
     assert [row["why"] for row in status["waiting"]] == [PROBLEM]
     world.settle()
     assert ref in driver.values
-    assert world.machine.requests.answer(world.tool, "status", [])[1]["problem"] == ""
+    assert status_of(world)["problem"] == ""

@@ -421,7 +421,7 @@ class World:
             "objects": machine.objects.table,
             "tasks": machine.work.tasks,
             "actors": machine.actors.table,
-            "names": machine.actors.names,
+            "names": list(machine.actors.directory.list(None)),
             "blocks": machine.store.blocks,
             "copies": machine.store.copies,
             "unread": machine.objects.unread.errors,

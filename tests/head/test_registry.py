@@ -14,7 +14,7 @@ TOKEN = "a-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def ask(method: str, arguments: list[Any]) -> tuple[Any, ...]:
+async def ask(method: str, arguments: list[Any]) -> tuple[Any, ...]:
     """A node that knows one object."""
     if method == "object":
         if arguments == [b"\x01\x02"]:

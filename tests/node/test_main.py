@@ -22,24 +22,24 @@ def config(tmp_path: Path) -> NodeConfig:
     }
 
 
-def test_the_node_has_the_amounts_that_it_was_given_and_says_where_it_is(config: NodeConfig) -> None:
+async def test_the_node_has_the_amounts_that_it_was_given_and_says_where_it_is(config: NodeConfig) -> None:
     machine = main._make_machine(config)
     assert machine.facts["session"] == "asyncray-0123456789ab"
     assert machine.facts["address"] == f"unix:{config['directory']}/node.sock"
     assert machine.facts["interpreter"] == this_interpreter()
     assert machine.facts["pid"] == os.getpid()
-    known, resources = main._querier(machine)("nodes", [])
+    known, resources = await main._querier(machine)("nodes", [])
     assert known
     assert resources[0]["Resources"].items() >= {"CPU": 3, "gold": 2, f"node:{machine.facts['ip']}": 1.0}.items()
 
 
-def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> None:
+async def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> None:
     machine = main._make_machine(config)
     query = main._querier(machine)
     for method in ("status", "nodes", "actors"):
-        assert query(method, [])[0]
+        assert (await query(method, []))[0]
     for method in ("stop", "goodbye", "nonsense"):
-        known, error, fields = query(method, [])
+        known, error, fields = await query(method, [])
         assert (known, error) == (False, "InternalError")
         assert "is not a query" in fields["message"]
     assert not machine.stopping
