@@ -62,7 +62,7 @@ async def run_registry(ask: AskNode, facts: NodeFacts) -> None:
 def _write(path: str, content: dict[str, str]) -> None:
     """Writes under another name and renames: a reader that finds the file finds all of it."""
     descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
+    with open(descriptor, "w", encoding="utf-8") as file:
         json.dump(content, file)
     os.rename(f"{path}.new", path)
 

@@ -126,7 +126,7 @@ def _fields(file: str) -> list[str]:
 
 def _lines(file: str) -> list[str]:
     try:
-        with open(file, errors="replace") as opened:
+        with open(file, encoding="utf-8", errors="replace") as opened:
             return opened.read().splitlines()
     except OSError:
         return []

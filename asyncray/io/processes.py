@@ -48,7 +48,7 @@ def die_with_parent(parent: int) -> None:
 def children() -> list[int]:
     """The children of this process (of its main thread, where there are more), zombies included."""
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="utf-8") as file:
             return [int(pid) for pid in file.read().split()]
     except OSError:
         return []
@@ -124,5 +124,5 @@ def ends_within(pid: int, seconds: float) -> bool:
 
 def offer_to_the_oom_killer() -> None:
     """Makes the kernel kill this process and its children first when memory runs out: tasks can be retried."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
         file.write("1000")  # as Ray does

@@ -46,7 +46,7 @@ def usable_memory(root: str = "/") -> int:
 def _total_of_meminfo(root: str) -> int | None:
     """The total in /proc/meminfo. Some containers have a file of their own there (lxcfs)."""
     try:
-        with open(os.path.join(root, "proc/meminfo")) as file:
+        with open(os.path.join(root, "proc/meminfo"), encoding="utf-8") as file:
             name, amount, unit = file.readline().split()
     except (OSError, ValueError):
         return None

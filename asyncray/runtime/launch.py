@@ -42,7 +42,7 @@ class LocalNode:
         lines: list[str] = []
         for name in ("node.err", "node.log"):
             try:
-                with open(os.path.join(self.directory, "logs", name), errors="replace") as file:
+                with open(os.path.join(self.directory, "logs", name), encoding="utf-8", errors="replace") as file:
                     lines += file.read()[-4000:].splitlines()[-8:]
             except OSError:
                 continue

@@ -362,7 +362,9 @@ def _reduce_code(code: CodeType) -> Reduction:
     say which line of which file failed.
     """
     make, fields = _reduce_by_cloudpickle(code)
-    return make, tuple(code.co_filename if field == "<dynamic-code>" else field for field in fields)
+    return make, tuple(
+        code.co_filename if type(field) is str and field == "<dynamic-code>" else field for field in fields
+    )
 
 
 def _reduce_module(module: ModuleType) -> Any:

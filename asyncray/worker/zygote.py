@@ -22,7 +22,7 @@ import traceback
 import warnings
 from typing import NoReturn
 
-import asyncray.runtime.submission
+import asyncray.runtime.submission  # noqa: F401 - each worker needs it: loaded once for all
 import asyncray.worker.lifetime
 from asyncray.config import FRAME_LIMIT
 from asyncray.io import sessions
@@ -329,7 +329,8 @@ def _ended_child() -> int | None:
 def main() -> None:
     """``python -m asyncray.worker.zygote FD LOCK DIRECTORY``: started by the daemon."""
     descriptor, lock, directory = sys.argv[1:]
-    Zygote(socket.socket(fileno=int(descriptor)), directory, int(lock)).run()
+    with socket.socket(fileno=int(descriptor)) as control:
+        Zygote(control, directory, int(lock)).run()
 
 
 if __name__ == "__main__":

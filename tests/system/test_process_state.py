@@ -116,6 +116,40 @@ def test_a_node_runs_under_the_options_of_its_program(tmp_path: Path) -> None:
     assert output_of(OPTIONS, PYTHONPATH=path) == "True 0 0 [] True\n"
 
 
+STRICT = """
+import os
+import asyncray.sync as ray
+
+@ray.remote
+def double(x):
+    return 2 * x
+
+@ray.remote
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def add(self):
+        self.count += 1
+        return self.count
+
+if __name__ == "__main__":
+    with ray.init(num_cpus=1) as context:
+        print(ray.get([double.remote("2"), Counter.remote().add.remote()]), len(ray.get(ray.put(bytes(1_000_000)))))
+    with open(os.path.join(context["session_dir"], "logs", "node.err"), encoding="utf-8") as errors:
+        print(repr(errors.read()))
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [("-bb",), ("-X", "warn_default_encoding", "-W", "error"), ("-X", "dev", "-W", "error")]
+)
+def test_a_program_that_turns_every_warning_into_an_error_works_and_its_node_says_nothing(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    assert output_of(STRICT, *options, PYTHONPATH=str(tmp_path)) == "['22', 1] 1000000\n''\n"
+
+
 @pytest.fixture
 def project() -> Iterator[Path]:
     """A directory in which a virtual environment was made that has what this one has."""

@@ -22,7 +22,7 @@ _HEAD = "| row | asyncray | Ray | asyncray / Ray | at least | aim | of relay |\n
 
 def read_figures(path: Path) -> dict[str, float]:
     """Figures by row name, from JSON of ours or from Ray's own output."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     try:
         return {entry["name"]: entry["value"] for entry in json.loads(text) if entry["value"] is not None}
     except json.JSONDecodeError:
@@ -57,7 +57,7 @@ def main() -> None:
     """Prints the table. Exit code 2 for wrong usage."""
     if len(sys.argv) < 3:
         sys.exit("usage: python -m asyncray.cli.benchmark.compare OURS.json THEIRS...")
-    ours = json.loads(Path(sys.argv[1]).read_text())
+    ours = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     theirs: dict[str, float] = {}
     for path in sys.argv[2:]:
         theirs = read_figures(Path(path)) | theirs

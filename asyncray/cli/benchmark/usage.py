@@ -92,7 +92,7 @@ def memory(pids: list[int]) -> float:
     total = 0
     for pid in pids:
         try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         except OSError:
             continue  # it has ended
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -112,7 +112,8 @@ def cpu_seconds(pids: list[int]) -> float:
 def _cpu_seconds(pid: int) -> float:
     process = Path(f"/proc/{pid}")
     try:
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in _directory(process / "task")) / 1e9
+        files = [thread / "schedstat" for thread in _directory(process / "task")]
+        return sum(int(file.read_text(encoding="utf-8").split()[0]) for file in files) / 1e9
     except OSError:
         fields = _fields(process)
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
@@ -128,6 +129,6 @@ def _directory(path: Path) -> list[Path]:
 def _fields(process: Path) -> list[str]:
     """The fields of ``stat`` behind the program's name, which may contain spaces; none if the process has ended."""
     try:
-        return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return []

@@ -23,7 +23,7 @@ def small_value() -> bytes:
 
 @ray.remote  # type: ignore[untyped-decorator]  # as above
 def hold(running: str, until: str) -> None:
-    with open(running, "w"):
+    with open(running, "w", encoding="utf-8"):
         pass
     while not os.path.exists(until):
         time.sleep(0.01)
@@ -38,7 +38,7 @@ def cpus_are_held() -> Iterator[None]:
         while not all(map(os.path.exists, running)):
             time.sleep(0.01)
         yield
-        with open(until, "w"):
+        with open(until, "w", encoding="utf-8"):
             pass
         ray.get(holders)
 
