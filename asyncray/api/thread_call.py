@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class ThreadCall(Generic[T]):
-    """The call. It begins at once. Raises RuntimeError if no thread can be started.
+    """The call. It begins at once. Where the system starts no thread it runs here, and the event loop waits for it.
 
     Args:
         function: runs in the thread.
@@ -32,7 +32,10 @@ class ThreadCall(Generic[T]):
         # The outcome. Written by the loop, after the thread has nothing left to do.
         self._future: asyncio.Future[T] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="asyncray-session", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._run()
 
     def __repr__(self) -> str:
         return f"<ThreadCall {self._function!r} {'finished' if self._future.done() else 'running'}>"
@@ -40,7 +43,7 @@ class ThreadCall(Generic[T]):
     async def result(self) -> T:
         """The result of the function, or its exception. Cancelling it does not end the thread: see ``finished``."""
         await asyncio.wait((self._future,))
-        self._thread.join()
+        self._join()
         return self._future.result()
 
     async def finished(self) -> None:
@@ -51,7 +54,11 @@ class ThreadCall(Generic[T]):
             except asyncio.CancelledError:
                 continue
         self._future.exception()  # marks it as seen
-        self._thread.join()
+        self._join()
+
+    def _join(self) -> None:
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
 
     def abandon(self) -> None:
         """No coroutine waits any more: an exception is not reported."""

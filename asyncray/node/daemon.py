@@ -198,7 +198,10 @@ class Daemon:
 
     def _prune(self) -> None:
         base = os.path.dirname(self._directory)
-        threading.Thread(target=sessions.prune, args=(base,), name="asyncray-prune", daemon=True).start()
+        try:
+            threading.Thread(target=sessions.prune, args=(base,), name="asyncray-prune", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("old session directories stay until another node starts: %s", error)
 
     # Workers ----------------------------------------------------------------------------------------------------------
 
@@ -244,7 +247,21 @@ class Daemon:
     async def _replace(self, old: ZygoteLink, new: ZygoteLink) -> None:
         await old.wait(STOP_DEADLINE)
         await self._end_children()
-        await new.connect(*start_zygote(self._directory, self._lock))
+        await new.connect(*await self._start_zygote())
+
+    async def _start_zygote(self) -> tuple[socket.socket, int]:
+        """Tries until the system starts one: what it lacks now, such as processes or memory, it may have later."""
+        reported = False
+        while True:
+            try:
+                return start_zygote(self._directory, self._lock)
+            except OSError as error:
+                log.exception("no new zygote could be started")
+                if not reported:
+                    reported = True
+                    self._machine.notify_drivers(f"no worker can start: no zygote could be started: {error}")
+                    self._request_flush()
+            await asyncio.sleep(_TICK)
 
     def _replaced(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -39,8 +39,6 @@ class Printer:
         self._lock = threading.RLock()
         # None until the first line and after ``close``.
         self._thread: threading.Thread | None = None
-        # True once the interpreter ends and takes no new threads: ``close`` prints.
-        self._late = False
 
     def __repr__(self) -> str:
         return f"<Printer {self._waiting} lines>"
@@ -56,18 +54,25 @@ class Printer:
         self._queue.put(lines)
 
     def log(self, level: int, text: str) -> None:
-        """Queues a text to be logged. The daemon sends few of these."""
-        self._start()
-        self._queue.put((level, text))
+        """Queues a text to be logged. The daemon sends few of these.
 
-    def _start(self) -> None:
-        if self._thread is None and not self._late:
+        Without a thread it goes to standard error at once: it may say why the program waits, and so must not wait.
+        """
+        if self._start() or not threading.main_thread().is_alive():  # at the end of the interpreter ``close`` logs
+            self._queue.put((level, text))
+        else:
+            _write_at_once(f"{text}\n")
+
+    def _start(self) -> bool:
+        """False if no thread runs and the system starts none. The lines wait for one, or for ``close``."""
+        if self._thread is None:
             thread = threading.Thread(target=self._run, name="asyncray-output", daemon=True)
             try:
                 thread.start()
-                self._thread = thread
             except RuntimeError:
-                self._late = True
+                return False
+            self._thread = thread
+        return True
 
     def close(self, timeout: float) -> None:
         """Prints the rest, and ends. Gives up lines that the terminal has not taken within ``timeout`` seconds."""

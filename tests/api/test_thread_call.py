@@ -44,3 +44,15 @@ async def test_a_cancelled_caller_may_wait_for_the_end_and_is_cancelled_again() 
 
 async def test_what_nobody_asks_for_is_no_warning() -> None:
     await ThreadCall(lambda: 1 // 0).finished()
+
+
+async def test_without_a_thread_it_runs_where_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that cannot end for want of a thread would keep its processes."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    call = ThreadCall(lambda: threading.current_thread().name)
+    assert await call.result() == threading.current_thread().name
+    await call.finished()

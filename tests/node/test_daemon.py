@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
@@ -427,19 +428,52 @@ def test_a_node_whose_zygotes_die_again_and_again_stops(monkeypatch: pytest.Monk
     run(main)
 
 
-def test_a_node_that_can_start_no_new_zygote_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start_zygote(directory: str, lock: int) -> tuple[socket.socket, int]:
-        raise OSError(11, "no more processes")
+def test_a_zygote_that_cannot_be_started_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have processes again in a moment. Drivers hear why nothing starts until then, once."""
 
     async def main() -> None:
         async with Node() as node:
+            second = Zygote()
+            node.zygotes.append(second)
+            errors = iter([OSError(11, "no more processes")] * 3)
+
+            def start_zygote(directory: str, lock: int) -> tuple[socket.socket, int]:
+                for error in errors:
+                    raise error
+                return second.link
+
             monkeypatch.setattr(daemon_module, "start_zygote", start_zygote)
+            monkeypatch.setattr(daemon_module, "_TICK", 0.01)
+            notices: list[str] = []
+            monkeypatch.setattr(node.machine, "notify_drivers", notices.append)
+            _, worker = await node.worker()
+            await node.submit()
             node.zygote.end()
-            await node.stopped()
-            assert await node.driver.ended()
-            assert "no more processes" in node.daemon._why
+            await second.peer.hear_kind(FORK)
+            assert list(errors) == []
+            assert notices == ["no worker can start: no zygote could be started: [Errno 11] no more processes"]
+            worker.close()
 
     run(main)
+
+
+def test_a_node_goes_on_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        async with Node() as node:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", start)
+                node.daemon._prune()
+            _, worker = await node.worker()
+            assert node.daemon._why == ""
+            worker.close()
+
+    run(main)
+    assert "old session directories stay until another node starts: can't start new thread" in caplog.text
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------

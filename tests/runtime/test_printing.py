@@ -96,3 +96,23 @@ def test_without_threads_the_end_prints(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out == ""
     printer.close(DEADLINE)
     assert capsys.readouterr().out == "(f pid=1) late\n"
+
+
+def test_without_a_thread_a_notice_is_written_at_once_and_lines_wait_for_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The notice may say why the program waits."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    printer = Printer()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        printer.show([["out", "(f pid=1)", "one"]])
+        printer.log(logging.ERROR, "no worker can start: no processes are left")
+        assert capfd.readouterr() == ("", "no worker can start: no processes are left\n")
+    printer.show([["out", "(f pid=1)", "two"]])
+    assert printer._thread is not None
+    printer.close(DEADLINE)
+    assert capfd.readouterr() == ("(f pid=1) one\n(f pid=1) two\n", "")
