@@ -99,7 +99,7 @@ class Scheduler:
         """Sends ready tasks to workers, as many as possible. The node calls it after each batch of events."""
         if not self.shapes.ready:
             return
-        order = self.shapes.begin_round()
+        order = self.shapes.begin_round(processes_start=self.pool.failures.reason is None)
         # Serve all leases before making new ones, because a worker that one shape loses may serve another.
         for shape in order:
             for lease in shape.leases[:]:

@@ -78,16 +78,22 @@ class Shapes:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
         task.state = FINISHED
 
-    def begin_round(self) -> list[Shape]:
-        """Returns the shapes with queued tasks, in the order in which they were served last."""
+    def begin_round(self, *, processes_start: bool) -> list[Shape]:
+        """Returns the shapes with queued tasks, in the order in which they were served last.
+
+        Args:
+            processes_start: False if no process could be started lately.
+        """
         order = list(self.ready)
-        self.starving = len(order) > 1 and self._starves(order)
+        self.starving = len(order) > 1 and self._starves(order, processes_start=processes_start)
         return order
 
-    def _starves(self, order: Sequence[Shape]) -> bool:
+    def _starves(self, order: Sequence[Shape], *, processes_start: bool) -> bool:
         """True if a shape waits that no lease serves, while others are served.
 
-        The siblings of a parent do not starve while children are served and the parents wait for their children.
+        The siblings of a parent do not starve while children are served and the parents wait for their children. A
+        shape does not starve that lacks nothing but a process which is about to start: actors that restart again and
+        again would take the process of one lease after the other, and a worker that was lost has to be started again.
         """
         served = [shape.depths[-1] for shape in order if shape.peek() is not None and shape.serving]
         deepest = max(served, default=0)
@@ -96,6 +102,7 @@ class Shapes:
             and not shape.serving
             and (not shape.leases or shape.depths[-1] >= deepest)
             and shape.account.feasible(shape.demand)
+            and not (processes_start and shape.account.fits(shape.demand))
             for shape in order
         )
 

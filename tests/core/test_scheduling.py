@@ -188,6 +188,42 @@ def test_a_shape_that_starves_gets_its_share() -> None:
         assert done < 40, "the rare one comes last"
 
 
+def flood_beside_an_actor(*, forks_fail: bool) -> tuple[Worker, set[int]]:
+    """A flood has a lease with its slice used up, and an actor waits for a process. Who runs the flood then?"""
+    world = World(CPU=2)
+    driver = world.driver()
+    flood = Recipe(cpus=2, takes=900, retries=1)
+    measured(world, driver, flood)
+    for _ in range(100):
+        driver.submit(flood)
+    world.talk()
+    (worker,) = [worker for worker in world.workers if worker.queue]
+    idle = [other for other in world.workers if other is not worker]
+    for other in idle:
+        world.die(other)
+        world.exit_seen()
+    driver.create(cpus=0)
+    world.talk()
+    for _ in range(30):
+        if forks_fail and world.unborn:
+            world.fork(works=False)
+            world.miss_seen()
+        worker.step()
+        world.talk()
+    return worker, {other.number for other in world.workers if other.queue}
+
+
+def test_an_actor_that_lacks_only_a_process_takes_none_from_a_lease() -> None:
+    worker, at_work = flood_beside_an_actor(forks_fail=False)
+    assert at_work == {worker.number}
+    assert not worker.is_actor
+
+
+def test_an_actor_gets_a_process_from_a_lease_if_none_can_start() -> None:
+    worker, _ = flood_beside_an_actor(forks_fail=True)
+    assert worker.is_actor
+
+
 def test_children_come_before_their_parents_siblings() -> None:
     world = World(CPU=1)
     driver = world.driver()
