@@ -60,13 +60,13 @@ class Jobs:
         job = Job(number.to_bytes(JOB_SIZE, "big"), namespace, setup)
         self.table[job.id] = job
         driver.job = job
-        job.voice = driver
+        job.reports_to = driver
         return job
 
     def driver_ended(self, job: Job, now: float) -> None:
         """The driver has ended: ends everything that does not outlive it."""
         job.driver_ended = True
-        job.voice = None
+        job.reports_to = None
         self._driverless[job] = None
         self._sweep(job, now)
 

@@ -95,8 +95,8 @@ class Outbox:
 
     def send_to_driver(self, job: Job, message: Message) -> None:
         """Queues a message for the driver of a job, or drops it if the driver has ended."""
-        if job.voice is not None:
-            self.send(job.voice, message)
+        if job.reports_to is not None:
+            self.send(job.reports_to, message)
 
     def do(self, command: Command) -> None:
         """Queues a command."""

@@ -43,8 +43,8 @@ class Job:
     """
 
     __slots__ = (
-        "actors", "driver_ended", "functions", "id", "lasts", "namespace", "refused", "setup", "tasks", "templates",
-        "unread", "voice", "workers",
+        "actors", "driver_ended", "functions", "id", "lasts", "namespace", "refused", "reports_to", "setup", "tasks",
+        "templates", "unread", "workers",
     )  # fmt: skip
 
     def __init__(self, job_id: bytes, namespace: str, setup: JobSetup) -> None:
@@ -52,7 +52,7 @@ class Job:
         self.namespace = namespace
         self.setup = setup
         # Messages for its driver go here: at present to the driver itself. None once the driver has ended.
-        self.voice: Party | None = None
+        self.reports_to: Party | None = None
         self.driver_ended = False
         # Detached actors of it live, and its driver has ended. ``Jobs`` writes both.
         self.lasts = False

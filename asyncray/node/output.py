@@ -75,8 +75,8 @@ class Output:
         return tail
 
     def _pass_on(self, worker: Worker, *, last: bool, pause: bool = True) -> bool:
-        voice = worker.job.voice if worker.job is not None else None
-        stream = self._stream_of(voice) if voice is not None else None
+        reader = worker.job.reports_to if worker.job is not None else None
+        stream = self._stream_of(reader) if reader is not None else None
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:
             return True
         lines = self._logs.read(worker.number, _name(worker), worker.pid, last=last, pause=pause)

@@ -42,25 +42,25 @@ def test_a_number_is_never_used_again() -> None:
         jobs_of(node, 1)
 
 
-def test_what_a_driver_shall_read_goes_to_the_voice_of_its_job() -> None:
+def test_what_a_driver_shall_read_goes_to_the_party_that_its_job_reports_to() -> None:
     world = World(CPU=1)
     driver = world.driver()
     job = driver.client.job
     assert job is not None
-    assert job.voice is driver.client
-    voice = job.voice = Party(99)
+    assert job.reports_to is driver.client
+    party = job.reports_to = Party(99)
     driver.client.out.clear()
     spec = Recipe(extra=("moon", 1)).spec("spawn")
     function = (FUNCTION, 1, spec["function"], b"code", None)
     world.machine.receive(driver.client, [function, (TEMPLATE, 2, b"digest", spec)])
     world.machine.notify_drivers("something is wrong")
     world.machine.objects.unread.report(job.templates[b"digest"], "f", ERROR, b"")
-    assert [message[0] for message in voice.out] == [NOTICE, NOTICE, UNREAD]
+    assert [message[0] for message in party.out] == [NOTICE, NOTICE, UNREAD]
     assert not driver.client.out
-    voice.out.clear()
+    party.out.clear()
 
 
-def test_a_job_without_its_driver_has_no_voice() -> None:
+def test_a_job_without_its_driver_reports_to_nobody() -> None:
     world = World(CPU=1)
     driver = world.driver()
     driver.create(detached=True)
@@ -70,7 +70,7 @@ def test_a_job_without_its_driver_has_no_voice() -> None:
     world.die(driver)
     world.settle()
     assert job.lasts
-    assert job.voice is None
+    assert job.reports_to is None
     world.machine.notify_drivers("something is wrong")
     assert not world.machine.outbox.dirty
     world.end()
