@@ -17,11 +17,12 @@ from typing import Any
 
 from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.lives import Actor
+from asyncray.core.object_table import NOTHING_MADE, ObjectTable
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
 from asyncray.core.store import Store
 from asyncray.core.unread import Unread
-from asyncray.ids import dropped_id, return_id
+from asyncray.ids import CLIENT_SIZE, dropped_id, return_id
 from asyncray.messages import ERRORS, FAULT, PLAIN, SHARED, UNRESOLVED, VALUE
 
 
@@ -33,8 +34,7 @@ class Objects:
         self._store = store
         self.unread = unread
         self.dead_refs = dead_refs
-        # All objects by ID.
-        self.table: dict[bytes, ObjectEntry] = {}
+        self.table = ObjectTable()
         # Actors without a handle. ``release`` appends them, the node takes them out.
         self.ended_lives: list[Actor] = []
 
@@ -53,15 +53,20 @@ class Objects:
 
     def expect(self, object_id: bytes, maker: Client, task: Task | None) -> ObjectEntry:
         """Makes an unresolved entry, held by its maker. Without a task it is a promise of its maker."""
-        entry = self.table[object_id] = ObjectEntry(object_id, maker, task)
-        maker.made[object_id] = entry
+        entry = ObjectEntry(object_id, maker, task)
+        made = maker.made
+        if made:  # the hot path, as ``ObjectTable.enter`` without a call
+            made[object_id] = entry
+        else:
+            self.table.enter(entry)
         return entry
 
     def use_all(self, object_ids: Iterable[bytes]) -> tuple[ObjectEntry, ...]:
         """Counts one more use of each object and returns the entries, without those of dead refs."""
         found = []
+        makers = self.table.makers
         for object_id in object_ids:
-            entry = self.table.get(object_id)
+            entry = makers.get(object_id[:CLIENT_SIZE], NOTHING_MADE).get(object_id)
             if entry is None:
                 self.dead_refs.add(object_id, "an argument, a value or a function contains")
                 continue
@@ -117,10 +122,9 @@ class Objects:
         Raises:
             ValueError: an object with this ID exists.
         """
-        table = self.table
-        if object_id in table:
-            raise ValueError(f"{maker} makes {table[object_id]} again")
-        entry = table[object_id] = maker.made[object_id] = ObjectEntry(object_id, maker, None)
+        if object_id in maker.made:
+            raise ValueError(f"{maker} makes {maker.made[object_id]} again")
+        entry = self.expect(object_id, maker, None)
         entry.kind = kind
         entry.payload = payload
         entry.block = block
@@ -151,7 +155,7 @@ class Objects:
 
     def _expect_unwanted(self, task: Task, index: int) -> ObjectEntry:
         object_id = dropped_id(task.id, index)
-        entry = self.table[object_id] = ObjectEntry(object_id, task.submitter, task)
+        entry = self.expect(object_id, task.submitter, task)
         entry.held = False
         return entry
 
@@ -192,15 +196,14 @@ class Objects:
 
     def hold(self, party: Party, object_ids: Iterable[bytes]) -> None:
         """A party reports that it has refs to these objects."""
+        makers = self.table.makers
         for object_id in object_ids:
-            entry = self.table.get(object_id)
+            entry = makers.get(object_id[:CLIENT_SIZE], NOTHING_MADE).get(object_id)
             if entry is None:
                 self.dead_refs.add(object_id, "holds", party)
                 continue
             if entry.maker is party:
-                if not entry.held:
-                    entry.held = True
-                    entry.maker.made[object_id] = entry
+                entry.held = True
                 continue
             if entry.borrowers is None:
                 entry.borrowers = {}
@@ -209,16 +212,14 @@ class Objects:
 
     def drop(self, party: Party, object_ids: Iterable[bytes]) -> None:
         """A party reports that it has no refs to these objects any more."""
-        table = self.table
+        makers = self.table.makers
         for object_id in object_ids:
-            entry = table.get(object_id)
+            entry = makers.get(object_id[:CLIENT_SIZE], NOTHING_MADE).get(object_id)
             if entry is None:
                 self.dead_refs.add(object_id, "drops", party)
                 continue
             if entry.maker is party:
-                if entry.held:
-                    entry.held = False
-                    del entry.maker.made[object_id]
+                entry.held = False
             elif entry.borrowers:
                 entry.borrowers.pop(party, None)
                 party.borrowed.pop(object_id, None)
@@ -235,8 +236,11 @@ class Objects:
             entry = stack.pop()
             if entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses:
                 continue
-            if self.table.pop(entry.id, None) is None:
+            maker = entry.maker
+            if maker.made.pop(entry.id, None) is None:
                 continue
+            if not maker.made:
+                del self.table.makers[maker.id]
             if entry.contained:
                 for inner in entry.contained:
                     inner.uses -= 1
@@ -253,15 +257,16 @@ class Objects:
     def client_disconnected(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
         self.drop(client, list(client.borrowed))
-        self.drop(client, list(client.made))
+        self.drop(client, [entry.id for entry in client.made.values() if entry.held])
 
     def check(self) -> None:
         """Raises AssertionError if entries contradict each other."""
         self.unread.check(self.table)
+        assert all(self.table.makers.values()), "a process that made nothing is in the table"
         uses: dict[bytes, int] = {}
         for entry in self.table.values():
             assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"
-            assert entry.held == (entry.id in entry.maker.made), f"{entry} and its maker disagree"
+            assert entry.maker.made.get(entry.id) is entry, f"{entry} is not found at its maker"
             if entry.kind == UNRESOLVED:
                 assert entry.task is not None or entry.id in entry.maker.promised, f"{entry} waits for no task"
             for inner in entry.contained:

@@ -119,7 +119,7 @@ class Client(Party):
         # Its exports, by the numbers that it gave them. ``Functions`` writes both.
         self.functions: dict[int, Function] = {}
         self.templates: dict[int, Template] = {}
-        # Objects that this process made and has refs to.
+        # Objects that this process made, as long as they exist. ``Objects`` writes it.
         self.made: dict[bytes, ObjectEntry] = {}
         # Objects that this process will put later.
         self.promised: dict[bytes, ObjectEntry] = {}

@@ -11,6 +11,7 @@ The driver does not receive all of a thousand errors of one function: it receive
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from asyncray.config import REPORTED_SINGLY
@@ -94,7 +95,7 @@ class Unread:
         if count <= REPORTED_SINGLY or str(count).strip("0") == "1":
             self._outbox.send_to_driver(template.job, (UNREAD, name, kind, payload, count))
 
-    def check(self, table: dict[bytes, ObjectEntry]) -> None:
+    def check(self, table: Mapping[bytes, ObjectEntry]) -> None:
         """Raises AssertionError if an error is kept for objects that were freed."""
         alive = {task_of(object_id) for object_id in table}
         assert alive.issuperset(self.errors), f"{self} has errors of no object"
