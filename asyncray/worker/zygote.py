@@ -75,7 +75,7 @@ class Zygote:
         self._failures: dict[int, str] = {}
         # By pid: when resource trackers that ended workers have left are killed.
         self._trackers: dict[int, float] = {}
-        # The modules of ``_PRELOADED`` are loaded.
+        # The modules of ``_PRELOADED`` are loaded, except those that could not be.
         self._warm = False
         self._reports = StartReports()
         # Watches the workers, which inherit it: wrapping its functions in each of them would take 0.2 ms.
@@ -182,7 +182,10 @@ class Zygote:
         with warnings.catch_warnings():  # the program may have turned them into errors
             warnings.simplefilter("ignore")
             for name in names:
-                load(name)
+                try:
+                    load(name)
+                except (ImportError, MemoryError, OSError):  # the system may lack descriptors or memory for the moment
+                    traceback.print_exc()  # workers load it themselves, or report why they cannot
 
     # Forking ----------------------------------------------------------------------------------------------------------
 
@@ -243,7 +246,7 @@ class Zygote:
             log = self._open_log(number, os.path.join(self._directory, "logs", f"worker-{number}.{kind}"))
             os.dup2(log, descriptor)
             os.close(log)
-        if self._warm:
+        if "numpy.random" in sys.modules:
             import numpy.random  # loaded already: only the name
 
             numpy.random.seed()  # otherwise all workers would draw the same numbers

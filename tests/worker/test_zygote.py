@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -16,6 +17,8 @@ import pytest
 from asyncray.io import sessions
 from asyncray.messages import ENDED, FORK, FORKED, HELLO, KILL_WORKER
 from asyncray.node.start import start_zygote
+from asyncray.worker import zygote as zygote_module
+from asyncray.worker.zygote import Zygote
 from tests.runtime.daemon_side import DaemonSide
 
 DEADLINE = 30.0
@@ -101,3 +104,20 @@ def test_when_the_daemon_is_gone_nothing_is_left(node: Node) -> None:
     select.select([node._descriptor], [], [], DEADLINE)
     assert not os.path.exists(sessions.socket_of(node.directory))
     assert not os.path.exists(sessions._lock_of(node.directory))
+
+
+def test_a_zygote_goes_on_where_what_it_loads_ahead_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its end would be that of all workers."""
+    loaded = []
+
+    def load(name: str) -> None:
+        if name == "asyncio":
+            raise OSError(errno.EMFILE, "Too many open files")
+        loaded.append(name)
+
+    monkeypatch.setattr(zygote_module, "load", load)
+    Zygote._load("cloudpickle", "asyncio", "uvloop")
+    assert loaded == ["cloudpickle", "uvloop"]
+    assert "Too many open files" in capsys.readouterr().err
