@@ -37,13 +37,14 @@ class BackgroundThreads:
         self._lock = OwnedRLock()
         # Threads that were started.
         self._threads: list[threading.Thread] = []
-        # How many of them do a job.
-        self._busy = 0
+        # Jobs that were queued and are not done. A job counts without a gap while a thread takes it from the queue:
+        # otherwise a job queued just then would see an idle thread, and wait behind one that may block.
+        self._unfinished = 0
         # The session has ended: jobs are done where they come up.
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<BackgroundThreads {self._name} {self._busy} of {len(self._threads)} busy>"
+        return f"<BackgroundThreads {self._name} {self._unfinished} jobs, {len(self._threads)} threads>"
 
     def start(self) -> None:
         """Starts a thread unless one runs.
@@ -59,6 +60,7 @@ class BackgroundThreads:
         if self._closed:
             self._do(job)
         else:
+            self._count(1)
             self._queue.put(job)
 
     def submit(self, job: BackgroundJob) -> None:
@@ -68,8 +70,9 @@ class BackgroundThreads:
             RuntimeError: no thread runs, and the system starts none. The job is not done.
         """
         self.start()
+        self._count(1)
         self._queue.put(job)
-        if self._most > 1 and self._queue.qsize() > len(self._threads) - self._busy:
+        if len(self._threads) < min(self._unfinished, self._most):
             try:
                 with_signals_deferred(self._start_thread)
             except RuntimeError:
@@ -118,7 +121,6 @@ class BackgroundThreads:
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
-            self._count(1)
             self._do(job)
             self._count(-1)
             del job  # a thread that waits must not keep what the last job used
@@ -126,7 +128,7 @@ class BackgroundThreads:
 
     def _count(self, change: int) -> None:
         with self._lock:
-            self._busy += change
+            self._unfinished += change
 
     @staticmethod
     def _do(job: BackgroundJob) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,34 @@ def test_a_job_that_blocks_leaves_the_other_threads() -> None:
     for _ in range(5):
         threads.submit(gate.wait)
     assert len(threads._threads) <= 3
+    gate.set()
+    threads.close(DEADLINE)
+
+
+class _HeldQueue(SimpleQueue[Any]):
+    """Its first job is taken, and has not begun, until ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken, self.go_on = threading.Event(), threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        job = super().get(block, timeout)
+        if not self.taken.is_set():
+            self.taken.set()
+            self.go_on.wait(DEADLINE)
+        return job
+
+
+def test_a_thread_that_takes_a_job_is_not_idle() -> None:
+    threads = BackgroundThreads("test", most=2)
+    threads._queue = queue = _HeldQueue()
+    gate, done = threading.Event(), threading.Event()
+    threads.submit(gate.wait)
+    assert queue.taken.wait(DEADLINE)
+    threads.submit(done.set)
+    queue.go_on.set()
+    assert done.wait(DEADLINE)
     gate.set()
     threads.close(DEADLINE)
 
