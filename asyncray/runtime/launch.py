@@ -66,7 +66,9 @@ def _lack_of_room(directory: str) -> str:
         found = os.statvfs(directory)
     except OSError as error:
         return str(error)
-    return "" if found.f_bavail and found.f_favail else f"No space left on the device of {directory}"
+    # A file system without a limit of files (btrfs) reports 0 files, and 0 of them free.
+    has_room = found.f_bavail and (found.f_favail or not found.f_files)
+    return "" if has_room else f"No space left on the device of {directory}"
 
 
 def configuration(amounts: NodeAmounts) -> NodeConfig:
@@ -175,6 +177,9 @@ def connect(address: str) -> socket.socket:
         except OSError as error:
             close(connection)
             reason = error.strerror or str(error)
+        except BaseException:  # of a signal handler
+            close(connection)
+            raise
         else:
             return connection
     raise ConnectionError(

@@ -38,6 +38,19 @@ def test_the_node_of_another_user_is_refused(address: str, monkeypatch: pytest.M
         launch.connect(address)
 
 
+def test_a_signal_handler_that_raises_leaves_no_connection(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+
+    def interrupt(connection: socket.socket) -> None:
+        made.append(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_check_owner", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch.connect(address)
+    assert made[0].fileno() == -1
+
+
 def test_a_program_without_the_global_lock_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     with pytest.raises(RuntimeError, match="-X gil=1"):
@@ -53,12 +66,15 @@ def test_no_node_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypa
         launch.connect("nowhere")
 
 
-@pytest.mark.parametrize(("free", "said"), [((1, 1), ""), ((0, 1), "No space"), ((1, 0), "No space")])
+@pytest.mark.parametrize(
+    ("free", "files", "said"),
+    [((1, 1), 9, ""), ((0, 1), 9, "No space"), ((1, 0), 9, "No space"), ((1, 0), 0, ""), ((0, 0), 0, "No space")],
+)
 def test_a_node_that_could_not_write_why_it_ended_had_no_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[int, int], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[int, int], files: int, said: str
 ) -> None:
     node = launch.LocalNode(socket.socket(), 0, str(tmp_path))
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free[0], f_favail=free[1]))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free[0], f_favail=free[1], f_files=files))
     assert node.log_tail().startswith(said)
     assert bool(node.log_tail()) == bool(said)
     node.connection.close()
