@@ -349,5 +349,8 @@ Message: TypeAlias = "ToDaemon | ToClient | ToWorker | OfZygote"
 Received: TypeAlias = Any
 """A message that was received. The decoder promises a tuple; the handler of its kind has the exact type."""
 
-OUTPUT_MARK = "\x1e"
-"""In a worker's log, before the name of a task (or actor) and a line feed: its output follows."""
+OUTPUT_MARK = "\x1easyncray\x1e"
+"""In a worker's log, before the name of a task (or actor) and a line feed: its output follows.
+
+A separator alone would not do: programs print binary data, and JSON text sequences, whose records begin with one.
+"""

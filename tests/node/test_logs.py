@@ -49,6 +49,12 @@ def test_a_mark_names_what_follows(file: LogFile, path: Path) -> None:
     assert read(file) == ["(task pid=7) from C", "(actor pid=7) hello", "(actor pid=7) half", "(other pid=7) bye"]
 
 
+def test_separators_of_the_program_are_no_marks(file: LogFile, path: Path) -> None:
+    """As in JSON text sequences, or in binary data."""
+    append(path, f'{OUTPUT_MARK}f\n\x1e{{"a":1}}\nbinary\x1e\x01\nafter\n')
+    assert read(file) == ['(f pid=7) \ufffd{"a":1}', "(f pid=7) binary\ufffd\ufffd", "(f pid=7) after"]
+
+
 def test_a_long_line_ends_with_what_is_missing(file: LogFile, path: Path) -> None:
     append(path, "x" * LONGEST_LINE + "y" * 30_000)
     assert read(file) == []
