@@ -46,6 +46,9 @@ class Sender:
         # A finalizer wants the thread that holds the send lock to look once more. Written by that thread only.
         self._write_again = False
 
+        # Messages that found no memory to be encoded: the next write begins with them. Under the send lock.
+        self._unencoded: Sequence[object] = ()
+
         # Bytes that the socket did not take. Written under the send lock, read by the reader without it.
         self.unsent: deque[memoryview] = deque()
 
@@ -85,12 +88,18 @@ class Sender:
 
     def _write_posted(self) -> bool:
         messages = self._collect()
+        if self._unencoded:
+            messages, self._unencoded = [*self._unencoded, *messages], ()
         if not messages and not self.unsent:
             return False
         self._send()
         for start in range(0, len(messages), _FRAME_MESSAGES):
             idle = not self.unsent
-            self.unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
+            try:
+                self.unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
+            except MemoryError:  # if they were lost, replies to them would be waited for without end
+                self._unencoded = messages[start:]
+                raise
             if idle:
                 self._send()
         if self.unsent:

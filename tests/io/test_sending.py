@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from asyncray.io import sending
 from asyncray.wire.frames import encode
 from tests.io.stream_client import DEADLINE, Client
 
@@ -43,6 +45,22 @@ def test_draining_writes_everything(client: Client) -> None:
     client.channel.stop(DEADLINE)
     reader.join()
     assert len(heard) == 40
+
+
+def test_what_finds_no_memory_is_written_later(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that flushes gets the error, and no message is lost."""
+
+    def encode_all(messages: Sequence[object]) -> list[bytes]:
+        raise MemoryError
+
+    client.posted.extend((number,) for number in range(1500))
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "encode_all", encode_all)
+        with pytest.raises(MemoryError):
+            client.channel.flush()
+    client.post(1500)
+    client.channel.flush()
+    assert client.daemon.hear(1501) == [(number,) for number in range(1501)]
 
 
 def test_draining_has_a_deadline(client: Client) -> None:
