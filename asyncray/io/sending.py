@@ -97,7 +97,8 @@ class Sender:
             idle = not self.unsent
             try:
                 self.unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
-            except MemoryError:  # if they were lost, replies to them would be waited for without end
+            # If they were lost, threads would wait for replies without end.
+            except MemoryError:
                 self._unencoded = messages[start:]
                 raise
             if idle:
