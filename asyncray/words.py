@@ -145,3 +145,106 @@ class NodeWelcome(NodeFacts, total=False):
     node_id: Required[bytes]
     job_id: bytes
     namespace: str
+
+
+class ShapeRow(TypedDict):
+    """Tasks that wait for the same resources."""
+
+    name: str
+    """Of the first of them."""
+    needs: dict[str, float]
+    tasks: int
+    why: str
+    """The reason that they wait, for people."""
+
+
+class WorkerRow(TypedDict):
+    """A worker."""
+
+    number: int
+    pid: int
+    state: str
+    inflight: int
+    """How many tasks and calls it was sent that have not ended."""
+    running: str
+    """The actor that it hosts, or the task that it was sent first; empty if there is neither."""
+
+
+class ActorRow(TypedDict):
+    """An actor."""
+
+    actor_id: str
+    class_name: str
+    state: str
+    name: str
+    namespace: str
+    pid: int | None
+    restarts: int
+    pending_calls: int
+    detached: bool
+    death_cause: str
+
+
+class DriverRow(TypedDict):
+    """A driver."""
+
+    pid: int
+    client: int
+
+
+class StoreUse(TypedDict):
+    """Bytes of the object store."""
+
+    capacity: int
+    used: int
+    reserved: int
+
+
+class TaskCounts(TypedDict):
+    """How many tasks have not ended, and how many of them wait for resources."""
+
+    unfinished: int
+    queued: int
+
+
+class NodeRow(TypedDict):
+    """A node, as ``nodes`` shows it. The names are Ray's."""
+
+    NodeID: str
+    Alive: bool
+    NodeManagerAddress: str
+    NodeManagerHostname: str
+    Resources: dict[str, float]
+    Labels: dict[str, str]
+
+
+class ObjectRow(TypedDict):
+    """An object."""
+
+    object_id: str
+    state: str
+    size: int | None
+    """Bytes in shared memory; None if its value travels in messages."""
+    node_ids: list[str]
+    processes: int
+    """How many processes have refs to it."""
+    uses: int
+
+
+class NodeStatus(NodeFacts):
+    """Everything that ``asyncray status`` shows."""
+
+    node_id: str
+    resources: dict[str, float]
+    available: dict[str, float]
+    store: StoreUse
+    objects: int
+    tasks: TaskCounts
+    functions: int
+    templates: int
+    shapes: int
+    waiting: list[ShapeRow]
+    problem: str
+    workers: list[WorkerRow]
+    actors: list[ActorRow]
+    drivers: list[DriverRow]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from asyncray.words import NodeStatus
 
 _MOST_ROWS = 40
 """The most rows of a table for people. --json has all of them."""
@@ -49,7 +52,7 @@ def status_command(*, address: str, as_json: bool) -> None:
         _show(found)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: NodeStatus) -> None:
     click.echo(f"Node {found['node_id']} at {found['address']}")
     click.echo(f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n")
     _table("Resources", ("name", "used", "total"), _resource_rows(found))
@@ -106,7 +109,7 @@ def _lines(value: object) -> list[str]:
     return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.splitlines()] or [""]
 
 
-def _resource_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _resource_rows(found: NodeStatus) -> list[tuple[str, str, str]]:
     rows = []
     for name, total in sorted(found["resources"].items()):
         used = total - found["available"].get(name, 0.0)

@@ -21,7 +21,7 @@ from asyncray.messages import ERROR, FAULT, UNRESOLVED
 from asyncray.units import UNIT, plain
 
 if TYPE_CHECKING:
-    from asyncray.words import NodeFacts
+    from asyncray.words import ActorRow, NodeFacts, NodeRow, NodeStatus, ObjectRow, WorkerRow
 
 _STORE = "object_store_memory"
 
@@ -105,17 +105,17 @@ class Requests:
     def _list_named_actors(self, question: Question, namespace: str | None) -> Any:
         return [{"name": name, "namespace": where} for where, name in self._directory.list(namespace)]
 
-    def _cluster_resources(self, question: Question) -> Any:
+    def _cluster_resources(self, question: Question) -> dict[str, float]:
         return plain(self._resources.total.items())
 
-    def _available_resources(self, question: Question) -> Any:
+    def _available_resources(self, question: Question) -> dict[str, float]:
         available = {name: max(0, amount) for name, amount in self._resources.available.items()}
         # Tasks do not request store memory: the objects in the store say how much of it is free.
         if _STORE in available:
             available[_STORE] = max(0, available[_STORE] - self._store.allocator.used * UNIT)
         return plain(available.items())
 
-    def _nodes(self, question: Question) -> Any:
+    def _nodes(self, question: Question) -> list[NodeRow]:
         return [
             {
                 "NodeID": self._node_id.hex(),
@@ -127,11 +127,11 @@ class Requests:
             }
         ]
 
-    def _status(self, question: Question) -> Any:
+    def _status(self, question: Question) -> NodeStatus:
         queued = sum(shape.count for shape in self._scheduler.shapes.ready)
         return {
             "node_id": self._node_id.hex(),
-            **{key: value for key, value in self._facts.items() if isinstance(value, (str, int, float))},
+            **{key: value for key, value in self._facts.items() if isinstance(value, (str, int, float))},  # type: ignore[typeddict-item]  # keys of facts
             "resources": plain(self._resources.total.items()),
             "available": self._available_resources(question),
             "store": {
@@ -151,10 +151,10 @@ class Requests:
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
         }
 
-    def _list_actors(self, question: Question) -> Any:
+    def _list_actors(self, question: Question) -> list[ActorRow]:
         return [_actor_row(actor) for actor in self._actors.table.values()]
 
-    def _object(self, question: Question, object_id: bytes) -> Any:
+    def _object(self, question: Question, object_id: bytes) -> ObjectRow:
         entry = self._work.objects.table.get(object_id)
         if entry is None:
             raise Refusal("ObjectLostError", f"There is no object {object_id.hex()} on this node (any more).")
@@ -182,7 +182,7 @@ class Requests:
         self._stop_node("a client asked it to stop")
 
 
-def _worker_row(worker: Worker) -> dict[str, Any]:
+def _worker_row(worker: Worker) -> WorkerRow:
     """Describes a worker. ``running`` is the actor that it hosts, or the task that was sent to it first."""
     first = next(iter(worker.inflight.values()), None) or next(iter(worker.nested.values()), None)
     task = worker.actor.task if worker.actor is not None else first
@@ -195,7 +195,7 @@ def _worker_row(worker: Worker) -> dict[str, Any]:
     }
 
 
-def _actor_row(actor: Actor) -> dict[str, Any]:
+def _actor_row(actor: Actor) -> ActorRow:
     return {
         "actor_id": actor.id.hex(),
         "class_name": actor.task.template.name,

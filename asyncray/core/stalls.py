@@ -11,7 +11,7 @@ task that is stuck, before it sends the notice.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from asyncray.config import LOG_WARNING
 from asyncray.core.leases import Shape
@@ -21,6 +21,9 @@ from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import NOTICE, RUN_GC
 from asyncray.units import UNIT, Demand, plain
+
+if TYPE_CHECKING:
+    from asyncray.words import ShapeRow
 
 PATIENCE = 10.0
 """Seconds that a task may wait for resources that actors hold, before the node sends a notice to its driver."""
@@ -102,9 +105,9 @@ class Stalls:
             if worker.client is not None:
                 self._outbox.send(worker.client, (RUN_GC,))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[ShapeRow]:
         """Lists the queues of tasks that wait for resources, and why they wait, as plain data: a row for each shape."""
-        rows = []
+        rows: list[ShapeRow] = []
         for shape in self._scheduler.shapes.ready:
             task = shape.peek()
             if task is None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from asyncray.core.stalls import PATIENCE
 from asyncray.messages import NOTICE, RUN_GC
 from tests.core.processes import Driver
 from tests.core.world import World
 
+if TYPE_CHECKING:
+    from asyncray.words import ShapeRow
+
 
 def told(driver: Driver) -> list[str]:
     return [message[2] for message in driver.news if message[0] == NOTICE]
 
 
-def rows(world: World) -> list[dict[str, Any]]:
+def rows(world: World) -> list[ShapeRow]:
     return world.machine.stalls.rows()
 
 
