@@ -19,6 +19,7 @@ from asyncray.config import GOODBYE_DEADLINE, LOG_ERROR, REPORTED_SINGLY, STOP_D
 from asyncray.exceptions import AsyncrayError, NotStartedError
 from asyncray.io import forking
 from asyncray.io.interrupts import with_signals_deferred
+from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import code_paths, current, launch
 from asyncray.runtime.errors import system_fault, task_error_text
@@ -62,12 +63,12 @@ class _Driver:
 
 
 # Held while a session starts or ends.
-_lock = threading.RLock()
+_lock = OwnedRLock()
 
 # Set before the session starts and unset after it has ended, under ``_lock``. So it may be set while no session runs.
 _driver: _Driver | None = None
 
-# The first use may still start a session. Written under ``_lock``: see ``_start_implicitly``.
+# The first use may still start a session: see ``_start_implicitly``.
 _may_start_implicitly = True
 
 
@@ -155,6 +156,11 @@ class SessionStart:
     def __repr__(self) -> str:
         return f"<SessionStart {self._address or 'local'}{', aborted' if self._aborted else ''}>"
 
+    @property
+    def has_made_session(self) -> bool:
+        """False also if ``run`` found a session."""
+        return self._made is not None
+
     def abort(self) -> None:
         """Makes ``run`` raise soon in its thread. If it has returned, its session is cut off from the node."""
         self._aborted = True
@@ -173,7 +179,13 @@ class SessionStart:
 
         Raises:
             AsyncrayError: the node did not start, or was aborted.
+            RuntimeError: a session runs, or this thread is in the middle of ``init`` or ``shutdown``.
         """
+        if _lock.held_by_this_thread():
+            raise RuntimeError(
+                "init() was called in the middle of another init() or shutdown() of the same thread, by a signal "
+                "handler or a finalizer. Call it after that has returned."
+            )
         try:
             with _lock:
                 return self._run()
@@ -213,7 +225,7 @@ class SessionStart:
     def _enter(self, address: str) -> Context:
         driver = with_signals_deferred(self._start_node) if address == "local" else self._connect(address)
         interpreter = this_interpreter()
-        runtime = with_signals_deferred(lambda: _new_runtime(driver, self._arguments, interpreter))
+        runtime = with_signals_deferred(lambda: self._new_runtime(driver, interpreter))
         if self._aborted:
             raise AsyncrayError("The start was aborted.")
         runtime.start()
@@ -221,7 +233,7 @@ class SessionStart:
         driver.printer.directory = os.path.join(runtime.facts["session_dir"], "logs")
         self._warn(runtime)
         context = Context(runtime.facts)
-        with_signals_deferred(lambda: _set_session(runtime))
+        with_signals_deferred(lambda: self._set_session(runtime))
         return context
 
     def _start_node(self) -> _Driver:
@@ -243,17 +255,26 @@ class SessionStart:
         self._made = _driver = driver
         return driver
 
+    def _new_runtime(self, driver: _Driver, interpreter: Interpreter) -> Runtime:
+        self._check_not_ended()
+        return _new_runtime(driver, self._arguments, interpreter)
+
+    def _check_not_ended(self) -> None:
+        """Raises AsyncrayError if a signal handler has called ``shutdown`` in the middle of the start."""
+        if self._made is not _driver:
+            raise AsyncrayError("The session was ended by shutdown() while it started.")
+
+    def _set_session(self, runtime: Runtime) -> None:
+        self._check_not_ended()
+        current.session = runtime
+        signals.install()
+
     def _warn(self, runtime: Runtime) -> None:
         warning = runtime.facts.get("store_warning")
         if warning:
             import warnings  # start-up cost: only here
 
             warnings.warn(warning, RuntimeWarning, stacklevel=self._stacklevel)
-
-
-def _set_session(runtime: Runtime) -> None:
-    current.session = runtime
-    signals.install()
 
 
 def _new_runtime(driver: _Driver, arguments: InitArguments, interpreter: Interpreter) -> Runtime:
@@ -321,9 +342,11 @@ def shutdown() -> None:
         print(ray.get(square.remote(3)))
         ray.shutdown()
     """
-    end_session()
-    signals.restore()
-    signals.end_by_last_signal()
+    try:
+        end_session()
+    finally:
+        with_signals_deferred(signals.restore)
+        signals.end_by_last_signal()
 
 
 def end_session() -> None:
@@ -368,10 +391,10 @@ def _start_implicitly() -> None:
         raise NotStartedError("Ray has not been started yet. The interpreter is ending: no session is started now.")
     if _is_in_finalizer():
         raise NotStartedError("Ray has not been started yet. A finalizer (__del__) does not start a session.")
-    with _lock:
-        if current.session is None:
-            SessionStart(None, {}, stacklevel=5).run()
-            _may_start_implicitly = False
+    start = SessionStart(None, {"ignore_reinit_error": True}, stacklevel=5)
+    start.run()  # another thread may have started one meanwhile
+    if start.has_made_session:
+        _may_start_implicitly = False
 
 
 def _is_in_finalizer() -> bool:
@@ -404,7 +427,7 @@ def set_auto_init(enabled: bool) -> None:  # noqa: FBT001 - the value to set, as
 def _forget_in_child() -> None:
     """A forked child has no session, and ends by SIGTERM as it would without us: ``multiprocessing`` ends it so."""
     global _driver, _lock, _may_start_implicitly
-    _lock = threading.RLock()
+    _lock = OwnedRLock()
     _may_start_implicitly = True
     if _driver is not None:
         _driver = current.session = None

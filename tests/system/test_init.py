@@ -15,7 +15,9 @@ import pytest
 import asyncray
 import asyncray.sync as ray
 from asyncray.api import session as api_session
+from asyncray.exceptions import AsyncrayError
 from asyncray.io import forking
+from asyncray.runtime.connection import Connection
 from tests.points import at_point
 from tests.system.conftest import SHARED
 
@@ -180,3 +182,77 @@ def test_init_in_one_thread_and_shutdown_in_another() -> None:
     in_a_thread(ray.shutdown)
     assert sys.unraisablehook is not api_session.signals._hook
     ray.shutdown()
+
+
+@pytest.fixture(params=["before", "after"])
+def on_welcome(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A way to have a signal handler call a function while ``init`` runs, before or after the node says welcome."""
+    step = "this_interpreter" if request.param == "before" else "compare"
+    proceed = getattr(api_session, step)
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGALRM)
+        return proceed(*arguments)
+
+    def use(function: Callable[[], object]) -> None:
+        signal.signal(signal.SIGALRM, lambda number, frame: function())
+        monkeypatch.setattr(api_session, step, interrupted)
+
+    before = signal.getsignal(signal.SIGALRM)
+    yield use
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_that_starts_a_session_while_one_starts(on_welcome: Callable[..., None]) -> None:
+    """It must not end the session that starts, nor leave a second node behind."""
+
+    def start_another() -> None:
+        for use in (lambda: ray.init(num_cpus=0), lambda: ray.put(1)):
+            with pytest.raises(RuntimeError, match="in the middle of another init"):
+                use()
+            refused.append(use)
+
+    refused: list[object] = []
+    on_welcome(start_another)
+    with ray.init(num_cpus=0):
+        assert len(refused) == 2
+        assert ray.get(ray.put(1)) == 1
+
+
+def test_a_signal_handler_that_ends_the_session_that_starts(
+    on_welcome: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_welcome(ray.shutdown)
+    with pytest.raises(AsyncrayError):
+        ray.init(num_cpus=0)
+    monkeypatch.undo()
+    with ray.init(num_cpus=0):
+        assert ray.get(ray.put(1)) == 1
+
+
+def test_a_signal_handler_that_starts_a_session_while_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_another(connection: Connection, question: str, **limits: Any) -> Any:
+        if question == "goodbye":
+            with pytest.raises(RuntimeError, match="in the middle of another init"):
+                ray.init(num_cpus=0)
+            refused.append(question)
+        return request(connection, question, **limits)
+
+    request = Connection.request
+    refused: list[str] = []
+    monkeypatch.setattr(Connection, "request", start_another)
+    ray.init(num_cpus=0)
+    ray.shutdown()
+    assert refused == ["goodbye"]
+
+
+def test_a_shutdown_that_is_interrupted_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``given_back`` looks."""
+
+    def interrupt(connection: Connection, question: str, **limits: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "request", interrupt)
+    ray.init(num_cpus=0)
+    with pytest.raises(KeyboardInterrupt):
+        ray.shutdown()
