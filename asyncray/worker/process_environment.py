@@ -68,7 +68,7 @@ class _Lasting(io.FileIO):
         try:
             written = super().write(data)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             if not self._loses:
                 self._loses = True

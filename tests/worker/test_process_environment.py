@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -111,6 +112,30 @@ def test_text_that_finds_no_room_is_lost_and_reported_once(
     os.close(output)
     assert capfd.readouterr().out == "written\nwritten\n"
     assert lost == ["[Errno 28] No space left on device"] * 2
+
+
+def test_text_beyond_the_limit_of_a_file_is_lost_and_reported(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """``ulimit -f`` is meant for what tasks write, and the log of a worker must not be the first to feel it."""
+    lost: list[str] = []
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    ProcessEnvironment().mark_output(lost.append)
+    output = os.dup(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "log").open("w", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
+        print("1234")
+        print("lost")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        os.dup2(output, 1)
+        os.close(output)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "1234\n"
+    assert lost == ["[Errno 27] File too large"]
 
 
 def test_no_task_can_close_the_output(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
