@@ -80,11 +80,16 @@ class LatePuts:
         return True
 
     def add(self, object_id: bytes, reservation: Reservation, value: Serialized) -> None:
-        """The value waits for the room that was asked for; its ref may be used from now on."""
+        """The value waits for the room that was asked for; its ref may be used from now on.
+
+        A signal handler that raises cannot break this: it runs before, or when everything is done, and then the value
+        is stored although the caller has no ref. The daemon frees it, because the caller has released it.
+        """
         put = LatePut(object_id, reservation, own_buffers(value))
         uninterrupted(functools.partial(self._promise, put))
 
     def _promise(self, put: LatePut) -> None:
+        put.reservation.hand_over()
         self._count(put.reservation.size)
         self._connection.post((PROMISE, put.object_id))
         answer = put.reservation.answer

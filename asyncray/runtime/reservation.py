@@ -71,7 +71,7 @@ class Room(NamedTuple):
 
 
 class Reservation:
-    """Room for one value. As a context manager it gives the room up if its block raises.
+    """Room for one value. As a context manager it gives the room up if its block raises, unless it was handed over.
 
     Example::
 
@@ -94,6 +94,8 @@ class Reservation:
         self.answer: LocalObject = self._connection.new_reply()
         # Resolved by the io thread when the daemon says that the answer takes time. Only of ``wait_briefly``.
         self.full: LocalObject | None = None
+        # True once another thread answers for the room, and not the block of the context manager. Set by the caller.
+        self.is_handed_over = False
         self.number = next(self._connection.request_numbers)
 
     def __repr__(self) -> str:
@@ -183,6 +185,10 @@ class Reservation:
         """The message that gives the memory to an object was posted."""
         self._move(SEALED)
 
+    def hand_over(self) -> None:
+        """From now on another thread writes and seals the room, or abandons it."""
+        self.is_handed_over = True
+
     def abandon(self) -> None:
         """Gives the room up, granted or not. Does nothing once it is sealed, refused or given up."""
         uninterrupted(self._abandon)
@@ -200,7 +206,7 @@ class Reservation:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
+        if error is not None and not self.is_handed_over:
             self.abandon()
 
     # Under the owner's lock -------------------------------------------------------------------------------------------

@@ -27,8 +27,13 @@ from asyncray.messages import (
     VALUE,
 )
 from asyncray.runtime import late_puts
+from asyncray.runtime.late_puts import LatePuts
 from asyncray.runtime.runtime import Runtime
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
+
+
+class Interrupted(Exception):
+    """A signal handler raises it."""
 
 
 @pytest.fixture
@@ -59,8 +64,10 @@ def put_in_loop(runtime: Runtime, daemon: DaemonSide, value: object) -> tuple[An
 
     thread = threading.Thread(target=answer)
     thread.start()
-    ref = asyncio.run(main())
-    thread.join()
+    try:
+        ref = asyncio.run(main())
+    finally:
+        thread.join()
     return ref, number
 
 
@@ -77,6 +84,27 @@ def test_it_returns_at_once_and_the_value_follows(session: Any, segment: Segment
     size = len(value) + 200
     daemon.send((VALUE, ref.binary(), SHARED, [segment.name, 0, size]))
     assert runtime.objects.get([ref._local], DEADLINE) == [bytearray(b"x" * 200_000)]
+    runtime.objects._late_puts.drain(DEADLINE)
+    assert runtime.objects._late_puts._bytes == 0
+
+
+def test_an_interrupt_behind_the_promise_does_not_break_it(
+    session: Any, segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, daemon = session
+    add = LatePuts.add
+
+    def add_and_interrupt(*args: Any) -> None:
+        add(*args)
+        raise Interrupted
+
+    monkeypatch.setattr(LatePuts, "add", add_and_interrupt)
+    with pytest.raises(Interrupted):
+        put_in_loop(runtime, daemon, bytes(200_000))
+    promised = daemon.next(PROMISE)[1]
+    (number,) = runtime.values.reservations.asked
+    daemon.send((ALLOCATED, number, segment.name, 0, True))
+    assert daemon.next(SEAL)[1:4] == [promised, segment.name, 0]
     runtime.objects._late_puts.drain(DEADLINE)
     assert runtime.objects._late_puts._bytes == 0
 
