@@ -1,8 +1,8 @@
 """Undoes the changes that a task has made to its process, so that the next task on this worker finds it as it was.
 
 Owns, and puts back when a task has returned: the settings in ``asyncray.worker.settings`` (signals, standard
-descriptors, limits, environment variables and others), ``sys.path``, ``sys.stdout``, ``sys.stderr``, the hooks for
-exceptions that nothing catches, trace and profile functions, and the random numbers of numpy.
+descriptors, limits, environment variables and others), ``sys.path``, ``sys.argv``, ``sys.stdout``, ``sys.stderr``, the
+hooks for exceptions that nothing catches, trace and profile functions, and the random numbers of numpy.
 
 A task that changes what cannot be put back (its root directory, its user, a limit that only root may raise) was the
 last one in its process.
@@ -73,7 +73,7 @@ class Leftovers:
         self._stdout, self._stderr = sys.stdout, sys.stderr
 
     def _read_attributes(self) -> None:
-        self._path = sys.path.copy()
+        self._path, self._argv = sys.path.copy(), sys.argv.copy()
         self._excepthook, self._unraisablehook = sys.excepthook, sys.unraisablehook
         self._threads_excepthook = threading.excepthook
         self._trace, self._profile = _gettrace(), _getprofile()
@@ -114,6 +114,7 @@ class Leftovers:
                 and _gettrace() is self._trace
                 and _getprofile() is self._profile
                 and sys.path == self._path
+                and sys.argv == self._argv
             ):
                 return True
             self._unfinished = True
@@ -140,6 +141,8 @@ class Leftovers:
         sys.stdout, sys.stderr = self._stdout, self._stderr
         sys.excepthook, sys.unraisablehook = self._excepthook, self._unraisablehook
         threading.excepthook = self._threads_excepthook
+        if sys.argv != self._argv:
+            sys.argv = self._argv.copy()
         if sys.path != self._path:
             new = [path for path in sys.path if path not in self._path] if self._has_imported() else []
             sys.path[:] = [*self._path, *new]

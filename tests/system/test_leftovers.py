@@ -38,6 +38,7 @@ def look() -> dict[str, Any]:
             os.getpriority(os.PRIO_PROCESS, 0),
             sys.getrecursionlimit(),
         ),
+        "arguments": sys.argv,
         "hooks": (threading.excepthook, sys.gettrace(), gc.isenabled(), warnings.filters),
     }
 
@@ -53,6 +54,7 @@ def spoil() -> None:
     os.environ.update(HOME="/nowhere", NEW="new")
     del os.environ["OMP_NUM_THREADS"]
     sys.path.insert(0, "/spoiled")
+    sys.argv[1:] = ["spoiled"]
     sys.stdout.reconfigure(errors="strict")  # type: ignore[union-attr]  # a worker's can
     sys.stdout = io.StringIO()
     os.close(1)
