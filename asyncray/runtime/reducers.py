@@ -11,6 +11,7 @@ A class that travels by value has a *home*: the process that defined it. There i
 1. A pickle that comes back home never changes the class there: the program may have assigned its attributes meanwhile.
 2. A pickle from a copy makes new copies, but changes none: an assignment concerns only the process that makes it.
 3. A pickle from home updates a copy, except for the attributes that the process of the copy has assigned itself.
+4. Making a copy does not call ``__init_subclass__`` of other copies: its effects travel as attributes.
 
 Does not import cloudpickle (20 ms) before something goes by value.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
+import threading
 import typing
 from collections.abc import Callable
 from types import (
@@ -156,6 +158,8 @@ def _reduce_class(cls: Any, reduced: Reduction) -> Reduction:
         if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
             arguments[3]["__slots__"] = _slots(cls)
     is_home = attributes.pop(_RECEIVED, None) is None
+    if type(hook := attributes.get("__init_subclass__")) is classmethod:
+        attributes["__init_subclass__"] = _InitSubclass(hook.__func__)
     attributes.pop("__slotnames__", None)  # what pickle remembers of instances
     attributes = {name: value for name, value in attributes.items() if not _is_slot(cls, value)}
     state = attributes, members, is_home
@@ -184,10 +188,41 @@ def _make_class(class_id: str, make: Callable[..., Any], arguments: Reduction) -
     """The class with that ID. A new one has no attributes yet, as these may refer to the class itself."""
     found = cloud()._DYNAMIC_CLASS_TRACKER_BY_ID.get(class_id)
     if found is None:
-        made = make(*arguments)
+        _making.is_under_way = True
+        try:
+            made = make(*arguments)
+        finally:
+            _making.is_under_way = False
         type.__setattr__(made, _RECEIVED, {})  # before other threads can find it
         found = cloud()._lookup_class_or_track(class_id, made)
     return found
+
+
+class _Making(threading.local):
+    """True while this thread makes a copy of a class."""
+
+    is_under_way = False
+
+
+_making = _Making()
+
+
+class _InitSubclass(classmethod):  # type: ignore[type-arg]  # it has no parameters at run time
+    """The ``__init_subclass__`` of a copy of a class. Does nothing while a copy of a subclass is made.
+
+    That copy has no attributes yet, which the method may read, and nobody knows the keywords of its class statement.
+    Methods behind it that belong to importable classes are called.
+    """
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if not _making.is_under_way:
+            return super().__get__(instance, owner)
+        hooks = (vars(cls).get("__init_subclass__") for cls in owner.__mro__)
+        return next(hook for hook in hooks if hook is not None and type(hook) is not _InitSubclass).__get__(None, owner)
+
+
+def _reduce_init_subclass(hook: _InitSubclass) -> Reduction:
+    return _InitSubclass, (hook.__func__,)
 
 
 def _set_class_state(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]], bool]) -> None:
@@ -376,6 +411,7 @@ def _reduce_module(module: ModuleType) -> Any:
 REDUCERS: dict[type, Callable[[Any], Any]] = {
     CodeType: _reduce_code,
     ModuleType: _reduce_module,
+    _InitSubclass: _reduce_init_subclass,
     functools._lru_cache_wrapper: _reduce_lru_cache,
     functools.cached_property: _reduce_cached_property,
     functools.singledispatchmethod: _reduce_dispatching_method,

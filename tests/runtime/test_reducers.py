@@ -180,6 +180,37 @@ def _look_at(value: Any) -> Any:
     return value, hasattr(value, "__dict__"), hasattr(value, "__weakref__")
 
 
+def test_init_subclass_runs_for_new_classes_and_not_for_copies(elsewhere: Elsewhere) -> None:
+    class Base(typing.Generic[typing.TypeVar("T")]):  # type: ignore[misc]
+        known: typing.ClassVar[dict[str, Any]] = {}
+
+        def __init_subclass__(cls, *, tag: str, **keywords: Any) -> None:
+            super().__init_subclass__(**keywords)
+            cls.tag = tag
+            Base.known[cls.key] = cls
+
+    class Middle(Base, tag="m"):
+        key = "middle"
+
+        def __init_subclass__(cls, **keywords: Any) -> None:
+            super().__init_subclass__(tag="n", **keywords)
+
+    class Leaf(Middle):
+        key = "leaf"
+
+    def look(leaf: Any) -> Any:
+        class New(type(leaf)):  # type: ignore[misc]  # known there only
+            key = "new"
+
+        return type(leaf), leaf.tag, sorted(Base.known), New.tag, Base.known["leaf"] is Leaf
+
+    assert elsewhere.call(look, Leaf()) == (Leaf, "n", ["leaf", "middle", "new"], "n", True)
+    assert elsewhere.call(look, Leaf())[0] is Leaf
+    assert sorted(Base.known) == ["leaf", "middle"]
+    third = elsewhere.call(lambda: lambda: Leaf.tag)
+    assert third() == "n"
+
+
 class Point(typing.NamedTuple):
     x: int
     y: int = 0
