@@ -34,7 +34,9 @@ class _Run:
         self.actor = actor
         # The result of ``fn``, and its first ref: when that has its value, all have.
         self.refs: Any = refs
-        self.ref: ObjectRef[Any] = refs[0] if isinstance(refs, list) else refs
+        self.ref: ObjectRef[Any] = refs[0] if isinstance(refs, list) and refs else refs
+        if not isinstance(self.ref, ObjectRef):
+            raise TypeError(f"fn of an ActorPool has to return a ref or a list of refs. It returned {refs!r}.")
 
     def __repr__(self) -> str:
         return f"<_Run {self.number} {self.ref}>"
@@ -142,6 +144,7 @@ class ActorPool:
             value: given to it.
 
         Raises:
+            TypeError: ``fn`` returned something else, if an actor is free.
             Exception: ``fn`` itself raised it, if an actor is free. If the value waits, its result is that error.
 
         Example::
@@ -153,9 +156,13 @@ class ActorPool:
         if not self._idle:
             self._waiting.append((fn, value))
             return
-        actor = self._idle[-1]
-        run = _Run(self._next_submission, actor, fn(actor, value))
-        self._idle.pop()  # not before: an actor stays in the pool where ``fn`` raises
+        actor = self._idle.pop()  # before the call: ``fn`` may submit values, too
+        try:
+            refs = fn(actor, value)
+            run = _Run(self._next_submission, actor, refs)
+        except BaseException:
+            self._idle.append(actor)
+            raise
         self._running[run.ref] = self._run_of[run.number] = run
         self._next_submission += 1
 

@@ -227,6 +227,26 @@ def test_an_actor_stays_where_the_call_cannot_be_made(pool: ActorPool) -> None:
     assert list(pool.map(give, range(3))) == [0, 1, 2]
 
 
+def test_a_call_may_submit_values_itself(pool: ActorPool) -> None:
+    def give_and_submit(actor: Any, value: Any) -> Any:
+        pool.submit(give, value + 10)
+        return actor.give.remote(value)
+
+    pool.submit(give_and_submit, 1)
+    pool.submit(give_and_submit, 2)
+    assert sorted(pool.get_next() for _ in range(4)) == [1, 2, 11, 12]
+    spares = [pool.pop_idle() for _ in range(3)]
+    assert len({*spares}) == 3
+    assert spares[2] is None
+
+
+def test_a_call_returns_refs(pool: ActorPool) -> None:
+    for wrong in (5, [], None):
+        with pytest.raises(TypeError, match="return a ref or a list of refs"):
+            pool.submit(lambda actor, value: value, wrong)
+    assert list(pool.map(give, [1, 2])) == [1, 2]
+
+
 @pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
 def test_where_the_call_for_a_waiting_value_cannot_be_made_no_result_is_lost(node: object, name: str) -> None:
     def divide(actor: Any, value: int) -> Any:
