@@ -59,7 +59,7 @@ from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call
 from tests.core.promises import Promises
 
 if TYPE_CHECKING:
-    from tests.core.world import World
+    from tests.core.host import Host
 
 
 OFTEN_ENOUGH = "it has run often enough"
@@ -68,8 +68,9 @@ OFTEN_ENOUGH = "it has run often enough"
 class Process:
     """A driver or worker. ``wire`` is what it said and the daemon has not heard; ``inbox`` the reverse."""
 
-    def __init__(self, world: World, client: Client, job_id: bytes = b"") -> None:
-        self.world = world
+    def __init__(self, host: Host, client: Client, job_id: bytes = b"") -> None:
+        self.host = host
+        self.world = host.world
         self.client = client
         self.job_id = job_id
         self.alive = True
@@ -173,7 +174,7 @@ class Process:
         self.send((ABANDON, place[0], place[1]))
 
     def write(self, place: list[Any], content: Content) -> None:
-        self.world.write(place, content)
+        self.host.write(place, content)
 
     def pinned(self, ref: bytes, place: list[Any], content: Content) -> None:
         """The daemon keeps that memory for this process until it says otherwise."""
@@ -184,7 +185,7 @@ class Process:
         """A value as it came: the content, looked up in memory where it is shared."""
         if kind != SHARED:
             return payload
-        content = self.world.look(payload)
+        content = self.host.look(payload)
         self.pinned(ref, payload, content)
         return content
 
@@ -230,9 +231,9 @@ class Process:
 class Driver(Process):
     """A driver: the test decides what it does."""
 
-    def __init__(self, world: World, client: Client) -> None:
+    def __init__(self, host: Host, client: Client) -> None:
         assert client.job is not None
-        super().__init__(world, client, client.job.id)
+        super().__init__(host, client, client.job.id)
         self.news: list[Received] = []
 
     def told(self, message: Received) -> None:
@@ -327,7 +328,7 @@ class Invocation(Scope):
     def _end(self) -> bool:
         recipe, worker, task = self.order.recipe, self.worker, self.order.task
         if recipe.ending == "crash":
-            worker.world.die(worker)
+            worker.host.die(worker)
             return True
         if recipe.ending == "exit" and self.order.how in (INVOKE, CONSTRUCT):
             worker.exit("exit_actor() was called")
@@ -366,8 +367,8 @@ class Invocation(Scope):
 class Worker(Process):
     """A worker process."""
 
-    def __init__(self, world: World, client: Client, number: int) -> None:
-        super().__init__(world, client)
+    def __init__(self, host: Host, client: Client, number: int) -> None:
+        super().__init__(host, client)
         self.number = number
         self.queue: deque[Order] = deque()
         self.main: Invocation | None = None
@@ -475,7 +476,7 @@ class Worker(Process):
     def exit(self, why: str) -> None:
         """It ends by its own will."""
         self.send((LEAVING, why))
-        self.world.die(self)
+        self.host.die(self)
 
     def step(self, thread: int = 0) -> bool:
         """Runs a little. False if there is nothing to do."""

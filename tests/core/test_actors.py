@@ -184,7 +184,7 @@ def test_a_constructor_that_says_done_twice_is_heard_once() -> None:
     handle = alive(world, driver, restarts=1)
     worker = host(world, handle)
     world.machine.receive(worker.client, [(DONE, handle[:TASK_SIZE], 5, PLAIN, None, None)])
-    world.after()
+    world.host.after()
     assert state(world, handle) == ALIVE
     world.end()
 
@@ -364,7 +364,7 @@ def test_killing_an_actor_that_waits_for_resources_gives_its_request_up() -> Non
     handle = driver.create()
     call = driver.call(handle)
     world.settle()
-    world.order(KILL, handle[:TASK_SIZE], True)
+    world.host.order(KILL, handle[:TASK_SIZE], True)
     world.settle()
     assert driver.error(call) == "ActorDiedError"
     assert "it was killed by `ray.kill`" in driver.message(call)
@@ -375,7 +375,7 @@ def test_devices_of_a_killed_actor_are_free_when_its_process_is_gone() -> None:
     world = World(CPU=1, GPU=1)
     driver = world.driver()
     handle = alive(world, driver, extra=("GPU", 1))
-    world.order(KILL, handle[:TASK_SIZE], True)
+    world.host.order(KILL, handle[:TASK_SIZE], True)
     assert world.machine.resources.available["GPU"] == 0
     world.settle()
     assert world.machine.resources.available["GPU"] > 0
@@ -385,12 +385,12 @@ def test_a_kill_that_allows_restarts_is_a_crash() -> None:
     world = World(CPU=1)
     driver = world.driver()
     handle = alive(world, driver, restarts=1)
-    world.order(KILL, handle[:TASK_SIZE], False)
+    world.host.order(KILL, handle[:TASK_SIZE], False)
     world.deliver()
     assert state(world, handle) in (RESTARTING, STARTING)
     world.settle()
     assert state(world, handle) == ALIVE
-    world.order(KILL, handle[:TASK_SIZE], False)
+    world.host.order(KILL, handle[:TASK_SIZE], False)
     world.settle()
     assert state(world, handle) == DEAD
 
@@ -433,7 +433,7 @@ def test_what_a_forgotten_actor_died_of_is_known_for_a_while() -> None:
     world = World(CPU=1)
     driver = world.driver()
     handle = alive(world, driver)
-    world.order(KILL, handle[:TASK_SIZE], True)
+    world.host.order(KILL, handle[:TASK_SIZE], True)
     driver.lose(handle)
     number = driver.template(Recipe().spec("call"))
     task = driver.next_id()
@@ -479,7 +479,7 @@ def test_a_killed_actors_name_is_free_at_once(detached: bool) -> None:
     driver = world.driver()
     handle = named(world, driver, detached=detached)
     assert handle is not None
-    world.order(KILL, handle[:TASK_SIZE], True)
+    world.host.order(KILL, handle[:TASK_SIZE], True)
     assert not taken(world)
     assert named(world, driver)
 
@@ -490,7 +490,7 @@ def test_kill_frees_the_name_of_an_actor_that_has_crashed() -> None:
     handle = named(world, driver)
     assert handle is not None
     crash(world, handle)
-    world.order(KILL, handle[:TASK_SIZE], True)
+    world.host.order(KILL, handle[:TASK_SIZE], True)
     assert not taken(world)
     assert named(world, driver)
 
@@ -518,7 +518,7 @@ def test_an_actor_is_told_its_name_what_it_holds_and_whether_it_lived_before() -
         worker = host(world, handle)
         assert worker.last_told[LEASE][1]["demand"] == ()
         assert worker.last_told[CONSTRUCT][6:] == (None, restarted, "ann")
-        world.order(KILL, handle[:TASK_SIZE], True)
+        world.host.order(KILL, handle[:TASK_SIZE], True)
 
 
 def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
@@ -530,7 +530,7 @@ def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
     assert taken(world)
     driver.lose(handle)
     driver.state.make(Recipe(name="ann"))
-    world.hear(driver, 2)  # in one batch
+    world.host.hear(driver, 2)  # in one batch
     world.settle()
     found = world.machine.actors.directory.find(("ns", "ann"))
     assert found is not None
@@ -543,9 +543,9 @@ def test_the_daemon_tells_a_retired_actor_to_exit_and_does_not_kill_it() -> None
     handle = alive(world, driver)
     worker = host(world, handle)
     driver.lose(handle)
-    world.hear(driver, 1)
+    world.host.hear(driver, 1)
     assert [message[0] for message in worker.inbox] == [LEAVE]
-    assert not world.doomed
+    assert not world.host.doomed
 
 
 def starts(world: World, handle: bytes, seconds: float) -> int:
@@ -567,7 +567,7 @@ def test_an_actor_that_dies_at_once_is_restarted_more_and_more_slowly() -> None:
     handle = driver.create(restarts=-1)
     assert 3 < starts(world, handle, 3.0) < 9
     assert starts(world, handle, 2 * LONGEST_PAUSE) < 8
-    world.order(KILL, handle[:TASK_SIZE], True)
+    world.host.order(KILL, handle[:TASK_SIZE], True)
     world.wait(LONGEST_PAUSE)
     assert state(world, handle) == DEAD
 

@@ -62,12 +62,13 @@ def trouble(world: World, random: Random) -> None:
         world.die(worker)
         for _ in range(min(random.randrange(4), len(worker.wire))):
             worker.wire.pop()
-    elif kind == 3 and world.unborn:
-        world.fork(works=False)
-    elif kind == 4 and world.segments:
-        world.segment(works=False)
+    elif kind == 3 and world.host.unborn:
+        world.host.fork(works=False)
+    elif kind == 4 and world.host.segments:
+        world.host.segment(works=False)
     elif world.processes:
-        world.repeat(random.choice(list(world.processes.values())))
+        process = random.choice(world.processes)
+        process.host.repeat(process)
 
 
 def event(world: World, random: Random, danger: float) -> None:
@@ -85,7 +86,7 @@ def event(world: World, random: Random, danger: float) -> None:
     elif luck > 0.79:
         world.wait(random.choice([0.02, 0.02, 0.02, 0.5, 1.5, 4.0]))
     elif luck > 0.78 and world.processes:
-        process = random.choice(list(world.processes.values()))
+        process = random.choice(world.processes)
         if process.alive:
             process.collect()
     elif moves := world.moves():
@@ -108,3 +109,22 @@ def day(seed: int, events: int = 300) -> None:
 def test_a_day_ends_without_a_trace(first: int) -> None:
     for seed in range(first, first + 10):
         day(seed)
+
+
+def test_two_nodes_of_one_world_share_the_clock_and_nothing_else() -> None:
+    """What happens is drawn for both in turn. Each must keep to its own processes, memory and objects."""
+    random = Random(7)
+    world = World()
+    other = world.add_host(b"another!")
+    other.driver()
+    for _ in range(200):
+        event(world, random, danger=0.02)
+        world.check()
+        if other.drivers:
+            other.drivers[0].state.do(("flood", some_recipe(random, 2)))
+    world.settle()
+    assert other.machine.now == world.machine.now == world.now > 0
+    tables = [{*host.machine.objects.table} for host in world.hosts]
+    assert tables[1]
+    assert tables[0].isdisjoint(tables[1])
+    world.end()

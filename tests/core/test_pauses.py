@@ -31,7 +31,7 @@ def test_a_task_that_crashes_at_once_is_retried_more_and_more_slowly() -> None:
     assert 2 < starts(world, task, 3.0) < 6
     assert starts(world, task, 2 * LONGEST_PAUSE) < 6
     assert not world.machine.needs_fast_tick or world.machine.scheduler.pauses.is_near(world.machine.now)
-    world.order(CANCEL, task, False, False)
+    world.host.order(CANCEL, task, False, False)
     world.check()
     assert starts(world, task, 2 * LONGEST_PAUSE) == 0
     assert not world.machine.scheduler.pauses._until

@@ -71,7 +71,7 @@ def test_memory_of_a_promise_that_nobody_wants_any_more_is_free() -> None:
     places: list[Any] = []
     driver.allocate(501, places.append)
     world.talk()
-    world.segment()
+    world.host.segment()
     world.talk()
     driver.drop(ref)
     world.talk()

@@ -29,7 +29,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
 def test_a_question_has_one_answer(kept: list[Question]) -> None:
     world = World()
     answers: list[Answer] = []
-    world.machine.requests.ask(Question(world.tool, answers.append), "later", [])
+    world.machine.requests.ask(Question(world.host.tool, answers.append), "later", [])
     (question,) = kept
     assert answers == []
     assert not question.answered
@@ -42,7 +42,7 @@ def test_a_question_has_one_answer(kept: list[Question]) -> None:
 def test_an_unknown_method_is_refused() -> None:
     answers: list[Answer] = []
     world = World()
-    world.machine.requests.ask(Question(world.tool, answers.append), "nonsense", [])
+    world.machine.requests.ask(Question(world.host.tool, answers.append), "nonsense", [])
     assert answers == [(False, "InternalError", {"message": "There is no request named 'nonsense'."})]
 
 
@@ -67,7 +67,7 @@ def test_the_answer_to_a_process_that_has_ended_goes_nowhere(kept: list[Question
     driver = world.driver()
     world.machine.receive(driver.client, [(REQUEST, 1, "later", [])])
     world.die(driver)
-    world.disconnect(driver)
+    world.host.disconnect(driver)
     kept[0].answer(1)
     assert driver.client.out == []
     assert world.machine.outbox.dirty == []

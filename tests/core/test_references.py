@@ -21,9 +21,10 @@ from asyncray.messages import (
     VALUE,
     Received,
 )
+from tests.core.host import CAPACITY
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
-from tests.core.world import CAPACITY, World
+from tests.core.world import World
 
 
 def objects(world: World) -> set[bytes]:
@@ -67,7 +68,7 @@ def test_refs_inside_a_value_live_as_long_as_it_to_any_depth() -> None:
     for _ in range(2000):
         refs.append(put(driver, refs[-1]))
         driver.drop(refs[-2])
-    world.hear(driver, len(driver.wire))
+    world.host.hear(driver, len(driver.wire))
     assert objects(world) == set(refs)
     driver.drop(refs[-1])
     world.talk()
@@ -292,7 +293,7 @@ def test_a_full_store_asks_for_garbage_and_serves_who_waits_in_order() -> None:
     places: list[Any] = []
     for size in (4000, 3000):
         two.allocate(size, places.append)
-    world.hear(two, 2)
+    world.host.hear(two, 2)
     assert [message[0] for message in one.inbox] == [RUN_GC]
     world.deliver()
     assert [place[2] for place in places] == [4000, 3000]
@@ -363,7 +364,7 @@ def test_a_segment_that_cannot_be_made_fails_the_first_who_waits() -> None:
     one.allocate(100, lambda place: answers.append(("one", place)))
     two.allocate(100, lambda place: answers.append(("two", place)))
     world.talk()
-    world.segment(works=False)
+    world.host.segment(works=False)
     world.deliver()
     assert sorted((who, place is None) for who, place in answers) == [("one", True), ("two", False)]
 

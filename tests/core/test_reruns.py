@@ -16,6 +16,7 @@ from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.states import FINISHED, WAITING
 from asyncray.ids import return_id
 from asyncray.messages import CANCEL, ERRORS, PLAIN, PUT, SHARED, UNPIN, UNRESOLVED
+from tests.core.host import Host
 from tests.core.processes import Driver
 from tests.core.test_chaos import NODES, event
 from tests.core.world import World
@@ -50,16 +51,15 @@ class Forgetful(World):
     def entry(self, ref: bytes) -> ObjectEntry:
         return self.machine.objects.table[ref]
 
-    def after(self) -> None:
+    def before_flush(self, host: Host) -> None:
         for task in [task for task in self.kept.values() if task.state == FINISHED]:
             if not self._may_run_again(task):
                 del self.kept[task.id]
                 self.machine.work.let_go(task)
-        self.machine.receive(self.tool, [])  # ends actors whose last handles were among the arguments
-        super().after()
+        self.machine.receive(self.host.tool, [])  # ends actors whose last handles were among the arguments
 
-    def tasks_with_arguments(self) -> list[Task]:
-        running = super().tasks_with_arguments()
+    def tasks_with_arguments(self, host: Host) -> list[Task]:
+        running = super().tasks_with_arguments(host)
         return running + [task for task in self.kept.values() if task.state == FINISHED]
 
     def agrees(self, ref: bytes, content: Any) -> None:
@@ -82,12 +82,12 @@ class Forgetful(World):
 
     def lose(self, task: Task, *lost: ObjectEntry) -> None:
         for entry in lost:
-            value = self.look(entry.payload) if entry.kind == SHARED else entry.payload
+            value = self.host.look(entry.payload) if entry.kind == SHARED else entry.payload
             self.past[entry.id].append(repr(value))  # it may be on its way
             self.truth.pop(entry.id, None)
         self.starts[task.id] = 0
         self.machine.work.run_again(task, lost)
-        self.after()
+        self.host.after()
 
 
 def kept(world: Forgetful) -> Task:
@@ -162,10 +162,10 @@ def test_a_task_that_waits_for_another_value_waits_for_the_lost_one_too() -> Non
     driver.state.refs.append(promised)
     driver.state.waitable.add(promised)
     dependent = driver.submit(arguments=(1, 2))
-    world.hear(driver, len(driver.wire))
+    world.host.hear(driver, len(driver.wire))
     world.lose(task, world.entry(ref))
     driver.send((PUT, promised, PLAIN, b"", None))
-    world.hear(driver, len(driver.wire))
+    world.host.hear(driver, len(driver.wire))
     waiting = world.machine.work.tasks[dependent[:-4]]
     assert (waiting.state, waiting.missing) == (WAITING, 1)
     world.settle()
@@ -251,7 +251,7 @@ def test_a_second_run_that_fails_is_the_error_of_what_was_lost() -> None:
     _, one, two = driver.state.refs
     kept_value = driver.values[two]
     world.lose(task, world.entry(one))
-    world.order(CANCEL, task.id, False, False)
+    world.host.order(CANCEL, task.id, False, False)
     world.settle()
     assert driver.error(one) == "TaskCancelledError"
     assert driver.values[two] == kept_value

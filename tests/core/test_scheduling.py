@@ -201,13 +201,13 @@ def flood_beside_an_actor(*, forks_fail: bool) -> tuple[Worker, set[int]]:
     idle = [other for other in world.workers if other is not worker]
     for other in idle:
         world.die(other)
-        world.exit_seen()
+        world.host.exit_seen()
     driver.create(cpus=0)
     world.talk()
     for _ in range(30):
-        if forks_fail and world.unborn:
-            world.fork(works=False)
-            world.miss_seen()
+        if forks_fail and world.host.unborn:
+            world.host.fork(works=False)
+            world.host.miss_seen()
         worker.step()
         world.talk()
     return worker, {other.number for other in world.workers if other.queue}

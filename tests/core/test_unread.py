@@ -66,7 +66,7 @@ def test_a_borrower_that_asks_reads(world: World, driver: Driver, early: bool) -
     else:
         world.deliver()
     other.send((SUBSCRIBE, [ref]))
-    world.hear(other, len(other.wire))
+    world.host.hear(other, len(other.wire))
     driver.drop(ref)
     world.settle()
     assert not told(driver)
@@ -116,7 +116,7 @@ def test_a_task_without_results_tells_at_once(world: World, driver: Driver) -> N
 
 def test_a_cancelled_task_is_no_news(world: World, driver: Driver) -> None:
     ref = driver.submit()
-    world.order(CANCEL, ref[:-4], False, True)
+    world.host.order(CANCEL, ref[:-4], False, True)
     driver.drop(ref)
     world.settle()
     assert not told(driver)
@@ -140,7 +140,7 @@ def test_the_crash_of_an_actor_is_news_and_its_end_is_none(world: World, driver:
     assert [payload[0] for _, payload, _ in told(driver)] == ["ActorDiedError"]
     killed = driver.create()
     driver.drop(driver.call(killed))
-    world.order(KILL, killed[:-4], True)
+    world.host.order(KILL, killed[:-4], True)
     world.settle()
     assert len(told(driver)) == 1
 

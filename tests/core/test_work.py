@@ -49,8 +49,8 @@ def test_a_chain_of_a_hundred_thousand_fails_without_recursion() -> None:
     refs = [task + b"\0\0\0\1" for task in tasks]
     for before, task in zip([None, *refs], tasks, strict=False):
         driver.send((SUBMIT, task, number, PLAIN, b"", before and [before], None, None, None), [task + b"\0\0\0\1"])
-    world.hear(driver, len(driver.wire))
-    world.order(CANCEL, tasks[0], False, False)
+    world.host.hear(driver, len(driver.wire))
+    world.host.order(CANCEL, tasks[0], False, False)
     assert not world.machine.work.tasks
     for ref in refs:
         driver.drop(ref)
@@ -93,7 +93,7 @@ def test_a_wrong_number_of_values_is_an_error_of_all(given: list[Any]) -> None:
     worker = busy(world)
     task = worker.queue.popleft().task
     world.machine.receive(worker.client, [(DONE_MANY, task, 5, given)])
-    world.after()
+    world.host.after()
     world.talk()
     assert [driver.error(ref) for ref in driver.state.refs] == ["InternalError"] * 2
     world.end()
@@ -107,7 +107,7 @@ def test_a_shared_result_that_was_never_allocated_is_an_error() -> None:
     worker = busy(world)
     task = worker.queue.popleft().task
     world.machine.receive(worker.client, [(DONE, task, 5, SHARED, ["seg-0", 0, 64], None)])
-    world.after()
+    world.host.after()
     world.talk()
     assert driver.error(ref) == "InternalError"
 
@@ -135,9 +135,9 @@ def test_the_end_of_a_worker_is_seen_in_either_order(connection_first: bool) -> 
     worker = busy(world)
     world.die(worker)
     if connection_first:
-        world.disconnect(worker)
-    world.exit_seen()
-    assert not any(number == worker.number for number in world.doomed if not connection_first)
+        world.host.disconnect(worker)
+    world.host.exit_seen()
+    assert not any(number == worker.number for number in world.host.doomed if not connection_first)
     world.settle()
     assert ref in driver.values
     world.end()
@@ -178,7 +178,7 @@ def test_answers_of_a_process_that_was_given_up_are_not_heard() -> None:
     worker.step()
     worker.step()
     world.die(worker)
-    world.exit_seen()  # and only then what it wrote is read
+    world.host.exit_seen()  # and only then what it wrote is read
     world.talk()
     assert ref not in driver.values
     world.settle()
@@ -251,7 +251,7 @@ def test_a_task_can_be_cancelled_in_any_state(where: str, retries: int) -> None:
             for _ in range(1 if where == "running" else 2):
                 worker.step()
     world.talk()
-    world.order(CANCEL, ref[:TASK_SIZE], False, False)
+    world.host.order(CANCEL, ref[:TASK_SIZE], False, False)
     world.settle()
     assert driver.error(ref) == "TaskCancelledError"
     world.end()
@@ -263,8 +263,8 @@ def test_cancelling_by_force_kills_the_worker_and_is_no_crash() -> None:
     ref = driver.submit(retries=5)
     world.deliver()
     busy(world).step()
-    world.order(CANCEL, ref[:TASK_SIZE], True, False)
-    assert world.doomed
+    world.host.order(CANCEL, ref[:TASK_SIZE], True, False)
+    assert world.host.doomed
     world.settle()
     assert driver.error(ref) == "TaskCancelledError"
     assert world.starts[ref[:TASK_SIZE]] == 1
@@ -276,7 +276,7 @@ def test_children_are_cancelled_with_their_parent_if_wanted(recursive: bool) -> 
     driver = world.driver()
     ref = driver.submit(steps=(("spawn", Recipe(extra=("moon", 1))), ("get", 0)))
     world.settle()
-    world.order(CANCEL, ref[:TASK_SIZE], False, recursive)
+    world.host.order(CANCEL, ref[:TASK_SIZE], False, recursive)
     world.settle()
     assert driver.error(ref) == "TaskCancelledError"
     assert len(world.machine.work.tasks) == (0 if recursive else 1)
@@ -292,7 +292,7 @@ def test_an_actor_is_not_cancelled_with_the_task_that_made_it() -> None:
     ref = driver.submit(steps=(("make", actor), ("spawn", moon), ("get", 0)))
     world.settle()
     assert len(world.machine.work.tasks) == 4
-    world.order(CANCEL, ref[:TASK_SIZE], False, True)
+    world.host.order(CANCEL, ref[:TASK_SIZE], False, True)
     world.settle()
     assert driver.error(ref) == "TaskCancelledError"
     (made,) = world.machine.actors.table.values()
@@ -325,7 +325,7 @@ def test_a_cancelled_task_that_comes_back_unstarted_is_over() -> None:
     ref = driver.submit()
     world.deliver()
     worker = busy(world)
-    world.order(CANCEL, ref[:TASK_SIZE], False, False)
+    world.host.order(CANCEL, ref[:TASK_SIZE], False, False)
     worker.inbox.clear()  # it gave the task back before it read that
     worker.queue.clear()
     world.machine.receive(worker.client, [(NOT_STARTED, [ref[:TASK_SIZE]])])

@@ -18,9 +18,9 @@ def fail_forks(world: World, seconds: float, step: float = 0.05) -> int:
     """All forks fail for so long; returns how many there were."""
     failed = 0
     for _ in range(round(seconds / step)):
-        while world.unborn:
-            world.fork(works=False)
-            world.miss_seen()
+        while world.host.unborn:
+            world.host.fork(works=False)
+            world.host.miss_seen()
             failed += 1
         world.wait(step)
     return failed
@@ -68,7 +68,7 @@ def test_a_failure_is_reported_when_it_lasts_and_again_after_a_minute() -> None:
 
 def status_of(world: World) -> Any:
     answers: list[Answer] = []
-    world.machine.requests.ask(Question(world.tool, answers.append), "status", [])
+    world.machine.requests.ask(Question(world.host.tool, answers.append), "status", [])
     ((_, status),) = answers
     return status
 
@@ -77,7 +77,7 @@ def test_failing_forks_slow_down_and_drivers_hear_why() -> None:
     world = World(CPU=2)
     driver = world.driver()
     ref = driver.submit()
-    world.hear(driver, len(driver.wire))
+    world.host.hear(driver, len(driver.wire))
     assert fail_forks(world, REPORT_AFTER + 2 * LONGEST_PAUSE) < 12
     assert notices(driver) == [PROBLEM]
     assert notices(world.driver()) == [PROBLEM]  # a driver that comes later

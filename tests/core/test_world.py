@@ -66,7 +66,7 @@ class Node(RuleBasedStateMachine):
         self.world.driver()
 
     def process(self, index: int) -> Process:
-        processes = list(self.world.processes.values())
+        processes = list(self.world.processes)
         return processes[index % len(processes)]
 
     # Things go on
@@ -125,22 +125,22 @@ class Node(RuleBasedStateMachine):
         for _ in range(min(lost, len(worker.wire))):
             worker.wire.pop()
 
-    @precondition(lambda self: self.world.unborn)
+    @precondition(lambda self: self.world.host.unborn)
     @rule()
     def a_fork_fails(self) -> None:
-        self.world.fork(works=False)
+        self.world.host.fork(works=False)
         self.world.check()
 
-    @precondition(lambda self: self.world.segments)
+    @precondition(lambda self: self.world.host.segments)
     @rule()
     def a_segment_cannot_be_made(self) -> None:
-        self.world.segment(works=False)
+        self.world.host.segment(works=False)
         self.world.check()
 
     @precondition(lambda self: self.world.processes)
     @rule(index=NUMBERS)
     def a_message_comes_twice(self, index: int) -> None:
-        self.world.repeat(self.process(index))
+        self.world.host.repeat(self.process(index))
         self.world.check()
 
     # Things heal
