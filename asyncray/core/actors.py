@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from asyncray.core.clock import Clock
 from asyncray.core.directory import Directory, RegisteredName
 from asyncray.core.lives import Actor
 from asyncray.core.mailboxes import Mailboxes
@@ -44,10 +45,12 @@ class Actors:
 
     def __init__(
         self,
+        clock: Clock,
         scheduler: Scheduler,
         finish: Callable[[Task, int, Any], None],
         abandon: Callable[[Sequence[Task]], None],
     ) -> None:
+        self._clock = clock
         self._scheduler = scheduler
         self._finish = finish
         self._abandon = abandon
@@ -83,7 +86,7 @@ class Actors:
         if actor.state != STARTING:
             return  # the worker has reported it twice
         actor.move(ALIVE)
-        actor.constructed_at = self._scheduler.now
+        actor.constructed_at = self._clock.now
         actor.task.state = FINISHED
         if not actor.restarts:
             # No restart will need the constructor's arguments.
@@ -113,7 +116,7 @@ class Actors:
         worker = actor.worker
         self.die(actor, fault)
         if worker is not None:
-            self._scheduler.pool.retire(worker, why, self._scheduler.now)
+            self._scheduler.pool.retire(worker, why)
 
     def kill(self, actor: Actor, fault: Fault, why: str) -> None:
         """Ends an actor at once, with SIGKILL, and cancels what its running calls submitted."""
@@ -121,7 +124,7 @@ class Actors:
         submitted = self._submitted(actor)
         self.die(actor, fault)
         if worker is not None:
-            self._scheduler.pool.kill(worker, why, self._scheduler.now)
+            self._scheduler.pool.kill(worker, why)
         self._abandon(submitted)
 
     def die(self, actor: Actor, fault: Fault) -> None:
@@ -205,7 +208,7 @@ class Actors:
 
     def _enqueue_restart(self, actor: Actor) -> None:
         """Queues the constructor again, after a pause if the actor's process ends soon after each start."""
-        now = self._scheduler.now
+        now = self._clock.now
         if actor.constructed_at is not None and now - actor.constructed_at >= LIVED_A_WHILE:
             actor.restart_pause = 0.0
         actor.constructed_at = None

@@ -71,7 +71,7 @@ class Cancelling:
         # Never kill for a nested task: the blocked tasks of the same worker would die with it.
         running = next(iter(worker.inflight), None) == task.id
         if force and task.actor is None and running:
-            self._scheduler.pool.kill(worker, "a task was cancelled by force", self._scheduler.now)
+            self._scheduler.pool.kill(worker, "a task was cancelled by force")
         elif worker.client is not None:
             self._outbox.send(worker.client, (STOP_TASK, task.id))
         if task.id in worker.nested:

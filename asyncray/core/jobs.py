@@ -63,25 +63,25 @@ class Jobs:
         job.reports_to = driver
         return job
 
-    def driver_ended(self, job: Job, now: float) -> None:
+    def driver_ended(self, job: Job) -> None:
         """The driver has ended: ends everything that does not outlive it."""
         job.driver_ended = True
         job.reports_to = None
         self._driverless[job] = None
-        self._sweep(job, now)
+        self._sweep(job)
 
-    def worker_exited(self, job: Job, now: float) -> None:
+    def worker_exited(self, job: Job) -> None:
         """A process of the job has ended: sweeps the job if its actors are dead or no process is left."""
         if job.driver_ended and not job.actors and (job.lasts or not job.workers):
-            self._sweep(job, now)
+            self._sweep(job)
 
-    def tick(self, now: float) -> None:
+    def tick(self) -> None:
         """Ends the jobs whose last lasting actor has died."""
         for job in list(self._driverless):
             if not job.actors:
-                self._sweep(job, now)
+                self._sweep(job)
 
-    def _sweep(self, job: Job, now: float) -> None:
+    def _sweep(self, job: Job) -> None:
         lasting = _lasting(job)
         for actor in list(job.actors.values()):
             if not actor.detached and actor.creator not in lasting:
@@ -93,7 +93,7 @@ class Jobs:
                 self._abort(task)
         for worker in job.workers.values():
             if worker.actor is None and worker.client not in lasting and not worker.killed:
-                self._pool.kill(worker, "its job has ended", now)
+                self._pool.kill(worker, "its job has ended")
         if not job.workers and not job.lasts and job in self._driverless:
             del self.table[job.id], self._driverless[job]
 

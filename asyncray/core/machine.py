@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import LOG_ERROR
+from asyncray.core.actors import Actors
 from asyncray.core.allocator import Allocator
+from asyncray.core.cancelling import Cancelling
+from asyncray.core.clock import Clock
 from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.functions import Functions
 from asyncray.core.jobs import LONE_NODE, Jobs
@@ -20,13 +23,14 @@ from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
 from asyncray.core.questions import Answer, Question
-from asyncray.core.records import Client, Job
+from asyncray.core.records import Client, Job, Task
 from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.shapes import Shapes
 from asyncray.core.stalls import Stalls
 from asyncray.core.store import Store
+from asyncray.core.tasks import Tasks
 from asyncray.core.unread import Unread
 from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
@@ -103,6 +107,7 @@ class NodeMachine:
         self.node_id = node_id
         self.facts = facts
         self.outbox = Outbox()
+        self._clock = Clock()
         # Connected processes and tools, by number.
         self.clients: dict[int, Client] = {}
         cpus = int(resources.get("CPU", 0))
@@ -110,11 +115,12 @@ class NodeMachine:
         dead_refs = DeadRefs(self.outbox, node_id)
         self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients, dead_refs)
         self.objects = Objects(self.outbox, self.store, Unread(self.outbox), dead_refs)
-        self.pool = Pool(self.outbox, spare=cpus)
+        self.pool = Pool(self.outbox, self._clock, spare=cpus)
         shapes = Shapes(self.resources)
         self.functions = Functions(self.outbox, self.objects, shapes)
         self.scheduler = Scheduler(
             self.outbox,
+            self._clock,
             self.resources,
             shapes,
             self.pool,
@@ -126,13 +132,13 @@ class NodeMachine:
         self.unsealed = Unsealed(self.outbox, self.store, self.scheduler.waits_for_room)
         self.stalls = Stalls(self.outbox, self.scheduler)
         jobs: dict[bytes, Job] = {}
-        self.work = Work(self.outbox, self.store, self.objects, self.functions, self.scheduler, jobs)
-        self.actors = self.work.actors
-        self.outcomes = Outcomes(self.work, self.store, self.unsealed)
+        tasks = Tasks(jobs)
+        self.cancelling = Cancelling(self.outbox, self.scheduler, tasks, self._finish)
+        self.actors = Actors(self._clock, self.scheduler, self._finish, self.cancelling.abandon)
+        self.work = Work(self.outbox, self.store, self.objects, self.functions, self.scheduler, tasks, self.actors)
+        self.outcomes = Outcomes(self._clock, self.work, self.cancelling, self.unsealed)
         self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
-        self.requests = Requests(
-            self.outbox, node_id, self.facts, self.work, self.stalls, self.store, self.clients, self.stop
-        )
+        self.requests = Requests(node_id, self.facts, self.work, self.stalls, self.clients, self.stop)
         # ``stop`` was called.
         self.stopping = False
         # When drivers may get the next notice that output is lost.
@@ -147,11 +153,15 @@ class NodeMachine:
     @property
     def now(self) -> float:
         """The time of the events being worked on, in seconds on any steady clock."""
-        return self.scheduler.now
+        return self._clock.now
 
     @now.setter
     def now(self, now: float) -> None:
-        self.scheduler.now = now
+        self._clock.now = now
+
+    def _finish(self, task: Task, kind: int, payload: Any) -> None:
+        # The end of a task may end an actor, and the end of an actor ends tasks: here the circle is closed.
+        self.work.finish(task, kind, payload)
 
     def _table(self) -> dict[int, ClientHandler]:
         work, objects, unsealed, outcomes = self.work, self.objects, self.unsealed, self.outcomes
@@ -165,7 +175,7 @@ class NodeMachine:
             NOT_STARTED: lambda client, m: outcomes.returned(_worker(client), m[1]),
             BLOCKED: lambda client, m: outcomes.blocked(_worker(client), m[1]),
             UNBLOCKED: lambda client, m: outcomes.unblocked(_worker(client), m[1]),
-            CANCEL: lambda client, m: work.cancelling.cancel(m[1], force=m[2], recursive=m[3]),
+            CANCEL: lambda client, m: self.cancelling.cancel(m[1], force=m[2], recursive=m[3]),
             ADD_REFS: lambda client, m: objects.hold(client, m[1]),
             RELEASE_REFS: lambda client, m: objects.drop(client, m[1]),
             SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
@@ -192,16 +202,16 @@ class NodeMachine:
         client = self._new_client("driver", pid)
         job = self.jobs.begin(client, namespace, setup)
         self._welcome(client, job)
-        problem = self.pool.failures.problem(self.now)
+        problem = self.pool.failures.problem()
         if problem is not None:
             self.outbox.send_to_driver(job, (NOTICE, LOG_ERROR, problem))
-        self.pool.fill(self.now)
+        self.pool.fill()
         return client
 
     def worker_connected(self, number: int, pid: int) -> Client | None:
         """A forked worker said hello. None if it is not expected (any more)."""
         client = self._new_client("worker", pid)
-        if self.pool.hello(number, client, self.now) is None:
+        if self.pool.hello(number, client) is None:
             del self.clients[client.number]
             return None
         self._welcome(client, None)
@@ -235,10 +245,10 @@ class NodeMachine:
         # First, because its claims must not be granted any more when others free memory.
         self.unsealed.client_disconnected(client)
         if client.worker is not None:
-            self.pool.disconnected(client.worker, self.now)
+            self.pool.disconnected(client.worker)
         self.functions.client_disconnected(client)
         if client.role == "driver" and client.job is not None:
-            self.jobs.driver_ended(client.job, self.now)
+            self.jobs.driver_ended(client.job)
         if client.worker is None or not client.worker.exits_cleanly:
             self._creator_disconnected(client)
         self.store.unpin_all(client)
@@ -270,17 +280,17 @@ class NodeMachine:
         if worker.client is not None:
             self.client_disconnected(worker.client)
         elif not self.stopping:
-            self.pool.failures.failed(how, self.now)
+            self.pool.failures.failed(how)
             self._report_failures()
         self.outcomes.worker_exited(worker, how)
         self.functions.worker_exited(worker)
         if worker.job is not None:
-            self.jobs.worker_exited(worker.job, self.now)
-        self.pool.fill(self.now)
+            self.jobs.worker_exited(worker.job)
+        self.pool.fill()
         self._settle_lives()
 
     def _report_failures(self) -> None:
-        problem = self.pool.failures.report(self.now)
+        problem = self.pool.failures.report()
         if problem is not None:
             self.notify_drivers(problem)
 
@@ -377,7 +387,7 @@ class NodeMachine:
             self.actors.kill(actor, fault, "it was killed by `ray.kill`")
             self.actors.free_name(actor)  # also if the actor crashed before
         elif actor.worker is not None:
-            self.pool.kill(actor.worker, "it was killed by `ray.kill`", self.now)
+            self.pool.kill(actor.worker, "it was killed by `ray.kill`")
 
     def _leaving(self, client: Client, message: Any) -> None:
         worker, why = _worker(client), message[1]
@@ -397,11 +407,11 @@ class NodeMachine:
 
     def tick(self) -> None:
         """Some time has passed: looks at deadlines, idle workers and stuck queues."""
-        self.pool.tick(self.now)
+        self.pool.tick()
         self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
         self.scheduler.tick()
         self.stalls.tick(self.now)
-        self.jobs.tick(self.now)
+        self.jobs.tick()
 
     @property
     def needs_fast_tick(self) -> bool:

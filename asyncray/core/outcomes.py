@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from asyncray.core.cancelling import Cancelling
+from asyncray.core.clock import Clock
 from asyncray.core.leases import Lease, Worker
 from asyncray.core.pauses import pause_before_retry
 from asyncray.core.records import Client, ObjectEntry, Task
 from asyncray.core.states import FINISHED, QUEUED
-from asyncray.core.store import Store
 from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
@@ -23,10 +24,12 @@ from asyncray.messages import FAULT, SHARED, Value
 class Outcomes:
     """Reads the reports of workers about their tasks."""
 
-    def __init__(self, work: Work, store: Store, unsealed: Unsealed) -> None:
+    def __init__(self, clock: Clock, work: Work, cancelling: Cancelling, unsealed: Unsealed) -> None:
+        self._clock = clock
         self._work = work
+        self._cancelling = cancelling
         self._tasks = work.tasks
-        self._store = store
+        self._store = work.store
         self._unsealed = unsealed
         self._actors = work.actors
         self._scheduler = work.scheduler
@@ -149,7 +152,7 @@ class Outcomes:
         for task in reversed(unstarted):
             self._again(task)
         for task in started:
-            self._work.cancelling.abandon(list((task.children or {}).values()))
+            self._cancelling.abandon(list((task.children or {}).values()))
             if task.retries and not task.cancelled:
                 task.retries -= 1
                 self._retry(task)
@@ -162,7 +165,7 @@ class Outcomes:
         """Runs a task again whose process has crashed: the first time at once, then after longer and longer pauses."""
         pause = pause_before_retry(task.template.retries - task.retries)
         if pause:
-            self._scheduler.pauses.add(task, self._scheduler.now + pause)
+            self._scheduler.pauses.add(task, self._clock.now + pause)
         else:
             self._again(task)
 

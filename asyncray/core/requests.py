@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.lives import Actor
-from asyncray.core.outbox import FlushOutput, Outbox
+from asyncray.core.outbox import FlushOutput
 from asyncray.core.questions import LATER, Question, Refusal
 from asyncray.core.records import Client
 from asyncray.core.stalls import Stalls
-from asyncray.core.store import Store
 from asyncray.core.work import Work
 from asyncray.messages import ERROR, FAULT, UNRESOLVED
 from asyncray.units import UNIT, plain
@@ -36,16 +35,14 @@ class Requests:
 
     def __init__(
         self,
-        outbox: Outbox,
         node_id: bytes,
         facts: NodeFacts,
         work: Work,
         stalls: Stalls,
-        store: Store,
         clients: Mapping[int, Client],
         stop: Callable[[str], None],
     ) -> None:
-        self._outbox = outbox
+        self._outbox = work.outbox
         self._node_id = node_id
         self._facts = facts
         self._work = work
@@ -54,7 +51,7 @@ class Requests:
         self._stalls = stalls
         self._scheduler = work.scheduler
         self._resources = work.scheduler.resources
-        self._store = store
+        self._store = work.store
         self._clients = clients
         self._stop_node = stop
 
@@ -145,7 +142,7 @@ class Requests:
             "templates": len(self._work.functions.templates),
             "shapes": len(self._scheduler.shapes.table),
             "waiting": self._stalls.rows(),
-            "problem": self._scheduler.pool.failures.problem(self._scheduler.now) or "",
+            "problem": self._scheduler.pool.failures.problem() or "",
             "workers": [_worker_row(worker) for worker in self._scheduler.pool.workers.values()],
             "actors": self._list_actors(question),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import PIPELINE_MICROSECONDS, PIPELINE_TASKS
+from asyncray.core.clock import Clock
 from asyncray.core.functions import Functions
 from asyncray.core.leases import Lease, Shape, Worker
 from asyncray.core.outbox import Outbox
@@ -61,6 +62,7 @@ class Scheduler:
     def __init__(
         self,
         outbox: Outbox,
+        clock: Clock,
         resources: Resources,
         shapes: Shapes,
         pool: Pool,
@@ -70,6 +72,7 @@ class Scheduler:
         most_free: int,
     ) -> None:
         self._outbox = outbox
+        self._clock = clock
         self._objects = objects
         self._functions = functions
         self.resources = resources
@@ -84,7 +87,6 @@ class Scheduler:
         self._leases: dict[Lease, None] = {}
         # Workers that tasks were nested into.
         self._hosts: dict[Worker, None] = {}
-        self.now = 0.0  # of the batch of events being worked on
 
     def __repr__(self) -> str:
         return f"<Scheduler {sum(s.count for s in self.shapes.ready)} queued, {len(self.blocked_workers)} blocked>"
@@ -130,7 +132,7 @@ class Scheduler:
                 shape.pop()
                 self._place(task, worker, grant)
                 continue
-            lease = Lease(worker, shape, grant, self.now)
+            lease = Lease(worker, shape, grant, self._clock.now)
             shape.leases.append(lease)
             self._leases[lease] = None
             worker.lease = lease
@@ -152,7 +154,7 @@ class Scheduler:
             grants.append(grant)
         for grant in grants:
             grant.release()
-        self.pool.start(max(1, len(grants)), self.now)
+        self.pool.start(max(1, len(grants)))
 
     def _nest_all(self, shape: Shape, host: Worker | None) -> None:
         room = self.most_free - self._threads(shape) if shape.free_of_charge else shape.count
@@ -161,7 +163,7 @@ class Scheduler:
             if grant is None:
                 return
             shape.pop()
-            task.lease = Lease(host, None, grant, self.now)
+            task.lease = Lease(host, None, grant, self._clock.now)
             host.nested[task.id] = task
             self._hosts[host] = None
             self._send(task, host, RUN_NESTED)
@@ -185,7 +187,7 @@ class Scheduler:
         assert actor is not None
         life = grant.account.acquire(task.template.life)
         assert life is not None, f"{task}: the demand for life is part of the demand for placing"
-        task.lease = Lease(worker, None, life, self.now)
+        task.lease = Lease(worker, None, life, self._clock.now)
         life.hold_for_life()
         actor.placed(worker, task.lease)
         self.pool.becomes_actor(worker)
@@ -218,7 +220,7 @@ class Scheduler:
             shape.pop()
             if first:
                 self._send_lease(worker, lease.grant)
-                lease.finished_at = self.now
+                lease.finished_at = self._clock.now
                 first = False
             backlog += estimate
             task.estimate = estimate
@@ -280,13 +282,13 @@ class Scheduler:
         task.worker = task.lease = None
         if nested:
             if not worker.nested and worker.lease is None:
-                self.pool.give_back(worker, self.now)
+                self.pool.give_back(worker)
             return
         if worker.inflight.pop(task.id, None) is None:
             return
         worker.backlog -= task.estimate
         lease.served += microseconds + SHORTEST_TASK
-        lease.finished_at = self.now
+        lease.finished_at = self._clock.now
         if not worker.inflight:
             self.end_idle_lease(worker)
 
@@ -326,7 +328,7 @@ class Scheduler:
         self.blocked_workers.pop(worker, None)
         # While nested tasks run on its threads, the worker is not free.
         if not worker.nested:
-            self.pool.give_back(worker, self.now)
+            self.pool.give_back(worker)
 
     def returned(self, worker: Worker, tasks: Iterable[Task]) -> None:
         """A worker returns tasks that it has not started: queues them in front, in the old order."""
@@ -413,10 +415,10 @@ class Scheduler:
 
     def tick(self) -> None:
         """Starts what has paused, and takes back tasks that are stuck while another worker could run them."""
-        self.pauses.tick(self.now)
+        self.pauses.tick(self._clock.now)
         for lease in self._leases:
             worker, shape = lease.worker, lease.shape
-            if len(worker.inflight) < 2 or self.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
+            if len(worker.inflight) < 2 or self._clock.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
                 continue
             head = next(iter(worker.inflight.values()))
             if head.estimate == UNKNOWN or shape is None:
@@ -431,7 +433,7 @@ class Scheduler:
     @property
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` may have something to do."""
-        return self.pauses.is_near(self.now) or any(len(lease.worker.inflight) > 1 for lease in self._leases)
+        return self.pauses.is_near(self._clock.now) or any(len(lease.worker.inflight) > 1 for lease in self._leases)
 
     def check(self) -> None:
         """Raises AssertionError if the queues, leases and accounts contradict each other."""

@@ -117,7 +117,7 @@ class Stalls:
             elif _waits_for_actors(shape):
                 why = _held(shape)
             else:
-                why = self._scheduler.pool.failures.problem(self._scheduler.now) or "its turn comes"
+                why = self._scheduler.pool.failures.problem() or "its turn comes"
             rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
         return rows
 

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
-from asyncray.core.cancelling import Cancelling
 from asyncray.core.functions import Functions
 from asyncray.core.lives import Actor
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Client, Job, ObjectEntry, Task
+from asyncray.core.records import Client, ObjectEntry, Task
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import FINISHED, QUEUED, SENT, WAITING
 from asyncray.core.store import Store
@@ -44,7 +43,7 @@ class Work:
     """Tasks in progress. ``tasks`` finds them by ID until they have finished.
 
     Args:
-        jobs: the jobs of the node by ID.
+        tasks: the unfinished tasks of all jobs.
     """
 
     def __init__(
@@ -54,18 +53,18 @@ class Work:
         objects: Objects,
         functions: Functions,
         scheduler: Scheduler,
-        jobs: Mapping[bytes, Job],
+        tasks: Tasks,
+        actors: Actors,
     ) -> None:
         self.outbox = outbox
-        self._store = store
+        self.store = store
         self.objects = objects
         self.functions = functions
         self.scheduler = scheduler
         self._shapes = scheduler.shapes
-        self.tasks = Tasks(jobs)
-        self.cancelling = Cancelling(outbox, scheduler, self.tasks, self.finish)
-        self.actors = Actors(scheduler, self.finish, self.cancelling.abandon)
-        self.mailboxes = self.actors.mailboxes
+        self.tasks = tasks
+        self.actors = actors
+        self.mailboxes = actors.mailboxes
         # Asked at the end of a task. True: its function and arguments stay in use until ``let_go``, for ``run_again``.
         self.keep: Callable[[Task], bool] | None = None
         # How many tasks were run again.
@@ -207,7 +206,7 @@ class Work:
         if len(task.dependencies) > _MANY and self._fail_by_size(task):
             return
         if task.actor is None or task.is_constructor:
-            self._shapes.enqueue(task, first=self._store.under_pressure and _holds_memory(task))
+            self._shapes.enqueue(task, first=self.store.under_pressure and _holds_memory(task))
         else:
             self.mailboxes.dependencies_ready(task)
 

@@ -10,6 +10,7 @@ no work; ``starting`` counts the workers that have not said hello.
 from __future__ import annotations
 
 from asyncray.config import EXIT_GRACE, LOG_WARNING, START_DEADLINE, STOP_DEADLINE
+from asyncray.core.clock import Clock
 from asyncray.core.leases import Worker
 from asyncray.core.outbox import KillWorker, LogLine, Outbox, StartWorker
 from asyncray.core.records import Client, Job, Template
@@ -44,9 +45,10 @@ class StartFailures:
     Workers that were forked together fail together. Only the first failure after a pause makes the next pause longer.
     """
 
-    __slots__ = ("_pause", "_reported_at", "_resume_at", "_since", "reason")
+    __slots__ = ("_clock", "_pause", "_reported_at", "_resume_at", "_since", "reason")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         # Why the last worker could not start, for people. None after a worker said hello.
         self.reason: str | None = None
         # The time of the first failure since a worker last said hello.
@@ -61,8 +63,9 @@ class StartFailures:
     def __repr__(self) -> str:
         return f"<StartFailures {self.reason or 'none'}>"
 
-    def failed(self, reason: str, now: float) -> None:
+    def failed(self, reason: str) -> None:
         """A worker ended before it said hello."""
+        now = self._clock.now
         if self.reason is None:
             self._since = now
         self.reason = reason
@@ -76,21 +79,21 @@ class StartFailures:
         self._pause = FIRST_PAUSE
         self._resume_at = 0.0
 
-    def most_starting(self, now: float) -> int:
+    def most_starting(self) -> int:
         """Returns how many workers may be starting at once: after a failure one, and during a pause none."""
         if self.reason is None:
             return MOST_STARTING
-        return 0 if now < self._resume_at else 1
+        return 0 if self._clock.now < self._resume_at else 1
 
-    def problem(self, now: float) -> str | None:
+    def problem(self) -> str | None:
         """Returns the failure for people, once it has lasted too long for an accident."""
-        if self.reason is None or now - self._since < REPORT_AFTER:
+        if self.reason is None or self._clock.now - self._since < REPORT_AFTER:
             return None
         return f"no worker can start: {self.reason}"
 
-    def report(self, now: float) -> str | None:
+    def report(self) -> str | None:
         """Returns the report that drivers get now, or None."""
-        problem = self.problem(now)
+        problem, now = self.problem(), self._clock.now
         if problem is None or (self._reported_at is not None and now - self._reported_at < REPORT_AGAIN_AFTER):
             return None
         self._reported_at = now
@@ -104,8 +107,9 @@ class Pool:
         spare: the number of workers that are kept even if they are idle.
     """
 
-    def __init__(self, outbox: Outbox, spare: int) -> None:
+    def __init__(self, outbox: Outbox, clock: Clock, spare: int) -> None:
         self._outbox = outbox
+        self._clock = clock
         self.spare = spare
         # All workers by number, until the end of their process is reported.
         self.workers: dict[int, Worker] = {}
@@ -119,28 +123,28 @@ class Pool:
         self._deadlines: dict[Worker, None] = {}
         # The node ends: the pool starts no more workers.
         self.stopping = False
-        self.failures = StartFailures()
+        self.failures = StartFailures(clock)
         # The number of the last worker.
         self._count = 0
 
     def __repr__(self) -> str:
         return f"<Pool {len(self.workers)} workers, {self.starting} starting>"
 
-    def start(self, count: int, now: float) -> None:
+    def start(self, count: int) -> None:
         """Starts workers until ``count`` are starting."""
         if self.stopping:
             return
-        while self.starting < min(count, self.failures.most_starting(now)):
+        while self.starting < min(count, self.failures.most_starting()):
             self._count += 1
             worker = self.workers[self._count] = Worker(self._count)
-            self._set_deadline(worker, now + START_DEADLINE)
+            self._set_deadline(worker, self._clock.now + START_DEADLINE)
             self.starting += 1
             self._outbox.do(StartWorker(self._count))
 
-    def fill(self, now: float) -> None:
+    def fill(self) -> None:
         """Starts workers until the spare ones are complete. Workers that run tasks count, hosts of actors do not."""
         if self.serving + self.starting < self.spare:
-            self.start(self.spare - self.serving, now)
+            self.start(self.spare - self.serving)
 
     def _set_deadline(self, worker: Worker, deadline: float | None) -> None:
         worker.deadline = deadline
@@ -159,7 +163,7 @@ class Pool:
         if worker is not None:
             worker.pid = pid
 
-    def hello(self, number: int, client: Client, now: float) -> Worker | None:
+    def hello(self, number: int, client: Client) -> Worker | None:
         """The forked process is connected. Returns None if it is not (or no longer) a worker of this pool."""
         worker = self.workers.get(number)
         if worker is None or worker.state != STARTING:
@@ -170,12 +174,12 @@ class Pool:
         worker.pid = client.pid
         self._set_deadline(worker, None)
         client.worker = worker
-        self._enter_idle(worker, now)
+        self._enter_idle(worker)
         return worker
 
-    def _enter_idle(self, worker: Worker, now: float) -> None:
+    def _enter_idle(self, worker: Worker) -> None:
         self._enter(worker, IDLE)
-        worker.idle_since = now
+        worker.idle_since = self._clock.now
         self.idle.setdefault((worker.job, worker.gpu), {})[worker] = None
 
     def take(self, job: Job, *, gpu: bool) -> Worker | None:
@@ -205,14 +209,14 @@ class Pool:
         """The worker hosts an actor for life: it runs no other tasks."""
         self._enter(worker, ACTOR)
 
-    def give_back(self, worker: Worker, now: float) -> None:
+    def give_back(self, worker: Worker) -> None:
         """The lease of the worker has ended: the worker is free again, or is killed if its job has ended."""
         if worker.state != LEASED:
             return
         if worker.job is not None and worker.job.driver_ended and not worker.job.lasts:
-            self.kill(worker, "its job has ended", now)
+            self.kill(worker, "its job has ended")
         else:
-            self._enter_idle(worker, now)
+            self._enter_idle(worker)
 
     def _leave_idle(self, worker: Worker) -> None:
         key = (worker.job, worker.gpu)
@@ -222,17 +226,17 @@ class Pool:
             if not free:
                 del self.idle[key]
 
-    def retire(self, worker: Worker, why: str, now: float) -> None:
+    def retire(self, worker: Worker, why: str) -> None:
         """Asks a worker to end when its tasks have finished; kills it if it does not end in time."""
         if worker.state in (LEAVING, DEAD):
             return
         if worker.client is None or not worker.client.alive:
-            self.kill(worker, why, now)
+            self.kill(worker, why)
             return
         self._leave_idle(worker)
         self._enter(worker, LEAVING)
         worker.why = why
-        self._set_deadline(worker, now + EXIT_GRACE + STOP_DEADLINE)
+        self._set_deadline(worker, self._clock.now + EXIT_GRACE + STOP_DEADLINE)
         self._outbox.send(worker.client, (LEAVE, why))
 
     def leaving(self, worker: Worker, why: str) -> None:
@@ -260,14 +264,14 @@ class Pool:
             if worker.client is not None:
                 self._outbox.send(worker.client, (LEAVE, worker.why))  # in case it counts differently
 
-    def disconnected(self, worker: Worker, now: float) -> None:
+    def disconnected(self, worker: Worker) -> None:
         """The worker's connection is closed: kills the worker, or sets a deadline if it is ending already."""
         if worker.state not in (LEAVING, DEAD):
-            self.kill(worker, "it closed its connection", now)
+            self.kill(worker, "it closed its connection")
         elif worker.state == LEAVING and worker.deadline is None:
-            self._set_deadline(worker, now + STOP_DEADLINE)
+            self._set_deadline(worker, self._clock.now + STOP_DEADLINE)
 
-    def kill(self, worker: Worker, why: str, now: float) -> None:
+    def kill(self, worker: Worker, why: str) -> None:
         """Sends SIGKILL to the worker. The end of its process arrives as an event."""
         if worker.state == DEAD:
             return
@@ -278,7 +282,7 @@ class Pool:
         worker.exits_cleanly = worker.exits_cleanly and not (worker.inflight or worker.nested)
         worker.why = worker.why or why
         worker.killed = True
-        self._set_deadline(worker, now + STOP_DEADLINE)
+        self._set_deadline(worker, self._clock.now + STOP_DEADLINE)
         self._outbox.do(KillWorker(worker.number))
 
     def exited(self, number: int) -> Worker | None:
@@ -295,24 +299,24 @@ class Pool:
             del worker.job.workers[number]
         return worker
 
-    def tick(self, now: float) -> None:
+    def tick(self) -> None:
         """Ends workers that are idle, and kills workers that do not start or end in time."""
         for worker in list(self._deadlines):
-            if worker.deadline is not None and worker.deadline <= now:
+            if worker.deadline is not None and worker.deadline <= self._clock.now:
                 late = "say hello" if worker.state == STARTING else "end"
                 text = f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"
                 self._outbox.do(LogLine(LOG_WARNING, text))
-                self.kill(worker, f"it did not {late} in time", now)
+                self.kill(worker, f"it did not {late} in time")
         for free in list(self.idle.values()):
-            self._end_idle(free, now)
-        self.fill(now)
+            self._end_idle(free)
+        self.fill()
 
-    def _end_idle(self, free: dict[Worker, None], now: float) -> None:
+    def _end_idle(self, free: dict[Worker, None]) -> None:
         for worker in list(free):
-            if self.serving <= self.spare or now - worker.idle_since < IDLE_SECONDS:
+            if self.serving <= self.spare or self._clock.now - worker.idle_since < IDLE_SECONDS:
                 return
             worker.exits_cleanly = True
-            self.retire(worker, "it was idle", now)
+            self.retire(worker, "it was idle")
 
     def check(self) -> None:
         """Raises AssertionError if the counts and lists of the pool contradict its workers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncray.core.clock import Clock
 from asyncray.core.questions import Answer, Question
 from asyncray.core.workers import FIRST_PAUSE, LONGEST_PAUSE, MOST_STARTING, REPORT_AFTER, REPORT_AGAIN_AFTER
 from asyncray.core.workers import StartFailures as Failures
@@ -31,39 +32,49 @@ def notices(driver: Driver) -> list[str]:
 
 
 def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
-    failures = Failures()
-    assert failures.most_starting(0.0) == MOST_STARTING
-    now, pauses = 0.0, []
+    clock, pauses = Clock(), []
+    failures = Failures(clock)
+    assert failures.most_starting() == MOST_STARTING
     for _ in range(8):
-        failures.failed("no room", now)
-        start = now
-        while not failures.most_starting(now):
-            now += 0.01
-        assert failures.most_starting(now) == 1
-        pauses.append(round(now - start, 1))
+        failures.failed("no room")
+        start = clock.now
+        while not failures.most_starting():
+            clock.now += 0.01
+        assert failures.most_starting() == 1
+        pauses.append(round(clock.now - start, 1))
     assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
 
 
 def test_workers_that_fail_together_count_once() -> None:
-    failures = Failures()
+    clock = Clock()
+    failures = Failures(clock)
+    clock.now = 1.0
     for _ in range(MOST_STARTING):
-        failures.failed("no room", 1.0)
-    assert failures.most_starting(1.0 + FIRST_PAUSE) == 1
+        failures.failed("no room")
+    clock.now += FIRST_PAUSE
+    assert failures.most_starting() == 1
 
 
 def test_a_failure_is_reported_when_it_lasts_and_again_after_a_minute() -> None:
-    failures = Failures()
-    failures.failed("no room", 0.0)
-    assert failures.report(0.0) is None
-    assert failures.report(REPORT_AFTER) == "no worker can start: no room"
-    assert failures.report(REPORT_AFTER + 1) is None
+    clock = Clock()
+    failures = Failures(clock)
+
+    def report(now: float) -> str | None:
+        clock.now = now
+        return failures.report()
+
+    failures.failed("no room")
+    assert report(0.0) is None
+    assert report(REPORT_AFTER) == "no worker can start: no room"
+    assert report(REPORT_AFTER + 1) is None
     failures.succeeded()
-    assert failures.problem(2.0) is None
-    failures.failed("no room", 2.0)
-    assert failures.problem(4.0) == "no worker can start: no room"
-    assert failures.report(4.0) is None  # a worker that starts now and then is no reason for a report each time
-    assert failures.report(REPORT_AFTER + REPORT_AGAIN_AFTER) == "no worker can start: no room"
+    assert failures.problem() is None
+    failures.failed("no room")
+    # A worker that starts now and then is no reason for a report each time.
+    assert report(4.0) is None
+    assert failures.problem() == "no worker can start: no room"
+    assert report(REPORT_AFTER + REPORT_AGAIN_AFTER) == "no worker can start: no room"
 
 
 def status_of(world: World) -> Any:
