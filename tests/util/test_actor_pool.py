@@ -241,6 +241,7 @@ def test_a_call_may_submit_values_itself(pool: ActorPool) -> None:
 
 
 def test_a_call_returns_refs(pool: ActorPool) -> None:
+    wrong: Any
     for wrong in (5, [], None):
         with pytest.raises(TypeError, match="return a ref or a list of refs"):
             pool.submit(lambda actor, value: value, wrong)
