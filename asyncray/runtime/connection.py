@@ -103,7 +103,7 @@ class Connection:
             REPLY: lambda m: self._replied(m[1], PLAIN, m[2]),
             REPLY_FAULT: lambda m: self._replied(m[1], FAULT, (m[2], m[3])),
         }
-        self.blocking = BlockReporter(self.post)
+        self.blocking = BlockReporter(self.references.posted.append, self.channel.request_flush)
         # Filled by the io thread at the welcome. A worker's job and namespace change with its tasks.
         self.facts = cast("NodeWelcome", {})
         self.ids = IdSource()
@@ -256,8 +256,11 @@ class Connection:
             return self._read_until(waiter, timeout)
         finally:
             try:
-                self.blocking.end(task, was_finished=was_finished)
+                self.blocking.end(task, waiter, was_finished=was_finished)
             finally:
+                # True if a signal handler has raised at the beginning of ``end``.
+                if waiter.reported:
+                    self.blocking.end(task, waiter, was_finished=was_finished)
                 linked = not waiter.fired or fails_fast or enough < len(objects)
                 self.waiters.withdraw(waiter, objects if linked else ())
 
@@ -300,7 +303,7 @@ class Connection:
                 return True
             return bool((await asyncio.wait((waiter.future,), timeout=timeout))[0])
         finally:
-            self.blocking.end(task, was_finished=was_finished)
+            self.blocking.end(task, waiter, was_finished=was_finished)
             linked = not waiter.fired or fails_fast or enough < len(objects)
             self.waiters.withdraw(waiter, objects if linked else ())
 

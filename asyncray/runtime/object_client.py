@@ -252,12 +252,15 @@ class ObjectClient:
         if context is None:
             context = contextvars.copy_context()
 
+        def end_wait() -> None:
+            blocking.end(task, waiter, was_finished=was_finished)
+
         def call() -> None:
-            blocking.end(task, was_finished=was_finished)
+            end_wait()
             if self.is_done(local):  # otherwise it was woken early, because its task was cancelled
                 loop.call_soon(function, ref, context=context)  # by itself: it may raise
 
-        waiter = LoopCallback(loop, function, call, lambda: blocking.end(task, was_finished=was_finished))
+        waiter = LoopCallback(loop, function, call, end_wait)
         self._subscribe((local,))
         if self._waiters.register_callback(waiter, local):
             blocking.begin(task, waiter)

@@ -41,7 +41,7 @@ LoopCalls = dict[Any, deque[Callable[[], None]]]
 class Waiter:
     """Fires once, after ``remaining`` objects came or, if it ``fails_fast``, after one that is an error."""
 
-    __slots__ = ("fails_fast", "fired", "remaining")
+    __slots__ = ("fails_fast", "fired", "remaining", "reported")
 
     def __init__(self, remaining: int, *, fails_fast: bool = False) -> None:
         # Objects that are still missing. Changed under the lock of ``Waiters``.
@@ -49,6 +49,8 @@ class Waiter:
         self.fails_fast = fails_fast
         # Set once, under the same lock; read in any thread.
         self.fired = False
+        # The daemon has heard that a task waits here, and not yet of the end of the wait. Written by ``BlockReporter``.
+        self.reported = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'fired' if self.fired else f'misses {self.remaining}'}>"

@@ -10,6 +10,7 @@ the next task takes longer, the io thread writes them.
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import threading
@@ -114,7 +115,7 @@ class Executor:
             LEAVE: lambda m: self._end_when_done(m[1]),
         }
         runtime.connection.blocking.before = self._before_blocking
-        runtime.connection.blocking.after = self._after_blocking
+        runtime.connection.blocking.after = self.inbox.reopen
 
     def __repr__(self) -> str:
         return f"<Executor {self._running or self.host or 'idle'} {self.inbox}>"
@@ -238,16 +239,12 @@ class Executor:
             if self.inbox.held_by_this_thread():
                 raise WouldDeadlockError
             # Otherwise an interrupt could lose messages that were taken out and are not returned yet.
-            with_signals_deferred(self._close_inbox)
+            with_signals_deferred(functools.partial(self._close_inbox, waiter))
         else:  # on another thread, the inbox stays open
             self._return(self.inbox.drain())
 
-    def _close_inbox(self) -> None:
-        self._return(self.inbox.close())
-
-    def _after_blocking(self, task: TaskContext) -> None:
-        if self.host is None and threading.current_thread() is self._main_thread:
-            self.inbox.reopen()
+    def _close_inbox(self, reason: object) -> None:
+        self._return(self.inbox.close(reason))
 
     def _end_when_done(self, why: str) -> None:
         if self.host is not None and self.host.end_when_done(why):
@@ -338,8 +335,8 @@ class Executor:
         if self._stops:
             self._stops.clear()
         # An interrupt may have ended the wait of the task before the task opened it.
-        if self.inbox.closed:
-            self.inbox.reopen()
+        if self.inbox.closed_by:
+            self.inbox.reopen_for_next()
         self.post(reply, keep)
         if definition.max_calls:
             definition.calls += 1
@@ -460,7 +457,7 @@ class Executor:
         return [*nested, *(() if self.host is None else self.host.own_threads())]
 
     def _leave(self) -> None:
-        self._close_inbox()
+        self._close_inbox("end")
         if self.host is not None:
             self.host.run_shutdown_method()
         # The process may have returned refs to values that were put in an event loop and have no room yet.

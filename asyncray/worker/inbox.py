@@ -6,6 +6,9 @@ Work that has not started can be taken back at any moment (by the daemon, a canc
 message is taken out exactly once. While the inbox is *closed* (the task on the main thread waits for an object, or the
 process is about to end) it accepts no work, and returns it to the daemon at once. It always accepts the message that
 ends the process, and messages about functions that are forgotten.
+
+A task may wait in several places at once: in coroutines, or in a signal handler that calls ``get`` while the task
+waits. So the inbox knows each reason for which it is closed, and opens when none is left.
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ class Inbox:
         self.empty = self._queue.empty
         # Re-entrant: a finalizer may come here in a thread that holds it.
         self._lock = OwnedRLock()
-        # No work is accepted. ``close`` sets it under the lock, ``reopen`` clears it without.
-        self.closed = False
+        # Why no work is accepted: waits of the task, the end of the process. Empty while it is open. Changed under the
+        # lock.
+        self.closed_by: set[object] = set()
 
     def __repr__(self) -> str:
-        return f"<Inbox {self._queue.qsize()} messages{', closed' if self.closed else ''}>"
+        return f"<Inbox {self._queue.qsize()} messages{', closed' if self.closed_by else ''}>"
 
     def held_by_this_thread(self) -> bool:
         """True in a finalizer that came up inside a critical section of this object."""
@@ -41,7 +45,7 @@ class Inbox:
     def put(self, message: Received) -> bool:
         """False if the inbox is closed: the message must go back."""
         with self._lock:
-            if self.closed and message[0] not in (LEAVE, UNDEFINE):
+            if self.closed_by and message[0] not in (LEAVE, UNDEFINE):
                 return False
             self._queue.put(message)
             return True
@@ -73,12 +77,18 @@ class Inbox:
                 self._queue.put(message)
         return found
 
-    def close(self) -> list[Received]:
+    def close(self, reason: object) -> list[Received]:
         """Accepts no more work; takes out all messages."""
         with self._lock:
-            self.closed = True
+            self.closed_by.add(reason)
             return self.drain()
 
-    def reopen(self) -> None:
-        """Accepts work again."""
-        self.closed = False
+    def reopen(self, reason: object) -> None:
+        """The reason does not hold any more: accepts work again, unless there is another."""
+        with self._lock:
+            self.closed_by.discard(reason)
+
+    def reopen_for_next(self) -> None:
+        """The task has ended, and the waits with it that it has left: accepts work again."""
+        with self._lock:
+            self.closed_by.clear()

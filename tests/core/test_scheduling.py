@@ -263,6 +263,24 @@ def test_a_blocked_shape_that_waits_for_its_own_kind_is_not_starved_by_a_flood()
         assert steps < 300, "the recursion never gets the CPU back"
 
 
+def test_a_task_that_waits_in_several_places_lends_its_cpu_until_the_last_wait_has_ended() -> None:
+    """A signal handler that calls ``get`` while the task waits, for instance. An end too many changes nothing."""
+    world = World(CPU=1)
+    driver = world.driver()
+    driver.submit(takes=10_000)
+    world.deliver()
+    (worker,) = world.workers
+    available = world.machine.resources.available
+
+    def after(kind: int) -> int:
+        world.machine.receive(worker.client, [(kind, worker.queue[0].task)])
+        world.machine.check()
+        return available["CPU"]
+
+    assert [after(BLOCKED), after(BLOCKED), after(UNBLOCKED)] == [10_000] * 3
+    assert [after(UNBLOCKED), after(UNBLOCKED), after(BLOCKED), after(UNBLOCKED)] == [0, 0, 10_000, 0]
+
+
 def test_devices_go_with_the_lease_and_gpu_workers_do_no_other_work() -> None:
     world = World(CPU=2, GPU=2)
     driver = world.driver()

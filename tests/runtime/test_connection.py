@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
 from asyncray.ids import is_call
 from asyncray.messages import BLOCKED, FUNCTION, PLAIN, REFUSED, REPLY, REPLY_FAULT, REQUEST, UNBLOCKED, VALUE
+from asyncray.runtime.blocking import BlockReporter
 from asyncray.runtime.connection import Connection, IdSource
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.refs import own
+from tests.points import at_every_point
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, connected
 
 
@@ -101,6 +104,31 @@ def test_a_task_that_waits_is_reported() -> None:
         assert not connection.block_on((local,), timeout=0.001, task=task)
         assert [daemon.next(BLOCKED)[1], daemon.next(UNBLOCKED)[1]] == [b"task", b"task"]
         assert local.waiters is None
+
+
+def test_each_reported_wait_ends_once_wherever_a_signal_handler_raises() -> None:
+    events: list[Any] = []
+    interrupts: list[int] = []
+
+    def interrupt() -> None:
+        interrupts.append(len(events))
+        raise KeyboardInterrupt
+
+    with connected() as (connection, _):
+        blocking = connection.blocking = BlockReporter(events.append, lambda: None)
+        blocking.before = lambda task, waiter: events.append(("closed", waiter))
+        blocking.after = lambda waiter: events.append(("reopened", waiter))
+
+        def wait() -> None:
+            events.clear()
+            with contextlib.suppress(KeyboardInterrupt):
+                connection.block_on((connection.new_reply(),), timeout=0, task=TaskContext(b"task", "f", "m.f"))
+            kinds = [event[0] for event in events]
+            assert kinds.count(BLOCKED) == kinds.count(UNBLOCKED) <= 1
+            assert kinds.count("closed") <= kinds.count("reopened")
+
+        at_every_point(interrupt, wait)
+    assert {0, 1, 2, 4} <= set(interrupts)
 
 
 def test_a_cancelled_wait_in_a_loop_leaves_nothing() -> None:

@@ -67,8 +67,8 @@ def test_who_has_the_inbox_is_known() -> None:
 
     def work() -> None:
         inbox.put((1, b"task"))
-        inbox.close()
-        inbox.reopen()
+        inbox.close("wait")
+        inbox.reopen("wait")
 
     def finalizer() -> None:
         found.append(inbox.held_by_this_thread() == held_by_others(inbox._lock))

@@ -470,16 +470,17 @@ def test_a_task_that_reads_what_is_there_does_not_count_as_waiting(in_a_loop: bo
     @ray.remote
     def waits_for_any(pairs: list[list[Any]]) -> bool:
         runtime, said = require(), set()
-        post = runtime.post
+        post, blocking = runtime.post, runtime.connection.blocking
+        append = blocking._append
 
         def listen(message: Any) -> None:
             said.add(message[0])
             post(message)
 
-        runtime.objects._post = runtime.connection.blocking._post = listen
+        runtime.objects._post = blocking._append = listen
         for refs in pairs:
             assert len(asyncio.run(get_in_loop(refs)) if in_a_loop else ray.get(refs)) == 2
-        runtime.objects._post = runtime.connection.blocking._post = post
+        runtime.objects._post, blocking._append = post, append
         assert SUBSCRIBE in said
         return BLOCKED in said
 

@@ -206,8 +206,8 @@ def test_what_a_blocked_worker_is_to_forget_is_not_given_back() -> None:
 def return_and_forget(message: Any) -> list[str]:
     """A task that waits meanwhile, as in ``get``: its inbox is closed."""
     executor = playing[-1].executor
-    executor._close_inbox()
+    executor._close_inbox("wait")
     hand(message)
     hand((LEAVE, "the play is over"))
-    executor.inbox.reopen()
+    executor.inbox.reopen("wait")
     return [name for name, _ in ends]

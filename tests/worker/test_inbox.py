@@ -31,12 +31,27 @@ def test_one_task_is_taken_out_and_the_others_keep_their_order() -> None:
 def test_a_closed_inbox_takes_in_the_end_only() -> None:
     inbox = Inbox()
     inbox.put(ONE)
-    assert inbox.close() == [ONE]
+    assert inbox.close("wait") == [ONE]
     assert not inbox.put(TWO)
     assert inbox.put((LEAVE, "why"))
     assert inbox.take() == (LEAVE, "why")
-    inbox.reopen()
+    inbox.reopen("wait")
     assert inbox.put(TWO)
+
+
+def test_it_opens_with_the_end_of_the_last_wait_or_of_the_task() -> None:
+    inbox = Inbox()
+    inbox.put(ONE)
+    assert inbox.close("task") == [ONE]
+    assert inbox.close("signal handler") == []
+    inbox.reopen("signal handler")
+    inbox.reopen("signal handler")
+    assert not inbox.put(TWO)
+    inbox.reopen("task")
+    assert inbox.put(TWO)
+    inbox.close("left behind")
+    inbox.reopen_for_next()
+    assert inbox.put(THREE)
 
 
 def test_a_thread_in_the_middle_of_it_knows() -> None:
