@@ -281,7 +281,7 @@ def _new_runtime(driver: _Driver, arguments: InitArguments, interpreter: Interpr
     directory = _working_directory()
     namespace = arguments.namespace or os.urandom(8).hex()
     setup: JobSetup = {
-        "code_paths": code_paths.of_program(sys.path, directory),
+        "code_paths": code_paths.of_program(sys.path, directory, sys.modules),
         "directory": directory,
         "interpreter": interpreter,
         "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),

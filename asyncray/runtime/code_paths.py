@@ -7,7 +7,9 @@ Promises:
 
 1. Whatever a driver could import from ``sys.path`` at ``init`` its workers can import, from the same file: from the
    directories of the program and of the working directory always, from those inside ``sys.prefix`` or beside it, from
-   zip files, zipapps and relative entries. Entries are compared whole, never by how their text begins.
+   zip files, zipapps and relative entries. Entries are compared whole, never by how their text begins. The same holds
+   for modules that it has imported before, from an entry that does not name their directory any more: from a relative
+   one, of which the program has left the directory, or from one that it has removed.
 2. The order is the driver's. An entry that stands behind the standard library stays behind it, so a file ``queue.py``
    that does no harm to the driver does none to its workers.
 3. Workers of another environment of the same Python use the packages that are installed there, not the driver's.
@@ -21,8 +23,12 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
+
+from asyncray.runtime.reducers import MAIN
 
 if TYPE_CHECKING:
     from asyncray.words import CodePaths
@@ -36,17 +42,38 @@ class _Parts(NamedTuple):
     after: list[str]
 
 
-def of_program(path: Iterable[object], directory: str | None) -> CodePaths:
+def of_program(path: Iterable[object], directory: str | None, modules: Mapping[str, object]) -> CodePaths:
     """The entries of a driver's ``sys.path`` that its workers need.
 
     Args:
         path: ``sys.path``.
         directory: the working directory; None if it was deleted. It comes last where the path does not name it.
+        modules: ``sys.modules``. Places of theirs that the path does not name come behind it.
     """
     entries = [absolute for entry in path if (absolute := _absolute(entry, directory)) is not None]
     parts = _split(entries)
-    after = parts.after if directory is None or directory in entries else [*parts.after, directory]
-    return {"before": parts.before, "between": parts.between, "after": after}
+    named = {os.path.normpath(entry) for entry in entries} | _standard_entries() | _installed_entries()
+    further = [place for place in _places_of(modules) if place not in named]
+    if directory is not None and directory not in entries and directory not in further:
+        further.append(directory)
+    return {"before": parts.before, "between": parts.between, "after": [*parts.after, *further]}
+
+
+def _places_of(modules: Mapping[str, object]) -> list[str]:
+    """The directories and archives in which the import system finds these modules by their names."""
+    found: dict[str, None] = {}
+    for name, module in list(modules.items()):
+        if "." in name or name in MAIN or not issubclass(type(module), ModuleType):
+            continue
+        # Not by ``getattr``, which would load a lazy module.
+        spec = object.__getattribute__(module, "__dict__").get("__spec__")
+        if not isinstance(spec, ModuleSpec):
+            continue
+        for place in spec.submodule_search_locations or [spec.origin or ""]:
+            parent, last = os.path.split(place)
+            if os.path.isabs(parent) and last.partition(".")[0] == name:
+                found[os.path.normpath(parent)] = None
+    return list(found)
 
 
 def arrange(program: CodePaths, own: Sequence[str]) -> list[str]:

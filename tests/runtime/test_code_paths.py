@@ -6,7 +6,10 @@ import os
 import site
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -25,7 +28,7 @@ def sent(before: Sequence[str] = (), between: Sequence[str] = (), after: Sequenc
 
 def test_entries_keep_their_place_around_the_interpreters_own() -> None:
     path = ["/app", "/lib-of-app", *STANDARD, "/vendored", *INSTALLED, "/from-a-pth-file", "/appended"]
-    found = code_paths.of_program(path, "/app")
+    found = code_paths.of_program(path, "/app", {})
     assert found == sent(["/app", "/lib-of-app"], ["/vendored"], ["/from-a-pth-file", "/appended"])
     assert code_paths.arrange(found, [*STANDARD, *INSTALLED, "/from-a-pth-file"]) == path
 
@@ -47,7 +50,7 @@ def test_entries_keep_their_place_around_the_interpreters_own() -> None:
     ],
 )
 def test_the_programs_entries_are_sent_wherever_they_are(entry: str) -> None:
-    assert code_paths.of_program([entry, *STANDARD, *INSTALLED], None) == sent([entry])
+    assert code_paths.of_program([entry, *STANDARD, *INSTALLED], None, {}) == sent([entry])
 
 
 def test_entries_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,17 +58,17 @@ def test_entries_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "app.pyz").touch()
     here = str(tmp_path)
     hook = "__editable__.app.finder.__path_hook__"
-    found = code_paths.of_program(["", "app.pyz", "../src", "a.zip/lib", hook, *STANDARD, b"bytes", None], here)
+    found = code_paths.of_program(["", "app.pyz", "../src", "a.zip/lib", hook, *STANDARD, b"bytes", None], here, {})
     assert found == sent([here, f"{here}/app.pyz", f"{tmp_path.parent}/src", f"{here}/a.zip/lib", hook])
 
 
 def test_without_a_working_directory_only_absolute_entries_are_sent() -> None:
-    assert code_paths.of_program(["", "relative", "/app", *STANDARD], None) == sent(["/app"])
+    assert code_paths.of_program(["", "relative", "/app", *STANDARD], None, {}) == sent(["/app"])
 
 
 def test_the_working_directory_comes_last_where_the_path_does_not_name_it() -> None:
-    assert code_paths.of_program(["/app", *STANDARD, *INSTALLED], "/data") == sent(["/app"], after=["/data"])
-    assert code_paths.of_program(["/data", *STANDARD], "/data") == sent(["/data"])
+    assert code_paths.of_program(["/app", *STANDARD, *INSTALLED], "/data", {}) == sent(["/app"], after=["/data"])
+    assert code_paths.of_program(["/data", *STANDARD], "/data", {}) == sent(["/data"])
 
 
 def test_a_worker_keeps_its_own_entries_behind_those_of_the_program() -> None:
@@ -79,7 +82,7 @@ def test_a_worker_keeps_its_own_entries_behind_those_of_the_program() -> None:
 def test_without_installed_packages_what_follows_the_standard_library_stays_there() -> None:
     """As under ``python -S``."""
     path = ["/app", *STANDARD, "/packages"]
-    found = code_paths.of_program(path, "/app")
+    found = code_paths.of_program(path, "/app", {})
     assert found == sent(["/app"], ["/packages"])
     assert code_paths.arrange(found, [*STANDARD, "/packages"]) == path
 
@@ -87,4 +90,44 @@ def test_without_installed_packages_what_follows_the_standard_library_stays_ther
 def test_a_program_among_the_installed_packages_does_not_move_them_to_the_front() -> None:
     """As a script that was installed beside them: its directory is ``sys.path[0]``."""
     path = [INSTALLED[0], *STANDARD, *INSTALLED, "/late"]
-    assert code_paths.of_program(path, None) == sent(after=["/late"])
+    assert code_paths.of_program(path, None, {}) == sent(after=["/late"])
+
+
+def module(name: str, origin: str | None, *places: str) -> ModuleType:
+    found = ModuleType(name)
+    spec = found.__spec__ = ModuleSpec(name, None, origin=origin, is_package=bool(places))
+    if spec.submodule_search_locations is not None:
+        spec.submodule_search_locations += places
+    return found
+
+
+def test_the_places_of_modules_that_the_path_does_not_name_come_behind_it() -> None:
+    modules = [
+        module("app", "/app/app.py"),
+        module("left", "/left/left.py"),
+        module("archived", "/removed.zip/archived/__init__.py", "/removed.zip/archived"),
+        module("compiled", "/compiled/compiled.cpython-311-x86_64-linux-gnu.so"),
+        module("spread", None, "/one/spread", "/two/spread"),
+        module("os", os.__file__),
+        module("installed", f"{INSTALLED[0]}/installed.py"),
+    ]
+    found = code_paths.of_program(["/app", *STANDARD], "/data", {each.__name__: each for each in modules})
+    assert found == sent(["/app"], after=["/left", "/removed.zip", "/compiled", "/one", "/two", "/data"])
+
+
+def test_modules_that_are_not_found_by_their_name_have_no_place() -> None:
+    class Lazy(ModuleType):
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError(f"{name} is loaded")
+
+    odd: list[ModuleType] = [
+        module("plugin_7", "/plugins/seven.py"),
+        module("__main__", "/program/__main__.py"),
+        module("package.part", "/package/part.py"),
+        module("sys", "built-in"),
+        module("relative", "here/relative.py"),
+        module("nowhere", None),
+        ModuleType("made_by_hand"),
+    ]
+    modules: dict[str, object] = {each.__name__: each for each in odd}
+    assert code_paths.of_program(STANDARD, None, {**modules, "lazy": Lazy("lazy"), "none": None}) == sent()
