@@ -34,14 +34,11 @@ class SentFunction:
 
 
 class Definition:
-    """A template, as the daemon described it.
-
-    ``options["retry_on"]`` says after which exceptions of user code the task is retried: False, True, or a tuple of
-    classes.
-    """
+    """A template, as the daemon described it."""
 
     __slots__ = (
-        "_sent", "calls", "discards", "function", "max_calls", "method", "name", "options", "returns", "shown",
+        "_retry_on", "_sent", "asynchronous", "calls", "concurrency", "descriptor", "discards", "function",
+        "max_calls", "method", "name", "returns", "shown",
     )  # fmt: skip
 
     def __init__(self, spec: WorkerSpec, function: SentFunction) -> None:
@@ -52,7 +49,14 @@ class Definition:
         self.shown: str = spec.get("shown", self.name)  # module-qualified, for people
         self.method: str = spec.get("method", "")
         self.max_calls: int = spec.get("max_calls", 0)
-        self.options: dict[str, Any] = dict(spec)
+        # Of the constructor of an actor: it has coroutine methods, how many calls may run at once, and the pickled
+        # class description from which handles of the actor are made.
+        self.asynchronous: bool = spec.get("asynchronous", False)
+        self.concurrency: int = spec.get("concurrency", 1)
+        self.descriptor: bytes = spec.get("descriptor", b"")
+        # The exceptions of user code after which a task is retried: none, all, or these classes, pickled until the
+        # first exception.
+        self._retry_on: bool | bytes | tuple[type[BaseException], ...] = spec.get("retry_on", False)
         # How many of its calls have run here, if it has ``max_calls``.
         self.calls = 0
         # The function or class. None until ``load`` was called.
@@ -69,12 +73,12 @@ class Definition:
 
     def retries(self, error: BaseException) -> bool:
         """True if the task is retried after this exception of user code."""
-        retry_on = self.options.get("retry_on", False)
+        retry_on = self._retry_on
         if isinstance(retry_on, bool):
             return retry_on and isinstance(error, Exception)
         if isinstance(retry_on, bytes):
             try:
-                retry_on = self.options["retry_on"] = tuple(deserialize(retry_on))
+                retry_on = self._retry_on = tuple(deserialize(retry_on))
             except Exception:  # unpickling runs user code; the caller needs the task's error
                 return False
         return isinstance(error, retry_on)

@@ -378,12 +378,12 @@ class Executor:
 
     def _become_actor(self, message: ConstructMessage) -> None:
         invocation = Invocation(message, self.definitions[message[2]])
-        options = invocation.definition.options
-        if options.get("asynchronous"):
+        definition = invocation.definition
+        if definition.asynchronous:
             from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it
 
             host: ActorHost = AsyncHost(self, invocation)
-        elif options.get("concurrency", 1) > 1:
+        elif definition.concurrency > 1:
             host = ThreadedHost(self, invocation)
         else:
             host = ActorHost(self, invocation)
@@ -409,7 +409,7 @@ class Executor:
     @property
     def descriptor(self) -> bytes:
         """The pickled class description from which handles of the actor are made."""
-        return b"" if self.host is None else self.host.constructor.definition.options["descriptor"]
+        return b"" if self.host is None else self.host.constructor.definition.descriptor
 
     @property
     def restarted(self) -> bool:

@@ -73,7 +73,7 @@ class ActorHost:
     def __init__(self, process: HostProcess, invocation: Invocation) -> None:
         self.process = process
         self.constructor = invocation
-        self.concurrency: int = invocation.definition.options.get("concurrency", 1)
+        self.concurrency = invocation.definition.concurrency
         self.class_name = invocation.definition.name
         self.description = self.class_name
         # None before the constructor has returned and after ``let_go``.
