@@ -20,14 +20,15 @@ Invariants (``check``): every record has a user; a record and the workers that k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, Function, Template
 from asyncray.core.shapes import Shapes
-from asyncray.messages import DEFINE, UNDEFINE
+from asyncray.messages import DEFINE, UNDEFINE, FunctionMessage, TemplateMessage
 
 if TYPE_CHECKING:
     from asyncray.words import WorkerSpec
@@ -49,7 +50,7 @@ class Functions:
     def __repr__(self) -> str:
         return f"<Functions {len(self.functions)}, {len(self.templates)} templates>"
 
-    def export(self, client: Client, message: Any) -> None:
+    def export(self, client: Client, message: FunctionMessage) -> None:
         """FUNCTION: a client may describe templates of this function from now on.
 
         Raises:
@@ -69,7 +70,7 @@ class Functions:
         function.users += 1
         client.functions[number] = function
 
-    def describe(self, client: Client, message: Any) -> Template | None:
+    def describe(self, client: Client, message: TemplateMessage) -> Template | None:
         """TEMPLATE: a client may submit tasks of this template from now on. Returns the template if it is new.
 
         Raises:
@@ -95,9 +96,9 @@ class Functions:
         client.templates[number] = template
         return template if new else None
 
-    def forget(self, client: Client, message: Any) -> None:
+    def forget(self, client: Client, numbers: Iterable[int]) -> None:
         """FORGET: the client uses these numbers of functions and templates no more."""
-        for number in message[1]:
+        for number in numbers:
             template = client.templates.pop(number, None)
             if template is not None:
                 template.users -= 1
@@ -109,7 +110,7 @@ class Functions:
 
     def client_disconnected(self, client: Client) -> None:
         """The process has ended: takes back all its numbers."""
-        self.forget(client, (None, [*client.templates, *client.functions]))
+        self.forget(client, [*client.templates, *client.functions])
 
     def settle(self, template: Template) -> None:
         """Forgets the template if nothing needs it any more: the last task, or the last export, has ended."""

@@ -7,22 +7,21 @@ deterministic: the same events give the same messages and commands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import LOG_ERROR
 from asyncray.core.actors import Actors
 from asyncray.core.allocator import Allocator
 from asyncray.core.cancelling import Cancelling
+from asyncray.core.client_messages import ClientMessages
 from asyncray.core.clock import Clock
 from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.functions import Functions
 from asyncray.core.jobs import LONE_NODE, Jobs
-from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
-from asyncray.core.questions import Answer, Question
 from asyncray.core.records import Client, Job, Task
 from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
@@ -36,40 +35,7 @@ from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.core.workers import REPORT_AGAIN_AFTER, Pool
 from asyncray.exceptions import ActorDiedError
-from asyncray.messages import (
-    ABANDON,
-    ADD_REFS,
-    ALLOCATE,
-    BLOCKED,
-    CALL,
-    CANCEL,
-    CREATE,
-    DONE,
-    DONE_MANY,
-    ERROR_SEEN,
-    FAILED,
-    FORGET,
-    FUNCTION,
-    KILL,
-    LEAVING,
-    NOT_STARTED,
-    NOTICE,
-    OUTPUT_LOST,
-    PROMISE,
-    PUT,
-    RELEASE_REFS,
-    REPLY,
-    REPLY_FAULT,
-    REQUEST,
-    SEAL,
-    SHARED,
-    SUBMIT,
-    SUBSCRIBE,
-    TEMPLATE,
-    UNBLOCKED,
-    UNPIN,
-    WELCOME,
-)
+from asyncray.messages import NOTICE, WELCOME
 
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, NodeFacts, NodeWelcome
@@ -79,8 +45,6 @@ KEEP_WARM = 64 * 1024 * 1024
 
 TRIM_AFTER = 5.0
 """Seconds that the store must be empty before it gives memory back to the system."""
-
-ClientHandler = Callable[[Client, Any], None]
 
 
 class NodeMachine:
@@ -145,7 +109,7 @@ class NodeMachine:
         self._output_report_due = 0.0
         # The number of the last client.
         self._client_count = 0
-        self._handlers = self._table()
+        self._handlers = ClientMessages(self).handlers
 
     def __repr__(self) -> str:
         return f"<NodeMachine {self.node_id.hex()} {self.scheduler} {self.pool} {self.work}>"
@@ -162,38 +126,6 @@ class NodeMachine:
     def _finish(self, task: Task, kind: int, payload: Any) -> None:
         # The end of a task may end an actor, and the end of an actor ends tasks: here the circle is closed.
         self.work.finish(task, kind, payload)
-
-    def _table(self) -> dict[int, ClientHandler]:
-        work, objects, unsealed, outcomes = self.work, self.objects, self.unsealed, self.outcomes
-        return {
-            SUBMIT: work.submit,
-            CALL: work.call,
-            CREATE: lambda client, m: discard_result(work.create(client, m)),
-            DONE: outcomes.done,
-            DONE_MANY: lambda client, m: outcomes.done_many(_worker(client), m),
-            FAILED: lambda client, m: outcomes.failed(_worker(client), m),
-            NOT_STARTED: lambda client, m: outcomes.returned(_worker(client), m[1]),
-            BLOCKED: lambda client, m: outcomes.blocked(_worker(client), m[1]),
-            UNBLOCKED: lambda client, m: outcomes.unblocked(_worker(client), m[1]),
-            CANCEL: lambda client, m: self.cancelling.cancel(m[1], force=m[2], recursive=m[3]),
-            ADD_REFS: lambda client, m: objects.hold(client, m[1]),
-            RELEASE_REFS: lambda client, m: objects.drop(client, m[1]),
-            SUBSCRIBE: lambda client, m: objects.subscribe(client, m[1]),
-            ERROR_SEEN: lambda client, m: objects.read(m[1]),
-            PUT: self._put,
-            PROMISE: lambda client, m: work.promise(client, m[1]),
-            ALLOCATE: lambda client, m: unsealed.request(client, m[1], m[2], self.now),
-            ABANDON: lambda client, m: unsealed.abandon(client, m[1], m[2]),
-            SEAL: self._seal,
-            UNPIN: self._unpin,
-            FUNCTION: self.functions.export,
-            TEMPLATE: self._template,
-            FORGET: self.functions.forget,
-            REQUEST: self._request,
-            KILL: self._kill,
-            LEAVING: self._leaving,
-            OUTPUT_LOST: lambda client, m: self.output_lost(m[1]),
-        }
 
     # Processes that come and go ---------------------------------------------------------------------------------------
 
@@ -254,7 +186,7 @@ class NodeMachine:
         self.store.unpin_all(client)
         self.work.break_promises(client)
         self.objects.client_disconnected(client)
-        self._settle_lives()
+        self.settle_lives()
 
     def _creator_disconnected(self, client: Client) -> None:
         for actor in list(client.actors.values()):
@@ -287,7 +219,7 @@ class NodeMachine:
         if worker.job is not None:
             self.jobs.worker_exited(worker.job)
         self.pool.fill()
-        self._settle_lives()
+        self.settle_lives()
 
     def _report_failures(self) -> None:
         problem = self.pool.failures.report()
@@ -328,76 +260,13 @@ class NodeMachine:
         for message in messages:
             handlers[message[0]](client, message)
         if self.objects.ended_lives:
-            self._settle_lives()
+            self.settle_lives()
 
     def flush(self) -> None:
         """All events of a batch have been handled: hands out work."""
         self.scheduler.schedule()
 
-    def _put(self, client: Client, message: Any) -> None:
-        _, object_id, kind, payload, nested = message
-        promised = client.promised.get(object_id) if client.promised else None
-        if promised is None:
-            self.objects.resolve_new(object_id, client, kind, payload, nested)
-        else:
-            self.work.keep_promise(promised, kind, payload, nested)
-
-    def _seal(self, client: Client, message: Any) -> None:
-        _, object_id, segment, offset, nested = message
-        allocation = self.unsealed.take(client, segment, offset)
-        if allocation is None:
-            raise ValueError(f"{client} seals {segment}+{offset}, which is not its own")
-        block = self.store.seal(object_id, allocation)
-        payload = [segment, offset, allocation.size]
-        promised = client.promised.get(object_id)
-        if promised is None:
-            self.objects.resolve_new(object_id, client, SHARED, payload, nested, block)
-        else:
-            promised.block = block
-            self.work.keep_promise(promised, SHARED, payload, nested)
-
-    def _unpin(self, client: Client, message: Any) -> None:
-        for object_id, times in message[1]:
-            self.store.unpin(client, object_id, times)
-
-    def _template(self, client: Client, message: Any) -> None:
-        template = self.functions.describe(client, message)
-        if template is not None:
-            self.stalls.described(template)
-
-    def _request(self, client: Client, message: Any) -> None:
-        _, number, method, arguments = message
-        if self.objects.ended_lives:
-            # The answer must show the effect of earlier messages: a name may be free now.
-            self._settle_lives()
-
-        def reply(answer: Answer) -> None:
-            ok, *rest = answer
-            self.outbox.send(client, (REPLY if ok else REPLY_FAULT, number, *rest))
-
-        self.requests.ask(Question(client, reply), method, arguments)
-
-    def _kill(self, client: Client, message: Any) -> None:
-        _, actor_id, no_restart = message
-        actor = self.actors.table.get(actor_id)
-        if actor is None:
-            return
-        if no_restart or not actor.restarts:
-            fault = actor.fault("ActorDiedError", ActorDiedError.KILLED)
-            self.actors.kill(actor, fault, "it was killed by `ray.kill`")
-            self.actors.free_name(actor)  # also if the actor crashed before
-        elif actor.worker is not None:
-            self.pool.kill(actor.worker, "it was killed by `ray.kill`")
-
-    def _leaving(self, client: Client, message: Any) -> None:
-        worker, why = _worker(client), message[1]
-        actor = worker.actor
-        self.pool.leaving(worker, why)
-        self.scheduler.end_idle_lease(worker)
-        if actor is not None:
-            self.actors.die(actor, actor.fault("ActorDiedError", f"The actor is dead because {why}."))
-
-    def _settle_lives(self) -> None:
+    def settle_lives(self) -> None:
         """Ends actors that have no handle left."""
         ended = self.objects.ended_lives
         while ended:
@@ -426,13 +295,3 @@ class NodeMachine:
         self.scheduler.check()
         self.work.check()
         self.jobs.check()
-
-
-def _worker(client: Client) -> Worker:
-    if client.worker is None:
-        raise ValueError(f"{client} is no worker")
-    return client.worker
-
-
-def discard_result(_: object) -> None:
-    """Drops the result of a function that serves as a handler."""

@@ -7,7 +7,6 @@ that was given up) are dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from asyncray.core.cancelling import Cancelling
 from asyncray.core.clock import Clock
@@ -18,7 +17,7 @@ from asyncray.core.states import FINISHED, QUEUED
 from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
-from asyncray.messages import FAULT, SHARED, Value
+from asyncray.messages import FAULT, SHARED, DoneManyMessage, DoneMessage, FailedMessage, Value
 
 
 class Outcomes:
@@ -39,7 +38,7 @@ class Outcomes:
 
     # Results ----------------------------------------------------------------------------------------------------------
 
-    def done(self, client: Client, message: Any) -> None:
+    def done(self, client: Client, message: DoneMessage) -> None:
         """DONE: a task with one return value (or a constructor, or a task with none) has run."""
         worker = client.worker
         if worker is None:
@@ -53,7 +52,7 @@ class Outcomes:
         elif task is not None:
             self._work.finish_all(task, ((kind, payload, contained),) if task.returns else ())
 
-    def done_many(self, worker: Worker, message: Any) -> None:
+    def done_many(self, worker: Worker, message: DoneManyMessage) -> None:
         """DONE_MANY: a task with several return values has run."""
         _, task_id, microseconds, values = message
         self._finish_shared(worker, self._came_back(worker, task_id, microseconds), values)
@@ -79,7 +78,7 @@ class Outcomes:
         elif task is not None:
             self._work.finish_all(task, checked)
 
-    def failed(self, worker: Worker, message: Any) -> None:
+    def failed(self, worker: Worker, message: FailedMessage) -> None:
         """FAILED: a task has raised."""
         _, task_id, microseconds, kind, payload, retryable, contained = message
         task = self._came_back(worker, task_id, microseconds)

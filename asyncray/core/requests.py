@@ -16,7 +16,7 @@ from asyncray.core.questions import LATER, Question, Refusal
 from asyncray.core.records import Client
 from asyncray.core.stalls import Stalls
 from asyncray.core.work import Work
-from asyncray.messages import ERROR, FAULT, UNRESOLVED
+from asyncray.messages import ERROR, FAULT, UNRESOLVED, CreateMessage
 from asyncray.units import UNIT, plain
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Requests:
         name: str,
         if_exists: bool,  # noqa: FBT001 - arguments come from a message
         handle: bytes,
-        create: list[Any],
+        create: CreateMessage,
     ) -> Any:
         taken = self._directory.claim((namespace, name), create[1], handle)
         if taken is not None:

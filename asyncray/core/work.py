@@ -31,7 +31,19 @@ from asyncray.core.store import Store
 from asyncray.core.tasks import Tasks
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, return_id
-from asyncray.messages import BUFFERS, ERROR, ERRORS, FAULT, PLAIN, UNRESOLVED, Value
+from asyncray.messages import (
+    BUFFERS,
+    ERROR,
+    ERRORS,
+    FAULT,
+    PLAIN,
+    UNRESOLVED,
+    CallMessage,
+    CreateMessage,
+    Refs,
+    SubmitMessage,
+    Value,
+)
 
 _UNREADY = (ERROR, FAULT, UNRESOLVED)
 
@@ -79,7 +91,7 @@ class Work:
 
     # Submission -------------------------------------------------------------------------------------------------------
 
-    def submit(self, client: Client, message: Any) -> None:
+    def submit(self, client: Client, message: SubmitMessage) -> None:
         """SUBMIT: runs a function."""
         _, task_id, number, kind, payload, dependencies, nested, parent, name = message
         template = client.templates[number]
@@ -98,7 +110,7 @@ class Work:
         elif not self._born_cancelled(task) and not task.missing:
             self._ready(task)
 
-    def call(self, client: Client, message: Any) -> None:
+    def call(self, client: Client, message: CallMessage) -> None:
         """CALL: runs a method of an actor."""
         _, task_id, number, kind, payload, dependencies, nested, parent, name, actor_id = message
         call = Task(task_id, client.templates[number], client, kind, payload, name)
@@ -112,7 +124,9 @@ class Work:
             call.actor = actor
             self.mailboxes.submit(call)
 
-    def create(self, client: Client, message: Any, name: tuple[str, str] | None = None, handle: bytes = b"") -> Actor:
+    def create(
+        self, client: Client, message: CreateMessage, name: tuple[str, str] | None = None, handle: bytes = b""
+    ) -> Actor:
         """CREATE: makes an actor."""
         _, actor_id, number, kind, payload, dependencies, nested, parent = message
         task = Task(actor_id, client.templates[number], client, kind, payload)
@@ -173,8 +187,8 @@ class Work:
             return len(entries) == len(dependencies)
         return True
 
-    def _lost_argument(self, task: Task, dependencies: Sequence[bytes]) -> list[Any]:
-        lost = next(object_id for object_id in dependencies if object_id not in self.objects.table)
+    def _lost_argument(self, task: Task, dependencies: Refs) -> list[Any]:
+        lost = next(object_id for object_id in dependencies or () if object_id not in self.objects.table)
         name, fields = self.objects.dead_refs.fault(lost)
         return [name, {**fields, "message": f"An argument of {task.name} is lost. {fields['message']}"}]
 
