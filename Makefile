@@ -4,6 +4,7 @@
 # make test-all   the same under every Python that we promise
 # make chaos      programs at work while processes are killed; ASYNCRAY_CHAOS_SECONDS (60), ASYNCRAY_CHAOS_SEED
 # make soak       the same work for minutes, and nothing may grow; ASYNCRAY_SOAK_SECONDS (120)
+# make sim        the simulation of a cluster from many seeds; SEEDS (20000), FIRST_SEED (0)
 # make bench      asyncray's microbenchmark
 # make clean      take away what the others made
 #
@@ -15,13 +16,15 @@ VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
 JOBS ?= 2
+SEEDS ?= 20000
+FIRST_SEED ?= 0
 VERSIONS := 3.11 3.12 3.13
 SOURCES := asyncray tests examples
 BIN := $(VENV)/bin
 # -qq drops what pip only wants to mention and keeps what failed.
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: demo test check pytest test-all chaos soak bench clean
+.PHONY: demo test check pytest test-all chaos soak sim bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/quickstart.py </dev/null
@@ -51,6 +54,10 @@ test-all:
 
 chaos soak: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -s -m $@ tests/system/test_$@.py $(PYTEST_ARGS) </dev/null
+
+sim: $(VENV)/.installed-test
+	@ASYNCRAY_SIM_SEEDS=$(SEEDS) ASYNCRAY_SIM_FIRST=$(FIRST_SEED) \
+		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/sim $(PYTEST_ARGS) </dev/null
 
 bench: $(VENV)/.installed
 	@$(BIN)/asyncray microbenchmark </dev/null

@@ -22,7 +22,17 @@ ROOT = Path(__file__).parent.parent / "asyncray"
 
 # From the bottom to the top: a module may import from its own row and from the rows before it.
 LAYERS = (
-    {"exception_state", "exceptions", "ids", "config", "messages", "units", "words"},
+    {
+        "exception_state",
+        "exceptions",
+        "ids",
+        "config",
+        "messages",
+        "units",
+        "words",
+        "cluster_messages",
+        "cluster_words",
+    },
     {"core"},
     {"wire"},
     {"io"},

@@ -11,7 +11,7 @@ import time
 from typing import Any, Self
 
 from asyncray.config import FRAME_LIMIT
-from asyncray.io.peers import peer_of
+from asyncray.io.credentials import credentials_of
 from asyncray.io.sessions import running, socket_of
 from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message, Received
 from asyncray.runtime.launch import ADDRESS_SCHEME, connect
@@ -114,7 +114,7 @@ def listener(address: str) -> tuple[int, str]:
     connection = connect(address)
     try:
         directory = os.path.dirname(os.path.realpath(connection.getpeername()))
-        peer = peer_of(connection)
+        peer = credentials_of(connection)
         return 0 if peer is None else peer.pid, directory
     finally:
         close_connection(connection)

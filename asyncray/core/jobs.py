@@ -42,11 +42,17 @@ class Jobs:
         self.table = table
         # Jobs of the table whose drivers have ended.
         self._driverless: dict[Job, None] = {}
+        self.block = numbers
         # Numbers that no job has had.
         self._numbers = iter(numbers)
 
     def __repr__(self) -> str:
         return f"<Jobs {list(self.table.values())}>"
+
+    def number_from(self, numbers: range) -> None:
+        """Takes the numbers of further jobs from another block: the node has joined a cluster."""
+        self.block = numbers
+        self._numbers = iter(numbers)
 
     def begin(self, driver: Client, namespace: str, setup: JobSetup) -> Job:
         """A driver has connected: makes its job.

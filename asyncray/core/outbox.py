@@ -8,9 +8,14 @@ as one frame, and performs the commands in order. Every command that takes time 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from asyncray.core.records import Job, Party
 from asyncray.messages import Message
+
+if TYPE_CHECKING:
+    from asyncray.cluster_messages import ClusterMessage
+    from asyncray.core.cluster.commands import ClusterCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,9 @@ class LogLine:
     text: str
 
 
-Command = StartWorker | KillWorker | CreateSegment | RetireSegment | StopNode | FlushOutput | LogLine
+Command: TypeAlias = (
+    "StartWorker | KillWorker | CreateSegment | RetireSegment | StopNode | FlushOutput | LogLine | ClusterCommand"
+)
 
 
 class Outbox:
@@ -84,7 +91,7 @@ class Outbox:
     def __repr__(self) -> str:
         return f"<Outbox {len(self.dirty)} parties, {len(self.commands)} commands>"
 
-    def send(self, party: Party, message: Message) -> None:
+    def send(self, party: Party, message: Message | ClusterMessage) -> None:
         """Queues a message, or drops it if the connection of the party is closed."""
         out = party.out
         if not out:

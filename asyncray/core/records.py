@@ -18,6 +18,7 @@ from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
+    from asyncray.cluster_messages import ClusterMessage
     from asyncray.core.claims import Claim
     from asyncray.core.leases import Lease, Shape, Worker
     from asyncray.core.lives import Actor
@@ -89,7 +90,7 @@ class Party:
         # Its connection is open.
         self.alive = True
         # Messages that the shell has not taken yet.
-        self.out: list[Message] = []
+        self.out: list[Message | ClusterMessage] = []
         # Objects that others made and this party has refs to. ``Objects`` writes it.
         self.borrowed: dict[bytes, None] = {}
         # Object whose memory this party may have views of -> how many times it got the place and has not given it

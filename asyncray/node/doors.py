@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from asyncray.config import FRAME_LIMIT, GREETING_LIMIT, MOST_UNSENT_MESSAGES, START_DEADLINE
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Client, Party
-from asyncray.io.peers import Peer, peer_of
+from asyncray.io.credentials import Credentials, credentials_of
 from asyncray.io.streams import MessageStream
 from asyncray.messages import REFUSED, Received
 from asyncray.node.greetings import refusal
@@ -181,7 +181,7 @@ class Doors:
             stream.close()
 
 
-def _peer_of(stream: MessageStream) -> Peer | None:
+def _peer_of(stream: MessageStream) -> Credentials | None:
     transport = stream.transport
     connection = None if transport is None else transport.get_extra_info("socket")
-    return None if connection is None else peer_of(connection)
+    return None if connection is None else credentials_of(connection)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from asyncray.io.peers import Peer
+from asyncray.io.credentials import Credentials
 from asyncray.messages import HELLO, VERSION, Received
 from asyncray.runtime.interpreters import describe, loads_code_of, this_interpreter
 
@@ -29,7 +29,7 @@ _SETUP = {"code_paths": dict, "interpreter": dict, "log_to_driver": bool, "names
 _INCOMPLETE = "its greeting is incomplete"
 
 
-def refusal(message: Received, peer: Peer | None) -> str | None:
+def refusal(message: Received, peer: Credentials | None) -> str | None:
     """Why the process is refused; None if it may connect.
 
     Args:

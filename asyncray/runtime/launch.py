@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.io import descriptors, forking, sessions
-from asyncray.io.peers import peer_of
+from asyncray.io.credentials import credentials_of
 from asyncray.io.processes import ends_within, is_child, kill
 from asyncray.io.spawning import check_global_lock, check_interpreter, start_interpreter
 
@@ -190,7 +190,7 @@ def connect(address: str) -> socket.socket:
 
 def _check_owner(connection: socket.socket) -> None:
     """Raises ConnectionError if the node belongs to another user: this process would run code that it sends."""
-    peer = peer_of(connection)
+    peer = credentials_of(connection)
     if peer is not None and peer.user != os.geteuid():
         raise ConnectionError(f"it belongs to user {peer.user} and you are user {os.geteuid()}")
 

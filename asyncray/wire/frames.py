@@ -23,7 +23,13 @@ class ProtocolViolation(Exception):
 
 
 def encode(messages: Sequence[object]) -> bytes:
-    """One frame for a batch of messages.
+    """One frame for a batch of messages. Raises what ``pack`` raises."""
+    body = pack(messages)
+    return len(body).to_bytes(HEADER_SIZE, "little") + body
+
+
+def pack(messages: Sequence[object]) -> bytes:
+    """The body of a frame.
 
     Raises:
         TypeError, OverflowError: a message holds something that msgpack cannot carry (our fault).
@@ -31,7 +37,7 @@ def encode(messages: Sequence[object]) -> bytes:
     # Paths and names may hold lone surrogates, which stand for bytes that are no UTF-8.
     # A shared Packer would not be thread-safe; packb makes one of its own, which costs 0.6 us a batch, not a message.
     body: bytes = msgpack.packb(messages, unicode_errors="surrogatepass")
-    return len(body).to_bytes(HEADER_SIZE, "little") + body
+    return body
 
 
 def encode_all(messages: Sequence[object]) -> list[bytes]:
@@ -95,13 +101,18 @@ class Decoder:
                 self._need = HEADER_SIZE + size
                 break
             start += HEADER_SIZE
-            messages += _unpack(memoryview(view)[start : start + size])
+            messages += unpack(memoryview(view)[start : start + size])
             start += size
         self._buffer = bytearray(memoryview(view)[start:])
         return messages
 
 
-def _unpack(body: memoryview) -> tuple[Received, ...]:
+def unpack(body: memoryview) -> tuple[Received, ...]:
+    """The messages of a body.
+
+    Raises:
+        ProtocolViolation: the bytes are no batch of messages.
+    """
     try:
         batch = msgpack.unpackb(body, use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:

@@ -20,7 +20,7 @@ import asyncray.cli.stop
 import asyncray.sync as ray
 from asyncray.cli import main
 from asyncray.cli.observer import Observer
-from asyncray.io.peers import Peer
+from asyncray.io.credentials import Credentials
 from asyncray.runtime import launch
 
 DEADLINE = 20.0
@@ -191,7 +191,7 @@ def test_where_no_node_runs() -> None:
 def test_the_node_of_another_user_is_refused_with_the_reason(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "peer_of", lambda connection: Peer(1, 12345))
+    monkeypatch.setattr(launch, "credentials_of", lambda connection: Credentials(1, 12345))
     monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("node.sock")

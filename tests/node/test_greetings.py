@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from asyncray.io.peers import Peer
+from asyncray.io.credentials import Credentials
 from asyncray.messages import HELLO, VERSION
 from asyncray.node.greetings import refusal
 from asyncray.runtime.interpreters import describe, this_interpreter
 from tests.greeting import DRIVER, SETUP
 
-ME = Peer(1, os.geteuid())
+ME = Credentials(1, os.geteuid())
 THIS = this_interpreter()
 WORKER = {"pid": 1, "number": 2}
 
@@ -49,7 +49,7 @@ def test_something_else_than_a_greeting_is_refused(message: Any) -> None:
 
 
 def test_another_user_is_refused() -> None:
-    assert refusal((HELLO, VERSION, "observer", {"pid": 1}), Peer(1, 12345)) == "it belongs to user 12345"
+    assert refusal((HELLO, VERSION, "observer", {"pid": 1}), Credentials(1, 12345)) == "it belongs to user 12345"
 
 
 def test_another_python_is_refused_with_both_named() -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from asyncray.io.peers import Peer
+from asyncray.io.credentials import Credentials
 from asyncray.runtime import launch
 from asyncray.words import NodeAmounts
 
@@ -33,7 +33,7 @@ def test_a_node_of_this_user_is_connected_to(address: str) -> None:
 
 
 def test_the_node_of_another_user_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "peer_of", lambda connection: Peer(1, 12345))
+    monkeypatch.setattr(launch, "credentials_of", lambda connection: Credentials(1, 12345))
     with pytest.raises(ConnectionError, match=rf"belongs to user 12345 and you are user {os.geteuid()}"):
         launch.connect(address)
 

@@ -6,20 +6,20 @@ import socket
 import struct
 from typing import NamedTuple
 
-_CREDENTIALS = struct.Struct("3i")  # pid, user, group
+_FORMAT = struct.Struct("3i")  # pid, user, group
 
 
-class Peer(NamedTuple):
+class Credentials(NamedTuple):
     """The process that has connected, or that listens."""
 
     pid: int
     user: int
 
 
-def peer_of(connection: socket.socket) -> Peer | None:
+def credentials_of(connection: socket.socket) -> Credentials | None:
     """The process at the other end; None where the system has no SO_PEERCRED (Linux has it)."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, user, _ = _CREDENTIALS.unpack(data)
-    return Peer(pid, user)
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _FORMAT.size)
+    pid, user, _ = _FORMAT.unpack(data)
+    return Credentials(pid, user)

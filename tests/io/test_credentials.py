@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 
-from asyncray.io.peers import Peer, peer_of
+from asyncray.io.credentials import Credentials, credentials_of
 
 
 def test_the_peer_is_the_process_that_made_the_other_end() -> None:
     ours, its = socket.socketpair()
     with ours, its:
-        assert peer_of(ours) == Peer(os.getpid(), os.geteuid())
+        assert credentials_of(ours) == Credentials(os.getpid(), os.geteuid())

@@ -1,0 +1,100 @@
+"""The messages between daemons, and between a daemon and the head.
+
+As in ``asyncray.messages``, a message is a tuple that begins with its kind, and the type of the tuple stands below the
+kind. A word that exists between a process and its daemon with the same fields and meaning is the same constant here;
+any other has its own. Only daemons that belong to a cluster import this module.
+
+Messages between two nodes travel in numbered frames (``asyncray.core.cluster.links``): each arrives once and in order
+as long as both daemons live. So no message here needs an answer to the question of what happens if it is lost or comes
+twice. Control messages of a link stand outside of the numbering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from asyncray.cluster_words import ClusterRow, MemberFacts
+
+MemberEntry: TypeAlias = "tuple[MemberFacts, int, ClusterRow]"
+"""A member: the facts about it, and its row with the version of the row."""
+
+# Control of a link: not numbered --------------------------------------------------------------------------------------
+RESUME: Final = 100
+ResumeMessage: TypeAlias = "tuple[Literal[100], int, int]"
+"""connection, last frame received: the first message of each side on a new connection"""
+
+PING: Final = 101
+PingMessage: TypeAlias = "tuple[Literal[101]]"
+"""Answer: ACK"""
+
+ACK: Final = 102
+AckMessage: TypeAlias = "tuple[Literal[102]]"
+"""nothing to say: the frame's header acknowledges"""
+
+# From a node to the head ----------------------------------------------------------------------------------------------
+JOIN: Final = 150
+JoinMessage: TypeAlias = "tuple[Literal[150], MemberFacts, ClusterRow]"
+"""the facts about the node that never change, its row. Answer: JOINED, or TURNED_AWAY"""
+
+BEAT: Final = 151
+BeatMessage: TypeAlias = "tuple[Literal[151], int, Mapping[str, Any]]"
+"""version of the row, the fields of the row that changed"""
+
+LEAVING_CLUSTER: Final = 152
+LeavingClusterMessage: TypeAlias = "tuple[Literal[152], str]"
+"""reason: the node ends in order. Answer: LEFT"""
+
+ASK: Final = 153
+AskMessage: TypeAlias = "tuple[Literal[153], int, str, Sequence[Any]]"
+"""question, method, arguments. Answer: ANSWER, at any time"""
+
+COMPLAINT: Final = 154
+ComplaintMessage: TypeAlias = "tuple[Literal[154], bytes, float]"
+"""node, seconds: the link to this node has been broken for so long"""
+
+# From the head to a node ----------------------------------------------------------------------------------------------
+JOINED: Final = 160
+JoinedMessage: TypeAlias = """(
+    tuple[Literal[160], bytes, int, float, int, int, int, int, Sequence[MemberEntry]]
+)"""
+"""cluster, epoch, seconds between beats, first job number, how many job numbers, number of the last view, place of the
+node in the order of joining, the other members"""
+
+TURNED_AWAY: Final = 161
+TurnedAwayMessage: TypeAlias = "tuple[Literal[161], str]"
+"""why: the node cannot be a member"""
+
+VIEW: Final = 162
+ViewMessage: TypeAlias = """(
+    tuple[
+        Literal[162],
+        int,
+        Sequence[MemberEntry],
+        Sequence[tuple[bytes, str, str]],
+        Sequence[tuple[bytes, int, Mapping[str, Any]]],
+    ]
+)"""
+"""number of the view, nodes that joined, nodes that ended (node, LOST or LEFT, how), rows (node, version, changed
+fields)"""
+
+FENCED: Final = 163
+FencedMessage: TypeAlias = "tuple[Literal[163], str]"
+"""why: the cluster has declared this node lost. It must end"""
+
+LEFT_CLUSTER: Final = 164
+LeftClusterMessage: TypeAlias = "tuple[Literal[164]]"
+"""the node is a member no more, by its own wish"""
+
+ANSWER: Final = 165
+AnswerMessage: TypeAlias = "tuple[Literal[165], int, bool, Any]"
+"""question, True and a value, or False and a fault (exception name, fields)"""
+
+LinkControl: TypeAlias = "ResumeMessage | PingMessage | AckMessage"
+ToHead: TypeAlias = "JoinMessage | BeatMessage | LeavingClusterMessage | AskMessage | ComplaintMessage"
+ToMember: TypeAlias = """(
+    JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
+)"""
+ClusterMessage: TypeAlias = "ToHead | ToMember"
+"""Messages in numbered frames."""

@@ -1,0 +1,41 @@
+"""Records with fixed keys that the nodes of a cluster send to each other, as types of plain dicts.
+
+As ``asyncray.words``: only for type checkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+
+class MemberFacts(TypedDict):
+    """The facts about a member that never change."""
+
+    node: bytes
+    """Its NodeID: another one after each start, so it also says which life of the daemon is meant."""
+    host: str
+    """Its address for other nodes."""
+    port: int
+    hostname: str
+    pid: int
+    session: str
+    name: str
+    """The name that its user gave it, or empty."""
+    resources: Mapping[str, int]
+    """Name -> fixed amount, in all."""
+    labels: Mapping[str, str]
+    joined: int
+    """Counts the members of the cluster in the order in which they joined; 0 until the head has said it."""
+
+
+class ClusterRow(TypedDict):
+    """The row of a node in the view: what changes, and what placement needs to know."""
+
+    available: Mapping[str, int]
+    """Name -> fixed amount."""
+    queued: Sequence[tuple[Sequence[tuple[str, int]], int]]
+    """Demands that wait on the node, with the number of their tasks: the largest ones."""
+    store_free: int
+    """Bytes."""
+    draining: bool

@@ -1,0 +1,172 @@
+"""The half of a node that belongs to a cluster: its peers and its place among the members, behind one door.
+
+``NodeMachine`` knows nothing of it. The shell makes it when the node joins a cluster, and calls it beside the machine
+of the node. A node without a cluster does not import this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asyncray.cluster_messages import COMPLAINT
+from asyncray.core.cluster.links import Link
+from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.machine import NodeMachine
+from asyncray.core.outbox import LogLine
+from asyncray.core.records import Party
+
+if TYPE_CHECKING:
+    from asyncray.cluster_words import ClusterRow, MemberFacts
+
+LONGEST_QUEUE = 8
+"""The number of demands that a row names."""
+
+_COMPLAIN_AFTER = 1.0
+"""Seconds that a link must be broken before the head hears of it, and between two complaints."""
+
+_LOG_INFO = 20
+
+PeerHandler = Callable[[Peer, Any], None]
+
+
+class ClusterMachine(Watcher):
+    """A node as a part of a cluster.
+
+    Args:
+        machine: the rest of the node.
+        facts: those that other nodes get.
+        head: the NodeID of the node with the head. None: it is this one, and the shell carries the messages.
+    """
+
+    def __init__(self, machine: NodeMachine, facts: MemberFacts, now: float, head: bytes | None) -> None:
+        self._machine = machine
+        self.outbox = machine.outbox
+        self.node = machine.node_id
+        # Other nodes by NodeID, from the first need or their first connection until they end.
+        self.peers: dict[bytes, Peer] = {}
+        number = machine.new_party_number()
+        to_head: Party = Party(number)
+        if head is not None:
+            to_head = Peer(number, head, Link(self.outbox, self.node, head, now, to_head=True))
+        self.members = Members(self.outbox, to_head, facts, self._row, self)
+        # Kind of a message -> its handler. The machines of the cluster enter theirs.
+        self.handlers: dict[int, PeerHandler] = {}
+        # When the head next hears of broken links.
+        self._complain_at = 0.0
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"<ClusterMachine {self.node.hex()} {self.members}>"
+
+    def _row(self) -> ClusterRow:
+        machine = self._machine
+        waiting = sorted(
+            ((shape.count, shape.demand) for shape in machine.scheduler.shapes.ready if shape.count), reverse=True
+        )
+        allocator = machine.store.allocator
+        return {
+            "available": {name: max(0, amount) for name, amount in machine.resources.available.items()},
+            "queued": [(demand, count) for count, demand in waiting[:LONGEST_QUEUE]],
+            "store_free": allocator.capacity - allocator.used,
+            "draining": self.members.state == LEAVING,
+        }
+
+    # Peers ------------------------------------------------------------------------------------------------------------
+
+    def peer(self, node: bytes, now: float) -> Peer:
+        """Returns the record of another node that has not ended."""
+        peer = self.peers.get(node)
+        if peer is None:
+            link = Link(self.outbox, self.node, node, now)
+            peer = self.peers[node] = Peer(self._machine.new_party_number(), node, link)
+        return peer
+
+    def fenced(self, node: bytes) -> str | None:
+        """Returns why a node may not connect any more, or None."""
+        ended = self.members.ended.get(node)
+        return None if ended is None else f"the cluster has declared this node {ended[0]}: {ended[1]}"
+
+    def receive(self, peer: Peer, messages: Sequence[Any], now: float) -> None:
+        """A batch of messages came from another node.
+
+        Raises:
+            Exception: the node sent an invalid message; the shell must close its connection.
+        """
+        if not peer.alive:
+            return  # it is buried: its words change nothing any more
+        self._now = self._machine.now = now
+        for message in messages:
+            self.handlers[message[0]](peer, message)
+
+    def receive_from_head(self, messages: Sequence[Any], now: float) -> None:
+        """A batch of messages came from the head."""
+        self._now = self._machine.now = now
+        for message in messages:
+            self.members.receive(message, now)
+
+    # Watching ---------------------------------------------------------------------------------------------------------
+
+    def became_member(self, jobs: range) -> None:
+        self._machine.jobs.number_from(jobs)
+
+    def member_joined(self, member: OtherNode) -> None:
+        facts = member.facts
+        self.outbox.do(LogLine(_LOG_INFO, f"node {facts['node'].hex()} at {facts['host']}:{facts['port']} has joined"))
+
+    def member_ended(self, node: bytes, state: str, how: str) -> None:
+        self.outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} is {state}: {how}"))
+        peer = self.peers.pop(node, None)
+        if peer is not None:
+            peer.bury(how)
+
+    def must_end(self, why: str) -> None:
+        self._machine.stop(f"it is no part of its cluster any more: {why}")
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def flush(self, now: float) -> None:
+        """All events of a batch have been handled."""
+        self.members.flush(now)
+
+    def tick(self, now: float, late: float) -> None:
+        """Some time has passed.
+
+        Args:
+            late: seconds by which this tick comes too late, because our own loop did not run.
+        """
+        self._now = now
+        for peer in self.peers.values():
+            peer.link.tick(now, late)
+        head = self.members.head
+        if isinstance(head, Peer):
+            head.link.tick(now, late)
+            if head.link.broken_since is not None:
+                self.members.head_is_away(now - head.link.broken_since)
+        self.members.tick(now)
+        if now >= self._complain_at and self.members.state == MEMBER:
+            self._complain_at = now + _COMPLAIN_AFTER
+            self._complain(now)
+
+    def _complain(self, now: float) -> None:
+        for node, peer in self.peers.items():
+            since = peer.link.broken_since
+            if since is not None and now - since >= _COMPLAIN_AFTER and node in self.members.table:
+                self.outbox.send(self.members.head, (COMPLAINT, node, now - since))
+
+    @property
+    def needs_fast_tick(self) -> bool:
+        """True while ``tick`` should come soon."""
+        head = self.members.head
+        return any(peer.link.needs_tick for peer in self.peers.values()) or (
+            isinstance(head, Peer) and head.link.needs_tick
+        )
+
+    def check(self) -> None:
+        """Raises AssertionError if an invariant is broken."""
+        self.members.check()
+        for node, peer in self.peers.items():
+            peer.link.check()
+            assert peer.alive, f"{peer} is buried and in the table"
+            assert node not in self.members.ended, f"{peer} has ended"

@@ -1,0 +1,240 @@
+"""Members: what this node knows of the cluster, and what it says to the head.
+
+The node joins once. Then it sends beats, which carry the fields of its row that changed, and gets views, which carry
+what changed elsewhere. A member that is LOST or LEFT stays so for ever, and its NodeID never comes back.
+
+A node that the head has declared lost must end: its actors may live elsewhere by then, and its names belong to others.
+So must a node that cannot reach the head for ``CUT_OFF_AFTER`` seconds, because it cannot know whether it was declared
+lost. Until then it works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncray.cluster_messages import (
+    ANSWER,
+    ASK,
+    BEAT,
+    FENCED,
+    JOIN,
+    JOINED,
+    LEAVING_CLUSTER,
+    LEFT_CLUSTER,
+    TURNED_AWAY,
+    VIEW,
+)
+from asyncray.core.outbox import Outbox
+from asyncray.core.questions import Answer
+from asyncray.core.records import Party
+
+if TYPE_CHECKING:
+    from asyncray.cluster_messages import MemberEntry
+    from asyncray.cluster_words import ClusterRow, MemberFacts
+
+JOINING: Final = "joining"
+MEMBER: Final = "member"
+LEAVING: Final = "leaving"
+OUTSIDE: Final = "outside"
+"""The node is a member no more, or never was one."""
+
+EARLIEST_BEAT = 0.2
+"""Seconds between two beats, if the row has changed."""
+
+CUT_OFF_AFTER = 60.0
+"""Seconds without the head after which a node ends. Ray's raylets wait as long."""
+
+
+class OtherNode:
+    """A member as this node knows it, itself included. ``Members`` writes it."""
+
+    __slots__ = ("facts", "row", "version")
+
+    def __init__(self, facts: MemberFacts, version: int, row: ClusterRow) -> None:
+        self.facts = facts
+        self.version = version
+        self.row = row
+
+    def __repr__(self) -> str:
+        return f"<OtherNode {self.facts['node'].hex()} {self.facts['host']}:{self.facts['port']}>"
+
+
+class Watcher:
+    """What happens to members is of interest to the machines of the node: they get it by these methods."""
+
+    def became_member(self, jobs: range) -> None:
+        """This node is a member, with a block of job numbers."""
+
+    def member_joined(self, member: OtherNode) -> None:
+        """Another node is a member from now on."""
+
+    def member_ended(self, node: bytes, state: str, how: str) -> None:
+        """Another node is LOST or has LEFT."""
+
+    def must_end(self, why: str) -> None:
+        """This node is no member any more and must stop."""
+
+
+class Members:
+    """The node's side of the head.
+
+    Args:
+        head: messages for the head go here.
+        facts: those of this node.
+        row: returns the row of this node as it is now.
+        watcher: learns what happens.
+    """
+
+    def __init__(
+        self, outbox: Outbox, head: Party, facts: MemberFacts, row: Callable[[], ClusterRow], watcher: Watcher
+    ) -> None:
+        self._outbox = outbox
+        self.head = head
+        self._facts = facts
+        self._row = row
+        self._watcher = watcher
+        self.state = JOINING
+        self.cluster = b""
+        self.epoch = 0
+        # Members that have not ended, this node among them, by NodeID.
+        self.table: dict[bytes, OtherNode] = {}
+        # NodeID -> (LOST or LEFT, how) of members that ended while this node was a member.
+        self.ended: dict[bytes, tuple[str, str]] = {}
+        self._beat_every = 0.0
+        self._last_beat = 0.0
+        # The row that the head knows, and how often it was sent.
+        self._sent: ClusterRow | None = None
+        self._version = 0
+        # The number of the last view.
+        self._view = 0
+        # Number of a question to the head -> who takes the answer.
+        self._questions: dict[int, Callable[[Answer], None]] = {}
+        self._asked = 0
+
+    def __repr__(self) -> str:
+        return f"<Members {self.state} {len(self.table)}>"
+
+    def others(self) -> Iterator[OtherNode]:
+        """Yields the other members."""
+        own = self._facts["node"]
+        return (member for node, member in self.table.items() if node != own)
+
+    # To the head ------------------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Asks the head to become a member."""
+        self._sent = self._row()
+        self._outbox.send(self.head, (JOIN, self._facts, self._sent))
+
+    def leave(self, reason: str) -> None:
+        """Says farewell. ``must_end`` follows when the head has answered."""
+        if self.state == MEMBER:
+            self.state = LEAVING
+            self._outbox.send(self.head, (LEAVING_CLUSTER, reason))
+
+    def ask(self, method: str, arguments: Sequence[Any], reply: Callable[[Answer], None]) -> None:
+        """Puts a question to the head. ``reply`` gets the answer after a later event."""
+        self._asked += 1
+        self._questions[self._asked] = reply
+        self._outbox.send(self.head, (ASK, self._asked, method, arguments))
+
+    def flush(self, now: float) -> None:
+        """Sends a beat if the row has changed, not too often."""
+        if self.state == MEMBER and now - self._last_beat >= EARLIEST_BEAT:
+            self._beat(now, always=False)
+
+    def tick(self, now: float) -> None:
+        """Some time has passed: sends a beat if one is due."""
+        if self.state in (MEMBER, LEAVING) and now - self._last_beat >= self._beat_every:
+            self._beat(now, always=True)
+
+    def _beat(self, now: float, *, always: bool) -> None:
+        row = self._row()
+        before: Mapping[str, Any] = self._sent or {}
+        changes = {name: value for name, value in row.items() if before.get(name) != value}
+        if changes:
+            self._version += 1
+            self._sent = row
+        elif not always:
+            return
+        self._last_beat = now
+        self._outbox.send(self.head, (BEAT, self._version, changes))
+
+    def head_is_away(self, seconds: float) -> None:
+        """There has been no connection to the head for so long."""
+        if seconds >= CUT_OFF_AFTER:
+            self._end(f"it could not reach the head for {CUT_OFF_AFTER:g} s")
+
+    # From the head ----------------------------------------------------------------------------------------------------
+
+    def receive(self, message: Any, now: float) -> None:
+        """A message of the head came."""
+        kind = message[0]
+        if kind == VIEW:
+            self._view_came(message)
+        elif kind == ANSWER:
+            _, number, ok, value = message
+            self._questions.pop(number)((True, value) if ok else (False, *value))
+        elif kind == JOINED:
+            self._joined(message, now)
+        elif kind in (TURNED_AWAY, FENCED):
+            self.turned_away(message[1])
+        elif kind == LEFT_CLUSTER:
+            self._end("it has left the cluster")
+        else:
+            raise ValueError(f"the head sent a message of kind {kind}")
+
+    def turned_away(self, why: str) -> None:
+        """The head does not let this node connect."""
+        self._end(why)
+
+    def _joined(self, message: Any, now: float) -> None:
+        _, self.cluster, self.epoch, self._beat_every, first, count, self._view, place, members = message
+        assert self._sent is not None
+        self.state = MEMBER
+        self._last_beat = now
+        self._facts = {**self._facts, "joined": place}
+        self.table[self._facts["node"]] = OtherNode(self._facts, 0, self._sent)
+        self._watcher.became_member(range(first, first + count))
+        for entry in members:
+            self._enter(entry)
+
+    def _enter(self, entry: MemberEntry) -> None:
+        facts, version, row = entry
+        node = facts["node"]
+        if node not in self.table and node not in self.ended:
+            member = self.table[node] = OtherNode(facts, version, row)
+            self._watcher.member_joined(member)
+
+    def _view_came(self, message: Any) -> None:
+        _, number, joined, gone, rows = message
+        assert number == self._view + 1, f"view {number} follows view {self._view}"
+        self._view = number
+        for entry in joined:
+            self._enter(entry)
+        for node, version, changes in rows:
+            member = self.table.get(node)
+            if member is not None and version > member.version:
+                member.version = version
+                member.row = {**member.row, **changes}  # fields of a row
+        for node, state, how in gone:
+            self.ended[node] = (state, how)
+            if self.table.pop(node, None) is not None:
+                self._watcher.member_ended(node, state, how)
+
+    def _end(self, why: str) -> None:
+        if self.state == OUTSIDE:
+            return
+        self.state = OUTSIDE
+        questions, self._questions = self._questions, {}
+        for reply in questions.values():
+            reply((False, "NodeDiedError", {"message": f"This node is not part of the cluster any more: {why}."}))
+        self._watcher.must_end(why)
+
+    def check(self) -> None:
+        """Raises AssertionError if the tables contradict each other."""
+        assert not self.table.keys() & self.ended.keys(), "a member has ended and lives"
+        assert self.state == JOINING or self.state == OUTSIDE or self._facts["node"] in self.table, (
+            f"{self} lacks itself"
+        )

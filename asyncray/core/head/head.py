@@ -1,0 +1,164 @@
+"""The head: all machines of the registry behind one door.
+
+Each node has a link with the head. The head's own node has none: the shell carries the messages over. The head is never on the path of tasks, calls, objects or unnamed actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, JOIN, LEAVING_CLUSTER
+from asyncray.core.cluster.links import BROKEN_AFTER, IDLE, OPEN, Link
+from asyncray.core.cluster.members import CUT_OFF_AFTER
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.head.membership import Membership
+from asyncray.core.outbox import Outbox
+from asyncray.core.records import Party
+
+COMPLAINT_AFTER = 10.0
+"""Seconds that a link between two members may be broken before the head declares one of them lost."""
+
+Service = Callable[[bytes, Sequence[Any], Callable[..., None]], None]
+"""Answers a question: the NodeID of the asker, arguments, and a function that takes (True, value) or (False, fault)."""
+
+
+class HeadMachine:
+    """The head of a cluster.
+
+    Args:
+        node: the ID of the node that the head is in.
+        cluster: the ID of the cluster.
+        epoch: counts the starts of the head.
+    """
+
+    def __init__(self, node: bytes, cluster: bytes, epoch: int, now: float) -> None:
+        self.node = node
+        self.outbox = Outbox()
+        self.members = Membership(self.outbox, cluster, epoch)
+        # Other nodes, by NodeID.
+        self.peers: dict[bytes, Peer] = {}
+        # The head's own node.
+        self.own = Party(0)
+        self._count = 0
+        self._now = now
+        self._services: dict[str, Service] = {"member": self._member}
+
+    def __repr__(self) -> str:
+        return f"<HeadMachine {self.members}>"
+
+    # Links ------------------------------------------------------------------------------------------------------------
+
+    def peer(self, node: bytes, now: float) -> Peer:
+        """Returns the record of a node that has proved who it is."""
+        self._now = now
+        peer = self.peers.get(node)
+        if peer is None:
+            self._count += 1
+            link = Link(self.outbox, self.node, node, now, dials=False)
+            peer = self.peers[node] = Peer(self._count, node, link)
+        return peer
+
+    def disconnected(self, peer: Peer, connection: int, now: float) -> None:
+        """A connection of a node was closed."""
+        self._now = now
+        peer.link.disconnected(connection, now)
+        if peer.link.state != OPEN:
+            self.members.disconnected(peer.id, now)
+
+    def receive(self, party: Party, messages: Sequence[Any], now: float) -> None:
+        """A batch of messages came from a node.
+
+        Raises:
+            Exception: the node sent an invalid message; the shell must close its connection.
+        """
+        self._now = now
+        node = party.id if isinstance(party, Peer) else self.node
+        for message in messages:
+            self._handle(node, party, message)
+
+    def _handle(self, node: bytes, party: Party, message: Any) -> None:
+        kind = message[0]
+        if kind == BEAT:
+            self.members.beat(node, message[1], message[2], self._now)
+        elif kind == JOIN:
+            if message[1]["node"] != node:
+                raise ValueError(f"node {node.hex()} joins as another one")
+            self.members.join(party, message[1], message[2], self._now)
+        elif node not in self.members.table:
+            return  # the verdict was faster: it is final
+        elif kind == ASK:
+            self._ask(node, party, message)
+        elif kind == COMPLAINT:
+            self._complain(node, message[1], message[2])
+        elif kind == LEAVING_CLUSTER:
+            self.members.leave(node, message[1], self._now)
+        else:
+            raise ValueError(f"node {node.hex()} sent the head a message of kind {kind}")
+
+    def _ask(self, node: bytes, party: Party, message: Any) -> None:
+        _, number, method, arguments = message
+
+        def reply(ok: bool, value: Any) -> None:  # noqa: FBT001 - as the message has it
+            self.outbox.send(party, (ANSWER, number, ok, value))
+
+        service = self._services.get(method)
+        if service is None:
+            reply(ok=False, value=["InternalError", {"message": f"The head has no service named {method!r}."}])
+        else:
+            service(node, arguments, reply)
+
+    def _member(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
+        """The state of a node: alive, lost, left, or "unknown" if the cluster never had it."""
+        (wanted,) = arguments
+        ended = self.members.ended.get(wanted)
+        state = "alive" if wanted in self.members.table else "unknown" if ended is None else ended.state
+        reply(ok=True, value=state)
+
+    def _complain(self, node: bytes, other: bytes, seconds: float) -> None:
+        """The link between two members is broken: the cluster is always fully connected, or smaller."""
+        first, second = self.members.table.get(node), self.members.table.get(other)
+        if first is None or second is None or seconds < COMPLAINT_AFTER:
+            return
+        candidates = [member for member in (first, second) if member.facts["node"] != self.node]
+        younger = max(candidates, key=lambda member: member.facts["joined"])
+        hosts = f"{first.facts['host']} and {second.facts['host']}"
+        why = f"the nodes {hosts} could not reach one another for {seconds:.0f} s"
+        self.members.lose(younger.facts["node"], why, self._now)
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def flush(self, now: float) -> None:
+        """All events of a batch have been handled."""
+        self.members.flush(now)
+
+    def tick(self, now: float, late: float) -> None:
+        """Some time has passed."""
+        self._now = now
+        self.members.tick(now, late)
+        for peer in list(self.peers.values()):
+            peer.link.tick(now, late)
+            if self._is_forgotten(peer, now):
+                del self.peers[peer.id]
+                peer.bury("it is no member")
+
+    def _is_forgotten(self, peer: Peer, now: float) -> bool:
+        """True if a link serves nobody.
+
+        That of a node which has not joined stays as long as the node may come back: what it sent last counts.
+        """
+        since = peer.link.heard_at if peer.link.state == IDLE else peer.link.broken_since
+        if since is None or peer.id in self.members.table:
+            return False
+        return peer.id in self.members.ended or now - since >= CUT_OFF_AFTER + BROKEN_AFTER
+
+    @property
+    def needs_fast_tick(self) -> bool:
+        """True while ``tick`` should come soon."""
+        return self.members.needs_push or any(peer.link.needs_tick for peer in self.peers.values())
+
+    def check(self) -> None:
+        """Raises AssertionError if an invariant of any machine is broken."""
+        self.members.check()
+        for peer in self.peers.values():
+            peer.link.check()

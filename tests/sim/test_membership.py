@@ -1,0 +1,203 @@
+"""A cluster under faults: members, views and links, from seeds; and the golden scenarios of membership."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from asyncray.core.cluster.members import CUT_OFF_AFTER, MEMBER
+from asyncray.core.head.membership import LEFT, LOST, SILENCE
+from tests.sim.cluster import Cluster, Host
+
+SEEDS = int(os.environ.get("ASYNCRAY_SIM_SEEDS", "200"))
+FIRST_SEED = int(os.environ.get("ASYNCRAY_SIM_FIRST", "0"))
+A_CHUNK = 50
+"""Seeds in one test: a test of its own for each would take longer than the simulation."""
+
+
+def started(nodes: int = 3, seed: int = 1) -> Cluster:
+    cluster = Cluster(seed, nodes)
+    cluster.run(2.0)
+    assert {host.part.members.state for host in cluster.living} == {MEMBER}
+    return cluster
+
+
+def chat(cluster: Cluster) -> None:
+    for host in cluster.living:
+        for other in list(host.part.members.table):
+            if other != host.id:
+                host.say_hello(other)
+
+
+def trouble(cluster: Cluster) -> list[Callable[[], object]]:
+    """All that may happen next."""
+    random, net = cluster.clock.random, cluster.net
+    found: list[Callable[[], object]] = [partial(chat, cluster), partial(cluster.run, random.random() * 2)]
+    for connection in net.live():
+        found.append(partial(net.reset, connection, both=random.random() < 0.7))
+    mortal = [host for host in cluster.living if host is not cluster.head_host]
+    if len(mortal) > 1:
+        found.append(partial(cluster.kill, random.choice(mortal)))
+        found.append(partial(net.cuts.add, frozenset(host.name for host in random.sample(cluster.living, 2))))
+    if net.cuts:
+        found.append(net.cuts.clear)
+    if len(cluster.hosts) < 8:
+        found.append(cluster.add)
+    return found
+
+
+@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEEDS, A_CHUNK))
+def test_all_agree_in_the_end(first: int) -> None:
+    for seed in range(first, min(first + A_CHUNK, FIRST_SEED + SEEDS)):
+        try:
+            run_seed(seed)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+def run_seed(seed: int) -> None:
+    """Some nodes, sixty accidents, and peace."""
+    cluster = Cluster(seed, 3 + seed % 3)
+    for _ in range(60):
+        cluster.clock.random.choice(trouble(cluster))()
+        cluster.run(cluster.clock.random.choice((0.0, 0.01, 0.3)))
+    cluster.settle()
+
+
+def member(cluster: Cluster, place: int) -> Host:
+    return list(cluster.hosts.values())[place]
+
+
+def test_nodes_join_and_see_one_another() -> None:
+    cluster = started(5)
+    for host in cluster.living:
+        assert set(host.part.members.table) == set(cluster.hosts)
+        assert [other.facts["joined"] for other in host.part.members.table.values()].count(0) == 0
+    chat(cluster)
+    cluster.settle()
+
+
+def test_a_killed_daemon_is_lost_at_once_because_its_port_refuses() -> None:
+    cluster = started()
+    victim = member(cluster, 1)
+    cluster.kill(victim)
+    cluster.run(1.5)
+    for host in cluster.living:
+        assert host.part.members.ended[victim.id][0] == LOST
+        assert victim.id not in host.part.peers
+
+
+def test_r1_a_node_that_is_cut_off_is_lost_after_the_silence_and_ends_when_it_hears_of_it() -> None:
+    cluster = started()
+    victim = member(cluster, 1)
+    cluster.net.cuts.add(frozenset((victim.name, cluster.head_host.name)))
+    cluster.run(SILENCE - 1.0)
+    assert victim.id in cluster.head.members.table
+    cluster.run(2.0)
+    assert victim.id in cluster.head.members.ended
+    assert victim in cluster.living
+    cluster.heal()
+    cluster.run(3.0)
+    assert victim not in cluster.living
+    assert "declared this node lost" in victim.why
+    cluster.settle()
+
+
+def test_a_short_break_of_the_connection_loses_nobody() -> None:
+    cluster = started()
+    for connection in cluster.net.live():
+        cluster.net.reset(connection, both=True)
+    cluster.run(5.0)
+    assert len(cluster.head.members.table) == 3
+    cluster.settle()
+
+
+def test_h21_a_node_that_cannot_reach_the_head_ends_itself() -> None:
+    cluster = started()
+    victim = member(cluster, 1)
+    cluster.net.cuts.add(frozenset((victim.name, cluster.head_host.name)))
+    cluster.run(CUT_OFF_AFTER + 5.0)
+    assert not victim.alive
+    assert "could not reach the head" in victim.why
+    cluster.settle()
+
+
+def test_two_nodes_that_cannot_reach_one_another_become_one_and_the_younger_goes() -> None:
+    cluster = started()
+    older, younger = member(cluster, 1), member(cluster, 2)
+    chat(cluster)
+    cluster.run(1.0)
+    cluster.net.cuts.add(frozenset((older.name, younger.name)))
+    cluster.run(20.0)
+    by_age = sorted((older, younger), key=lambda host: host.part.members.table[host.id].facts["joined"])
+    assert by_age[1].id in cluster.head.members.ended
+    assert by_age[0].id in cluster.head.members.table
+    cluster.settle()
+
+
+def test_r3_words_of_a_lost_node_change_nothing() -> None:
+    cluster = started()
+    victim = member(cluster, 1)
+    cluster.head.members.lose(victim.id, "a test says so", cluster.clock.now)
+    cluster.head.members.beat(victim.id, 99, {"draining": True}, cluster.clock.now)
+    assert victim.id not in cluster.head.members.table
+    peer = member(cluster, 2).part.peer(victim.id, cluster.clock.now)
+    cluster.run(1.0)
+    member(cluster, 2).part.receive(peer, [(900, 1)], cluster.clock.now)
+    assert victim.id not in member(cluster, 2).heard
+    cluster.settle()
+
+
+def test_r4_a_second_node_with_the_same_id_is_turned_away() -> None:
+    cluster = started()
+    twin = member(cluster, 1)
+    answers: list[tuple[object, ...]] = []
+    party = cluster.head.own
+    before = len(party.out)
+    cluster.head.members.join(party, twin.part.members._facts, twin.part._row(), cluster.clock.now)
+    answers += party.out[before:]
+    assert "another node has the same ID" in str(answers)
+    party.out.clear()
+    cluster.head.outbox.dirty.clear()
+
+
+def test_a_node_that_leaves_in_order_is_no_loss() -> None:
+    cluster = started()
+    leaver = member(cluster, 1)
+    leaver.part.members.leave("its user stopped it")
+    leaver.after()
+    cluster.run(1.0)
+    assert cluster.head.members.ended[leaver.id].state == LEFT
+    assert not leaver.alive
+    for host in cluster.living:
+        assert host.part.members.ended[leaver.id][0] == LEFT
+    cluster.settle()
+
+
+def test_h5_the_head_says_what_became_of_any_node() -> None:
+    cluster = started()
+    asker, killed = member(cluster, 1), member(cluster, 2)
+    cluster.kill(killed)
+    cluster.run(2.0)
+    answers: list[tuple[object, ...]] = []
+    for node in (asker.id, killed.id, b"stranger"):
+        asker.part.members.ask("member", [node], answers.append)
+    asker.part.members.ask("nonsense", [], answers.append)
+    asker.after()
+    cluster.run(1.0)
+    assert answers[:3] == [(True, "alive"), (True, "lost"), (True, "unknown")]
+    assert answers[3][:2] == (False, "InternalError")
+
+
+def test_rows_of_all_nodes_reach_all_nodes() -> None:
+    cluster = started()
+    worker = member(cluster, 1)
+    grant = worker.machine.resources.acquire((("CPU", 10_000),))
+    assert grant is not None
+    cluster.run(1.5)
+    for host in cluster.living:
+        assert host.part.members.table[worker.id].row["available"]["CPU"] == 10_000
