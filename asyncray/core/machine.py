@@ -107,8 +107,6 @@ class NodeMachine:
         self.stopping = False
         # When drivers may get the next notice that output is lost.
         self._output_report_due = 0.0
-        # The number of the last party.
-        self._party_count = 0
         self._handlers = ClientMessages(self).handlers
 
     def __repr__(self) -> str:
@@ -155,13 +153,8 @@ class NodeMachine:
         self._welcome(client, None)
         return client
 
-    def new_party_number(self) -> int:
-        """Returns a number that no party of the node has had."""
-        self._party_count += 1
-        return self._party_count
-
     def _new_client(self, role: str, pid: int) -> Client:
-        number = self.new_party_number()
+        number = self.outbox.new_party_number()
         client = self.clients[number] = Client(number, self.node_id + number.to_bytes(4, "big"), role, pid)
         return client
 

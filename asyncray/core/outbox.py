@@ -80,16 +80,23 @@ Command: TypeAlias = (
 class Outbox:
     """Collects messages per party, and commands."""
 
-    __slots__ = ("commands", "dirty")
+    __slots__ = ("_parties", "commands", "dirty")
 
     def __init__(self) -> None:
         # Parties with messages that the shell has not taken yet.
         self.dirty: list[Party] = []
         # Commands that the shell has not taken yet, in order.
         self.commands: list[Command] = []
+        # The number of the last party.
+        self._parties = 0
 
     def __repr__(self) -> str:
         return f"<Outbox {len(self.dirty)} parties, {len(self.commands)} commands>"
+
+    def new_party_number(self) -> int:
+        """Returns a number that no party of the node has had."""
+        self._parties += 1
+        return self._parties
 
     def send(self, party: Party, message: Message | ClusterMessage) -> None:
         """Queues a message, or drops it if the connection of the party is closed."""

@@ -46,7 +46,7 @@ class ClusterMachine(Watcher):
         self.node = machine.node_id
         # Other nodes by NodeID, from the first need or their first connection until they end.
         self.peers: dict[bytes, Peer] = {}
-        number = machine.new_party_number()
+        number = self.outbox.new_party_number()
         to_head: Party = Party(number)
         if head is not None:
             to_head = Peer(number, head, Link(self.outbox, self.node, head, now, to_head=True))
@@ -80,7 +80,7 @@ class ClusterMachine(Watcher):
         peer = self.peers.get(node)
         if peer is None:
             link = Link(self.outbox, self.node, node, now)
-            peer = self.peers[node] = Peer(self._machine.new_party_number(), node, link)
+            peer = self.peers[node] = Peer(self.outbox.new_party_number(), node, link)
         return peer
 
     def fenced(self, node: bytes) -> str | None:

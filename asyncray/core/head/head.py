@@ -1,6 +1,7 @@
 """The head: all machines of the registry behind one door.
 
-Each node has a link with the head. The head's own node has none: the shell carries the messages over. The head is never on the path of tasks, calls, objects or unnamed actors.
+Each node has a link with the head. The head's own node has none: the shell carries the messages over. The head is never
+on the path of tasks, calls, objects or unnamed actors.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ class HeadMachine:
         # Other nodes, by NodeID.
         self.peers: dict[bytes, Peer] = {}
         # The head's own node.
-        self.own = Party(0)
-        self._count = 0
+        self.own = Party(self.outbox.new_party_number())
         self._now = now
         self._services: dict[str, Service] = {"member": self._member}
 
@@ -54,9 +54,8 @@ class HeadMachine:
         self._now = now
         peer = self.peers.get(node)
         if peer is None:
-            self._count += 1
             link = Link(self.outbox, self.node, node, now, dials=False)
-            peer = self.peers[node] = Peer(self._count, node, link)
+            peer = self.peers[node] = Peer(self.outbox.new_party_number(), node, link)
         return peer
 
     def disconnected(self, peer: Peer, connection: int, now: float) -> None:
