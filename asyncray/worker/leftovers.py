@@ -2,7 +2,8 @@
 
 Owns, and puts back when a task has returned: the settings in ``asyncray.worker.settings`` (signals, standard
 descriptors, limits, environment variables and others), ``sys.path``, ``sys.argv``, ``sys.stdout``, ``sys.stderr``, the
-hooks for exceptions that nothing catches, trace and profile functions, and the random numbers of numpy.
+hooks for exceptions that nothing catches, trace and profile functions, the random numbers of numpy, and the context of
+decimal on the main thread.
 
 A task that changes what cannot be put back (its root directory, its user, a limit that only root may raise) was the
 last one in its process.
@@ -91,13 +92,20 @@ class Leftovers:
         is_first = not self._module_count
         self._module_count = len(_modules)
         self._read_attributes()
+        for renew in self._watch_late():
+            if not is_first:
+                renew()
+
+    def _watch_late(self) -> list[Callable[[], object]]:
+        """Watches the modules of ``LATE`` that have been loaded. Returns what undoes earlier changes of each."""
+        renewals = []
         for module, make, renew in LATE:
             setting = make() if module in _modules and module not in self._late else None
             if setting is not None:
                 self._late[module] = setting
                 self._watch_all((setting,))
-                if not is_first:
-                    renew()
+                renewals.append(renew)
+        return renewals
 
     def ends_clean(self) -> bool:
         """The task has returned, or was not begun. True if there is nothing to put back; otherwise call ``end``."""
@@ -160,6 +168,7 @@ class Leftovers:
     def watch(self) -> None:
         """Wraps the functions that change the process, for the rest of its life and in all that are forked from it."""
         self._watch_all(SETTINGS)
+        self._watch_late()
         for owner, name in _IRREVERSIBLE.functions:
             self._watch_irreversible(owner, name)
 

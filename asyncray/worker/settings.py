@@ -32,7 +32,7 @@ Owner = ModuleType | type
 
 _STANDARD_DESCRIPTORS = range(3)
 
-_MODULES_IN_C = {"os": "posix", "signal": "_signal", "socket": "_socket", "locale": "_locale"}
+_MODULES_IN_C = {"os": "posix", "signal": "_signal", "socket": "_socket", "locale": "_locale", "decimal": "_decimal"}
 """Modules that take functions from another module. Programs may call them there."""
 
 
@@ -421,12 +421,28 @@ def _set_start_method(method: Any) -> None:
     sys.modules["multiprocessing.context"]._default_context._actual_context = method  # as above
 
 
+def _decimal_context() -> Setting | None:
+    """Read by each call of ``getcontext``, because programs change the context that it returns."""
+    places = functions("decimal.getcontext decimal.setcontext")
+    if not places:
+        return None
+    getcontext, setcontext = sys.modules["decimal"].getcontext, sys.modules["decimal"].setcontext
+    return Setting("context of decimal", places, lambda: getcontext().copy(), setcontext, _is_the_tasks)
+
+
+def _is_the_tasks(function: str, *args: Any, **kwargs: Any) -> bool:
+    """False on other threads, which have their own, and where a module sets it for all that use the module."""
+    return _on_main_thread(function) and _is_not_importing(function)
+
+
 LATE: tuple[tuple[str, Callable[[], Setting | None], Callable[[], object]], ...] = (
     ("random", _random_numbers, lambda: sys.modules["random"].seed()),
     ("numpy.random", _random_numbers_of_numpy, lambda: sys.modules["numpy.random"].seed()),
     ("multiprocessing", _start_method, lambda: _set_start_method(None)),
+    # Nothing is undone: a module that the same task has loaded may have set it for all.
+    ("decimal", _decimal_context, _nothing),
 )
-"""Settings of modules that are not loaded for this, which would take 3 ms before the first worker can be forked.
+"""Settings of modules that are not loaded for this, which would take 4 ms before the first worker can be forked.
 
 The name of the module; a function that makes the setting, or returns None while the module is loading; and one that
 undoes what the task that has loaded the module may have done before its functions were watched.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import gc
 import io
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import warnings
+from decimal import getcontext
 from typing import Any
 
 import pytest
@@ -39,6 +41,7 @@ def look() -> dict[str, Any]:
             sys.getrecursionlimit(),
         ),
         "arguments": sys.argv,
+        "decimal": repr(decimal.getcontext()),
         "hooks": (threading.excepthook, sys.gettrace(), gc.isenabled(), warnings.filters),
     }
 
@@ -66,6 +69,7 @@ def spoil() -> None:
     sys.settrace(lambda *args: None)
     threading.excepthook = print
     gc.disable()
+    getcontext().prec = 3
     warnings.simplefilter("error")
 
 

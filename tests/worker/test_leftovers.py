@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import importlib
 import io
 import os
 import pickle
@@ -169,11 +171,45 @@ def test_random_numbers_of_numpy(leftovers: Leftovers) -> None:
     leftovers.end()
 
 
+def test_the_context_of_decimal(leftovers: Leftovers) -> None:
+    before = repr(decimal.getcontext())
+    leftovers.begin()
+    decimal.getcontext().prec = 3
+    leftovers.end()
+    assert repr(decimal.getcontext()) == before
+    leftovers.begin()
+    decimal.setcontext(decimal.Context(prec=4, traps=[]))
+    thread = threading.Thread(target=lambda: decimal.getcontext())
+    thread.start()
+    thread.join()
+    leftovers.end()
+    assert repr(decimal.getcontext()) == before
+
+
+def test_a_module_sets_the_context_of_decimal_for_all_tasks(
+    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = decimal.getcontext().copy()
+    (tmp_path / "precise_money.py").write_text("import decimal; decimal.getcontext().prec = 50")
+    monkeypatch.syspath_prepend(tmp_path)
+    leftovers.begin()
+    importlib.import_module("precise_money")
+    leftovers.end()
+    leftovers.begin()
+    assert decimal.getcontext().prec == 50
+    decimal.getcontext().prec = 7
+    leftovers.end()
+    assert decimal.getcontext().prec == 50
+    decimal.setcontext(before)
+    del sys.modules["precise_money"]
+
+
 @pytest.mark.parametrize("module", [np.random, random], ids=["numpy", "random"])
 def test_random_numbers_are_seeded_anew_after_the_task_that_loads_them(
     leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     monkeypatch.delitem(sys.modules, module.__name__)
+    del leftovers._late[module.__name__]  # as if it had not been loaded either when the functions were wrapped
     leftovers.begin()
     leftovers.end()
     leftovers.begin()
