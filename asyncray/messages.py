@@ -22,6 +22,8 @@ RELEASE = "0.1.0"
 """The version of asyncray, that of ``pyproject.toml``. Processes exchange it for error messages."""
 
 # Kinds of values ----------------------------------------------------------------------------------------------------
+# Plain integers, as they travel: to compare one with a member of an IntEnum takes 0.02 to 0.05 us more each time, and
+# to make the member of a kind that has arrived 0.2 to 0.3 us, where a whole task takes 3.4 us in the core.
 UNRESOLVED: Final = -1  # no value yet; never sent
 PLAIN: Final = 0  # pickle bytes
 BUFFERS: Final = 1  # (pickle bytes, buffer, ..)

@@ -13,7 +13,18 @@ from typing import Protocol
 from asyncray.config import FRAME_LIMIT, START_DEADLINE
 from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
-from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message, Received
+from asyncray.messages import (
+    ENDED,
+    FORK,
+    FORKED,
+    KILL_WORKER,
+    LACKS_LOG,
+    EndedMessage,
+    ForkedMessage,
+    LacksLogMessage,
+    Message,
+    Received,
+)
 
 _KILLED_DEADLINE = 1.0
 """Seconds. A killed process ends in milliseconds, unless it hangs in the kernel: then waiting is in vain."""
@@ -100,14 +111,26 @@ class ZygoteLink:
     def _received(self, stream: MessageStream, messages: list[Received]) -> None:
         for message in messages:
             if message[0] == FORKED:
-                self._unanswered.pop(message[1], None)
-                self._listener.worker_started(message[1], message[2])
+                self._forked(message)
             elif message[0] == LACKS_LOG:
-                self._listener.worker_lacks_log(message[1], message[2])
+                self._lacks_log(message)
             elif message[0] == ENDED:
-                self._unanswered.pop(message[1], None)
-                self._workers.discard(message[1])
-                self._listener.worker_ended(message[1], message[3])
+                self._ended(message)
+
+    def _forked(self, message: ForkedMessage) -> None:
+        _, number, pid = message
+        self._unanswered.pop(number, None)
+        self._listener.worker_started(number, pid)
+
+    def _lacks_log(self, message: LacksLogMessage) -> None:
+        _, number, why = message
+        self._listener.worker_lacks_log(number, why)
+
+    def _ended(self, message: EndedMessage) -> None:
+        _, number, _, status = message
+        self._unanswered.pop(number, None)
+        self._workers.discard(number)
+        self._listener.worker_ended(number, status)
 
     def _closed(self, stream: MessageStream, why: str | None) -> None:
         stream.drain_input()

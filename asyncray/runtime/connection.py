@@ -174,12 +174,14 @@ class Connection:
             self.waiters.resolved(values)
 
     def _welcomed(self, message: WelcomeMessage) -> None:
-        self.facts.update(message[1])
+        _, facts = message
+        self.facts.update(facts)
         self.work_for(self.facts.get("job_id", b"\0\0\0\0"))
         self.waiters.resolved([(self._greeting, PLAIN, None)])
 
     def _refused(self, message: RefusedMessage) -> None:
-        self.waiters.resolved([(self._greeting, FAULT, message[1])])
+        _, why = message
+        self.waiters.resolved([(self._greeting, FAULT, why)])
 
     def _replied(self, number: int, kind: int, payload: Any) -> None:
         reply = self.replies.pop(number, None)

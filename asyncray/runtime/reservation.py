@@ -252,7 +252,8 @@ class Reservations:
                 reservation.refuse()
 
     def _store_full(self, message: StoreFullMessage) -> None:
-        reservation = self.asked.get(message[1])
+        _, number = message
+        reservation = self.asked.get(number)
         if reservation is not None and reservation.full is not None:
             self.connection.waiters.resolved([(reservation.full, PLAIN, None)])
 

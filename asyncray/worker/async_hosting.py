@@ -16,17 +16,16 @@ import uvloop
 
 from asyncray.config import EXIT_GRACE
 from asyncray.exceptions import AsyncioActorExit
-from asyncray.messages import InvokeMessage, Message, UndefineMessage
+from asyncray.messages import ConstructMessage, InvokeMessage, Message, UndefineMessage
 from asyncray.runtime.context import enter, leave
 from asyncray.worker.hosting import RUNNING, SILENT, ActorHost, HostProcess
-from asyncray.worker.running import Invocation
 
 
 class AsyncHost(ActorHost):
     """An actor with an event loop."""
 
-    def __init__(self, process: HostProcess, invocation: Invocation) -> None:
-        super().__init__(process, invocation)
+    def __init__(self, process: HostProcess, message: ConstructMessage) -> None:
+        super().__init__(process, message)
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(_log_unhandled)
         asyncio.set_event_loop(self._loop)

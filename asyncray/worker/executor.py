@@ -280,9 +280,10 @@ class Executor:
 
     def undefine(self, message: UndefineMessage) -> None:
         """Forgets templates and functions. On the main thread, because the end of a function may run user code."""
-        for number in message[1]:
+        _, templates, functions = message
+        for number in templates:
             self.definitions.pop(number, None)
-        for number in message[2]:
+        for number in functions:
             self.functions.pop(number, None)
 
     def flush(self) -> None:
@@ -377,16 +378,15 @@ class Executor:
         self.runtime.flush()
 
     def _become_actor(self, message: ConstructMessage) -> None:
-        invocation = Invocation(message, self.definitions[message[2]])
-        definition = invocation.definition
+        definition = self.definitions[message[2]]
         if definition.asynchronous:
             from asyncray.worker.async_hosting import AsyncHost  # start-up cost: asyncio, and few actors want it
 
-            host: ActorHost = AsyncHost(self, invocation)
+            host: ActorHost = AsyncHost(self, message)
         elif definition.concurrency > 1:
-            host = ThreadedHost(self, invocation)
+            host = ThreadedHost(self, message)
         else:
-            host = ActorHost(self, invocation)
+            host = ActorHost(self, message)
         self.host = host
         host.construct()
         if self.leaving is None:

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from asyncray.messages import INVOKE, LEAVE, InvokeMessage, Message, UndefineMessage
+from asyncray.messages import INVOKE, LEAVE, ConstructMessage, InvokeMessage, Message, UndefineMessage
 from asyncray.runtime.context import TaskContext, enter, enter_main, leave
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker.definitions import Definition
@@ -67,14 +67,16 @@ class ActorHost:
     """The actor of this process.
 
     Args:
-        invocation: of the constructor.
+        message: calls the constructor.
     """
 
-    def __init__(self, process: HostProcess, invocation: Invocation) -> None:
+    def __init__(self, process: HostProcess, message: ConstructMessage) -> None:
+        definition = process.definitions[message[2]]
+        invocation = Invocation(message, definition)
         self.process = process
         self.constructor = invocation
-        self.concurrency = invocation.definition.concurrency
-        self.class_name = invocation.definition.name
+        self.concurrency = definition.concurrency
+        self.class_name = definition.name
         self.description = self.class_name
         # None before the constructor has returned and after ``let_go``.
         self.instance: Any = None
@@ -82,7 +84,9 @@ class ActorHost:
         # Why the actor ends, for people. Empty while it is RUNNING.
         self.reason = ""
         self.blocks = invocation.context.blocks = any(name == "CPU" for name, _ in process.environment.demand)
-        self.restarted, self.name = bool(invocation.message[7]), invocation.message[8]
+        *_, restarts, self.name = message
+        # It lived before.
+        self.restarted = bool(restarts)
         # Contexts of the calls that run, by the ID of the call.
         self.running: dict[bytes, TaskContext] = {}
         # The call that was cancelled last: it may have left the inbox without having begun.
@@ -278,19 +282,20 @@ class ThreadedHost(ActorHost):
     def invoke(self, message: InvokeMessage) -> bool:
         if self._pool is None or message[0] != INVOKE:
             return False
-        self._queued.add(message[1])
+        task_id = message[1]
+        self._queued.add(task_id)
         try:
             self._pool.submit(self._run_one, message)
         except RuntimeError as error:
             # No further thread can be started. The call is queued, and threads that exist will take it.
             if not self._pool._shutdown and self._pool._threads:
                 return True
-            self._queued.discard(message[1])
+            self._queued.discard(task_id)
             self.process.runner.discard(message)
             # At the end of the actor its calls fail with it.
             if not self._pool._shutdown:
                 name = message[6] or self.process.definitions[message[2]].name
-                self.process.post(self.process.runner.lacks_thread(message[1], name, error, retryable=False), None)
+                self.process.post(self.process.runner.lacks_thread(task_id, name, error, retryable=False), None)
         return True
 
     def _run_one(self, message: InvokeMessage) -> None:
@@ -301,9 +306,9 @@ class ThreadedHost(ActorHost):
             self.process.runner.discard(message)
             return
         try:
-            self._queued.remove(message[1])
+            self._queued.remove(invocation.id)
         except KeyError:  # cancelled
-            del self.running[message[1]]
+            del self.running[invocation.id]
             self.process.runner.discard(message)
             return
         if self.ending is not RUNNING:

@@ -37,7 +37,16 @@ from asyncray.io.processes import (
     kill,
 )
 from asyncray.io.spawning import load
-from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG, Message, Received
+from asyncray.messages import (
+    ENDED,
+    FORK,
+    FORKED,
+    KILL_WORKER,
+    LACKS_LOG,
+    ForkMessage,
+    KillWorkerMessage,
+    Message,
+)
 from asyncray.wire.frames import Decoder, encode
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.start_report import StartReports, describe
@@ -150,12 +159,13 @@ class Zygote:
             self._obey(message)
         return bool(data)
 
-    def _obey(self, message: Received) -> None:
-        if message[0] == FORK:
-            self._fork(message[1])
-        elif message[0] == KILL_WORKER:
-            for pid, number in self._workers.items():
-                if number == message[1]:
+    def _obey(self, message: ForkMessage | KillWorkerMessage) -> None:
+        kind, number = message
+        if kind == FORK:
+            self._fork(number)
+        elif kind == KILL_WORKER:
+            for pid, forked in self._workers.items():
+                if forked == number:
                     # The processes that it has started are killed when it is reaped.
                     kill(pid)
 
