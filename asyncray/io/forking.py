@@ -15,7 +15,10 @@ the child does), none of its own is closed, its signal mask and handlers are the
    (device and inode). It is made and closed under ``lock``, and a fork waits for that. The child closes those that
    still stand for the same file. Then the registry is empty: a grandchild finds nothing to close.
 4. **Signals.** All are blocked in the thread that forks, from before the fork until the child is in order. So one that
-   is sent to the child at once is not lost to a handler of ours, and none interrupts the steps.
+   is sent to the child at once is not lost to a handler of ours, and none interrupts the steps. The kernel may still
+   give a signal to another thread, and Python runs its handler in the main thread. A handler that raised at the entry
+   of a hook would keep the hook from its work. So a fork of the main thread also defers handlers, from before it takes
+   ``lock`` until after it has released it.
 5. **Steps of other modules** (``in_child``) run in the order of their registration, in each generation, so they must be
    idempotent: they reset what they find. If one fails, it is reported, and the others still run.
 """
@@ -29,7 +32,6 @@ import threading
 from collections.abc import Callable
 
 from asyncray.io import interrupts
-from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 
 _ALL_SIGNALS = tuple(_signal.valid_signals())
@@ -44,14 +46,17 @@ _registered: dict[int, tuple[Callable[[], object], tuple[tuple[int, int, int], .
 _steps: list[Callable[[], object]] = [interrupts.restore_in_child]
 
 
-class _Masks(threading.local):
-    """The signal masks that this thread had before the forks that it is in the middle of."""
+class _Forks(threading.local):
+    """The forks that this thread is in the middle of.
+
+    For each one: whether it has begun to defer signals, and the signal mask that the thread had before.
+    """
 
     def __init__(self) -> None:
-        self.stack: list[set[int]] = []
+        self.stack: list[tuple[bool, set[int]]] = []
 
 
-_masks = _Masks()
+_forks = _Forks()
 
 
 def in_child(step: Callable[[], object]) -> None:
@@ -95,24 +100,21 @@ def _identity(descriptor: int) -> tuple[int, int, int]:
 
 
 def _before() -> None:
-    # A signal handler that raises does so before all of this or after it. If before, the fork goes on without our hook.
-    with_signals_deferred(_block)
-
-
-def _block() -> None:
+    # A signal handler that raises does so before the next line has an effect: then the fork goes on without our hooks.
+    began = interrupts.begin_deferring()
     lock.acquire()
-    _masks.stack.append(_signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS))
-
-
-def _unblock() -> None:
-    if _masks.stack:
-        if lock.held_by_this_thread():
-            lock.release()
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, _masks.stack.pop())
+    _forks.stack.append((began, _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)))
 
 
 def _after_in_parent() -> None:
-    with_signals_deferred(_unblock)
+    """Also called if the fork has failed."""
+    if _forks.stack:
+        began, mask = _forks.stack.pop()
+        if lock.held_by_this_thread():  # not where another hook forked in the middle of this fork, in its child
+            lock.release()
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        if began:  # otherwise the fork was a part of work with signals deferred, which goes on
+            interrupts.end_deferring()
 
 
 def _after_in_child() -> None:
@@ -123,10 +125,12 @@ def _after_in_child() -> None:
             _guarded(close)
             for file in files:
                 _close_if_open(file)
-        for step in _steps:
+        for step in _steps:  # one of them ends the deferring
             _guarded(step)
     finally:
-        _unblock()
+        lock.reset_in_child()  # if ``_before`` was interrupted, a thread that stayed in the parent may hold it
+        if _forks.stack:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, _forks.stack.pop()[1])
 
 
 def _close_if_open(file: tuple[int, int, int]) -> None:
@@ -140,8 +144,8 @@ def _close_if_open(file: tuple[int, int, int]) -> None:
 def _guarded(step: Callable[[], object]) -> None:
     try:
         step()
-    except Exception:  # a defect of ours; the other steps must run
-        sys.excepthook(*sys.exc_info())
+    except Exception:  # a defect of ours; the other steps must run, so no hook of the program's is called
+        sys.__excepthook__(*sys.exc_info())
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

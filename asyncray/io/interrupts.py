@@ -17,7 +17,8 @@ half a message on a stream, or memory in the store that nobody releases.
    is only done for signals that have a handler in Python. A handler of ours (``Deferrable``) asks ``_deferring``
    itself.
 4. **Handlers that run during the replacing and restoring.** Everything that must be undone is recorded before a handler
-   can run. If a second handler raises during the undo, the rest is undone by the next call.
+   can run. If a handler raises during the undo, the undo is done again. If a second one raises during that, the next
+   call undoes the rest.
 5. **System calls that are restarted.** ``signal.siginterrupt(n, False)``, which asyncio uses, sets SA_RESTART;
    ``signal.signal`` clears it. So the flag is read before and set again after (1 us; not for Python's own handler of
    SIGINT, for which no program sets the flag).
@@ -33,6 +34,7 @@ from __future__ import annotations
 
 # signal.signal without conversions to enums: 0.3 us instead of 3.2, twice for each request
 import _signal  # type: ignore[import-not-found]
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -70,8 +72,8 @@ _pending: list[tuple[SignalHandler, int, FrameType | None]] = []
 
 _read_restarts: Callable[[int], bool] | None = None
 
-# The thread that makes it. Written by the main thread.
-_loading: threading.Thread | None = None
+# Held by the thread that makes it. None: none was started. Written by the main thread.
+_loading: _thread.LockType | None = None
 
 
 class Deferrable:
@@ -116,7 +118,46 @@ def with_signals_deferred(work: Callable[[], T]) -> T:
         return work()
     finally:
         _deferring = 0
+        try:
+            _restore_handlers_and_replay()
+        except BaseException:  # of a handler; the next line does what it has prevented
+            _restore_handlers_and_replay()
+            raise
+
+
+def begin_deferring() -> bool:
+    """Defers signal handlers from here to ``end_deferring``: for work that has its end in another function.
+
+    Returns:
+        True if ``end_deferring`` must be called. False if that is not for this caller to do: off the main thread, and
+        inside of work that defers signals already.
+
+    Example::
+
+        if begin_deferring():
+            end_deferring()
+    """
+    global _deferring
+    if _deferring or _get_ident() != _main_thread:
+        return False
+    _deferring = 1
+    try:
+        _install_deferring_handlers()
+    except BaseException:  # a handler raised before it was replaced
+        end_deferring()
+        raise
+    return True
+
+
+def end_deferring() -> None:
+    """Restores the handlers, and runs those that were due. See ``begin_deferring``."""
+    global _deferring
+    _deferring = 0
+    try:
         _restore_handlers_and_replay()
+    except BaseException:
+        _restore_handlers_and_replay()
+        raise
 
 
 def _restarts(number: int) -> bool:
@@ -134,18 +175,31 @@ def _load_reader_of_restarts() -> None:
     global _loading
     if getattr(getattr(sys.modules.get("ctypes"), "__spec__", None), "_initializing", False):
         return  # it is being imported, perhaps by this very thread
-    if _loading is None or _loading.ident is None:  # it may have been interrupted before its start
-        _loading = threading.Thread(target=_set_reader_of_restarts, name="asyncray-import", daemon=True)
+    if _loading is None:
+        loading = _thread.allocate_lock()
+        loading.acquire()
         try:
-            _loading.start()
+            # Not a threading.Thread: a handler that raises in the middle of its ``start`` makes the new thread fail.
+            _thread.start_new_thread(_set_reader_of_restarts, (loading,))
         except RuntimeError:
             return  # the system gives no thread
-    _loading.join()
+        _loading = loading
+    with _loading:
+        pass
 
 
-def _set_reader_of_restarts() -> None:
+def _set_reader_of_restarts(loading: _thread.LockType) -> None:
     global _read_restarts
-    _read_restarts = _reader_of_restarts()
+    try:
+        _read_restarts = _reader_of_restarts()
+    except ImportError:  # a Python that was built without libffi
+        _read_restarts = _restarts_never
+    finally:
+        loading.release()
+
+
+def _restarts_never(number: int) -> bool:
+    return False
 
 
 def _install_deferring_handlers() -> None:
@@ -206,5 +260,6 @@ def restore_in_child() -> None:
     _loading = None
     _pending.clear()
     while _replaced:
-        number, handler, _, restarts = _replaced.pop()
-        _install(number, handler, restarts=restarts)
+        number, handler, deferring, restarts = _replaced.pop()
+        if _getsignal(number) is deferring:  # otherwise not replaced yet, or the program has set a new one
+            _install(number, handler, restarts=restarts)

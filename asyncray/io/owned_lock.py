@@ -31,5 +31,9 @@ class OwnedRLock(RLock):  # type: ignore[misc]  # final for type checkers, but n
         def held_by_this_thread(self) -> bool:
             """True in the thread that holds the lock: in a finalizer that came up in its critical section."""
 
+        def reset_in_child(self) -> None:
+            """Releases the lock in a forked child, whose parent keeps the thread that held it."""
+
     else:
         held_by_this_thread = RLock._is_owned
+        reset_in_child = RLock._at_fork_reinit

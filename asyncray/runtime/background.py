@@ -136,4 +136,8 @@ class BackgroundThreads:
             job()
         except BaseException:  # code of the user's may raise anything
             # Reported as in a thread of its own, and the next job comes.
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            report = threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+            try:
+                threading.excepthook(report)
+            except BaseException:  # the hook is the user's, too
+                threading.__excepthook__(report)

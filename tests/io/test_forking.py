@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from asyncray.io import forking
+from asyncray.io.interrupts import with_signals_deferred
 from tests.points import at_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -75,10 +76,13 @@ def test_a_number_that_belongs_to_another_file_by_now_is_left_alone() -> None:
     forking.close(other)
 
 
-def test_a_step_that_fails_does_not_keep_the_others_from_their_work(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_step_that_fails_does_not_keep_the_others_from_their_work(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     done = []
     forking.in_child(lambda: done.append(1))
     forking.in_child(lambda: done[2])
+    monkeypatch.setattr(sys, "excepthook", lambda *exc_info: done[2])  # it fails, too
     forking.in_child(lambda: done.append(2))
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert in_a_child(lambda: done == [1, 2] and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked)
@@ -141,9 +145,16 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     parent = os.getpid()
 
+    def raise_signal() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.raise_signal(signal.SIGALRM)
+
     def come() -> None:
+        """In another thread, because the hooks block signals in theirs. The main thread runs the handler."""
         if os.getpid() == parent:
-            signal.raise_signal(signal.SIGALRM)
+            threads.append(threading.Thread(target=raise_signal))
+            threads[-1].start()
+            threads[-1].join()
 
     def fork() -> None:
         try:
@@ -154,12 +165,32 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
             os._exit(0)
         os.waitpid(pid, 0)
 
+    threads: list[threading.Thread] = []
     number = 0
     while at_point(number := number + 1, come, fork):
         assert not forking.lock.held_by_this_thread()
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        assert signal.getsignal(signal.SIGALRM) is handle
     signal.signal(signal.SIGALRM, before)
+    for thread in threads:
+        thread.join()
     assert number > 10
+
+
+def test_a_fork_in_the_middle_of_work_with_signals_deferred_does_not_end_that() -> None:
+    def handle(number: int, frame: object) -> None:
+        done.append("handler")
+
+    def work() -> None:
+        assert in_a_child(lambda: signal.getsignal(signal.SIGUSR1) is handle)
+        signal.raise_signal(signal.SIGUSR1)
+        done.append("work")
+
+    done: list[str] = []
+    before = signal.signal(signal.SIGUSR1, handle)
+    with_signals_deferred(work)
+    assert done == ["work", "handler"]
+    assert signal.signal(signal.SIGUSR1, before) is handle
 
 
 def test_what_is_started_with_code_of_its_own_before_it_runs_forks_as_ever() -> None:

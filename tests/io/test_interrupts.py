@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes  # noqa: F401 - loaded already in most tests
+import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from asyncray.io import interrupts
 from asyncray.io.interrupts import Deferrable, with_signals_deferred
-from tests.points import at_every_point
+from tests.points import at_every_point, at_point
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = [signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
@@ -172,6 +173,46 @@ def test_what_one_signal_left_undone_is_undone_the_next_time(monkeypatch: pytest
     assert signal.getsignal(signal.SIGUSR1) is raise_it
 
 
+@pytest.mark.parametrize("handler", [raise_it, Deferrable(raise_it)], ids=["any handler", "one of ours"])
+def test_a_handler_that_raises_at_any_moment_leaves_all_handlers_as_they_were(handler: Any) -> None:
+    handlers = dict.fromkeys(SIGNALS, raise_it) | {signal.SIGALRM: handler}
+    for number, other in handlers.items():
+        signal.signal(number, other)
+    number = 0
+    there_are_more = True
+    while there_are_more:
+        number += 1
+        try:
+            there_are_more = at_point(
+                number, lambda: signal.raise_signal(signal.SIGALRM), lambda: with_signals_deferred(lambda: None)
+            )
+        except Came:
+            pass
+        assert {number: signal.getsignal(number) for number in SIGNALS} == handlers
+    assert number > 10
+
+
+def test_a_second_signal_that_is_due_does_not_wait_for_the_next_work() -> None:
+    def work() -> None:
+        signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(signal.SIGUSR1)
+
+    signal.signal(signal.SIGALRM, raise_it)
+    signal.signal(signal.SIGUSR1, raise_it)
+    with pytest.raises(Came, match=str(int(signal.SIGUSR1))) as caught:
+        with_signals_deferred(work)
+    assert str(caught.value.__context__) == str(int(signal.SIGALRM))
+
+
+def test_a_child_keeps_a_handler_that_the_program_has_set_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = signal.default_int_handler
+    signal.signal(signal.SIGUSR1, later)
+    monkeypatch.setattr(interrupts, "_replaced", [(signal.SIGUSR1, raise_it, Deferrable(raise_it), False)])
+    interrupts.restore_in_child()  # for a process without threads it makes no other difference
+    assert signal.getsignal(signal.SIGUSR1) is later
+    assert not interrupts._replaced
+
+
 def test_handlers_may_defer_signals_at_any_moment() -> None:
     """So do those that use the session: while it puts handlers back, others come and do the same."""
     came: list[int] = []
@@ -220,6 +261,32 @@ def test_a_handler_that_raises_again_and_again_does_not_break_off_the_first_use_
     """That needs a module whose import takes longer than the handler leaves it in peace."""
     done = subprocess.run([sys.executable, "-c", FIRST_USE], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_the_first_use_can_be_interrupted_at_any_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    signal.siginterrupt(signal.SIGUSR1, False)
+    signal.signal(signal.SIGALRM, raise_it)
+    for number in itertools.count(1):
+        monkeypatch.setattr(interrupts, "_read_restarts", None)
+        monkeypatch.setattr(interrupts, "_loading", None)
+        try:
+            if not at_point(number, lambda: signal.raise_signal(signal.SIGALRM), interrupts._load_reader_of_restarts):
+                break
+        except Came:
+            pass
+        assert interrupts._restarts(signal.SIGUSR1)
+    assert number > 5
+
+
+def test_a_python_without_ctypes_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_read_restarts", None)
+    monkeypatch.setattr(interrupts, "_loading", None)
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    signal.signal(signal.SIGUSR1, raise_it)
+    with pytest.raises(Came):
+        with_signals_deferred(lambda: signal.raise_signal(signal.SIGUSR1))
+    assert signal.getsignal(signal.SIGUSR1) is raise_it
 
 
 def test_a_handler_in_the_middle_of_that_import_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

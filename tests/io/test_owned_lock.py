@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+
+import pytest
 
 from asyncray.io.owned_lock import OwnedRLock
 
@@ -18,3 +21,25 @@ def test_only_the_thread_that_holds_the_lock_is_told_so() -> None:
         other.join()
     assert found == [False]
     assert not lock.held_by_this_thread()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_releases_what_a_thread_of_its_parent_holds() -> None:
+    lock = OwnedRLock()
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if not pid:
+        lock.reset_in_child()
+        os._exit(not lock.acquire(blocking=False))
+    forked.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0

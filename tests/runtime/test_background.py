@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from queue import SimpleQueue
 from typing import Any
@@ -41,6 +42,19 @@ def test_a_job_that_blocks_leaves_the_other_threads() -> None:
     assert len(threads._threads) <= 3
     gate.set()
     threads.close(DEADLINE)
+
+
+def test_jobs_and_hooks_that_fail_do_not_keep_the_next_job_waiting(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda report: 1 / 0)
+    threads = BackgroundThreads("test", most=1)
+    done = threading.Event()
+    threads.submit(lambda: os.environ["NO_VARIABLE"])
+    threads.submit(done.set)
+    assert done.wait(DEADLINE)
+    threads.close(DEADLINE)
+    assert "KeyError: 'NO_VARIABLE'" in capfd.readouterr().err
 
 
 class _HeldQueue(SimpleQueue[Any]):
