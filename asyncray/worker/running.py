@@ -91,7 +91,8 @@ class Runner:
 
     def arguments(self, message: WorkMessage) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments of the call. Raises what their unpickling raises."""
-        kind, payload, values = message[3], message[4], message[5]  # a slice takes 0.04 us more
+        # A slice takes 0.04 us more.
+        kind, payload, values = message[3], message[4], message[5]
         if not values:
             if payload == NO_ARGUMENTS and kind == PLAIN:  # saves unpickling, 0.4 us
                 return (), {}
