@@ -43,14 +43,14 @@ class Channel:
     ) -> None:
         # Closed by the io thread at its end, or by the thread that stops a channel whose io thread never ran.
         self._socket = connection
-        with forking.lock:
+        with forking.lock:  # a fork of another thread finds all of it or nothing
             self._wakeup = Wakeup()
+            self._sender = Sender(connection, collect, self._wakeup)
+            self._reader = Reader(
+                connection, limit, self._sender, self._wakeup, received, self._close, closed, anyone_waiting
+            )
             self._descriptor = connection.fileno()
             forking.close_in_child(self._forget_in_child, self._descriptor, *self._wakeup.descriptors)
-        self._sender = Sender(connection, collect, self._wakeup)
-        self._reader = Reader(
-            connection, limit, self._sender, self._wakeup, received, self._close, closed, anyone_waiting
-        )
 
         # Bound here, because each is called at least once per task.
         self.request_flush = self._wakeup.request

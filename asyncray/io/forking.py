@@ -110,10 +110,11 @@ def _after_in_parent() -> None:
     """Also called if the fork has failed."""
     if _forks.stack:
         began, mask = _forks.stack.pop()
-        if lock.held_by_this_thread():  # not where another hook forked in the middle of this fork, in its child
+        # Not held in the child of another hook that forked in the middle of this fork.
+        if lock.held_by_this_thread():
             lock.release()
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        if began:  # otherwise the fork was a part of work with signals deferred, which goes on
+        if began:  # otherwise work with signals deferred has forked, and goes on
             interrupts.end_deferring()
 
 
@@ -128,7 +129,8 @@ def _after_in_child() -> None:
         for step in _steps:  # one of them ends the deferring
             _guarded(step)
     finally:
-        lock.reset_in_child()  # if ``_before`` was interrupted, a thread that stayed in the parent may hold it
+        # If a signal handler kept ``_before`` from its work, a thread that stayed in the parent may hold the lock.
+        lock.reset_in_child()
         if _forks.stack:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, _forks.stack.pop()[1])
 
@@ -144,7 +146,8 @@ def _close_if_open(file: tuple[int, int, int]) -> None:
 def _guarded(step: Callable[[], object]) -> None:
     try:
         step()
-    except Exception:  # a defect of ours; the other steps must run, so no hook of the program's is called
+    except Exception:
+        # A defect of ours. The other steps must run, so no hook of the program's is called.
         sys.__excepthook__(*sys.exc_info())
 
 

@@ -8,8 +8,10 @@ import threading
 
 import pytest
 
+from asyncray.io import forking
 from asyncray.wire.frames import encode
 from tests.io.stream_client import DEADLINE, LIMIT, Client
+from tests.points import at_point
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,25 @@ def test_a_fork_leaves_the_stream_to_its_parent(client: Client) -> None:
     assert client.daemon.hear(1) == [(2,)]
     client.daemon.socket.sendall(encode([(3,)]))
     assert client.wait(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_a_stream_is_made_finds_all_of_it_or_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    def fork() -> None:
+        if forking.lock.held_by_this_thread():
+            return  # a fork of another thread waits here
+        pid = os.fork()
+        if not pid:
+            os._exit(len(forking._registered))
+        assert os.waitpid(pid, 0)[1] == 0
+
+    clients: list[Client] = []
+    number = 0
+    while at_point(number := number + 1, fork, lambda: clients.append(Client())):
+        clients.pop().end()
+    clients.pop().end()
+    assert number > 10
+    assert capfd.readouterr().err == ""
 
 
 def test_a_channel_whose_io_thread_cannot_start_closes_its_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
