@@ -165,6 +165,10 @@ async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa
 def put(value: T) -> ObjectRef[T]:
     """Stores a value; returns its ref. As ``asyncray.sync.put``: it copies, so there is nothing to await.
 
+    The event loop stands still while it copies: a tenth of a second for some 500 MB, and longer into memory that the
+    store has not used before. The loop goes on with ``ref = await asyncio.to_thread(asyncray.put, value)``, where no
+    other coroutine may change the value meanwhile.
+
     Args:
         value: anything that can be pickled, except a ref.
 

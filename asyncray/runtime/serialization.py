@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
-from asyncray.config import ALIGNMENT
+from asyncray.config import ALIGNMENT, INLINE_LIMIT
 from asyncray.runtime.arrays import make_array, reducer_of_arrays
 from asyncray.runtime.reducers import REDUCERS, CloudReducer, cloud, is_importable
 
@@ -60,6 +60,23 @@ class Serialized:
 
     def __repr__(self) -> str:
         return f"<Serialized {self.size} bytes, {len(self.buffers)} buffers, {len(self.refs)} refs>"
+
+
+class SerializedInChunks(Serialized):
+    """A large value whose pickle bytes are not joined, because large ``bytes`` among them are the value's own."""
+
+    __slots__ = ("chunks",)
+
+    def __init__(self, chunks: Sequence[bytes], buffers: Sequence[memoryview], refs: list[Any]) -> None:
+        self.chunks = chunks
+        self.buffers = buffers
+        self.refs = refs
+        self.size = sum(map(len, chunks)) + sum(buffer.nbytes for buffer in buffers)
+
+    @property
+    def pickled(self) -> bytes:  # type: ignore[override]  # nothing sets it
+        """The bytes in one piece, which is made anew each time."""
+        return b"".join(self.chunks)
 
 
 class Pickler(pickle.Pickler):
@@ -197,8 +214,13 @@ def serialize(value: object) -> Serialized:
         pickler = _ReusablePickler()
     refs = _dump(pickler, value)
     chunks = pickler.chunks
-    pickled = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     buffers = [buffer.raw() for buffer in pickler.buffers] if pickler.buffers else ()
+    if len(chunks) == 1:
+        pickled = chunks[0]
+    elif sum(map(len, chunks)) > INLINE_LIMIT:
+        return SerializedInChunks(chunks, buffers, refs)
+    else:
+        pickled = b"".join(chunks)
     if len(pickled) <= _LARGEST_REUSE and pickler.is_reusable:
         pickler.reset()
         _idle.append(pickler)
@@ -298,10 +320,12 @@ def _text(error: Exception) -> str:
 
 def layout(value: Serialized) -> tuple[int, list[bytes | memoryview]]:
     """The size and the consecutive parts of a value in shared memory."""
-    lengths = [len(value.pickled), *(buffer.nbytes for buffer in value.buffers)]
+    pickled = value.chunks if isinstance(value, SerializedInChunks) else (value.pickled,)
+    pickled_size = sum(map(len, pickled))
+    lengths = [pickled_size, *(buffer.nbytes for buffer in value.buffers)]
     header = b"".join(length.to_bytes(8, "little") for length in (len(lengths), *lengths))
-    parts: list[bytes | memoryview] = [header, value.pickled]
-    size = len(header) + len(value.pickled)
+    parts: list[bytes | memoryview] = [header, *pickled]
+    size = len(header) + pickled_size
     for buffer in value.buffers:
         padding = -size % ALIGNMENT
         parts += (b"\0" * padding, buffer)

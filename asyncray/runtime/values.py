@@ -38,6 +38,8 @@ def nested_ids(value: Serialized) -> list[bytes] | None:
 
 def own_buffers(value: Serialized) -> Serialized:
     """The same value with copies of its buffers, because the caller may change the originals right after."""
+    if not value.buffers:
+        return value
     buffers = [buffer if type(buffer.obj) is bytes else memoryview(bytes(buffer)) for buffer in value.buffers]
     return Serialized(value.pickled, buffers, value.refs)
 

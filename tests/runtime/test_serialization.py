@@ -171,6 +171,28 @@ def test_picklers_keep_nothing_alive() -> None:
     assert gone() is None
 
 
+def test_large_bytes_go_to_shared_memory_as_themselves() -> None:
+    blob, text, array = b"b" * 300_000, "t" * 300_000, np.arange(1000)
+    value = [blob, 1, {"text": text, "again": blob}, array]
+    serialized = serialize(value)
+    size, parts = layout(serialized)
+    assert any(part is blob for part in parts)
+    assert size == sum(memoryview(part).nbytes for part in parts)
+    found = deserialize(*parse(memoryview(b"".join(parts))))
+    assert found[:3] == value[:3]
+    assert (found[3] == array).all()
+    assert deserialize(serialized.pickled, serialized.buffers)[:3] == value[:3]
+    assert serialized.size == len(serialized.pickled) + array.nbytes
+
+
+def test_a_bytearray_is_copied_because_it_may_change() -> None:
+    content = bytearray(b"a" * 300_000)
+    serialized = serialize([content])
+    content[:] = b"b" * 300_000
+    _, parts = layout(serialized)
+    assert deserialize(*parse(memoryview(b"".join(parts)))) == [b"a" * 300_000]
+
+
 def test_buffers_are_beside_the_bytes_and_not_copied() -> None:
     array = np.arange(100_000)
     serialized = serialize({"a": array, "b": lambda: 1})

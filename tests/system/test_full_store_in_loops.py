@@ -1,7 +1,12 @@
-"""Event loops go on while the object store is full: those of drivers, and those of async actors."""
+"""Event loops go on while the object store is full: those of drivers, and those of async actors.
+
+They also go on while a thread copies a large value.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,7 +14,8 @@ import pytest
 
 import asyncray
 from asyncray.exceptions import ObjectStoreFullError
-from tests.system.conftest import Run
+from asyncray.io import segments
+from tests.system.conftest import LOOP_DEADLINE, Run
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 MEBIBYTE = 2**20
@@ -68,5 +74,39 @@ def test_no_room_in_time_is_the_error_of_the_ref(run: Run) -> None:
             assert await total.remote(kept) == 70 * MEBIBYTE
             with pytest.raises(ObjectStoreFullError, match="larger than the object store"):
                 asyncray.put(ones(200))  # known at once
+
+    run(main())
+
+
+def test_a_thread_copies_a_value_while_the_loop_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    copying, goes_on = threading.Event(), threading.Event()
+    copy_parts = segments.copy_parts
+
+    def copy_later(*args: Any, **kwargs: Any) -> None:
+        copying.set()
+        assert goes_on.wait(LOOP_DEADLINE)
+        copy_parts(*args, **kwargs)
+
+    async def begin_put(value: Any) -> asyncio.Task[Any]:
+        goes_on.clear()
+        copying.clear()
+        putting = asyncio.create_task(asyncio.to_thread(asyncray.put, value))
+        await asyncio.to_thread(copying.wait)
+        return putting
+
+    async def main() -> None:
+        async with asyncray.init(num_cpus=1, object_store_memory=100 * MEBIBYTE):
+            monkeypatch.setattr(segments, "copy_parts", copy_later)
+            putting = await begin_put(ones(1))
+            assert await total.remote(np.ones(3)) == 3
+            assert not putting.done()
+            goes_on.set()
+            assert await total.remote(await putting) == MEBIBYTE
+            cancelled = await begin_put(ones(60))
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            goes_on.set()
+            assert await total.remote(asyncray.put(ones(60))) == 60 * MEBIBYTE  # its room came back
 
     run(main())
