@@ -432,7 +432,7 @@ def _forget_in_child() -> None:
     if _driver is not None:
         _driver = current.session = None
         deregister_all()
-    signals.restore()
+    signals.restore_in_child()
 
 
 if current.session is None:  # not in a worker

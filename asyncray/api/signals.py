@@ -4,7 +4,9 @@ Owns the handler of SIGTERM and ``sys.unraisablehook`` from ``install`` to ``res
 
 1. SIGTERM ends a driver as ``sys.exit`` would: exit handlers run, the node ends. A program that has a handler of its
    own keeps it.
-2. A signal whose exception came up in a finalizer, where it is lost, comes again a moment later.
+2. A signal whose exception came up in a finalizer, where it is lost, comes again a moment later. If that moment comes
+   after ``restore``, a SIGTERM would meet the system's default action, and no exit handler would run: so ``restore``
+   raises its exception again.
 3. After ``restore`` both are as before. Only the main thread may change a handler: where another thread ends the
    session, the handler stays until the main thread calls ``init`` or ``shutdown``, and acts as the system's default.
 
@@ -55,6 +57,13 @@ class DriverSignals:
         # The exception that the last SIGTERM raised. Written by the handler.
         self._leaving: SystemExit | None = None
 
+        # Number of a signal that a finalizer has lost and that is to come again -> True. The hook writes it. Either the
+        # timer's thread or ``restore`` removes it, in one C call, and then acts on it.
+        self._lost: dict[int, bool] = {}
+
+        # The main thread is in our hook, where an exception would be lost as in the finalizer. Written by the hook.
+        self._in_hook = False
+
     def __repr__(self) -> str:
         return f"<DriverSignals {'installed' if sys.unraisablehook is self._hook else 'not installed'}>"
 
@@ -68,13 +77,29 @@ class DriverSignals:
             self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._hook
 
     def restore(self) -> None:
-        """Restores both, unless the program has replaced ours. Off the main thread the handler stays."""
+        """Restores both, unless the program has replaced ours. Off the main thread the handler stays.
+
+        Raises:
+            SystemExit: a finalizer has just lost a SIGTERM, which would come again too late.
+        """
         if sys.unraisablehook is self._hook:
             sys.unraisablehook = self._report_unraisable
         if threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is self._handler:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if self._lost.pop(signal.SIGTERM, False):
+                self._leave_late()
+
+    def _leave_late(self) -> None:
+        if threading.main_thread().is_alive() and not _is_in_threading_shutdown(sys._getframe()):
+            self._exit(signal.SIGTERM)
+        self._last_signal = signal.SIGTERM  # the interpreter is shutting down: see ``terminate``
+
+    def restore_in_child(self) -> None:
+        """As ``restore``, in a forked child: signals that its parent has lost are not for it."""
+        self._lost.clear()
+        self.restore()
 
     def end_by_last_signal(self) -> None:
         """Ends the process by the signal that came while the program was ending, if one did."""
@@ -125,12 +150,28 @@ class DriverSignals:
         if error is None or number is None or threading.current_thread() is not main or not main.is_alive():
             self._report_unraisable(unraisable)
             return
+        self._in_hook = True
         try:
-            again = threading.Timer(INTERRUPT_RETRY, signal.pthread_kill, (main.ident, number))
-            again.daemon = True
-            again.start()
+            self._lost[number] = True
+            self._start_timer(number)
         except RuntimeError:  # the interpreter ends and takes no new threads
+            self._lost.pop(number, None)
             self._report_unraisable(unraisable)
+        finally:
+            # Nothing follows that lets signal handlers run: the next one comes after the hook.
+            self._in_hook = False
+
+    def _start_timer(self, number: int) -> None:
+        again = threading.Timer(INTERRUPT_RETRY, self._send_again, (number,))
+        again.daemon = True
+        again.start()
+
+    def _send_again(self, number: int) -> None:
+        main = threading.main_thread().ident
+        if self._in_hook:
+            self._start_timer(number)  # the machine is busy
+        elif main is not None and self._lost.pop(number, False):
+            signal.pthread_kill(main, number)
 
 
 def _is_in_threading_shutdown(frame: FrameType | None) -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -89,3 +89,117 @@ def test_sigterm_in_the_code_of_asyncio_ends_the_loop_at_its_next_step() -> None
     with pytest.raises(SystemExit, match=str(int(signal.SIGTERM))):
         asyncio.run(main())
     assert steps == ["goes on"]
+
+
+class HeldTimer:
+    """A timer that the test lets go, so that what it does comes at a chosen moment."""
+
+    def __init__(self, seconds: float, function: Callable[[int], None], arguments: tuple[int]) -> None:
+        self.function, self.arguments = function, arguments
+
+    def start(self) -> None:
+        timers.append(self)
+
+    def end(self) -> None:
+        self.function(*self.arguments)
+
+
+timers: list[HeldTimer] = []
+
+
+@pytest.fixture
+def timer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Lets the time of the only timer pass."""
+    monkeypatch.setattr(threading, "Timer", HeldTimer)
+    yield lambda: timers.pop().end()
+    timers.clear()
+
+
+def lose(number: int) -> None:
+    """A signal comes in a finalizer."""
+
+    class Garbage:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    Garbage()
+
+
+def test_a_sigterm_that_a_finalizer_loses_comes_again(timer: Callable[[], None]) -> None:
+    signals = of_a_driver()
+    signals.install()
+    lose(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=str(int(signal.SIGTERM))):
+        timer()
+    signals.restore()
+
+
+def test_a_lost_sigterm_that_would_come_after_the_session_is_raised_by_its_end(timer: Callable[[], None]) -> None:
+    """It would meet the system's default action, and the program would end without its exit handlers."""
+    came: list[int] = []
+    signals = of_a_driver()
+    signals.install()
+    lose(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=str(int(signal.SIGTERM))):
+        signals.restore()
+    signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    timer()
+    assert came == []
+
+
+def test_a_lost_interrupt_comes_also_after_the_session(timer: Callable[[], None]) -> None:
+    signals = of_a_driver()
+    signals.install()
+    lose(signal.SIGINT)
+    signals.restore()
+    with pytest.raises(KeyboardInterrupt):
+        timer()
+
+
+def test_a_lost_sigterm_does_not_come_again_where_it_would_be_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while the hook runs, which Python calls in the finalizer: on a busy machine the time may pass there."""
+
+    def pass_at_once(timer: HeldTimer) -> None:
+        timers.append(timer)
+        if len(timers) == 1:
+            timer.end()
+
+    monkeypatch.setattr(threading, "Timer", HeldTimer)
+    monkeypatch.setattr(HeldTimer, "start", pass_at_once)
+    signals = of_a_driver()
+    signals.install()
+    lose(signal.SIGTERM)
+    _, second = timers
+    with pytest.raises(SystemExit):
+        second.end()
+    signals.restore()
+    timers.clear()
+
+
+def test_a_lost_sigterm_is_reported_where_no_thread_can_send_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(timer: HeldTimer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
+    monkeypatch.setattr(threading, "Timer", HeldTimer)
+    monkeypatch.setattr(HeldTimer, "start", refuse)
+    signals = of_a_driver()
+    signals.install()
+    lose(signal.SIGTERM)
+    assert reported == [SystemExit]
+    signals.restore()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_sigterm_that_a_process_has_lost_is_not_for_its_children(timer: Callable[[], None]) -> None:
+    signals = of_a_driver()
+    signals.install()
+    lose(signal.SIGTERM)
+    pid = os.fork()
+    if not pid:
+        signals.restore_in_child()
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    with pytest.raises(SystemExit):
+        signals.restore()
