@@ -56,6 +56,7 @@ def children() -> list[int]:
 
 def kill(pid: int) -> None:
     """Sends SIGKILL. Does nothing if the process has ended."""
+    assert pid > 0, f"{pid} stands for more than one process"
     try:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -64,6 +65,7 @@ def kill(pid: int) -> None:
 
 def kill_group(pid: int) -> None:
     """SIGKILL to the process group that this process led or leads."""
+    assert pid > 1, f"{pid} stands for the group of the caller, or for all processes"
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

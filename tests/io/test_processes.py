@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from asyncray.io import processes
 
 
@@ -26,3 +28,13 @@ def test_a_zombie_has_ended() -> None:
         assert processes.ends_within(process.pid, 60.0)
         assert processes.has_ended(process.pid)
     assert processes.has_ended(process.pid)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_that_stand_for_many_processes_are_refused(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """To the system 0 is the caller's own group, and -1 everything that the user may kill."""
+    for name in ("kill", "killpg"):
+        monkeypatch.setattr(os, name, lambda *arguments: pytest.fail("it was sent"))
+    for send in (processes.kill, processes.kill_group):
+        with pytest.raises(AssertionError, match=str(number)):
+            send(number)
