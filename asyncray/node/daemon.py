@@ -41,6 +41,9 @@ from asyncray.node.zygotes import DeathRate, ExitStatus, ZygoteLink, describe_ex
 
 _TICK = 0.5
 _QUICK_TICK = 0.01
+_ROUND = 2
+"""Ticks between two looks at the files of all workers and at the session directory: a look costs system calls."""
+
 _CHECK_SECONDS = 0.005
 """Between two looks for killed processes that have not ended."""
 
@@ -91,6 +94,8 @@ class Daemon:
         self._restoring: asyncio.Task[None] | None = None
         # The timer of the next slow tick.
         self._ticking: asyncio.TimerHandle | None = None
+        # How many slow ticks there were.
+        self._ticks = 0
         self._loop = asyncio.get_running_loop()
         self._perform: dict[type[Command], Callable[[Any], None]] = {
             StartWorker: self._start_worker,
@@ -152,7 +157,7 @@ class Daemon:
             steps.push_async_callback(self._end_processes)
             if self._ticking is not None:
                 self._ticking.cancel()
-            self._output.read()
+            self._output.read_all()
             self._flush()
 
     async def _end_processes(self) -> None:
@@ -312,7 +317,7 @@ class Daemon:
         self._machine.store.segment_created(command.name)
 
     def _read_for(self, job: Job) -> None:
-        self._output.read(job)
+        self._output.read_last_of(job)
 
     def _retire_segment(self, command: Any) -> None:
         self._segments.pop(command.name).unlink()
@@ -335,7 +340,7 @@ class Daemon:
         dirty, outbox.dirty = outbox.dirty, []
         self._doors.write(dirty)
         if dirty:
-            self._output.expect()
+            self._output.expect(dirty)
         if not self._quick and machine.needs_fast_tick:
             self._quick = True
             self._loop.call_later(_QUICK_TICK, self._quick_tick)
@@ -350,13 +355,19 @@ class Daemon:
         self._machine.now = self._loop.time()
         self._machine.tick()
         self._doors.tick()
-        self._output.read()
-        if not os.path.exists(self._address) and (self._restoring is None or self._restoring.done()):
-            self._restoring = self._loop.create_task(self._restore_directory())
+        self._ticks += 1
+        if self._ticks % _ROUND == 0:
+            self._look_around()
         if self._zygote.is_stuck():
             log.error("the zygote does not fork: it is killed")
             self._zygote.kill()
         self._flush()
+
+    def _look_around(self) -> None:
+        """Looks for changes without events: output of threads and child processes, a removed session directory."""
+        self._output.read_all()
+        if not os.path.exists(self._address) and (self._restoring is None or self._restoring.done()):
+            self._restoring = self._loop.create_task(self._restore_directory())
 
     def _quick_tick(self) -> None:
         self._quick = False

@@ -1,17 +1,18 @@
 """The workers' output on its way to the drivers: when it is read, and which driver gets it.
 
-While a task runs the files are read ten times a second; otherwise only with the daemon's slow tick. Each
-line goes to the driver whose job the worker serves. A line that is not finished when its task has finished is sent as
-it is. A driver that does not read is sent no more: its output waits in the files.
+The files of a worker are read ten times a second while it has work, and once more after a message to it. Now and then
+the daemon reads all files, because threads and child processes may write while their worker has no work.
+Each line goes to the driver whose job the worker serves. A line that is not finished when its task has finished is sent
+as it is. A driver that does not read is sent no more: its output waits in the files.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from asyncray.core.leases import Worker
-from asyncray.core.records import Job, Party
+from asyncray.core.records import Client, Job, Party
 from asyncray.core.workers import Pool
 from asyncray.io.streams import MessageStream
 from asyncray.messages import OUTPUT
@@ -35,46 +36,58 @@ class Output:
         self._logs = logs
         self._pool = pool
         self._stream_of = stream_of
+        # Workers that have work, or got a message since the last reading, or had new lines then.
+        self._active: dict[Worker, None] = {}
         # The timer of the next reading. None while no output is expected.
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Output {'watching' if self._timer else 'quiet'}>"
+        return f"<Output of {len(self._active)} active workers>"
 
-    def expect(self) -> None:
-        """An event may cause output: looks for it a moment later."""
-        if self._timer is None:
+    def expect(self, parties: Iterable[Party]) -> None:
+        """These parties get messages. Workers among them may write something, and are read a moment later."""
+        for party in parties:
+            if isinstance(party, Client) and party.worker is not None:
+                self._active[party.worker] = None
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._active:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        if self.read():
-            self.expect()
+        self._read(self._active)
+        self._set_timer()
 
-    def read(self, last_of: Job | None = None) -> bool:
-        """Sends new lines to the drivers.
+    def read_all(self) -> None:
+        """Sends the new lines of all workers to the drivers."""
+        self._read(self._pool.workers.values())
+        self._set_timer()
 
-        Args:
-            last_of: a job whose driver is about to end: it gets unfinished lines, too.
-
-        Returns:
-            True if more may come within a moment.
-        """
-        more = False
-        for worker in list(self._pool.workers.values()):
-            last = last_of is not None and worker.job is last_of
+    def _read(self, workers: Iterable[Worker]) -> None:
+        for worker in list(workers):
             busy = _is_busy(worker)
-            more |= self._pass_on(worker, last=last, pause=not busy) or busy
-        return more
+            if self._pass_on(worker, pause=not busy) or busy:
+                self._active[worker] = None
+            else:
+                self._active.pop(worker, None)
+
+    def read_last_of(self, job: Job) -> None:
+        """The driver of the job is about to end: sends it the new lines of its workers, unfinished ones as well."""
+        for worker in job.workers.values():
+            self._pass_on(worker, last=True)
 
     def ended(self, worker: Worker) -> str:
         """Sends the last output of a worker that has ended to its driver; returns the end of its log, for people."""
+        self._active.pop(worker, None)
         self._pass_on(worker, last=True)
         tail = self._logs.tail(worker.number)
         self._logs.ended(worker.number)
         return tail
 
-    def _pass_on(self, worker: Worker, *, last: bool, pause: bool = True) -> bool:
+    def _pass_on(self, worker: Worker, *, last: bool = False, pause: bool = True) -> bool:
+        """Sends the worker's new lines to its driver. Returns True if there were some, or if some wait."""
         reader = worker.job.reports_to if worker.job is not None else None
         stream = self._stream_of(reader) if reader is not None else None
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import asyncray.node.output as output_module
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Party
 from asyncray.io.streams import MessageStream
 from asyncray.messages import OUTPUT
-from asyncray.node.logs import WorkerLogs
+from asyncray.node.logs import Line, WorkerLogs
 from asyncray.node.output import Output
 from asyncray.words import JobSetup
 
@@ -30,6 +33,18 @@ class Stream:
             self.lines += [f"{stream} {text}" for stream, _, text in lines]
 
 
+class CountedLogs(WorkerLogs):
+    """Counts the readings."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self.reads: list[int] = []
+
+    def read(self, number: int, name: str, pid: int, *, last: bool = False, pause: bool = False) -> list[Line]:
+        self.reads.append(number)
+        return super().read(number, name, pid, last=last, pause=pause)
+
+
 class Node:
     """One driver, and one worker that serves it."""
 
@@ -43,7 +58,7 @@ class Node:
         taken = self.machine.pool.take(self.driver.job, gpu=False)
         assert taken is not None
         self.worker = taken
-        self.logs = WorkerLogs(str(directory))
+        self.logs = CountedLogs(str(directory))
         self.logs.add(self.number)
         self.output = Output(self.logs, self.machine.pool, self._stream_of)
         self.path = directory / f"worker-{self.number}.out"
@@ -57,33 +72,88 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def test_lines_go_to_the_driver_of_the_workers_job(node: Node) -> None:
+async def turns(count: int = 5) -> None:
+    """Lets callbacks run whose time has come."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_module, "_PAUSE", 0.0)
+
+
+async def test_lines_go_to_the_driver_of_the_workers_job(node: Node) -> None:
     node.path.write_text("one\ntwo\n")
-    assert node.output.read()
+    node.output.read_all()
     assert node.stream.lines == ["out one", "out two"]
-    assert not node.output.read()
+    node.output.close()
 
 
-def test_a_driver_that_does_not_read_gets_them_later(node: Node) -> None:
+async def test_a_driver_that_does_not_read_gets_them_later(node: Node) -> None:
+    assert node.driver.job is not None
     node.path.write_text("one\n")
     node.stream.backlog = 1 << 30
-    assert node.output.read()
+    node.output.read_all()
+    await turns()
     assert node.stream.lines == []
-    node.output.read(last_of=node.driver.job)
+    node.output.read_last_of(node.driver.job)
     assert node.stream.lines == ["out one"]
+    node.output.close()
 
 
-def test_the_last_words_of_a_worker_come_with_its_end(node: Node) -> None:
+async def test_a_driver_that_reads_again_gets_what_waits(node: Node) -> None:
+    node.path.write_text("one\n")
+    node.stream.backlog = 1 << 30
+    node.output.read_all()
+    node.stream.backlog = 0
+    await turns()
+    assert node.stream.lines == ["out one"]
+    node.output.close()
+
+
+async def test_a_worker_is_read_while_it_has_work_and_once_more(node: Node) -> None:
+    reads = node.logs.reads
+    node.output.expect([node.driver])
+    await turns()
+    assert not reads, "nothing was sent to the worker"
+    assert node.worker.client is not None
+    node.worker.inflight[b"task"] = cast(Any, SimpleNamespace(name="f"))
+    node.output.expect([node.worker.client])
+    await turns()
+    assert len(reads) > 1
+    node.path.write_text("one")
+    await turns()
+    assert node.stream.lines == [], "the task may finish the line"
+    node.worker.inflight.clear()
+    await turns()
+    assert node.stream.lines == ["out one"]
+    reads.clear()
+    await turns()
+    assert not reads, "nothing more is expected"
+    node.path.write_text("one two")
+    node.output.read_all()
+    assert node.stream.lines == ["out one", "out  two"]
+    node.output.close()
+
+
+async def test_the_last_words_of_a_worker_come_with_its_end(node: Node) -> None:
+    assert node.worker.client is not None
+    node.output.expect([node.worker.client])
     node.path.write_text("no line feed")
     node.path.with_suffix(".err").write_text("why it ended")
     assert node.output.ended(node.worker) == "why it ended"
     assert node.stream.lines == ["out no line feed", "err why it ended"]
     assert node.path.exists()
+    node.path.write_text("a name that another file got")
+    await turns()
+    assert len(node.stream.lines) == 2
+    node.output.close()
 
 
-def test_a_driver_may_want_none(tmp_path: Path) -> None:
+async def test_a_driver_may_want_none(tmp_path: Path) -> None:
     node = Node(tmp_path, log_to_driver=False)
     node.path.write_text("one\n")
-    node.output.read()
+    node.output.read_all()
     assert node.stream.lines == []
     node.output.close()
