@@ -85,6 +85,8 @@ class Scheduler:
         self.blocked_workers: dict[Worker, None] = {}
         # The leases of all shapes.
         self._leases: dict[Lease, None] = {}
+        # Leases that were sent tasks ahead since the last tick, or had some then.
+        self._ahead: dict[Lease, None] = {}
         # Workers that tasks were nested into.
         self._hosts: dict[Worker, None] = {}
 
@@ -230,7 +232,9 @@ class Scheduler:
             inflight[task.id] = task
             self.message(task, worker, RUN)
         worker.backlog = backlog
-        if first and not inflight:
+        if len(inflight) > 1:
+            self._ahead[lease] = None
+        elif first and not inflight:
             self._end(lease)
 
     def _send_lease(self, worker: Worker, grant: Grant) -> None:
@@ -317,10 +321,7 @@ class Scheduler:
     def _end(self, lease: Lease) -> None:
         worker, shape = lease.worker, lease.shape
         if shape is not None:
-            shape.leases.remove(lease)
-            del self._leases[lease]
-            if not shape.templates:
-                self.shapes.drop_if_unused(shape)
+            self._drop(lease, shape)
         if lease.grant.held:
             lease.grant.release()
         worker.lease = None
@@ -329,6 +330,13 @@ class Scheduler:
         # While nested tasks run on its threads, the worker is not free.
         if not worker.nested:
             self.pool.give_back(worker)
+
+    def _drop(self, lease: Lease, shape: Shape) -> None:
+        shape.leases.remove(lease)
+        del self._leases[lease]
+        self._ahead.pop(lease, None)
+        if not shape.templates:
+            self.shapes.drop_if_unused(shape)
 
     def returned(self, worker: Worker, tasks: Iterable[Task]) -> None:
         """A worker returns tasks that it has not started: queues them in front, in the old order."""
@@ -405,10 +413,7 @@ class Scheduler:
             worker.lease = None
             shape = lease.shape
             if shape is not None:
-                shape.leases.remove(lease)
-                del self._leases[lease]
-                if not shape.templates:
-                    self.shapes.drop_if_unused(shape)
+                self._drop(lease, shape)
             if lease.grant.held:
                 lease.grant.release()
         return [t for t in started if t.state == SENT], [t for t in unstarted if t.state == SENT], waited
@@ -416,9 +421,12 @@ class Scheduler:
     def tick(self) -> None:
         """Starts what has paused, and takes back tasks that are stuck while another worker could run them."""
         self.pauses.tick(self._clock.now)
-        for lease in self._leases:
+        for lease in list(self._ahead):
             worker, shape = lease.worker, lease.shape
-            if len(worker.inflight) < 2 or self._clock.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
+            if len(worker.inflight) < 2:
+                del self._ahead[lease]
+                continue
+            if self._clock.now - lease.finished_at < STUCK_SECONDS or worker.client is None:
                 continue
             head = next(iter(worker.inflight.values()))
             if head.estimate == UNKNOWN or shape is None:
@@ -433,7 +441,7 @@ class Scheduler:
     @property
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` may have something to do."""
-        return self.pauses.is_near(self._clock.now) or any(len(lease.worker.inflight) > 1 for lease in self._leases)
+        return bool(self._ahead) or self.pauses.is_near(self._clock.now)
 
     def check(self) -> None:
         """Raises AssertionError if the queues, leases and accounts contradict each other."""
@@ -449,6 +457,8 @@ class Scheduler:
                 assert lease.worker.inflight or shape.count, f"{lease} has nothing to do"
         leases = [lease for shape in self.shapes.table.values() for lease in shape.leases]
         assert sorted(map(id, leases)) == sorted(map(id, self._leases)), "leases"
+        ahead = {lease for lease in leases if len(lease.worker.inflight) > 1}
+        assert ahead <= self._ahead.keys() <= set(leases), "leases with tasks ahead"
         hosts = [worker for worker in self.pool.workers.values() if worker.nested]
         assert sorted(map(id, hosts)) == sorted(map(id, self._hosts)), f"{hosts} host, not {list(self._hosts)}"
         waiting = {w for w in self.pool.workers.values() if w.lease and w.lease.shape and w.lease.blocked}
