@@ -170,54 +170,50 @@ def outcomes(pool: ActorPool, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
-def test_a_dead_actor_gets_no_further_value(nothing_left: None, name: str) -> None:
-    with ray.init(num_cpus=2, log_to_driver=False):
-        pool = ActorPool([Mortal.remote() for _ in range(2)])
-        for value in range(20):
-            pool.submit(die_at(1), value)
-        found = outcomes(pool, name)
-        assert found.count("ActorDiedError") == 1
-        assert {value for value in found if isinstance(value, int)} == {0, *range(2, 20)}
-        assert repr(pool) == "<ActorPool 1 idle, 0 busy, 0 values waiting>"
+def test_a_dead_actor_gets_no_further_value(node: object, name: str) -> None:
+    pool = ActorPool([Mortal.remote() for _ in range(2)])
+    for value in range(20):
+        pool.submit(die_at(1), value)
+    found = outcomes(pool, name)
+    assert found.count("ActorDiedError") == 1
+    assert {value for value in found if isinstance(value, int)} == {0, *range(2, 20)}
+    assert repr(pool) == "<ActorPool 1 idle, 0 busy, 0 values waiting>"
 
 
 @pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
 def test_where_all_are_dead_each_value_that_waits_has_the_error_until_an_actor_is_added(
-    nothing_left: None, name: str
+    node: object, name: str
 ) -> None:
-    with ray.init(num_cpus=2, log_to_driver=False):
-        pool = ActorPool([Mortal.remote()])
-        for value in range(6):
-            pool.submit(die_at(0), value)
-        for _ in range(3):
-            with pytest.raises(ray.exceptions.ActorDiedError):
-                getattr(pool, name)(timeout=20)
-        pool.push(Mortal.remote())
-        assert outcomes(pool, name) == [3, 4, 5]
-        results = pool.map(die_at(0), range(2))
+    pool = ActorPool([Mortal.remote()])
+    for value in range(6):
+        pool.submit(die_at(0), value)
+    for _ in range(3):
         with pytest.raises(ray.exceptions.ActorDiedError):
-            next(results)
-        assert list(pool.map(give, [])) == []  # what was before is forgotten
-        assert not pool.has_next()
+            getattr(pool, name)(timeout=20)
+    pool.push(Mortal.remote())
+    assert outcomes(pool, name) == [3, 4, 5]
+    results = pool.map(die_at(0), range(2))
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        next(results)
+    assert list(pool.map(give, [])) == []  # what was before is forgotten
+    assert not pool.has_next()
 
 
 @pytest.mark.parametrize("name", ["get_next", "get_next_unordered"])
-def test_a_restarting_actor_gets_the_next_value_when_it_is_ready(nothing_left: None, name: str) -> None:
-    with ray.init(num_cpus=2, log_to_driver=False):
-        pool = ActorPool([Mortal.options(max_restarts=1).remote()])
-        for value in range(6):
-            pool.submit(die_at(2), value)
-        assert outcomes(pool, name) == [0, 1, "ActorUnavailableError", 3, 4, 5]
+def test_a_restarting_actor_gets_the_next_value_when_it_is_ready(node: object, name: str) -> None:
+    pool = ActorPool([Mortal.options(max_restarts=1).remote()])
+    for value in range(6):
+        pool.submit(die_at(2), value)
+    assert outcomes(pool, name) == [0, 1, "ActorUnavailableError", 3, 4, 5]
 
 
-def test_the_death_of_another_actor_is_no_reason_to_leave(nothing_left: None) -> None:
-    with ray.init(num_cpus=2, log_to_driver=False):
-        other = Mortal.remote()
-        lost = other.die.remote()
-        pool = ActorPool([Mortal.remote()])
-        pool.submit(give, lost)
-        pool.submit(give, 2)
-        assert outcomes(pool, "get_next") == ["ActorDiedError", 2]
+def test_the_death_of_another_actor_is_no_reason_to_leave(node: object) -> None:
+    other = Mortal.remote()
+    lost = other.die.remote()
+    pool = ActorPool([Mortal.remote()])
+    pool.submit(give, lost)
+    pool.submit(give, 2)
+    assert outcomes(pool, "get_next") == ["ActorDiedError", 2]
 
 
 def test_an_actor_stays_where_the_call_cannot_be_made(pool: ActorPool) -> None:
