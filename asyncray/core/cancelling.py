@@ -57,7 +57,7 @@ class Cancelling:
             for member in family:
                 family += (child for child in (member.children or {}).values() if not child.is_constructor)
         for member in reversed(family):
-            member.cancelled_with_children = recursive
+            member.cancelled_with_children |= recursive
             self._cancel_one(member, force=force)
 
     def _cancel_one(self, task: Task, *, force: bool) -> None:

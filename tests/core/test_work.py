@@ -283,6 +283,20 @@ def test_children_are_cancelled_with_their_parent_if_wanted(recursive: bool) -> 
     world.end()
 
 
+def test_a_second_cancellation_takes_nothing_back() -> None:
+    """A task that was cancelled with its children cancels those that it submits before it knows, also after another."""
+    world = World(CPU=1)
+    driver = world.driver()
+    ref = driver.submit()
+    world.deliver()
+    busy(world).step()
+    for recursive in (True, False):
+        world.host.order(CANCEL, ref[:TASK_SIZE], False, recursive)
+    assert world.machine.work.tasks[ref[:TASK_SIZE]].cancelled_with_children
+    world.settle()
+    world.end()
+
+
 def test_an_actor_is_not_cancelled_with_the_task_that_made_it() -> None:
     """Nor what its constructor has submitted: it would fail by that."""
     world = World(CPU=3)
