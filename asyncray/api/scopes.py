@@ -49,7 +49,7 @@ class TaskGroup:
     def __init__(self) -> None:
         self._parent: asyncio.Task[Any] | None = None  # the task that runs the block; None before
         # Refs that were added and are not ready.
-        self._pending: set[ObjectRef[Any]] = set()
+        self._pending: dict[ObjectRef[Any], None] = {}
         # Errors of refs that failed, in the order in which they came.
         self._errors: list[BaseException] = []
         # The task that has left the block awaits it: resolved when no ref is pending.
@@ -83,7 +83,7 @@ class TaskGroup:
             _cancel([ref])
             raise RuntimeError(f"{self!r} {refusal}")
         if ref not in self._pending:
-            self._pending.add(ref)
+            self._pending[ref] = None
             objects.add_callback(ref, lambda ref: self._ready(ref, objects), None)
         return ref
 
@@ -147,7 +147,7 @@ class TaskGroup:
             raise BaseExceptionGroup("unhandled errors in a TaskGroup", self._errors) from None
 
     def _ready(self, ref: ObjectRef[Any], objects: current.ObjectReader) -> None:
-        self._pending.discard(ref)
+        self._pending.pop(ref, None)
         if not self._pending and self._all_ready is not None and not self._all_ready.done():
             self._all_ready.set_result(None)
         error = objects.error(ref._local)
