@@ -261,7 +261,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
         raise ActorHandleNotFoundError(
             f"ActorHandle objects are not valid across Ray sessions: {actor!r} belongs to a session that has ended."
         )
-    runtime.post((KILL, actor._asyncray_id, no_restart))
+    runtime.post((KILL, actor._asyncray_id, bool(no_restart)))  # numpy's cannot be sent
     runtime.flush()
 
 

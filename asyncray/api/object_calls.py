@@ -153,5 +153,6 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     runtime = require()
     if force and is_call(ref._local.id):
         raise ValueError("force=True is not supported for actor tasks.")
-    runtime.post((CANCEL, ref.task_id(), force, recursive))
+    # As truth values: numpy's cannot be sent.
+    runtime.post((CANCEL, ref.task_id(), bool(force), bool(recursive)))
     runtime.flush()

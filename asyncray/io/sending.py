@@ -1,7 +1,8 @@
 """The sending half of a stream: every thread may write the posted messages, at once and in its own thread.
 
 Promises: messages are written in the order in which ``collect`` gives them; writing never blocks, even if the daemon
-does not read; a signal handler that raises never leaves half a message behind.
+does not read; a signal handler that raises never leaves half a message behind. A message that cannot be encoded is a
+defect of its maker: the thread that writes gets the error, and the other messages are written.
 
 A finalizer may run in the middle of a write, in the same thread, and flush, too. It cannot wait for the lock that its
 own thread holds, so it only notes that there is more to write.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.io.wakeup import Wakeup
-from asyncray.wire.frames import encode_all
+from asyncray.wire.frames import UNENCODABLE, encode_all
 
 _FRAME_MESSAGES = 500
 """Messages to a frame: the daemon works on the first while the next is packed."""
@@ -46,7 +47,8 @@ class Sender:
         # A finalizer wants the thread that holds the send lock to look once more. Written by that thread only.
         self._write_again = False
 
-        # Messages that found no memory to be encoded: the next write begins with them. Under the send lock.
+        # Messages of a batch that found no memory to be encoded, or in which one was invalid: the next write begins
+        # with them. Under the send lock.
         self._unencoded: Sequence[object] = ()
 
         # Bytes that the socket did not take. Written under the send lock, read by the reader without it.
@@ -95,11 +97,15 @@ class Sender:
         self._send()
         for start in range(0, len(messages), _FRAME_MESSAGES):
             idle = not self.unsent
+            # If any other message were lost, threads would wait for replies without end.
             try:
                 self.unsent.extend(map(memoryview, encode_all(messages[start : start + _FRAME_MESSAGES])))
-            # If they were lost, threads would wait for replies without end.
             except MemoryError:
                 self._unencoded = messages[start:]
+                raise
+            except UNENCODABLE:
+                self._unencoded = _encodable(messages[start:])
+                self._wakeup.wake()
                 raise
             if idle:
                 self._send()
@@ -149,3 +155,15 @@ class Sender:
         self._lock = OwnedRLock()
         self._write_again = False
         self.unsent.clear()
+
+
+def _encodable(messages: Sequence[object]) -> list[object]:
+    """The messages without those that cannot be encoded."""
+    found = []
+    for message in messages:
+        try:
+            encode_all([message])
+        except UNENCODABLE:
+            continue
+        found.append(message)
+    return found

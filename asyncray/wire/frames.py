@@ -18,6 +18,10 @@ SOFT_FRAME_SIZE = 4 * 1024 * 1024
 """A batch is cut into frames of about this size: below every limit, and a receiver works while the rest comes."""
 
 
+UNENCODABLE = (TypeError, ValueError, OverflowError)
+"""The errors of ``encode`` for a message that holds something which msgpack cannot carry."""
+
+
 class ProtocolViolation(Exception):
     """The peer sent bytes that are no frame of ours: its fault. The connection cannot go on."""
 
@@ -32,7 +36,7 @@ def pack(messages: Sequence[object]) -> bytes:
     """The body of a frame.
 
     Raises:
-        TypeError, OverflowError: a message holds something that msgpack cannot carry (our fault).
+        TypeError, ValueError, OverflowError: a message holds something that msgpack cannot carry (our fault).
     """
     # Paths and names may hold lone surrogates, which stand for bytes that are no UTF-8.
     # A shared Packer would not be thread-safe; packb makes one of its own, which costs 0.6 us a batch, not a message.

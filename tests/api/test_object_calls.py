@@ -6,10 +6,15 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from asyncray.api.object_calls import check_timeout, local_objects, partition, partition_now
-from asyncray.messages import PLAIN, UNRESOLVED
+from asyncray.api.actor import kill
+from asyncray.api.decorator import remote
+from asyncray.api.handle import ActorHandle
+from asyncray.api.object_calls import cancel, check_timeout, local_objects, partition, partition_now
+from asyncray.messages import CANCEL, KILL, PLAIN, UNRESOLVED
+from tests.runtime.daemon_side import DaemonSide
 
 
 def objects(*ready: bool) -> list[Any]:
@@ -51,3 +56,14 @@ def test_what_is_no_list_of_refs() -> None:
     with pytest.raises(ValueError, match=r"the list contains a int \(1\), not only ObjectRefs"):
         local_objects([1])
     assert local_objects([]) == []
+
+
+def test_flags_may_be_truth_values_of_any_kind(daemon: DaemonSide) -> None:
+    """Those of numpy cannot be sent, and messages that were posted before would be lost with them."""
+    yes: Any = np.bool_(True)
+    ref: Any = remote(len).remote("")
+    cancel(ref, force=yes, recursive=yes)
+    assert daemon.next(CANCEL) == [CANCEL, ref.task_id(), True, True]
+    handle: Any = ActorHandle(b"a" * 14, None, None)  # type: ignore[arg-type]  # no method is called
+    kill(handle, no_restart=yes)
+    assert daemon.next(KILL) == [KILL, b"a" * 14, True]

@@ -63,6 +63,17 @@ def test_what_finds_no_memory_is_written_later(client: Client, monkeypatch: pyte
     assert client.daemon.hear(1501) == [(number,) for number in range(1501)]
 
 
+def test_a_message_that_cannot_be_encoded_takes_no_other_along(client: Client) -> None:
+    """The thread that flushes gets the error. The others are written, also those of later frames."""
+    client.posted.extend((number,) for number in range(1200))
+    client.posted.insert(700, (object(),))
+    client.posted.insert(300, (2**70,))
+    with pytest.raises(OverflowError):
+        client.channel.flush()
+    client.channel.flush()
+    assert client.daemon.hear(1200) == [(number,) for number in range(1200)]
+
+
 def test_draining_has_a_deadline(client: Client) -> None:
     client.posted.append((0, b"x" * 10_000_000))
     client.channel.drain(0.01)
