@@ -31,8 +31,8 @@ class Inbox:
         self.empty = self._queue.empty
         # Re-entrant: a finalizer may come here in a thread that holds it.
         self._lock = OwnedRLock()
-        # Why no work is accepted: waits of the task, the end of the process. Empty while it is open. Changed under the
-        # lock.
+        # Why no work is accepted: waits of the task, the end of the process. Empty while it is open. ``close`` adds
+        # under the lock; the others take out without, because a forked child may be in the middle of a wait.
         self.closed_by: set[object] = set()
 
     def __repr__(self) -> str:
@@ -85,10 +85,8 @@ class Inbox:
 
     def reopen(self, reason: object) -> None:
         """The reason does not hold any more: accepts work again, unless there is another."""
-        with self._lock:
-            self.closed_by.discard(reason)
+        self.closed_by.discard(reason)
 
     def reopen_for_next(self) -> None:
         """The task has ended, and the waits with it that it has left: accepts work again."""
-        with self._lock:
-            self.closed_by.clear()
+        self.closed_by.clear()

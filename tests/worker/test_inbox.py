@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 from asyncray.messages import LEAVE, RUN
 from asyncray.worker.inbox import Inbox
+
+DEADLINE = 10.0
 
 ONE, TWO, THREE = (RUN, b"one"), (RUN, b"two"), (RUN, b"three")
 
@@ -59,3 +63,14 @@ def test_a_thread_in_the_middle_of_it_knows() -> None:
     assert not inbox.held_by_this_thread()
     with inbox._lock:
         assert inbox.held_by_this_thread()
+
+
+def test_a_forked_child_reopens_it_where_another_thread_of_its_parent_was_in_the_middle_of_it() -> None:
+    inbox = Inbox()
+    inbox.close("wait")
+    thread = threading.Thread(target=inbox.reopen, args=("wait",), daemon=True)
+    with inbox._lock:
+        thread.start()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    assert inbox.put(ONE)
