@@ -50,14 +50,14 @@ class Host:
 
     Args:
         world: what it is a part of.
-        node_id: no other host of the world has it.
+        node_id: no other host of the world has it. The names of its segments begin with it.
         resources: name -> amount.
     """
 
     def __init__(self, world: World, node_id: bytes, resources: Mapping[str, float]) -> None:
         self.world = world
         self.total = resources
-        self.machine = NodeMachine(node_id, resources, "seg", CAPACITY, {})
+        self.machine = NodeMachine(node_id, resources, node_id.decode(), CAPACITY, {})
         self.processes: dict[int, Process] = {}  # by the client's number; gone when the daemon knows it
         self.unborn: list[int] = []  # workers to be forked
         self.doomed: list[int] = []  # workers to be killed

@@ -62,10 +62,10 @@ def trouble(world: World, random: Random) -> None:
         world.die(worker)
         for _ in range(min(random.randrange(4), len(worker.wire))):
             worker.wire.pop()
-    elif kind == 3 and world.host.unborn:
-        world.host.fork(works=False)
-    elif kind == 4 and world.host.segments:
-        world.host.segment(works=False)
+    elif kind == 3 and (hosts := [host for host in world.hosts if host.unborn]):
+        random.choice(hosts).fork(works=False)
+    elif kind == 4 and (hosts := [host for host in world.hosts if host.segments]):
+        random.choice(hosts).segment(works=False)
     elif world.processes:
         process = random.choice(world.processes)
         process.host.repeat(process)
@@ -76,7 +76,7 @@ def event(world: World, random: Random, danger: float) -> None:
     if luck < danger:
         trouble(world, random)
     elif not world.drivers or luck > 0.995:
-        world.driver()
+        random.choice(world.hosts).driver()
     elif luck > 0.85:
         random.choice(world.drivers).state.do(
             some_step(random, 3)
@@ -96,8 +96,11 @@ def event(world: World, random: Random, danger: float) -> None:
 def day(seed: int, events: int = 300) -> None:
     random = Random(seed)
     world = World(**random.choice(NODES))
+    if seed % 5 == 4:
+        world.add_host(b"another!", **random.choice(NODES))
     if seed % 3 == 0:
-        world.machine.scheduler.nest_after = random.choice([1, 2])
+        for host in world.hosts:
+            host.machine.scheduler.nest_after = random.choice([1, 2])
     danger = random.choice([0, 0.01, 0.03])
     for _ in range(events):
         event(world, random, danger)

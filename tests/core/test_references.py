@@ -24,7 +24,7 @@ from asyncray.messages import (
 from tests.core.host import CAPACITY
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
-from tests.core.world import World
+from tests.core.world import NODE_ID, World
 
 
 def objects(world: World) -> set[bytes]:
@@ -254,7 +254,7 @@ def test_an_object_is_made_once(kind: str) -> None:
     world.talk()
     message: tuple[Any, ...] = (PUT, ref, PLAIN, b"", None)
     if kind == "seal":
-        message = (SEAL, ref, "seg-0", 0, None)  # room that is not its own
+        message = (SEAL, ref, f"{NODE_ID.decode()}-0", 0, None)  # room that is not its own
     with pytest.raises(ValueError, match="again" if kind == "put" else "not its own"):
         world.machine.receive(driver.client, [message])
     world.check()

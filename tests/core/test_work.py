@@ -11,7 +11,7 @@ from asyncray.ids import FIRST_RETURN, PUT_INDEX, TASK_SIZE
 from asyncray.messages import BUFFERS, CANCEL, DONE, DONE_MANY, FAILED, NOT_STARTED, PLAIN, PUT, SHARED, SUBMIT
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
-from tests.core.world import World
+from tests.core.world import NODE_ID, World
 
 
 def busy(world: World) -> Worker:
@@ -106,7 +106,7 @@ def test_a_shared_result_that_was_never_allocated_is_an_error() -> None:
     world.deliver()
     worker = busy(world)
     task = worker.queue.popleft().task
-    world.machine.receive(worker.client, [(DONE, task, 5, SHARED, ["seg-0", 0, 64], None)])
+    world.machine.receive(worker.client, [(DONE, task, 5, SHARED, [f"{NODE_ID.decode()}-0", 0, 64], None)])
     world.host.after()
     world.talk()
     assert driver.error(ref) == "InternalError"

@@ -71,10 +71,15 @@ class Node(RuleBasedStateMachine):
 
     # Things go on
 
-    @precondition(lambda self: len(self.world.drivers) < 3)
+    @precondition(lambda self: len(self.world.hosts) < 2)
     @rule()
-    def a_driver_connects(self) -> None:
-        self.world.driver()
+    def a_second_node_starts(self) -> None:
+        self.world.add_host(b"another!", CPU=1.0)
+
+    @precondition(lambda self: len(self.world.drivers) < 3)
+    @rule(index=NUMBERS)
+    def a_driver_connects(self, index: int) -> None:
+        self.world.hosts[index % len(self.world.hosts)].driver()
         self.world.check()
 
     @precondition(lambda self: self.world.drivers)
@@ -125,22 +130,25 @@ class Node(RuleBasedStateMachine):
         for _ in range(min(lost, len(worker.wire))):
             worker.wire.pop()
 
-    @precondition(lambda self: self.world.host.unborn)
-    @rule()
-    def a_fork_fails(self) -> None:
-        self.world.host.fork(works=False)
+    @precondition(lambda self: any(host.unborn for host in self.world.hosts))
+    @rule(index=NUMBERS)
+    def a_fork_fails(self, index: int) -> None:
+        hosts = [host for host in self.world.hosts if host.unborn]
+        hosts[index % len(hosts)].fork(works=False)
         self.world.check()
 
-    @precondition(lambda self: self.world.host.segments)
-    @rule()
-    def a_segment_cannot_be_made(self) -> None:
-        self.world.host.segment(works=False)
+    @precondition(lambda self: any(host.segments for host in self.world.hosts))
+    @rule(index=NUMBERS)
+    def a_segment_cannot_be_made(self, index: int) -> None:
+        hosts = [host for host in self.world.hosts if host.segments]
+        hosts[index % len(hosts)].segment(works=False)
         self.world.check()
 
     @precondition(lambda self: self.world.processes)
     @rule(index=NUMBERS)
     def a_message_comes_twice(self, index: int) -> None:
-        self.world.host.repeat(self.process(index))
+        process = self.process(index)
+        process.host.repeat(process)
         self.world.check()
 
     # Things heal

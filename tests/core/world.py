@@ -64,7 +64,7 @@ class World:
         return self.host.machine
 
     def driver(self) -> Driver:
-        """A driver connects to the first host."""
+        """A driver connects to the first host: where it matters to which, ``host.driver`` says it."""
         return self.host.driver()
 
     @property
