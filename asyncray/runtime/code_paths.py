@@ -20,6 +20,7 @@ has put into ``sys.meta_path``.
 
 from __future__ import annotations
 
+import functools
 import os
 import site
 import sys
@@ -126,6 +127,7 @@ def _split(entries: Sequence[str]) -> _Parts:
     return parts
 
 
+@functools.cache
 def _standard_entries() -> set[str]:
     library = os.path.dirname(os.path.abspath(os.__file__))
     name = os.path.basename(library)
@@ -134,6 +136,7 @@ def _standard_entries() -> set[str]:
     return {library, os.path.join(library, "lib-dynload"), modules, os.path.join(os.path.dirname(library), archive)}
 
 
+@functools.cache
 def _installed_entries() -> set[str]:
     directories = [*site.getsitepackages(), site.USER_SITE]
     return {os.path.normpath(directory) for directory in directories if directory}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Without conversions to enums: 0.06 ms less in each worker.
+import _signal  # type: ignore[import-not-found]
 import faulthandler
 import functools
 import os
@@ -48,7 +50,7 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     current.start_implicitly = None
     runtime.workplace = executor
     interrupted = Deferrable(executor.interrupted)
-    signal.signal(signal.SIGINT, interrupted)
+    _signal.signal(_signal.SIGINT, interrupted)
     environment.mark_output(lambda why: runtime.post((OUTPUT_LOST, why)))
     leftovers.hold_output()
     faulthandler.enable(2)
@@ -68,7 +70,7 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     # A child that user code has forked, and that an exception ends.
     if os.getpid() != worker:
         ending.end_forked(code)
-    ending.finish(executor.let_go, executor.own_threads(), code)
+    ending.finish(executor.let_go, executor.own_threads())
     runtime.channel.drain(STOP_DEADLINE)
     return code
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures.thread
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,3 +68,28 @@ def test_a_step_that_raises_does_not_stop_the_end(capsys: pytest.CaptureFixture[
 
     ending._attempt(fail)
     assert "KeyboardInterrupt" in capsys.readouterr().err
+
+
+HANGING = """
+import threading
+from asyncray.worker import ending
+
+ending.EXIT_DEADLINE = 0.05
+ending.finish(threading.Event().wait, ())
+"""
+
+
+def test_an_end_that_hangs_ends_with_its_process_which_says_where() -> None:
+    hanging = subprocess.run([sys.executable, "-c", HANGING], stderr=subprocess.PIPE, text=True, check=False)
+    assert hanging.returncode == 1
+    assert "Timeout" in hanging.stderr
+    assert "in _let_go" in hanging.stderr
+
+
+def test_no_thread_is_started_where_there_is_none_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(ending, "_start_thread", started.append)
+    ours = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    ending._wait_for_threads(ours)
+    assert started == []
+    assert concurrent.futures.thread._shutdown

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.random
 import pytest
 
 from asyncray.io import sessions
@@ -121,3 +122,28 @@ def test_a_zygote_goes_on_where_what_it_loads_ahead_cannot_be_loaded(
     Zygote._load("cloudpickle", "asyncio", "uvloop")
     assert loaded == ["cloudpickle", "uvloop"]
     assert "Too many open files" in capsys.readouterr().err
+
+
+def test_a_zygote_goes_on_where_the_rehearsal_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(zygote_module, "rehearse", fail)
+    monkeypatch.setattr(zygote_module, "_PRELOADED", ())
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    zygote = Zygote.__new__(Zygote)
+    zygote._warm_up()
+    assert zygote._warm
+    assert "Too many open files" in capsys.readouterr().err
+
+
+def test_each_worker_draws_other_random_numbers() -> None:
+    before = numpy.random.get_state()
+    draws = []
+    for _ in range(3):
+        zygote_module._renew_random_numbers()
+        draws.append(tuple(numpy.random.randint(1 << 30, size=4)))
+    numpy.random.set_state(before)
+    assert len(set(draws)) == 3

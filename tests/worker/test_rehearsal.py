@@ -1,0 +1,49 @@
+"""The rehearsal, in processes of its own: it changes the interpreter, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+REHEARSING = """
+import dis, json, os, sys, threading
+from asyncray.io import forking
+from asyncray.runtime import current
+from asyncray.runtime.context import running_task
+from asyncray.worker import executor, hosting, rehearsal
+
+def state():
+    return {
+        "descriptors": sorted(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+        "paths": sys.path,
+        "variables": dict(os.environ),
+        "directory": os.getcwd(),
+        "output": [id(sys.stdout), id(sys.stderr)],
+        "hooks": [id(sys.unraisablehook), id(sys.excepthook)],
+        "handlers": [str(signal) for signal in map(forking._signal.getsignal, range(1, 32))],
+        "session": current.session is None,
+        "task": running_task() is None,
+        "registered": len(forking._registered),
+    }
+
+def is_specialised(function):
+    names = {instruction.opname for instruction in dis.get_instructions(function, adaptive=True)}
+    return not names <= dis.opmap.keys()
+
+def specialised():
+    return [is_specialised(f) for f in (executor.Executor.__init__, hosting.ActorHost.carry_out)]
+
+state(), specialised()
+before, cold = state(), specialised()
+rehearsal.rehearse()
+print(json.dumps([before, state(), cold, specialised()]))
+"""
+
+
+def test_it_warms_the_interpreter_and_leaves_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", REHEARSING], stdout=subprocess.PIPE, check=True)
+    before, after, cold, warm = json.loads(done.stdout)
+    assert after == before
+    assert (cold, warm) == ([False, False], [True, True])
