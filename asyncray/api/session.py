@@ -68,8 +68,9 @@ _lock = OwnedRLock()
 # Set before the session starts and unset after it has ended, under ``_lock``. So it may be set while no session runs.
 _driver: _Driver | None = None
 
-# The first use may still start a session: see ``_start_implicitly``.
-_may_start_implicitly = True
+# Why the first use starts no session: this process has had one. None while it may start one. See
+# ``_start_implicitly``.
+_refusal: str | None = None
 
 
 class Context:
@@ -156,11 +157,6 @@ class SessionStart:
     def __repr__(self) -> str:
         return f"<SessionStart {self._address or 'local'}{', aborted' if self._aborted else ''}>"
 
-    @property
-    def has_made_session(self) -> bool:
-        """False also if ``run`` found a session."""
-        return self._made is not None
-
     def abort(self) -> None:
         """Makes ``run`` raise soon in its thread. If it has returned, its session is cut off from the node."""
         self._aborted = True
@@ -191,7 +187,12 @@ class SessionStart:
                 return self._run()
         except BaseException as error:
             made = self._made
-            with_signals_deferred(self._undo)
+            try:
+                with_signals_deferred(self._undo)
+            except BaseException:
+                # A second signal handler raised, perhaps before the undo began.
+                with_signals_deferred(self._undo)
+                raise
             if made is not None and made.node is not None and isinstance(error, (AsyncrayError, TimeoutError)):
                 raise AsyncrayError(f"The node did not start: {error}\n{made.node.log_tail()}") from error
             raise
@@ -219,8 +220,10 @@ class SessionStart:
         with _lock:
             if self._made is not None and self._made is _driver:
                 _driver = current.session = None
-                self._made.end()
-                signals.restore()
+                try:
+                    self._made.end()
+                finally:
+                    signals.restore()
 
     def _enter(self, address: str) -> Context:
         driver = with_signals_deferred(self._start_node) if address == "local" else self._connect(address)
@@ -345,25 +348,46 @@ def shutdown() -> None:
     try:
         end_session()
     finally:
-        with_signals_deferred(signals.restore)
+        try:
+            with_signals_deferred(signals.restore)
+        except BaseException:  # a signal handler raised, perhaps before that began
+            with_signals_deferred(signals.restore)
+            raise
         signals.end_by_last_signal()
 
 
 def end_session() -> None:
     """The part of ``shutdown`` that any thread may do: all but giving signals back."""
-    global _driver
+    global _refusal
     with _lock:
         driver = _driver
         if driver is None:
             return
-        current.session = None
+        if current.session is not None:
+            _refusal = "The session of this process was left by shutdown()."
+            current.session = None
         try:
             if driver.runtime is not None and not driver.is_broken:
                 driver.runtime.request("goodbye", deadline=GOODBYE_DEADLINE)
         except (AsyncrayError, TimeoutError):
             pass  # the node has ended already, or is stuck
         finally:
-            with_signals_deferred(driver.end)  # an impatient Ctrl-C must not leave the node behind
+            # An impatient Ctrl-C must not leave the node behind.
+            try:
+                with_signals_deferred(_end_driver)
+            except BaseException:  # a signal handler raised, perhaps before that began
+                with_signals_deferred(_end_driver)
+                raise
+
+
+def _end_driver() -> None:
+    """Ends connection and node, and forgets both. Does nothing if there is none."""
+    global _driver
+    driver = _driver
+    if driver is not None:
+        try:
+            driver.end()
+        finally:
             deregister_all()
             _driver = None
 
@@ -372,29 +396,27 @@ signals = DriverSignals(shutdown, lambda: _driver is not None, lambda: _driver i
 
 
 def _start_implicitly() -> None:
-    """The first use starts a session: once in a process, and from code that runs normally.
+    """The first use starts a session: only in a process that has had none, and from code that runs normally.
 
     A finalizer or exit handler must not start a node, because it was written for a session that has ended. Some of them
-    do not show on the stack (callbacks of weak references): the rule of one implicit start stops these.
+    do not show on the stack (callbacks of weak references). So the end of a session, however it was started, ends the
+    implicit start as well.
 
     Raises:
         NotStartedError: the session was not started.
     """
-    global _may_start_implicitly
-    if not _may_start_implicitly:
+    if _refusal is not None:
         raise NotStartedError(
-            "Ray has not been started yet. The first use starts a session implicitly, once in a process, and that one "
-            "was left by shutdown(): call init() to start another."
+            f"Ray has not been started yet. {_refusal} Call init() to start another: the first use starts a session "
+            "implicitly only in a process that has had none."
         )
     main = threading.main_thread()
     if sys.is_finalizing() or (threading.current_thread() is main and not main.is_alive()):
         raise NotStartedError("Ray has not been started yet. The interpreter is ending: no session is started now.")
     if _is_in_finalizer():
         raise NotStartedError("Ray has not been started yet. A finalizer (__del__) does not start a session.")
-    start = SessionStart(None, {"ignore_reinit_error": True}, stacklevel=5)
-    start.run()  # another thread may have started one meanwhile
-    if start.has_made_session:
-        _may_start_implicitly = False
+    # Another thread may have started one meanwhile.
+    SessionStart(None, {"ignore_reinit_error": True}, stacklevel=5).run()
 
 
 def _is_in_finalizer() -> bool:
@@ -412,23 +434,24 @@ def set_auto_init(enabled: bool) -> None:  # noqa: FBT001 - the value to set, as
 
     Args:
         enabled: False: a function that needs a session raises ``NotStartedError`` while none runs. True: the next use
-            starts one, even if an earlier use has done so before a ``shutdown``.
+            starts one, even if this process has had a session.
 
     Example::
 
         ray.set_auto_init(False)
         ray.put(1)  # raises NotStartedError
     """
-    global _may_start_implicitly
-    _may_start_implicitly = True
+    global _refusal
+    _refusal = None
     current.start_implicitly = _start_implicitly if enabled else None
 
 
 def _forget_in_child() -> None:
     """A forked child has no session, and ends by SIGTERM as it would without us: ``multiprocessing`` ends it so."""
-    global _driver, _lock, _may_start_implicitly
+    global _driver, _lock, _refusal
     _lock = OwnedRLock()
-    _may_start_implicitly = True
+    if current.session is not None:
+        _refusal = "The session belongs to the process that this one was forked from."
     if _driver is not None:
         _driver = current.session = None
         deregister_all()

@@ -120,6 +120,8 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     try:
+        # If a signal handler kept ``_before`` from its work, a thread that stayed in the parent may hold the lock.
+        lock.reset_in_child()
         registered = list(_registered.values())
         _registered.clear()
         for close, files in registered:
@@ -129,8 +131,6 @@ def _after_in_child() -> None:
         for step in _steps:  # one of them ends the deferring
             _guarded(step)
     finally:
-        # If a signal handler kept ``_before`` from its work, a thread that stayed in the parent may hold the lock.
-        lock.reset_in_child()
         if _forks.stack:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, _forks.stack.pop()[1])
 

@@ -196,38 +196,99 @@ def test_a_child_that_comes_to_the_end_of_its_task_or_method_ends(sessions: Path
 
 
 AFTER_SHUTDOWN = """
+import atexit, weakref
+
+def use(actor):
+    for use in (actor.pid.remote, A.remote, lambda: ray.put(1), lambda: ray.nodes()):
+        try:
+            use()
+            print("worked")
+        except ray.exceptions.AsyncrayError:
+            errors.append(use)
+
 class Client:
     def __init__(self): self.actor = A.remote()
-    def __del__(self):
-        for use in (self.actor.pid.remote, A.remote, lambda: ray.put(1)):
-            try:
-                use()
-                print("worked")
-            except ray.exceptions.AsyncrayError:
-                print("error")
+    def __del__(self): use(self.actor)
+
+class Watched:
+    pass
 
 @ray.remote
 class A:
     def pid(self): return os.getpid()
+
+errors = []
 """
 
 
 @pytest.mark.parametrize("start", ["with ray.init(num_cpus=1):", "if True:"], ids=["explicit", "implicit"])
 def test_finalizers_and_exit_handlers_start_no_node(start: str) -> None:
+    """Callbacks of weak references look like code that runs normally."""
     printed = run(
         f"""
-import atexit, weakref
 {AFTER_SHUTDOWN}
 {start}
-    client, late = Client(), Client()
+    client, late, actor = Client(), Client(), A.remote()
+    watched = Watched(), Watched()
+    first = weakref.ref(watched[0], lambda reference: use(actor))
+    second = weakref.finalize(watched[1], use, actor)
     ray.get(client.actor.pid.remote())
 ray.shutdown()
-del client
-print(ray.is_initialized())
-weakref.finalize(A, lambda: print("at exit", ray.is_initialized()))
+del client, watched
+print(ray.is_initialized(), len(errors))
+atexit.register(use, actor)
+weakref.finalize(A, lambda: print("at exit", ray.is_initialized(), len(errors)))
 """
     )
-    assert printed == "error\nerror\nerror\nFalse\nat exit False\nerror\nerror\nerror\n"
+    assert printed == "False 12\nat exit False 16\n"
+
+
+def test_a_child_starts_no_node_for_what_it_has_inherited_until_it_calls_init() -> None:
+    printed = run(
+        f"""
+{AFTER_SHUTDOWN}
+def check():
+    global watched
+    del watched
+    use(actor)
+    assert len(errors) == 8 and not ray.is_initialized(), errors
+    try:
+        ray.put(1)
+    except ray.exceptions.AsyncraySystemError as error:
+        print(error, flush=True)
+    with ray.init(num_cpus=0):
+        return ray.get(ray.put(1)) == 1
+
+with ray.init(num_cpus=0):
+    actor, watched = A.options(num_cpus=0).remote(), Watched()
+    reference = weakref.ref(watched, lambda reference: use(actor))
+    print(in_a_child(check))
+"""
+    )
+    text, code = printed.splitlines()
+    assert "forked from" in text
+    assert "Call init() to start another" in text
+    assert code == "0"
+
+
+def test_a_program_that_relies_on_the_first_use_after_shutdown_reads_what_to_do() -> None:
+    printed = run(
+        """
+        ray.init(num_cpus=0)
+        ray.shutdown()
+        for switch in (lambda: None, lambda: ray.set_auto_init(True)):
+            switch()
+            try:
+                print(ray.get(ray.put(1)))
+            except ray.exceptions.AsyncraySystemError as error:
+                print(error)
+        """
+    )
+    text, value = printed.splitlines()
+    assert text.startswith(
+        "Ray has not been started yet. The session of this process was left by shutdown(). Call init()"
+    )
+    assert value == "1"
 
 
 def test_the_first_use_in_an_exit_handler_starts_no_node() -> None:

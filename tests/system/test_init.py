@@ -203,7 +203,9 @@ def on_welcome(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_signal_handler_that_starts_a_session_while_one_starts(on_welcome: Callable[..., None]) -> None:
+def test_a_signal_handler_that_starts_a_session_while_one_starts(
+    on_welcome: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It must not end the session that starts, nor leave a second node behind."""
 
     def start_another() -> None:
@@ -213,6 +215,7 @@ def test_a_signal_handler_that_starts_a_session_while_one_starts(on_welcome: Cal
             refused.append(use)
 
     refused: list[object] = []
+    monkeypatch.setattr(api_session, "_refusal", None)  # as in a process that has had no session
     on_welcome(start_another)
     with ray.init(num_cpus=0):
         assert len(refused) == 2
