@@ -34,6 +34,8 @@ class CodePaths(TypedDict):
     """Behind the standard library, in front of the installed packages."""
     after: list[str]
     """Behind the installed packages."""
+    shadowed: list[str]
+    """Modules of the standard library in whose place the program has modules of its own."""
 
 
 class JobSetup(TypedDict):

@@ -8,7 +8,7 @@ from asyncray.runtime.interpreters import this_interpreter
 from asyncray.words import JobSetup
 
 SETUP: JobSetup = {
-    "code_paths": {"before": [], "between": [], "after": []},
+    "code_paths": {"before": [], "between": [], "after": [], "shadowed": []},
     "directory": None,
     "interpreter": this_interpreter(),
     "log_to_driver": True,

@@ -11,7 +11,8 @@ Promises:
    for modules that it has imported before, from an entry that does not name their directory any more: from a relative
    one, of which the program has left the directory, or from one that it has removed.
 2. The order is the driver's. An entry that stands behind the standard library stays behind it, so a file ``queue.py``
-   that does no harm to the driver does none to its workers.
+   that does no harm to the driver does none to its workers. A file ``numbers.py`` in front of it is the module that
+   workers import, although the process they are forked from has loaded the other.
 3. Workers of another environment of the same Python use the packages that are installed there, not the driver's.
 
 Does not follow changes of ``sys.path`` after ``init`` (Ray does not either), and does not send finders that a program
@@ -21,11 +22,12 @@ has put into ``sys.meta_path``.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import site
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,15 +56,27 @@ def of_program(path: Iterable[object], directory: str | None, modules: Mapping[s
     entries = [absolute for entry in path if (absolute := _absolute(entry, directory)) is not None]
     parts = _split(entries)
     named = {os.path.normpath(entry) for entry in entries} | _standard_entries() | _installed_entries()
-    further = [place for place in _places_of(modules) if place not in named]
+    places = _places_of(modules)
+    further = [place for place in dict.fromkeys(itertools.chain(*places.values())) if place not in named]
     if directory is not None and directory not in entries and directory not in further:
         further.append(directory)
-    return {"before": parts.before, "between": parts.between, "after": [*parts.after, *further]}
+    return {
+        "before": parts.before,
+        "between": parts.between,
+        "after": [*parts.after, *further],
+        "shadowed": _shadowed(parts.before, modules, places),
+    }
 
 
-def _places_of(modules: Mapping[str, object]) -> list[str]:
-    """The directories and archives in which the import system finds these modules by their names."""
-    found: dict[str, None] = {}
+def _shadowed(before: Sequence[str], modules: Mapping[str, object], places: Mapping[str, Sequence[str]]) -> list[str]:
+    """The modules of the standard library instead of which the program has imported others, or would import them."""
+    whole = {os.path.normpath(entry) for entry in before}
+    return [name for name in _rivals(before) if name not in modules or not whole.isdisjoint(places.get(name, ()))]
+
+
+def _places_of(modules: Mapping[str, object]) -> dict[str, list[str]]:
+    """By name: the directories and archives in which the import system finds these modules by their names."""
+    found: dict[str, list[str]] = {}
     for name, module in list(modules.items()):
         if "." in name or name in MAIN or not issubclass(type(module), ModuleType):
             continue
@@ -73,8 +87,31 @@ def _places_of(modules: Mapping[str, object]) -> list[str]:
         for place in spec.submodule_search_locations or [spec.origin or ""]:
             parent, last = os.path.split(place)
             if os.path.isabs(parent) and last.partition(".")[0] == name:
-                found[os.path.normpath(parent)] = None
-    return list(found)
+                found.setdefault(name, []).append(os.path.normpath(parent))
+    return found
+
+
+def _rivals(directories: Sequence[str]) -> list[str]:
+    """The names of modules in these directories that modules of the standard library have, too."""
+    stems: set[str] = set()
+    for directory in directories:
+        try:
+            stems.update(name.partition(".")[0] for name in os.listdir(directory))
+        except OSError:  # an archive, or it does not exist
+            continue
+    specs = {name: PathFinder.find_spec(name, directories) for name in sorted(stems & sys.stdlib_module_names)}
+    # A directory without ``__init__.py`` has no location, and stands behind all others.
+    return [name for name, spec in specs.items() if spec is not None and spec.has_location]
+
+
+def make_way(shadowed: Iterable[str]) -> None:
+    """Forgets these modules of the standard library, so that the next import finds those of the program.
+
+    A process that serves no job yet has loaded some, and modules that use them keep them.
+    """
+    for name in shadowed:
+        for loaded in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+            del sys.modules[loaded]
 
 
 def arrange(program: CodePaths, own: Sequence[str]) -> list[str]:

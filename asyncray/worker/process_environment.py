@@ -124,6 +124,7 @@ class ProcessEnvironment:
         runtime.work_for(job_id)
         compare(program=job["interpreter"], workers=this_interpreter())
         sys.path[:] = code_paths.arrange(job["code_paths"], sys.path)
+        code_paths.make_way(job["code_paths"]["shadowed"])
         directory = job["directory"]
         if directory:
             try:

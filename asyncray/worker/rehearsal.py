@@ -82,7 +82,7 @@ def _script() -> list[Message]:
     client, job_id = bytes(12), bytes(4)
     welcome = cast("NodeWelcome", {"client_id": client})
     job: JobSetup = {
-        "code_paths": {"before": [], "between": [], "after": []},
+        "code_paths": {"before": [], "between": [], "after": [], "shadowed": []},
         "directory": None,
         "interpreter": this_interpreter(),
         "log_to_driver": True,

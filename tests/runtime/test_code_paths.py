@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import site
 import sys
@@ -23,7 +24,7 @@ INSTALLED = site.getsitepackages()[:1]
 
 
 def sent(before: Sequence[str] = (), between: Sequence[str] = (), after: Sequence[str] = ()) -> CodePaths:
-    return {"before": list(before), "between": list(between), "after": list(after)}
+    return {"before": list(before), "between": list(between), "after": list(after), "shadowed": []}
 
 
 def test_entries_keep_their_place_around_the_interpreters_own() -> None:
@@ -131,3 +132,28 @@ def test_modules_that_are_not_found_by_their_name_have_no_place() -> None:
     ]
     modules: dict[str, object] = {each.__name__: each for each in odd}
     assert code_paths.of_program(STANDARD, None, {**modules, "lazy": Lazy("lazy"), "none": None}) == sent()
+
+
+def test_modules_of_the_standard_library_that_the_program_has_itself_make_way(tmp_path: Path) -> None:
+    here = str(tmp_path)
+    for name in ("numbers", "string", "queue", "program"):
+        (tmp_path / f"{name}.py").touch()
+    (tmp_path / "decimal.txt").touch()
+    (tmp_path / "email").mkdir()
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "__init__.py").touch()
+    modules = {"string": module("string", f"{here}/string.py"), "queue": module("queue", f"{LIBRARY}/queue.py")}
+    path = [here, "/no/such/directory", *STANDARD]
+    assert code_paths.of_program(path, here, modules)["shadowed"] == ["json", "numbers", "string"]
+    assert code_paths.of_program([*STANDARD, here], here, modules)["shadowed"] == []
+
+
+def test_modules_that_make_way_are_imported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rival.py").write_text("places = 1")
+    for name in ("rival", "rival.part", "rivals"):
+        monkeypatch.setitem(sys.modules, name, module(name, None))
+    monkeypatch.syspath_prepend(tmp_path)
+    code_paths.make_way(["rival", "never_loaded"])
+    assert importlib.import_module("rival").places == 1
+    assert "rival.part" not in sys.modules
+    assert "rivals" in sys.modules

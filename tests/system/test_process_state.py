@@ -194,6 +194,20 @@ def test_modules_are_found_in_a_zipapp(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "6\n"
 
 
+@pytest.mark.parametrize(
+    ("module", "first"),
+    [
+        pytest.param("helper", "import os; os.chdir('/')", id="the program has left their directory"),
+        pytest.param("numbers", "", id="workers have loaded one of the standard library"),
+    ],
+)
+def test_modules_of_the_program_are_found(tmp_path: Path, module: str, first: str) -> None:
+    (tmp_path / f"{module}.py").write_text("def triple(x): return 3 * x")
+    program = PROGRAM.replace("import helper", f"import {module} as helper\n{first}")
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "6\n"
+
+
 def other(**fields: str) -> Interpreter:
     changed: Interpreter = {**this_interpreter(), **fields}  # type: ignore[typeddict-item]  # names are right
     return changed

@@ -48,7 +48,7 @@ def test_a_job_brings_its_paths_and_its_directory(
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "path", [*sys.path])
     (path := sys.path)[:] = ["/own"]
-    paths: CodePaths = {"before": ["/app"], "between": [], "after": ["/late"]}
+    paths: CodePaths = {"before": ["/app"], "between": [], "after": ["/late"], "shadowed": []}
     setup: JobSetup = {**SETUP, "code_paths": paths, "directory": str(tmp_path)}
     environment.set_up(cast(Runtime, runtime), b"job", setup)
     assert path == ["/app", "/own", "/late"]

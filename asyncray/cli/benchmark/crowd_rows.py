@@ -51,7 +51,7 @@ _FUNCTION, _ACTOR, _METHOD, _STUCK = _NEEDS
 """The numbers of the templates that each driver describes. Tasks that need gold wait for ever."""
 
 _SETUP: JobSetup = {
-    "code_paths": {"before": [], "between": [], "after": []},
+    "code_paths": {"before": [], "between": [], "after": [], "shadowed": []},
     "directory": None,
     "interpreter": {"executable": "", "prefix": "", "python": "", "asyncray": ""},
     "log_to_driver": False,
