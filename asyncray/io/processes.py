@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import Any
 
 from asyncray.io import forking
@@ -22,6 +23,9 @@ SESSION_VARIABLE = "ASYNCRAY_SESSION"
 
 WORKER_VARIABLE = "ASYNCRAY_WORKER"
 """Names the worker, by its number, in the environment of the processes that it starts."""
+
+_CHECK_SECONDS = 0.005
+"""Between two looks for a process that has not ended, where nothing says when it does."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -99,12 +103,30 @@ def of_session(session: str) -> list[int]:
 
 
 def has_ended(pid: int) -> bool:
-    """True for a process that does not exist any more, or is a zombie."""
+    """True for a process that does not exist any more, or is a zombie.
+
+    Where no descriptor is left, the zombie of another process counts as alive.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:
-        return True
+    except (OSError, MemoryError):
+        return not _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    """Asks without a descriptor, because the process may have none left. A child that is a zombie does not exist."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        pass  # it is not ours
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def is_child(pid: int) -> bool:
@@ -121,14 +143,26 @@ def ends_within(pid: int, seconds: float) -> bool:
     try:
         with forking.lock:
             descriptor = forking.own(os.pidfd_open(pid))
-    except OSError:
-        return True  # it has ended
+    except ProcessLookupError:
+        return True
+    except OSError:  # no descriptor or no memory is left, or the system forbids it
+        return _has_ended_within(pid, seconds)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
     finally:
         forking.close(descriptor)
+
+
+def _has_ended_within(pid: int, seconds: float) -> bool:
+    """The same without a descriptor."""
+    until = time.monotonic() + seconds
+    while _exists(pid):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_CHECK_SECONDS)
+    return True
 
 
 def offer_to_the_oom_killer() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,6 +31,28 @@ def test_a_zombie_has_ended() -> None:
         assert processes.ends_within(process.pid, 60.0)
         assert processes.has_ended(process.pid)
     assert processes.has_ended(process.pid)
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_where_no_descriptor_is_left_a_living_process_has_not_ended() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process, no_descriptors():
+        assert not processes.has_ended(process.pid)
+        assert not processes.ends_within(process.pid, 0.0)
+        assert not processes.has_ended(os.getppid())
+        process.kill()
+        assert processes.ends_within(process.pid, 60.0)
+        assert processes.has_ended(process.pid)
+    assert processes.has_ended(process.pid)
+    assert processes.ends_within(process.pid, 0.0)
 
 
 @pytest.mark.parametrize("number", [0, -1])
