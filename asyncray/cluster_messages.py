@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from asyncray.cluster_words import ClusterRow, MemberFacts
+    from asyncray.messages import Ids, Kind, Payload, Refs
 
 MemberEntry: TypeAlias = "tuple[MemberFacts, int, ClusterRow]"
 """A member: the facts about it, and its row with the version of the row."""
@@ -32,6 +33,27 @@ PingMessage: TypeAlias = "tuple[Literal[101]]"
 ACK: Final = 102
 AckMessage: TypeAlias = "tuple[Literal[102]]"
 """nothing to say: the frame's header acknowledges"""
+
+# Between two nodes: references ----------------------------------------------------------------------------------------
+BORROW: Final = 110
+BorrowMessage: TypeAlias = "tuple[Literal[110], int, Ids]"
+"""batch, objects of the receiver: the sender has refs to them. Answer: BORROWED"""
+
+BORROWED: Final = 111
+BorrowedMessage: TypeAlias = "tuple[Literal[111], int, Ids]"
+"""batch, objects of it that do not exist any more. The others are registered"""
+
+UNBORROW: Final = 112
+UnborrowMessage: TypeAlias = "tuple[Literal[112], Ids]"
+"""objects of the receiver: the sender has no refs to them any more"""
+
+RESOLVE: Final = 113
+ResolveMessage: TypeAlias = "tuple[Literal[113], Ids]"
+"""objects of the receiver: send their values once they exist. Answer: a VALUE_OF for each, at any time"""
+
+VALUE_OF: Final = 114
+ValueOfMessage: TypeAlias = "tuple[Literal[114], bytes, Kind, Payload, Refs]"
+"""object of the sender, kind, payload, refs inside"""
 
 # From a node to the head ----------------------------------------------------------------------------------------------
 JOIN: Final = 150
@@ -96,5 +118,6 @@ ToHead: TypeAlias = "JoinMessage | BeatMessage | LeavingClusterMessage | AskMess
 ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
 )"""
-ClusterMessage: TypeAlias = "ToHead | ToMember"
+ToPeer: TypeAlias = "BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage"
+ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"
 """Messages in numbered frames."""

@@ -13,7 +13,7 @@ The table never looks into values. It does not run tasks: ``resolve`` returns th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.lives import Actor
@@ -24,6 +24,25 @@ from asyncray.core.store import Store
 from asyncray.core.unread import Unread
 from asyncray.ids import CLIENT_SIZE, dropped_id, return_id
 from asyncray.messages import ERRORS, FAULT, PLAIN, SHARED, UNRESOLVED, VALUE
+
+
+class OtherNodes(Protocol):
+    """Objects of other nodes, for a node that belongs to a cluster."""
+
+    def open(self, object_id: bytes) -> ObjectEntry | None:
+        """Makes an entry for an object of another node. None: the ID is that of an own object, which has ended."""
+
+    def keeps(self, entry: ObjectEntry) -> bool:
+        """True if the entry must stay, although nothing on this node needs it."""
+
+    def freed(self, entry: ObjectEntry) -> None:
+        """The entry is removed."""
+
+    def settle(self) -> None:
+        """Reports the entries that were removed to their owners."""
+
+    def push(self, entry: ObjectEntry, party: Party) -> None:
+        """Sends a value to another node."""
 
 
 class Objects:
@@ -37,6 +56,8 @@ class Objects:
         self.table = ObjectTable()
         # Actors without a handle. ``release`` appends them, the node takes them out.
         self.ended_lives: list[Actor] = []
+        # None on a node that belongs to no cluster.
+        self.other_nodes: OtherNodes | None = None
 
     def __repr__(self) -> str:
         return f"<Objects {len(self.table)}>"
@@ -46,7 +67,11 @@ class Objects:
 
         ``use_all``, ``hold`` and ``drop`` do the same without a call for each ref.
         """
-        entry = self.table.get(object_id)
+        return self.table.get(object_id) or self._missing(object_id, what, party)
+
+    def _missing(self, object_id: bytes, what: str, party: Party | None = None) -> ObjectEntry | None:
+        """An object is not in the table: it is another node's, or the ref is dead."""
+        entry = None if self.other_nodes is None else self.other_nodes.open(object_id)
         if entry is None:
             self.dead_refs.add(object_id, what, party)
         return entry
@@ -68,8 +93,9 @@ class Objects:
         for object_id in object_ids:
             entry = makers.get(object_id[:CLIENT_SIZE], NOTHING_MADE).get(object_id)
             if entry is None:
-                self.dead_refs.add(object_id, "an argument, a value or a function contains")
-                continue
+                entry = self._missing(object_id, "an argument, a value or a function contains")
+                if entry is None:
+                    continue
             entry.uses += 1
             found.append(entry)
         return tuple(found)
@@ -166,10 +192,13 @@ class Objects:
         return entry.payload
 
     def _push(self, entry: ObjectEntry, party: Party) -> None:
-        if party.alive:
+        if party.is_node:
+            assert self.other_nodes is not None
+            self.other_nodes.push(entry, party)
+        elif party.alive:
             self._outbox.send(party, (VALUE, entry.id, entry.kind, self.value_for(entry, party)))
 
-    def subscribe(self, client: Client, object_ids: Iterable[bytes]) -> None:
+    def subscribe(self, client: Party, object_ids: Iterable[bytes]) -> None:
         """Sends each value to the client as soon as it is resolved; for a lost object, sends the error."""
         for object_id in object_ids:
             entry = self.find(object_id, "waits for", client)
@@ -200,8 +229,9 @@ class Objects:
         for object_id in object_ids:
             entry = makers.get(object_id[:CLIENT_SIZE], NOTHING_MADE).get(object_id)
             if entry is None:
-                self.dead_refs.add(object_id, "holds", party)
-                continue
+                entry = self._missing(object_id, "holds", party)
+                if entry is None:
+                    continue
             if entry.maker is party:
                 entry.held = True
                 continue
@@ -234,7 +264,12 @@ class Objects:
         stack = [entry]
         while stack:
             entry = stack.pop()
-            if entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses:
+            if entry.held or entry.borrowers or entry.uses:
+                continue
+            if entry.far is None:
+                if entry.kind == UNRESOLVED:
+                    continue
+            elif self.other_nodes is None or self.other_nodes.keeps(entry):
                 continue
             maker = entry.maker
             if maker.made.pop(entry.id, None) is None:
@@ -253,6 +288,10 @@ class Objects:
                 self.unread.freed(entry)
             if entry.actor is not None:
                 self.ended_lives.append(entry.actor)
+            if entry.far is not None and self.other_nodes is not None:
+                self.other_nodes.freed(entry)
+        if self.other_nodes is not None:
+            self.other_nodes.settle()
 
     def client_disconnected(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
@@ -265,6 +304,9 @@ class Objects:
         assert all(self.table.makers.values()), "a process that made nothing is in the table"
         uses: dict[bytes, int] = {}
         for entry in self.table.values():
+            if entry.far is not None:
+                assert not entry.held, f"{entry} is another node's and is held by its maker"
+                continue
             assert entry.kind == UNRESOLVED or entry.held or entry.borrowers or entry.uses, f"{entry} is kept by nobody"
             assert entry.maker.made.get(entry.id) is entry, f"{entry} is not found at its maker"
             if entry.kind == UNRESOLVED:

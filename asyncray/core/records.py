@@ -10,7 +10,7 @@ only.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.states import WAITING
@@ -20,6 +20,7 @@ from asyncray.units import Demand
 if TYPE_CHECKING:
     from asyncray.cluster_messages import ClusterMessage
     from asyncray.core.claims import Claim
+    from asyncray.core.cluster.covers import Import
     from asyncray.core.leases import Lease, Shape, Worker
     from asyncray.core.lives import Actor
     from asyncray.words import FunctionOptions, JobSetup, TemplateSpec
@@ -83,6 +84,9 @@ class Party:
     """
 
     __slots__ = ("alive", "borrowed", "number", "out", "pinned")
+
+    is_node: ClassVar[bool] = False
+    """True for another node, whose messages differ from those of a process."""
 
     def __init__(self, number: int) -> None:
         # Counts the parties of the node. Never reused.
@@ -282,8 +286,8 @@ class ObjectEntry:
     """One object. ``kind`` is UNRESOLVED until it has a value."""
 
     __slots__ = (
-        "actor", "block", "borrowers", "contained", "dependents", "held", "id", "kind", "maker", "payload", "task",
-        "uses", "waiting",
+        "actor", "block", "borrowers", "contained", "dependents", "far", "held", "id", "kind", "maker", "payload",
+        "task", "uses", "waiting",
     )  # fmt: skip
 
     def __init__(self, object_id: bytes, maker: Client, task: Task | None) -> None:
@@ -310,6 +314,8 @@ class ObjectEntry:
         self.block: Block | None = None
         # The actor whose handles are the refs of this entry.
         self.actor: Actor | None = None
+        # How this node may keep an object of another node. None: the object is this node's own.
+        self.far: Import | None = None
 
     def __repr__(self) -> str:
         state = "pending" if self.kind == UNRESOLVED else f"kind {self.kind}"

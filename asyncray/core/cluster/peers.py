@@ -16,6 +16,8 @@ class Peer(Party):
 
     __slots__ = ("id", "link")
 
+    is_node = True
+
     def __init__(self, number: int, node: bytes, link: Link) -> None:
         super().__init__(number)
         # Its NodeID.

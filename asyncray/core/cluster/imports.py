@@ -1,0 +1,274 @@
+"""Imports: objects of other nodes, and who keeps them alive while refs to them travel.
+
+The owner of an object keeps the set of *nodes* that have refs to it, and no counters. A hand-over is covered: the node
+that sends a ref keeps the object until the receiver has given the cover up (``covers``). The rules:
+
+1. While a cover lives, the refs that came under it cost no message. Most refs end with their task.
+2. When *any* cover ends, each object that was learned under it, is still needed and is not registered gets registered.
+   Not only at the last cover: two nodes that cover each other would lose the object (scenario H9).
+3. If the owner is the giver of the cover, BORROW goes before the word that gives the cover up, on the same link: that
+   is enough. Otherwise the word waits until the owner has answered; the result does not wait, and says ``later``.
+4. An import that nothing needs and no cover names is removed. If the owner knows of it, UNBORROW follows. A BORROW
+   whose answer is still under way needs no care: messages on a link keep their order.
+5. Refs inside a value are covered by the covers of the value, and, if this node is registered for the value, by the
+   value itself: it is given up (UNBORROW) as any other cover is.
+
+What a node needs: refs of its processes, and uses by its own unfinished tasks and by values that it keeps.
+``tests/sim/refs.py`` checks the rules against an oracle, ``Moreau, Dickman, Jones: Birrell's Distributed Reference
+Listing Revisited, TOPLAS 27(6), 2005`` proves the idea.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from asyncray.cluster_messages import BORROW, BORROWED, RESOLVE, UNBORROW, VALUE_OF
+from asyncray.core.cluster.covers import Cover, Import
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.objects import Objects
+from asyncray.core.outbox import Outbox
+from asyncray.core.records import Client, ObjectEntry, Party, Task
+from asyncray.ids import CLIENT_SIZE, NODE_SIZE
+from asyncray.messages import FAULT, UNRESOLVED
+
+
+class Imports:
+    """The objects of other nodes that this node knows.
+
+    Args:
+        node: the ID of this node.
+        peer: returns the record of another node.
+        resolved: called with a task and an entry that it waited for.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        objects: Objects,
+        node: bytes,
+        peer: Callable[[bytes], Peer],
+        resolved: Callable[[Task, ObjectEntry], None],
+    ) -> None:
+        self._outbox = outbox
+        self._objects = objects
+        self._node = node
+        self._peer = peer
+        self._resolved = resolved
+        # ClientID -> a record that stands for a process of another node: the maker of the entries.
+        self._makers: dict[bytes, Client] = {}
+        # Number of a BORROW -> the imports that it named, until the answer.
+        self._asked: dict[int, list[tuple[bytes, Import]]] = {}
+        self._batches = 0
+        # Removed entries whose owners do not know yet.
+        self._freed: list[ObjectEntry] = []
+        self._settling = False
+
+    def __repr__(self) -> str:
+        return f"<Imports of {len(self._makers)} processes, {len(self._asked)} batches under way>"
+
+    # Opening ----------------------------------------------------------------------------------------------------------
+
+    def open(self, object_id: bytes) -> ObjectEntry | None:
+        """Makes an entry for an object of another node that came under no cover: it is registered at once."""
+        entry = self._enter(object_id)
+        if entry is not None:
+            self._borrow(entry)
+        return entry
+
+    def _enter(self, object_id: bytes) -> ObjectEntry | None:
+        if object_id[:NODE_SIZE] == self._node:
+            return None
+        maker_id = object_id[:CLIENT_SIZE]
+        maker = self._makers.get(maker_id)
+        if maker is None:
+            maker = self._makers[maker_id] = Client(0, maker_id, "elsewhere", 0)
+            maker.alive = False
+        entry = ObjectEntry(object_id, maker, None)
+        entry.held = False
+        entry.far = Import(self._peer(object_id[:NODE_SIZE]))
+        self._objects.table.enter(entry)
+        return entry
+
+    def learn(self, cover: Cover, object_ids: Iterable[bytes]) -> None:
+        """Refs came under a cover. Own objects need none."""
+        for object_id in object_ids:
+            entry = self._objects.table.get(object_id) or self._enter(object_id)
+            if entry is not None and entry.far is not None:
+                cover.learned[entry] = None
+                entry.far.covers[cover] = None
+
+    # Ending -----------------------------------------------------------------------------------------------------------
+
+    def end(self, cover: Cover) -> bool:
+        """The reason for a cover has ended, and with it the uses that this node had for that reason.
+
+        Returns:
+            False if the cover is given up with the message that the caller sends now; True if that follows later.
+        """
+        assert not cover.ended, f"{cover} ends twice"
+        cover.ended = True
+        entries, cover.learned = cover.learned, {}
+        for entry in entries:
+            assert entry.far is not None
+            entry.far.covers.pop(cover, None)
+        # Only now: what nothing needs is removed, and with a container the need of what is inside.
+        for entry in entries:
+            if not _needed(entry):
+                self._objects.release(entry)
+        for entry in entries:
+            if _needed(entry):
+                self._register(entry, cover)
+        return cover.waiting > 0
+
+    def _register(self, entry: ObjectEntry, cover: Cover) -> None:
+        """The owner has to know of this node before the cover is given up."""
+        far = entry.far
+        assert far is not None
+        if far.registered:
+            return
+        self._borrow(entry)
+        if far.owner is cover.giver:
+            far.registered = True  # the word that gives the cover up goes the same way
+        else:
+            far.late.append(cover)
+            cover.waiting += 1
+
+    def keeps(self, entry: ObjectEntry) -> bool:
+        return entry.far is not None and bool(entry.far.covers)
+
+    def freed(self, entry: ObjectEntry) -> None:
+        self._freed.append(entry)
+
+    def settle(self) -> None:
+        """Reports removed entries. Not recursive, because the end of a container may remove other entries."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            while self._freed:
+                self._forget(self._freed.pop())
+        finally:
+            self._settling = False
+
+    def _forget(self, entry: ObjectEntry) -> None:
+        far = entry.far
+        assert far is not None
+        maker = entry.maker
+        if not maker.made:
+            self._makers.pop(maker.id, None)
+        known = far.registered or far.batch
+        far.registered = False
+        far.batch = -1  # an answer that is under way concerns nobody
+        if far.container is not None:
+            if not self.end(far.container):
+                self._unborrow(far.owner, entry.id)
+        elif known:
+            self._unborrow(far.owner, entry.id)
+        late, far.late = far.late, []
+        for cover in late:
+            cover.registered()
+
+    def _unborrow(self, owner: Peer, object_id: bytes) -> None:
+        self._outbox.send(owner, (UNBORROW, [object_id]))
+
+    # Registration -----------------------------------------------------------------------------------------------------
+
+    def _borrow(self, entry: ObjectEntry) -> None:
+        far = entry.far
+        assert far is not None
+        if far.batch > 0 or far.registered:
+            return
+        self._batches += 1
+        far.batch = self._batches
+        self._asked[far.batch] = [(entry.id, far)]
+        self._outbox.send(far.owner, (BORROW, far.batch, [entry.id]))
+
+    def borrowed(self, peer: Peer, message: Any) -> None:
+        """BORROWED: the owner has registered this node."""
+        _, batch, lost = message
+        for object_id, far in self._asked.pop(batch, ()):
+            if far.batch != batch:
+                continue  # the import was removed meanwhile, and is perhaps known anew
+            far.batch = 0
+            far.registered = True
+            if object_id in lost:
+                self._lose(object_id)
+            late, far.late = far.late, []
+            for cover in late:
+                cover.registered()
+
+    def _lose(self, object_id: bytes) -> None:
+        entry = self._objects.table.get(object_id)
+        if entry is not None and entry.kind == UNRESOLVED:
+            name, fields = self._objects.dead_refs.fault(object_id)
+            self._resolve(entry, FAULT, [name, fields], None)
+
+    def borrow(self, peer: Peer, message: Any) -> None:
+        """BORROW: another node has refs to objects of this one."""
+        _, batch, object_ids = message
+        lost = [object_id for object_id in object_ids if object_id not in self._objects.table]
+        self._objects.hold(peer, [object_id for object_id in object_ids if object_id not in lost])
+        self._outbox.send(peer, (BORROWED, batch, lost))
+
+    def unborrow(self, peer: Peer, message: Any) -> None:
+        """UNBORROW: another node has no refs to these objects any more."""
+        known = [object_id for object_id in message[1] if object_id in peer.borrowed]
+        self._objects.drop(peer, known)
+
+    # Values -----------------------------------------------------------------------------------------------------------
+
+    def want(self, entry: ObjectEntry) -> None:
+        """The first on this node waits for the value of an import: asks the owner."""
+        far = entry.far
+        assert far is not None
+        if not far.watched and entry.kind == UNRESOLVED:
+            far.watched = True
+            self._outbox.send(far.owner, (RESOLVE, [entry.id]))
+
+    def resolve(self, peer: Peer, message: Any) -> None:
+        """RESOLVE: another node wants values of this one."""
+        for object_id in message[1]:
+            if object_id in self._objects.table:
+                self._objects.subscribe(peer, [object_id])
+            else:
+                fault = self._objects.dead_refs.fault(object_id)
+                self._outbox.send(peer, (VALUE_OF, object_id, FAULT, fault, None))
+
+    def push(self, entry: ObjectEntry, party: Party) -> None:
+        contained = [inner.id for inner in entry.contained] or None
+        self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
+
+    def value_of(self, peer: Peer, message: Any) -> None:
+        """VALUE_OF: the value of an object of another node."""
+        _, object_id, kind, payload, contained = message
+        entry = self._objects.table.get(object_id)
+        if entry is not None and entry.kind == UNRESOLVED:
+            self._resolve(entry, kind, payload, contained)
+
+    def _resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:
+        far = entry.far
+        assert far is not None
+        if contained:
+            if far.registered or far.batch:
+                far.container = Cover(far.owner, lambda: self._unborrow(far.owner, entry.id))
+                self.learn(far.container, contained)
+            for cover in far.covers:
+                self.learn(cover, contained)
+        for task in self._objects.resolve(entry, kind, payload, contained):
+            self._resolved(task, entry)
+
+    def check(self) -> None:
+        """Raises AssertionError if an import is kept by nothing, or a need is not secured."""
+        for entry in self._objects.table.values():
+            far = entry.far
+            if far is None:
+                continue
+            assert _needed(entry) or far.covers, f"{entry} {far} is kept by nothing"
+            secure = far.registered or far.batch > 0 or far.covers
+            assert secure, f"{entry} {far} is needed and nothing secures it"
+            assert not any(cover.ended for cover in far.covers), f"{far} has an ended cover"
+
+
+def _needed(entry: ObjectEntry) -> bool:
+    return bool(entry.uses or entry.borrowers)
