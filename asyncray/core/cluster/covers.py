@@ -11,16 +11,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncray.core.cluster.peers import Peer
-    from asyncray.core.records import ObjectEntry
+    from asyncray.core.records import ObjectEntry, Party
 
 
 class Cover:
-    """What another node keeps alive for this one, as long as this one has not given it up. ``Imports`` writes it."""
+    """Something that another node keeps alive for this one until this one gives it up. ``Imports`` writes it."""
 
     __slots__ = ("_give_up", "ended", "giver", "learned", "waiting")
 
-    def __init__(self, giver: Peer, give_up: Callable[[], None]) -> None:
+    def __init__(self, giver: Party, give_up: Callable[[], None]) -> None:
         # The node that keeps it.
         self.giver = giver
         # Sends the word that ends it, if that could not go with the result.
@@ -48,7 +47,7 @@ class Import:
 
     __slots__ = ("batch", "container", "covers", "late", "owner", "registered", "watched")
 
-    def __init__(self, owner: Peer) -> None:
+    def __init__(self, owner: Party) -> None:
         # The node that the object belongs to.
         self.owner = owner
         # The owner knows that this node has refs to it.

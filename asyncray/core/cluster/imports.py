@@ -169,7 +169,7 @@ class Imports:
         for cover in late:
             cover.registered()
 
-    def _unborrow(self, owner: Peer, object_id: bytes) -> None:
+    def _unborrow(self, owner: Party, object_id: bytes) -> None:
         self._outbox.send(owner, (UNBORROW, [object_id]))
 
     # Registration -----------------------------------------------------------------------------------------------------
