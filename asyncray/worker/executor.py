@@ -62,6 +62,9 @@ _NO_FUNCTION = SentFunction(b"")
 """Of templates of methods."""
 
 _FLUSH_NANOSECONDS = 500_000
+_LONGEST_INTERRUPT_RETRY = 1.0
+"""Seconds. Each pause between two interrupts of a task is twice the one before, up to this: C code may run for long."""
+
 _CLEAN_UP_ATTEMPTS = 3
 """A signal handler of the task may interrupt an attempt. The next attempt finds that handler replaced."""
 
@@ -173,7 +176,7 @@ class Executor:
         running = self._running
         return running is not None and running.id == task_id and running.context.cancelled
 
-    def _interrupt(self, task_id: bytes) -> None:
+    def _interrupt(self, task_id: bytes, pause: float = INTERRUPT_RETRY) -> None:
         running = self._running
         if running is not None and running.id == task_id and task_id in self._stops:
             thread = self._main_thread.ident
@@ -183,6 +186,10 @@ class Executor:
             running.context.cancelled = True
             # A real signal, so that a system call that the task waits in ends.
             signal.pthread_kill(thread, signal.SIGINT)
+            # 1. The main thread gives up the GIL and is about to enter a system call. 2. This thread gets the GIL and
+            # sends the signal. 3. The main thread enters the call, which that signal does not end. So it comes again
+            # until the handler has run.
+            self._schedule_interrupt(task_id, pause)
 
     def _run_nested(self, message: RunNestedMessage) -> None:
         with self._nesting:
@@ -227,8 +234,17 @@ class Executor:
         if sys.unraisablehook == self._replay_lost_interrupt:
             sys.unraisablehook = self._report_unraisable
 
-    def _schedule_interrupt(self, task_id: bytes) -> None:
-        threading.Timer(INTERRUPT_RETRY, self._interrupt, (task_id,)).start()
+    def _schedule_interrupt(self, task_id: bytes, pause: float = INTERRUPT_RETRY) -> None:
+        """Interrupts the task after so many seconds, and after longer pauses until the handler of the signal has run.
+
+        Where the system gives no thread for that, no interrupt follows.
+        """
+        again = threading.Timer(pause, self._interrupt, (task_id, min(2 * pause, _LONGEST_INTERRUPT_RETRY)))
+        again.daemon = True
+        try:
+            again.start()
+        except RuntimeError:
+            pass
 
     def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
         if self.host is not None:

@@ -62,6 +62,8 @@ def steps() -> Iterator[list[int]]:
 
     before, Table.looked_at = sys.gettrace(), 0
     gc.disable()
+    # Python 3.12 sends no opcodes unless a frame wants them at this moment.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         yield count

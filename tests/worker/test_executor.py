@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import sys
 import threading
 from typing import Any
@@ -98,6 +99,21 @@ def test_a_running_task_is_interrupted_and_the_next_is_not() -> None:
     third = stage.run(define, (RETURN_QUEUED,))
     said = stage.play(define, first, second, third)
     assert results(said) == {b"task-1": FAULT, second[1]: "ran", third[1]: "ran"}
+
+
+def miss_the_first_signal(message: Any) -> None:
+    """As a task that enters a system call at the very moment at which it is interrupted."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    hand(message)
+    signal.sigwait((signal.SIGINT,))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+    signal.pause()
+
+
+def test_an_interrupt_comes_again_until_the_task_has_noticed() -> None:
+    playing[:] = [stage := Stage()]
+    order = stage.run(define := stage.define(miss_the_first_signal), (STOP_TASK, b"task-1"))
+    assert results(stage.play(define, order)) == {b"task-1": FAULT}
 
 
 @pytest.mark.parametrize(("function", "expected"), [(double, 6), (fail, ERROR), (sys.exit, FAULT)])
