@@ -48,7 +48,7 @@ from asyncray.runtime.blocking import BlockReporter, is_finished
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task
 from asyncray.runtime.errors import system_fault
 from asyncray.runtime.references import LocalObject, References
-from asyncray.runtime.waiters import LoopWaiter, ThreadWaiter, Waiters
+from asyncray.runtime.waiters import IoThreadCallback, LoopWaiter, ThreadWaiter, Waiters
 
 if TYPE_CHECKING:
     import asyncio
@@ -355,6 +355,13 @@ class Connection:
     def round_trip(self) -> None:
         """Waits for the answer to a ping. The daemon sends every value that it already has before that answer."""
         self.block_on((self._ask("ping", ()),))
+
+    def call_after_round_trip(self, function: Callable[[], None]) -> None:
+        """The thread that reads calls the function, which must be quick, when the daemon has answered a ping.
+
+        For finalizers: takes no thread, and does not wait. Calls nothing where the stream has ended.
+        """
+        self.waiters.register(IoThreadCallback(function), (self._ask("ping", ()),))
 
     async def round_trip_async(self) -> None:
         """The same for coroutines."""

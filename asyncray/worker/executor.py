@@ -14,7 +14,7 @@ import functools
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -226,7 +226,7 @@ class Executor:
         else:
             for nested in list(self._nested.values()):
                 if nested.working == threading.get_ident():
-                    threading.Timer(INTERRUPT_RETRY, nested.interrupt).start()
+                    self._call_later(nested.interrupt)
 
     def forget_in_child(self) -> None:
         """In a child that user code has forked: no call is answered, and no exception of a finalizer is for a task."""
@@ -235,16 +235,22 @@ class Executor:
             sys.unraisablehook = self._report_unraisable
 
     def _schedule_interrupt(self, task_id: bytes, pause: float = INTERRUPT_RETRY) -> None:
-        """Interrupts the task after so many seconds, and after longer pauses until the handler of the signal has run.
+        """Interrupts the task after so many seconds, then after longer pauses until the handler of the signal has run."""
+        again = functools.partial(self._interrupt, task_id, min(2 * pause, _LONGEST_INTERRUPT_RETRY))
+        self._call_later(again, pause)
 
-        Where the system gives no thread for that, no interrupt follows.
+    def _call_later(self, interrupt: Callable[[], None], pause: float = INTERRUPT_RETRY) -> None:
+        """Calls it after so many seconds, in another thread.
+
+        Where the system gives no thread, the one that reads calls it in a moment, but it does not do so again and again.
         """
-        again = threading.Timer(pause, self._interrupt, (task_id, min(2 * pause, _LONGEST_INTERRUPT_RETRY)))
-        again.daemon = True
+        timer = threading.Timer(pause, interrupt)
+        timer.daemon = True
         try:
-            again.start()
+            timer.start()
         except RuntimeError:
-            pass
+            if pause == INTERRUPT_RETRY:
+                self.runtime.connection.call_after_round_trip(interrupt)
 
     def _before_blocking(self, task: TaskContext, waiter: Waiter) -> None:
         if self.host is not None:

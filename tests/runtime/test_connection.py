@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import socket
 import threading
 from typing import Any
@@ -95,6 +96,16 @@ def test_values_come_before_the_replies_that_follow_them() -> None:
         connection.round_trip()
         thread.join()
         assert ref._local.payload == b"value"
+
+
+def test_a_function_is_called_after_a_round_trip_in_the_thread_that_reads() -> None:
+    called: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with connected() as (connection, daemon):
+        connection.call_after_round_trip(lambda: called.put(threading.current_thread().name))
+        number = daemon.next(REQUEST)[1]
+        assert called.empty()
+        daemon.send((REPLY, number, None))
+        assert called.get(timeout=10) == "asyncray-io"
 
 
 def test_a_task_that_waits_is_reported() -> None:

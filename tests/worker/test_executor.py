@@ -6,6 +6,7 @@ import pickle
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from asyncray.messages import (
     STOP_TASK,
     UNDEFINE,
 )
+from asyncray.worker.definitions import Definition, SentFunction
+from asyncray.worker.running import Invocation
 from tests.worker.stage import Stage, results
 from tests.worker.test_hosting import allow_threads
 
@@ -137,6 +140,26 @@ def test_a_nested_task_for_which_there_is_no_thread_may_be_retried(monkeypatch: 
     assert failed[4][1]["message"].startswith("double could not begin: RuntimeError: can't start new thread")
     assert failed[5], "it may be retried"
     assert not stage.executor._nested
+
+
+def test_an_interrupt_that_a_finalizer_swallowed_is_raised_again_where_there_is_no_thread_for_a_timer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allow_threads(monkeypatch, 0, "Thread-")
+    stage = Stage()
+    later: list[Any] = []
+    monkeypatch.setattr(stage.runtime.connection, "call_after_round_trip", later.append)
+    interrupted: list[bytes] = []
+    monkeypatch.setattr(stage.executor, "_interrupt", lambda task_id, pause: interrupted.append(task_id))
+    order = stage.run(stage.define(double), 3)
+    stage.executor._running = Invocation(order, Definition({"name": "double", "returns": 1}, SentFunction(b"")))  # type: ignore[typeddict-item]
+    stage.executor._replay_lost_interrupt(SimpleNamespace(exc_value=KeyboardInterrupt()))
+    assert stage.executor._stops == {order[1]}
+    [retry] = later
+    retry()
+    assert interrupted == [order[1]]
+    stage.executor._running = None
+    stage.play()
 
 
 def test_a_task_that_exits_ends_the_process() -> None:
