@@ -235,14 +235,14 @@ class Executor:
             sys.unraisablehook = self._report_unraisable
 
     def _schedule_interrupt(self, task_id: bytes, pause: float = INTERRUPT_RETRY) -> None:
-        """Interrupts the task after so many seconds, then after longer pauses until the handler of the signal has run."""
+        """Interrupts the task after so many seconds, then after longer pauses, until its handler has run."""
         again = functools.partial(self._interrupt, task_id, min(2 * pause, _LONGEST_INTERRUPT_RETRY))
         self._call_later(again, pause)
 
     def _call_later(self, interrupt: Callable[[], None], pause: float = INTERRUPT_RETRY) -> None:
         """Calls it after so many seconds, in another thread.
 
-        Where the system gives no thread, the one that reads calls it in a moment, but it does not do so again and again.
+        Where the system gives no thread, the one that reads calls it in a moment, but not again and again.
         """
         timer = threading.Timer(pause, interrupt)
         timer.daemon = True
