@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,3 +148,30 @@ def test_each_worker_draws_other_random_numbers() -> None:
         draws.append(tuple(numpy.random.randint(1 << 30, size=4)))
     numpy.random.set_state(before)
     assert len(set(draws)) == 3
+
+
+def test_a_group_is_ended_before_its_worker_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards the number of the worker may be that of another group."""
+    ours, its = socket.socketpair()
+    zygote = Zygote(its, "", -1)
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-IS", "-c", ""], {})
+    zygote._workers[pid] = 7
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    unreaped = []
+
+    def end_group(leader: int, pids: list[int]) -> None:
+        found = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        unreaped.append(found is not None and found.si_pid)
+
+    monkeypatch.setattr(zygote_module, "end_group", end_group)
+    monkeypatch.setattr(zygote_module, "children", list)  # others belong to other tests
+    monkeypatch.setattr(zygote_module, "_ended_child", iter((pid, None)).__next__)
+    zygote._reap()
+    zygote._reports.close()
+    its.close()
+    assert unreaped == [pid]
+    daemon = DaemonSide(ours)
+    assert daemon.next(ENDED) == [ENDED, 7, pid, 0]
+    daemon.close()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
