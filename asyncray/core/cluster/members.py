@@ -111,6 +111,8 @@ class Members:
         # Number of a question to the head -> who takes the answer.
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
+        # Why this node is OUTSIDE. Empty before.
+        self._why = ""
 
     def __repr__(self) -> str:
         return f"<Members {self.state} {len(self.table)}>"
@@ -134,7 +136,10 @@ class Members:
             self._outbox.send(self.head, (LEAVING_CLUSTER, reason))
 
     def ask(self, method: str, arguments: Sequence[Any], reply: Callable[[Answer], None]) -> None:
-        """Puts a question to the head. ``reply`` gets the answer after a later event."""
+        """Puts a question to the head. ``reply`` gets the answer after a later event; OUTSIDE a fault, at once."""
+        if self.state == OUTSIDE:
+            reply(self._too_late())
+            return
         self._asked += 1
         self._questions[self._asked] = reply
         self._outbox.send(self.head, (ASK, self._asked, method, arguments))
@@ -169,7 +174,9 @@ class Members:
     # From the head ----------------------------------------------------------------------------------------------------
 
     def receive(self, message: Any, now: float) -> None:
-        """A message of the head came."""
+        """A message of the head came. It changes nothing any more if this node has ended meanwhile."""
+        if self.state == OUTSIDE:
+            return
         kind = message[0]
         if kind == VIEW:
             self._view_came(message)
@@ -227,10 +234,14 @@ class Members:
         if self.state == OUTSIDE:
             return
         self.state = OUTSIDE
+        self._why = why
         questions, self._questions = self._questions, {}
         for reply in questions.values():
-            reply((False, "NodeDiedError", {"message": f"This node is not part of the cluster any more: {why}."}))
+            reply(self._too_late())
         self._watcher.must_end(why)
+
+    def _too_late(self) -> Answer:
+        return (False, "NodeDiedError", {"message": f"This node is not part of the cluster any more: {self._why}."})
 
     def check(self) -> None:
         """Raises AssertionError if the tables contradict each other."""

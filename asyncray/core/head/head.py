@@ -116,6 +116,8 @@ class HeadMachine:
 
     def _complain(self, node: bytes, other: bytes, seconds: float) -> None:
         """The link between two members is broken: the cluster is always fully connected, or smaller."""
+        if node == other:
+            raise ValueError(f"node {node.hex()} complains about itself")
         first, second = self.members.table.get(node), self.members.table.get(other)
         if first is None or second is None or seconds < COMPLAINT_AFTER:
             return

@@ -1,0 +1,230 @@
+"""Which nodes belong to a cluster: joining, rows, views by number, silence and verdicts, on a head alone."""
+
+from __future__ import annotations
+
+from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
+from asyncray.core.cluster.commands import Probe
+from asyncray.core.head import membership as limits
+from asyncray.core.head.membership import (
+    BEAT_EVERY,
+    JOB_BLOCK,
+    LEFT,
+    LOST,
+    MEMBER_ALIVE,
+    PUSH_EVERY,
+    SILENCE,
+    SUSPECT,
+    Membership,
+)
+from asyncray.core.outbox import Outbox
+from asyncray.core.records import Party
+from tests.core.cluster.nodes import done, facts, row, taken
+
+
+class Stage:
+    """A membership and the parties of its nodes."""
+
+    def __init__(self, *nodes: bytes) -> None:
+        self.outbox = Outbox()
+        self.members = Membership(self.outbox, b"cluster", 3)
+        self.parties: dict[bytes, Party] = {}
+        for node in nodes:
+            self.join(node)
+
+    def join(self, node: bytes, now: float = 0.0) -> Party:
+        party = self.parties[node] = Party(self.outbox.new_party_number())
+        self.members.join(party, facts(node), row(), now)
+        return party
+
+    def said(self, node: bytes) -> list[tuple[object, ...]]:
+        return taken(self.outbox, self.parties[node])
+
+    def quiet(self, now: float = 0.0) -> None:
+        """All views are out, and read."""
+        self.members.flush(now)
+        for node in self.parties:
+            self.said(node)
+        self.outbox.commands.clear()
+
+
+def test_a_node_that_joins_gets_a_block_of_job_numbers_its_place_and_the_others() -> None:
+    stage = Stage(b"one")
+    stage.quiet()
+    stage.join(b"two")
+    ((kind, cluster, epoch, beat_every, first, count, view, place, others),) = stage.said(b"two")
+    assert (kind, cluster, epoch, beat_every) == (JOINED, b"cluster", 3, BEAT_EVERY)
+    assert (first, count, view, place) == (2 * JOB_BLOCK, JOB_BLOCK, 1, 2)
+    assert others == [(facts(b"one", joined=1), 0, row())]
+
+
+def test_a_node_that_joins_twice_is_turned_away_and_the_member_stays() -> None:
+    stage = Stage(b"one")
+    stage.quiet()
+    twin = Party(stage.outbox.new_party_number())
+    assert stage.members.join(twin, facts(b"one"), row(), 1.0) is None
+    ((kind, why),) = taken(stage.outbox, twin)
+    assert kind == TURNED_AWAY
+    assert "another node has the same ID" in why
+    assert stage.members.table[b"one"].party is stage.parties[b"one"]
+    assert not stage.members.needs_push
+    stage.members.check()
+
+
+def test_a_node_that_has_ended_does_not_join_again() -> None:
+    stage = Stage(b"one", b"two")
+    stage.members.lose(b"two", "a test says so", 1.0)
+    stage.quiet()
+    stage.join(b"two", 2.0)
+    assert stage.said(b"two") == [(TURNED_AWAY, "the cluster has declared this node lost: a test says so")]
+    assert stage.members.fenced(b"two") == "the cluster has declared this node lost: a test says so"
+    assert stage.members.fenced(b"one") is None
+
+
+def test_job_numbers_of_an_ended_node_are_not_given_again() -> None:
+    stage = Stage(b"one", b"two")
+    stage.members.leave(b"two", "", 1.0)
+    stage.join(b"three")
+    (joined,) = [message for message in stage.said(b"three") if message[0] == JOINED]
+    assert joined[4] == 3 * JOB_BLOCK
+
+
+def test_beats_out_of_order_change_nothing_and_show_that_the_node_lives() -> None:
+    stage = Stage(b"one")
+    stage.quiet()
+    stage.members.beat(b"one", 2, {"store_free": 20}, 1.0)
+    stage.members.beat(b"one", 1, {"store_free": 10}, 2.0)
+    stage.members.beat(b"one", 2, {"store_free": 30}, 3.0)
+    member = stage.members.table[b"one"]
+    assert (member.version, member.row["store_free"], member.heard_at) == (2, 20, 3.0)
+    assert member.row["available"] == row()["available"]
+
+
+def test_a_beat_of_a_node_that_was_lost_changes_nothing() -> None:
+    stage = Stage(b"one", b"two")
+    stage.members.lose(b"two", "", 1.0)
+    stage.quiet(1.0)
+    stage.members.beat(b"two", 1, {"draining": True}, 2.0)
+    stage.members.leave(b"two", "late", 2.0)
+    stage.members.lose(b"two", "again", 2.0)
+    stage.members.disconnected(b"two", 2.0)
+    assert not stage.members.needs_push
+    assert done(stage.outbox, object) == []
+    assert stage.members.ended[b"two"].state == LOST
+
+
+def test_views_are_numbered_and_every_member_gets_each() -> None:
+    stage = Stage(b"one", b"two")
+    stage.quiet()
+    views = []
+    for now in (1.0, 2.0):
+        stage.members.beat(b"one", int(now), {"store_free": int(now)}, now)
+        stage.members.flush(now)
+        (view,) = stage.said(b"two")
+        assert stage.said(b"one") == [view]
+        views.append(view)
+    assert views == [
+        (VIEW, 2, [], [], [(b"one", 1, {"store_free": 1})]),
+        (VIEW, 3, [], [], [(b"one", 2, {"store_free": 2})]),
+    ]
+
+
+def test_the_number_in_joined_is_that_of_the_view_before_the_next() -> None:
+    stage = Stage(b"one")
+    stage.quiet()
+    stage.join(b"two")
+    stage.members.flush(0.0)
+    joined, view = stage.said(b"two")
+    assert view[:2] == (VIEW, joined[6] + 1)  # type: ignore[operator]  # a number
+
+
+def test_rows_wait_for_others_and_news_of_members_does_not() -> None:
+    stage = Stage(b"one", b"two")
+    stage.quiet(0.0)
+    stage.members.beat(b"one", 1, {"store_free": 1}, 0.0)
+    stage.members.flush(PUSH_EVERY / 2)
+    assert stage.said(b"two") == []
+    assert stage.members.needs_push
+    stage.members.beat(b"one", 2, {"draining": True}, 0.0)
+    stage.members.flush(PUSH_EVERY)
+    assert stage.said(b"two") == [(VIEW, 2, [], [], [(b"one", 2, {"store_free": 1, "draining": True})])]
+    stage.members.lose(b"one", "why", PUSH_EVERY)
+    stage.members.flush(PUSH_EVERY)
+    assert stage.said(b"two") == [(VIEW, 3, [], [(b"one", LOST, "why")], [])]
+    assert not stage.members.needs_push
+
+
+def test_a_node_that_joins_and_ends_within_a_turn_is_seen_to_do_both_in_that_order() -> None:
+    stage = Stage(b"one")
+    stage.quiet()
+    stage.join(b"two")
+    stage.members.leave(b"two", "changed its mind", 0.0)
+    stage.members.flush(0.0)
+    first, second = stage.said(b"one")
+    assert [entry[0]["node"] for entry in first[2]] == [b"two"]  # type: ignore[attr-defined]  # a list
+    assert second[3] == [(b"two", LEFT, "changed its mind")]
+    assert stage.said(b"two")[-1] == (LEFT_CLUSTER,)
+
+
+def test_a_silent_node_is_suspect_then_lost_and_fenced() -> None:
+    stage = Stage(b"one", b"two")
+    stage.quiet()
+    stage.members.beat(b"one", 0, {}, SILENCE - 1)
+    stage.members.tick(SILENCE / 2, 0.0)
+    assert stage.members.table[b"two"].state == SUSPECT
+    assert stage.members.table[b"one"].state == MEMBER_ALIVE
+    stage.members.tick(SILENCE - 0.1, 0.0)
+    assert b"two" in stage.members.table
+    stage.members.tick(SILENCE, 0.0)
+    assert stage.members.ended[b"two"].state == LOST
+    assert stage.said(b"two") == [(FENCED, f"it was silent for {SILENCE:.1f} s")]
+
+
+def test_a_suspect_that_is_heard_again_is_alive_and_a_second_break_counts_from_its_own_time() -> None:
+    stage = Stage(b"one")
+    stage.members.disconnected(b"one", 1.0)
+    stage.members.heard(b"one", SILENCE)
+    assert stage.members.table[b"one"].state == MEMBER_ALIVE
+    stage.members.disconnected(b"one", SILENCE + 0.5)
+    stage.members.tick(2 * SILENCE - 0.1, 0.0)
+    assert b"one" in stage.members.table
+
+
+def test_a_closed_connection_is_probed_once_and_a_refusal_is_the_verdict() -> None:
+    stage = Stage(b"one", b"two")
+    stage.quiet()
+    for _ in range(2):
+        stage.members.disconnected(b"two", 1.0)
+    assert done(stage.outbox, Probe) == [Probe(b"two", "two", 7000)]
+    stage.members.probed(b"two", refused=False, now=1.1)
+    assert b"two" in stage.members.table
+    stage.members.probed(b"two", refused=True, now=1.2)
+    assert stage.members.ended[b"two"].how == "its daemon has ended: its port refuses connections"
+
+
+def test_a_probe_that_ends_after_the_node_came_back_changes_nothing() -> None:
+    stage = Stage(b"one")
+    stage.members.disconnected(b"one", 1.0)
+    stage.members.heard(b"one", 1.1)
+    stage.members.probed(b"one", refused=True, now=1.2)
+    assert stage.members.table[b"one"].state == MEMBER_ALIVE
+
+
+def test_time_in_which_the_head_did_not_run_counts_against_nobody() -> None:
+    stage = Stage(b"one", b"two")
+    stage.members.disconnected(b"two", 0.0)
+    stage.members.tick(SILENCE + 1, late=SILENCE)
+    assert set(stage.members.table) == {b"one", b"two"}
+    stage.members.tick(2 * SILENCE, late=0.0)
+    assert not stage.members.table
+
+
+def test_the_ring_of_the_ended_keeps_the_youngest() -> None:
+    assert limits.MOST_ENDED == 10_000
+    stage = Stage()
+    nodes = [f"node{number}".encode() for number in range(limits.MOST_ENDED + 2)]
+    for node in nodes:
+        stage.members.join(Party(0), facts(node), row(), 0.0)
+        stage.members.lose(node, "", 0.0)
+    assert list(stage.members.ended) == nodes[2:]
+    assert stage.members.fenced(nodes[0]) is None
+    assert stage.members.fenced(nodes[2]) is not None
