@@ -90,6 +90,16 @@ def close(descriptor: int) -> None:
         closed(descriptor)
 
 
+def names_in(directory: str) -> list[str]:
+    """``os.listdir`` while no other thread can fork: a child would keep the directory open.
+
+    Raises:
+        OSError: as ``os.listdir``.
+    """
+    with lock:
+        return os.listdir(directory)
+
+
 def _nothing() -> None:
     pass
 

@@ -427,7 +427,7 @@ def sweep(prefix: str) -> list[str]:
         raise ValueError(f"{prefix!r} would sweep everything")
     swept = []
     place = directory or SHARED_MEMORY
-    for name in os.listdir(place) if os.path.isdir(place) else ():
+    for name in forking.names_in(place) if os.path.isdir(place) else ():
         if name.startswith(start):
             try:
                 os.unlink(os.path.join(place, name))

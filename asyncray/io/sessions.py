@@ -294,7 +294,7 @@ def prune(base: str, keep: int = KEEP) -> None:
 
 def _all(base: str) -> list[str]:
     """All session directories of this user, the oldest first."""
-    found = [os.path.join(base, name) for name in sorted(os.listdir(base)) if _NAME.fullmatch(name)]
+    found = [os.path.join(base, name) for name in sorted(forking.names_in(base)) if _NAME.fullmatch(name)]
     return [directory for directory in found if _is_ours(directory)]
 
 

@@ -29,7 +29,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from asyncray.io import descriptors
+from asyncray.io import descriptors, forking
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """The directory (or zip file) that holds this very asyncray."""
@@ -76,7 +76,8 @@ def start_interpreter(
     if output is not None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         # An error of the new process would name the interpreter and not this file.
-        os.close(os.open(output, flags, 0o600))
+        with forking.lock:  # a fork of another thread would keep the file open
+            os.close(os.open(output, flags, 0o600))
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),

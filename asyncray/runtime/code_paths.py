@@ -31,6 +31,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncray.io import forking
 from asyncray.runtime.reducers import MAIN
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _rivals(directories: Sequence[str]) -> list[str]:
     stems: set[str] = set()
     for directory in directories:
         try:
-            stems.update(name.partition(".")[0] for name in os.listdir(directory))
+            stems.update(name.partition(".")[0] for name in forking.names_in(directory))
         except OSError:  # an archive, or it does not exist
             continue
     specs = {name: PathFinder.find_spec(name, directories) for name in sorted(stems & sys.stdlib_module_names)}

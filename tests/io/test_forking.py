@@ -200,3 +200,15 @@ def test_what_is_started_with_code_of_its_own_before_it_runs_forks_as_ever() -> 
     assert done.returncode == 0
     assert is_open(mine)
     forking.close(mine)
+
+
+def test_no_thread_forks_while_a_directory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+
+    def listdir(directory: str) -> list[str]:
+        held.append(forking.lock.held_by_this_thread())
+        return ["name"]
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert forking.names_in("anywhere") == ["name"]
+    assert held == [True]
