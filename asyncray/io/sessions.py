@@ -129,7 +129,8 @@ def new_session() -> tuple[str, int]:
     base = base_directory()
     directory = os.path.join(base, f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(6).hex()}")
     if len(os.fsencode(socket_of(directory))) > 100:
-        raise OSError(36, f"The session directory {directory} is too long for a socket's path. Set {_VARIABLE}")
+        text = f"The session directory {directory} is too long for a socket's path. Set {_VARIABLE}"
+        raise OSError(errno.ENAMETOOLONG, text)
     try:
         os.mkdir(directory, 0o700)
         os.mkdir(os.path.join(directory, "logs"), 0o700)
@@ -170,6 +171,7 @@ def _hold(directory: str) -> int:
         os.rename(f"{path}.new", path)
     except OSError:
         close_lock(descriptor)
+        _unlink(f"{path}.new")  # it would be in the way of the next attempt
         raise
     return descriptor
 
@@ -207,20 +209,21 @@ def remove(garbage: list[str]) -> None:
 
     for item in garbage:
         if item.startswith("unlink:"):
-            try:
-                os.unlink(item.removeprefix("unlink:"))
-            except OSError:
-                pass  # it was removed already
+            _unlink(item.removeprefix("unlink:"))
         else:
             sweep(item)
 
 
 def ended(directory: str) -> None:
     """Removes the lock file, because nothing is left of the session but logs. The last of its processes calls it."""
+    _unlink(_lock_of(directory))  # unless the other process was as fast
+
+
+def _unlink(path: str) -> None:
     try:
-        os.unlink(_lock_of(directory))
+        os.unlink(path)
     except OSError:
-        pass  # the other process was as fast
+        pass  # it was removed already, or cannot be
 
 
 def discard(directory: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -57,6 +58,25 @@ def test_a_removed_directory_is_made_again_with_a_lock(base: Path) -> None:
     Path(directory).chmod(0o777)
     with pytest.raises(PermissionError):
         sessions.restore(directory)
+
+
+def test_a_lock_that_could_not_be_made_is_not_in_the_way_of_the_next(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, lock = sessions.new_session()
+    sessions.ended(directory)
+
+    def rename(old: str, new: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(OSError, match="No space left"):
+            sessions.restore(directory)
+    second = sessions.restore(directory)
+    assert second is not None
+    sessions.close_lock(second)
+    sessions.close_lock(lock)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
