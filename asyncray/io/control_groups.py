@@ -1,4 +1,5 @@
-"""The limits of this process's control groups: what a container may use of its host's CPUs and memory.
+"""The limits of this process's control groups: what a container may use of its host's CPUs and memory,
+and how often it ran out of memory.
 
 Promises: every limit between this process's own group and the root counts, and the tightest wins, under version 2 of
 control groups, version 1, and both at once; in a container that sees its own part of the tree and in one that sees its
@@ -60,6 +61,23 @@ def memory_limit(root: str = "/") -> int | None:
     files += [os.path.join(directory, "memory.limit_in_bytes") for directory in _directories(groups, "memory")]
     limits = [int(fields[0]) for file in files if (fields := _fields(file)) and fields[0].isdigit()]
     return min(limits, default=None)
+
+
+def oom_kills(root: str = "/") -> int:
+    """How many processes of this group the system has killed for lack of memory, as far as it says so.
+
+    It counts where the killed process belongs, whichever limit was exceeded: that of the group, of one above it, or the
+    machine's memory. Without such a count, those of the whole machine.
+    """
+    groups = _read_groups(root)
+    files = [os.path.join(directory, "memory.events") for directory in _directories(groups, "")]
+    files += [os.path.join(directory, "memory.oom_control") for directory in _directories(groups, "memory")]
+    for file in (*files, os.path.join(root, "proc/vmstat")):
+        for line in _lines(file):
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.isdigit():
+                return int(count)
+    return 0
 
 
 def _version_2_cpus(groups: _Groups) -> Iterator[float]:

@@ -37,7 +37,7 @@ from asyncray.node.doors import Doors
 from asyncray.node.logs import WorkerLogs
 from asyncray.node.output import Output
 from asyncray.node.start import start_zygote
-from asyncray.node.zygotes import DeathRate, ExitStatus, ZygoteLink, describe_exit
+from asyncray.node.zygotes import DeathRate, ExitStatus, MemoryKills, ZygoteLink
 
 _TICK = 0.5
 _QUICK_TICK = 0.01
@@ -86,6 +86,7 @@ class Daemon:
         self._why = ""
         self._zygote = ZygoteLink(self)
         self._deaths = DeathRate()  # of zygotes
+        self._memory_kills = MemoryKills()
         # The start of a new zygote, after one has died.
         self._replacing: asyncio.Task[None] | None = None
         # Accepts connections. None before ``run``.
@@ -230,7 +231,7 @@ class Daemon:
         if stream is not None:
             stream.drain_input()  # results that it sent before its end count
         log_tail = "" if worker is None else self._output.ended(worker)
-        how = describe_exit(status)
+        how = self._memory_kills.explain(status)
         if worker is not None and worker.client is None and (lacking := shortage()) is not None:
             how = f"{how}: no worker and no driver can connect: {lacking}"
         self._machine.now = self._loop.time()

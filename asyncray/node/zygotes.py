@@ -11,6 +11,7 @@ from collections import deque
 from typing import Protocol
 
 from asyncray.config import FRAME_LIMIT, START_DEADLINE
+from asyncray.io.control_groups import oom_kills
 from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
 from asyncray.messages import (
@@ -191,6 +192,24 @@ class DeathRate:
         """Counts a death at this time; True if there were too many lately."""
         self._times.append(now)
         return len(self._times) > _MOST_DEATHS and now - self._times[0] <= _DEATHS_WITHIN
+
+
+class MemoryKills:
+    """Notices that the system has killed a process for lack of memory."""
+
+    def __init__(self) -> None:
+        self._known = oom_kills()
+
+    def __repr__(self) -> str:
+        return f"<MemoryKills {self._known}>"
+
+    def explain(self, status: ExitStatus) -> str:
+        """The end of a worker, for people."""
+        how = describe_exit(status)
+        if not isinstance(status, int) or not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            return how
+        before, self._known = self._known, oom_kills()
+        return f"{how}, probably for lack of memory" if self._known > before else how
 
 
 def describe_exit(status: ExitStatus) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncray.io.control_groups import cpu_limit, memory_limit, usable_cpus
+from asyncray.io.control_groups import cpu_limit, memory_limit, oom_kills, usable_cpus
 
 VERSION_2 = "30 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 NO_LIMIT_OF_VERSION_1 = str(0x7FFFFFFFFFFFF000)
@@ -121,3 +121,16 @@ def test_cpus_are_those_of_the_quota_as_far_as_there_are_so_many(
     (process / "cgroup").write_text("0::/\n")
     (process / "mountinfo").write_text("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
     assert usable_cpus(str(tmp_path)) == cpus
+
+
+def test_kills_for_lack_of_memory_are_those_of_the_group(tmp_path: Path) -> None:
+    version_1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+    unified = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
+    files = {"proc/vmstat": "pgfault 7\noom_kill 9\n"}
+    assert oom_kills(str(tmp_path)) == 0
+    assert oom_kills(machine(tmp_path / "none", "0::/", [VERSION_2], files)) == 9
+    files["sys/fs/cgroup/app/memory.events"] = "oom 5\noom_kill 4\noom_group_kill 0"
+    assert oom_kills(machine(tmp_path / "2", "0::/app", [VERSION_2], files)) == 4
+    files["sys/fs/cgroup/memory/app/memory.oom_control"] = "under_oom 0\noom_kill 3"
+    files["sys/fs/cgroup/memory/memory.oom_control"] = "under_oom 0\noom_kill 8"
+    assert oom_kills(machine(tmp_path / "1", "4:memory:/app\n0::/", [version_1, unified], files)) == 3

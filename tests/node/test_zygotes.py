@@ -13,7 +13,8 @@ import pytest
 import uvloop
 
 from asyncray.messages import ENDED, FORK, FORKED, KILL_WORKER, LACKS_LOG
-from asyncray.node.zygotes import DeathRate, ExitStatus, ZygoteLink, describe_exit
+from asyncray.node import zygotes
+from asyncray.node.zygotes import DeathRate, ExitStatus, MemoryKills, ZygoteLink, describe_exit
 from asyncray.wire.frames import Decoder, encode
 
 DEADLINE = 30.0
@@ -92,3 +93,17 @@ def test_deaths_of_long_ago_are_forgotten() -> None:
 )
 def test_ends_are_described(status: ExitStatus, expected: str) -> None:
     assert describe_exit(status) == expected
+
+
+def test_a_worker_that_the_system_kills_while_memory_runs_out_ends_for_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = iter((3, 3, 4, 4))
+    monkeypatch.setattr(zygotes, "oom_kills", lambda: next(counts))
+    kills = MemoryKills()
+    killed = "killed by signal SIGKILL (9)"
+    assert kills.explain(1 << 8) == "exit code 1"
+    assert kills.explain(signal.SIGTERM) == "killed by signal SIGTERM (15)"
+    assert kills.explain(None) == describe_exit(None)
+    ends = [kills.explain(signal.SIGKILL) for _ in range(3)]
+    assert ends == [killed, f"{killed}, probably for lack of memory", killed]
