@@ -368,7 +368,7 @@ def end_session() -> None:
             current.session = None
         try:
             if driver.runtime is not None and not driver.is_broken:
-                driver.runtime.request("goodbye", deadline=GOODBYE_DEADLINE)
+                driver.runtime.say_goodbye(GOODBYE_DEADLINE)
         except (AsyncrayError, TimeoutError):
             pass  # the node has ended already, or is stuck
         finally:

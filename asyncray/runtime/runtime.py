@@ -54,6 +54,19 @@ class Runtime:
     def __repr__(self) -> str:
         return f"<Runtime {self.connection}>"
 
+    def say_goodbye(self, deadline: float) -> None:
+        """Announces to the node that this driver leaves it, and waits until the node has ended its job.
+
+        Args:
+            deadline: seconds.
+
+        Raises:
+            LocalNodeDiedError: the node has ended.
+            TimeoutError: it does not answer.
+        """
+        self.waiters.leaving = True
+        self.request("goodbye", deadline=deadline)
+
     def stop(self, timeout: float) -> None:
         """Ends the session. Everything that waits gets an error."""
         self.connection.stop(timeout)

@@ -160,6 +160,9 @@ class Waiters:
         self._callbacks: dict[CallbackKey, dict[LoopCallback, None]] = {}
         # Why no value can arrive any more; None while the session lives.
         self.broken: str | None = None
+        # This process has said goodbye, so the end of its stream is no death of the node. Written by the thread that
+        # ends the session.
+        self.leaving = False
 
     def __repr__(self) -> str:
         return f"<Waiters {len(self._all)} waiting>"
@@ -177,6 +180,8 @@ class Waiters:
     def check_alive(self) -> None:
         """Raises LocalNodeDiedError if no value can arrive any more."""
         if self.broken is not None:
+            if self.leaving:
+                raise LocalNodeDiedError("This process has left its node by shutdown(): no value arrives any more.")
             raise LocalNodeDiedError(f"The node of this process has ended: {self.broken}.")
 
     def satisfied(self, objects: Sequence[LocalObject], enough: int, *, fails_fast: bool = False) -> bool:

@@ -87,7 +87,7 @@ def test_a_second_interrupt_at_any_point_leaves_nothing_of_an_interrupted_shutdo
     class Interrupted:
         """A runtime whose daemon does not answer until the user loses patience."""
 
-        def request(self, question: str, deadline: float) -> None:
+        def say_goodbye(self, deadline: float) -> None:
             raise Came
 
     def shutdown() -> None:

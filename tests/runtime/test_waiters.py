@@ -90,6 +90,15 @@ def test_the_end_wakes_everything_once() -> None:
         waiters.check_alive()
 
 
+def test_the_end_of_a_session_is_not_called_the_death_of_its_node() -> None:
+    waiters = Waiters()
+    waiters.leaving = True
+    waiters.check_alive()
+    waiters.fail("the connection was closed")
+    with pytest.raises(LocalNodeDiedError, match="has left its node by shutdown"):
+        waiters.check_alive()
+
+
 def test_functions_of_the_io_thread_run_outside_of_the_lock() -> None:
     waiters, (local,) = Waiters(), new_objects(1)
     held: list[bool] = []

@@ -15,7 +15,7 @@ import pytest
 import asyncray
 import asyncray.sync as ray
 from asyncray.api import session as api_session
-from asyncray.exceptions import AsyncrayError
+from asyncray.exceptions import AsyncrayError, LocalNodeDiedError
 from asyncray.io import forking
 from asyncray.runtime.connection import Connection
 from tests.points import at_point
@@ -182,6 +182,27 @@ def test_init_in_one_thread_and_shutdown_in_another() -> None:
     in_a_thread(ray.shutdown)
     assert sys.unraisablehook is not api_session.signals._hook
     ray.shutdown()
+
+
+def test_a_thread_that_waits_while_another_one_ends_the_session_learns_of_that() -> None:
+    def wait() -> None:
+        waiting.set()
+        with pytest.raises(LocalNodeDiedError) as caught:
+            ray.get(never)
+        errors.append(str(caught.value))
+
+    errors: list[str] = []
+    waiting = threading.Event()
+    ray.init(num_cpus=0)
+    never = ray.remote(abs).remote(-1)  # there is no CPU for it
+    thread = threading.Thread(target=wait)
+    thread.start()
+    waiting.wait()
+    while not api_session._connected().waiters.has_waiters():
+        threading.Event().wait(0.001)
+    ray.shutdown()
+    thread.join()
+    assert errors == ["This process has left its node by shutdown(): no value arrives any more."]
 
 
 @pytest.fixture(params=["before", "after"])
