@@ -60,7 +60,12 @@ class Node:
         self.peers: dict[bytes, Peer] = {}
         self.process = Client(1, self.id + (1).to_bytes(4, "big"), "worker", 1)
         self.count = 0
+        self.alive = True
         self.sent: dict[int, tuple[ObjectEntry, ...]] = {}
+        # Where each task was sent, and for whom each claim is kept.
+        self.there: dict[int, Node] = {}
+        self.graces: dict[str, Node] = {}
+        self.settled: set[str] = set()
         self.guests: dict[int, Guest] = {}
         self.claims: dict[int, tuple[ObjectEntry, ...]] = {}
         self.held: set[bytes] = set()  # by the process
@@ -122,11 +127,13 @@ class Node:
     def hand_over(self, to: Node, object_ids: list[bytes]) -> None:
         number = self.game.next_number()
         self.sent[number] = self.objects.use_all(object_ids)
+        self.there[number] = to
         self.send(to, TASK, number, object_ids)
 
     def finish(self, number: int, returned: list[bytes]) -> None:
         guest = self.guests.pop(number)
         self.claims[number] = self.objects.use_all(returned)
+        self.there[number] = guest.home
         self.objects.unuse_all(guest.entries)
         later = self.imports.end(guest.cover)
         self.send(guest.home, RESULT, number, later, returned)
@@ -159,6 +166,27 @@ class Node:
     def _claimed(self, peer: Peer, message: Any) -> None:
         self.objects.unuse_all(self.claims.pop(message[1]))
 
+    # Losses -----------------------------------------------------------------------------------------------------------
+
+    def hears_of_loss(self, lost: Node) -> None:
+        """The head's verdict reaches this node: it buries the other."""
+        peer = self.peer(lost.id)
+        for number in [number for number, guest in self.guests.items() if guest.home is lost]:
+            # Its tasks are cancelled: their uses end, and what their code keeps is held by the process.
+            guest = self.guests.pop(number)
+            self.objects.unuse_all(guest.entries)
+        self.imports.giver_lost(peer, lambda: self.settled.add(lost.name))
+        peer.bury("lost")
+        self.graces[lost.name] = lost
+
+    def grace_ends(self, lost: Node) -> None:
+        """All members have settled: what was kept for the lost node ends."""
+        del self.graces[lost.name]
+        for number in [number for number, there in self.there.items() if there is lost]:
+            for table in (self.sent, self.claims):
+                self.objects.unuse_all(table.pop(number, ()))
+        self.imports.grace_over(self.peer(lost.id))
+
 
 class Game:
     """Some nodes, and the messages under way."""
@@ -171,6 +199,8 @@ class Game:
         }
         # Wires on which nothing arrives for long.
         self.slow = self.random.sample(sorted(self.wires), 2)
+        # Nodes that are lost, and the nodes that have not heard of it.
+        self.unheard: list[tuple[Node, Node]] = []
         self._numbers = 0
         self.story: list[str] = []
 
@@ -193,6 +223,8 @@ class Game:
         message = self.wires[wire].popleft()
         one, other = ("ABCDE".index(name) for name in wire)
         node = self.nodes[other]
+        if not node.alive or not node.peer(self.nodes[one].id).alive:
+            return  # nobody reads it, or the sender is buried
         node.handlers[message[0]](node.peer(self.nodes[one].id), message)
         self.flush(node)
 
@@ -202,13 +234,16 @@ class Game:
         for wire, messages in self.wires.items():
             if messages and (wire not in self.slow or random.random() < 0.1):
                 found += 2 * [(f"deliver {wire} {messages[0]}", partial(self.deliver, wire))]
-        for node in self.nodes:
+        for node, lost in self.unheard:
+            found.append((f"{node} hears of the loss of {lost}", partial(self.tell_of_loss, node, lost)))
+        found += [(f"the grace of {lost} ends", partial(self.end_grace, lost)) for lost in self.graces_to_end()]
+        for node in self.living:
             known = node.knows()
             found.append(
                 (f"{node} puts", partial(node.put, random.sample(known, min(len(known), random.choice((0, 1))))))
             )
             for object_id in random.sample(known, min(len(known), 3)):
-                to = random.choice([other for other in self.nodes if other is not node])
+                to = random.choice([other for other in self.nodes if other is not node and node.peer(other.id).alive])
                 more = random.sample(known, min(len(known), random.choice((0, 0, 1))))
                 found.append((f"{node} hands over to {to}", partial(node.hand_over, to, [object_id, *more])))
                 found.append((f"{node} holds {object_id!r}", partial(node.hold, object_id)))
@@ -220,6 +255,37 @@ class Game:
                 found.append((f"{node} finishes {number}", partial(node.finish, number, returned)))
         return found
 
+    @property
+    def living(self) -> list[Node]:
+        return [node for node in self.nodes if node.alive]
+
+    def kill(self, lost: Node) -> None:
+        """A daemon dies. What it wrote may arrive until the others bury it; what was written to it is lost."""
+        lost.alive = False
+        self.story.append(f"{lost} dies")
+        self.unheard += [(node, lost) for node in self.living]
+
+    def tell_of_loss(self, node: Node, lost: Node) -> None:
+        self.unheard.remove((node, lost))
+        wire = (lost.name, node.name)
+        while self.wires[wire]:  # the socket is read first
+            self.deliver(wire)
+        node.hears_of_loss(lost)
+
+    def graces_to_end(self) -> list[Node]:
+        dead = [node for node in self.nodes if not node.alive]
+        return [
+            lost
+            for lost in dead
+            if any(lost.name in node.graces for node in self.living)
+            and all(lost.name in node.settled for node in self.living)
+        ]
+
+    def end_grace(self, lost: Node) -> None:
+        """The head's view says that all have settled; it reaches the nodes one after the other, in any order."""
+        node = self.random.choice([node for node in self.living if lost.name in node.graces])
+        node.grace_ends(lost)
+
     def step(self) -> None:
         name, move = self.random.choice(self.moves())
         self.story.append(name)
@@ -227,7 +293,7 @@ class Game:
         self.after()
 
     def after(self) -> None:
-        for node in self.nodes:
+        for node in self.living:
             self.flush(node)
         if len(self.story) % 4 == 0:
             self.check()
@@ -235,19 +301,21 @@ class Game:
     # The oracle -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        for node in self.nodes:
+        for node in self.living:
             node.objects.check()
             node.imports.check()
             for object_id in node.knows():
                 assert self.exists(object_id), self.tell(f"{node} needs {object_id!r}, which is freed")
-        for (_, other), messages in self.wires.items():
-            for message in messages:
+        for (one, other), messages in self.wires.items():
+            receiver, sender = (self.nodes["ABCDE".index(name)] for name in (other, one))
+            for message in messages if receiver.alive and receiver.peer(sender.id).alive else ():
                 if message[0] in (TASK, RESULT):
                     for object_id in message[-1]:
                         assert self.exists(object_id), self.tell(f"{object_id!r} is under way to {other} and freed")
 
     def exists(self, object_id: bytes) -> bool:
-        return object_id in self.node(object_id[:NODE_SIZE]).objects.table
+        owner = self.node(object_id[:NODE_SIZE])
+        return not owner.alive or object_id in owner.objects.table
 
     def tell(self, what: str) -> str:
         return "\n".join([what, *self.story[-40:]])
@@ -256,25 +324,31 @@ class Game:
         """All code ends and drops its refs, and every message arrives."""
         for _ in range(10_000):
             busy = [wire for wire, messages in self.wires.items() if messages]
-            guests = [(node, number) for node in self.nodes for number in node.guests]
+            guests = [(node, number) for node in self.living for number in node.guests]
             if busy:
                 self.deliver(self.random.choice(busy))
+            elif self.unheard:
+                self.tell_of_loss(*self.unheard[0])
+            elif self.graces_to_end():
+                self.end_grace(self.graces_to_end()[0])
             elif guests:
                 node, number = guests[0]
                 node.finish(number, [])
-            elif any(node.held for node in self.nodes):
-                node = next(node for node in self.nodes if node.held)
+            elif any(node.held for node in self.living):
+                node = next(node for node in self.living if node.held)
                 node.drop(sorted(node.held)[0])
             else:
                 break
             self.after()
-        for node in self.nodes:
+        for node in self.living:
             left = {
                 "objects": dict(node.objects.table),
                 "sent": node.sent,
                 "claims": node.claims,
                 "asked": node.imports._asked,
                 "makers": node.imports._makers,
+                "living": node.imports._living,
+                "graces": node.graces,
                 "borrowed": [peer for peer in node.peers.values() if peer.borrowed],
             }
             found = {name: table for name, table in left.items() if table}

@@ -12,7 +12,10 @@ from tests.sim.test_membership import A_CHUNK, FIRST_SEED, SEEDS
 
 def play(seed: int) -> None:
     game = Game(seed, 3 + seed % 2)
-    for _ in range(150):
+    deaths = {game.random.randrange(150)} if seed % 3 == 0 else set()
+    for step in range(150):
+        if step in deaths:
+            game.kill(game.random.choice(game.living))
         game.step()
     game.end()
 
@@ -271,3 +274,39 @@ def test_r28_a_ref_that_came_by_no_message_is_registered_at_once_or_lost() -> No
     scene.game.after()
     scene.arrive(p, a)
     assert scene.o not in p.objects.table
+
+
+def test_h10_what_only_a_lost_node_kept_stays_until_all_have_registered() -> None:
+    scene = Scene()
+    a, p, q = scene.a, scene.p, scene.q
+    scene.task(a, p, scene.o)
+    scene.drop(a)
+    scene.arrive(a, p)
+    scene.task(p, q, scene.o)
+    scene.arrive(p, q)
+    scene.game.kill(p)
+    scene.game.tell_of_loss(a, p)
+    scene.game.after()
+    assert "B" in a.settled
+    assert scene.exists()
+    scene.game.tell_of_loss(q, p)
+    q.hold(scene.o)
+    scene.game.after()
+    assert scene.exists()
+    scene.end()
+
+
+def test_r29_a_ref_of_a_lost_owner_is_a_fault_also_if_it_comes_later() -> None:
+    scene = Scene()
+    a, p, q = scene.a, scene.p, scene.q
+    scene.task(a, q, scene.o)
+    scene.arrive(a, q)
+    scene.task(q, p, scene.o)
+    scene.game.kill(a)
+    scene.game.tell_of_loss(p, a)
+    scene.arrive(q, p)
+    p.hold(scene.o)
+    assert p.objects.table[scene.o].payload[0] == "OwnerDiedError"
+    scene.game.tell_of_loss(q, a)
+    scene.game.after()
+    scene.end()

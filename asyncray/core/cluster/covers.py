@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Cover:
     """Something that another node keeps alive for this one until this one gives it up. ``Imports`` writes it."""
 
-    __slots__ = ("_give_up", "ended", "giver", "learned", "waiting")
+    __slots__ = ("_give_up", "ended", "given_up", "giver", "learned", "waiting")
 
     def __init__(self, giver: Party, give_up: Callable[[], None]) -> None:
         # The node that keeps it.
@@ -30,16 +30,28 @@ class Cover:
         self.ended = False
         # How many of the objects are needed further and not registered yet.
         self.waiting = 0
+        # ``give_up`` was called.
+        self.given_up = False
 
     def __repr__(self) -> str:
         state = f"waits for {self.waiting}" if self.ended else "living"
         return f"<Cover of {self.giver} {len(self.learned)} objects, {state}>"
 
+    def replace_give_up(self, give_up: Callable[[], None]) -> None:
+        """The giver is lost: somebody else waits for the end of the cover."""
+        self._give_up = give_up
+
     def registered(self) -> None:
         """One of the objects is registered, or not needed any more: gives the cover up if it was the last."""
         self.waiting -= 1
         if not self.waiting:
-            self._give_up()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Sends the word that ends the cover at its giver."""
+        assert not self.given_up, f"{self} is given up twice"
+        self.given_up = True
+        self._give_up()
 
 
 class Import:

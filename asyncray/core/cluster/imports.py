@@ -13,6 +13,11 @@ that sends a ref keeps the object until the receiver has given the cover up (``c
 5. Refs inside a value are covered by the covers of the value, and, if this node is registered for the value, by the
    value itself: it is given up (UNBORROW) as any other cover is.
 
+6. When a node X is lost, the covers that it gave end without a word: each node registers what it learned under them and
+   still needs (``giver_lost``). Everything that ends by the loss of X ends only when *all* members have done that: its
+   borrows, the uses of tasks that were there, the claims that were kept for it. That time is X's grace. Otherwise an
+   object is lost that only X kept alive for others (H10 and H11). No clock could bound how late a member hears of it.
+
 What a node needs: refs of its processes, and uses by its own unfinished tasks and by values that it keeps.
 ``tests/sim/refs.py`` checks the rules against an oracle, ``Moreau, Dickman, Jones: Birrell's Distributed Reference
 Listing Revisited, TOPLAS 27(6), 2005`` proves the idea.
@@ -63,6 +68,10 @@ class Imports:
         # Removed entries whose owners do not know yet.
         self._freed: list[ObjectEntry] = []
         self._settling = False
+        # Giver -> its covers that live here.
+        self._living: dict[Party, dict[Cover, None]] = {}
+        # Lost node -> how many registrations its grace waits for here, and who hears when there are none left.
+        self._graces: dict[Party, _Grace] = {}
 
     def __repr__(self) -> str:
         return f"<Imports of {len(self._makers)} processes, {len(self._asked)} batches under way>"
@@ -87,6 +96,9 @@ class Imports:
         entry = ObjectEntry(object_id, maker, None)
         entry.held = False
         entry.far = Import(self._peer(object_id[:NODE_SIZE]))
+        if not entry.far.owner.alive:
+            entry.far.registered = True  # nobody is left to register with
+            entry.kind, entry.payload = FAULT, self._objects.dead_refs.fault(object_id)
         self._objects.table.enter(entry)
         return entry
 
@@ -97,6 +109,7 @@ class Imports:
             if entry is not None and entry.far is not None:
                 cover.learned[entry] = None
                 entry.far.covers[cover] = None
+                self._living.setdefault(cover.giver, {})[cover] = None
 
     # Ending -----------------------------------------------------------------------------------------------------------
 
@@ -108,6 +121,11 @@ class Imports:
         """
         assert not cover.ended, f"{cover} ends twice"
         cover.ended = True
+        living = self._living.get(cover.giver)
+        if living is not None:
+            living.pop(cover, None)
+            if not living:
+                del self._living[cover.giver]
         entries, cover.learned = cover.learned, {}
         for entry in entries:
             assert entry.far is not None
@@ -130,7 +148,7 @@ class Imports:
         self._borrow(entry)
         if far.owner is cover.giver:
             far.registered = True  # the word that gives the cover up goes the same way
-        else:
+        elif not far.registered:
             far.late.append(cover)
             cover.waiting += 1
 
@@ -160,10 +178,8 @@ class Imports:
         known = far.registered or far.batch
         far.registered = False
         far.batch = -1  # an answer that is under way concerns nobody
-        if far.container is not None:
-            if not self.end(far.container):
-                self._unborrow(far.owner, entry.id)
-        elif known:
+        later = far.container is not None and not far.container.ended and self.end(far.container)
+        if known and not later:
             self._unborrow(far.owner, entry.id)
         late, far.late = far.late, []
         for cover in late:
@@ -179,6 +195,7 @@ class Imports:
         assert far is not None
         if far.batch > 0 or far.registered:
             return
+        assert far.owner.alive, f"{entry} {far} would be asked of a lost node"
         self._batches += 1
         far.batch = self._batches
         self._asked[far.batch] = [(entry.id, far)]
@@ -215,6 +232,39 @@ class Imports:
         """UNBORROW: another node has no refs to these objects any more."""
         known = [object_id for object_id in message[1] if object_id in peer.borrowed]
         self._objects.drop(peer, known)
+
+    # Losses -----------------------------------------------------------------------------------------------------------
+
+    def giver_lost(self, peer: Peer, settled: Callable[[], None]) -> None:
+        """A node is lost: registers what was learned from it and is needed further, and gives up what belonged to it.
+
+        Args:
+            settled: called when the owners of all these objects know of this node. The node's grace may end then.
+        """
+        grace = self._graces[peer] = _Grace(peer, settled)
+        covers = dict.fromkeys(self._living.get(peer, ()))
+        for batch in self._asked.values():
+            covers.update({cover: None for _, far in batch for cover in far.late if cover.giver is peer})
+        for cover in covers:
+            cover.replace_give_up(grace.cover_settled)
+        grace.covers += len(covers)
+        for number in [number for number, batch in self._asked.items() if batch[0][1].owner is peer]:
+            self.borrowed(peer, (BORROWED, number, [object_id for object_id, _ in self._asked[number]]))
+        for entry in [entry for entry in self._objects.table.values() if entry.far and entry.far.owner is peer]:
+            assert entry.far is not None
+            entry.far.registered = True  # nobody is left to register with
+            self._lose(entry.id)
+        for cover in covers:
+            if not cover.ended:
+                self.end(cover)
+            if not cover.waiting and not cover.given_up:
+                cover.give_up()
+        grace.cover_settled()
+
+    def grace_over(self, peer: Peer) -> None:
+        """All members have registered what they had from a lost node: its borrows end."""
+        self._graces.pop(peer, None)
+        self._objects.drop(peer, list(peer.borrowed))
 
     # Values -----------------------------------------------------------------------------------------------------------
 
@@ -272,3 +322,23 @@ class Imports:
 
 def _needed(entry: ObjectEntry) -> bool:
     return bool(entry.uses or entry.borrowers)
+
+
+class _Grace:
+    """What the grace of a lost node waits for on this node."""
+
+    __slots__ = ("_settled", "covers", "peer")
+
+    def __init__(self, peer: Peer, settled: Callable[[], None]) -> None:
+        self.peer = peer
+        self._settled = settled
+        # Covers of that node with registrations under way, and one until all of them are counted.
+        self.covers = 1
+
+    def __repr__(self) -> str:
+        return f"<_Grace of {self.peer} waits for {self.covers}>"
+
+    def cover_settled(self) -> None:
+        self.covers -= 1
+        if not self.covers:
+            self._settled()
