@@ -112,8 +112,10 @@ def _identity(descriptor: int) -> tuple[int, int, int]:
 def _before() -> None:
     # A signal handler that raises does so before the next line has an effect: then the fork goes on without our hooks.
     began = interrupts.begin_deferring()
+    # Record before acting: handlers of signals that are not deferred (SIGWINCH) may raise between these lines.
+    _forks.stack.append((began, _signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
     lock.acquire()
-    _forks.stack.append((began, _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
 
 
 def _after_in_parent() -> None:

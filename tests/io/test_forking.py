@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the functions that the hooks call
 import os
 import signal
 import subprocess
@@ -175,6 +176,30 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
     for thread in threads:
         thread.join()
     assert number > 10
+
+
+def test_a_handler_that_raises_where_signals_are_blocked_leaves_no_lock_and_no_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The handler of a signal that is not deferred runs in the call that blocks signals."""
+    unraisable: list[object] = []
+    block = _signal.pthread_sigmask
+
+    def interrupted(how: int, signals: tuple[int, ...]) -> set[int]:
+        mask: set[int] = block(how, signals)
+        if signals and how == signal.SIG_BLOCK:
+            raise KeyboardInterrupt
+        return mask
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: unraisable.append(report.exc_type))
+    monkeypatch.setattr(_signal, "pthread_sigmask", interrupted)
+    assert in_a_child(lambda: block(signal.SIG_BLOCK, ()) == mask)
+    monkeypatch.undo()
+    assert unraisable == [KeyboardInterrupt]
+    assert not forking.lock.held_by_this_thread()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    assert not forking._forks.stack
 
 
 def test_a_fork_in_the_middle_of_work_with_signals_deferred_does_not_end_that() -> None:
