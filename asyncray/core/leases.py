@@ -92,7 +92,7 @@ class Shape:
 
     __slots__ = (
         "account", "count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues",
-        "templates", "where",
+        "templates", "turn", "where",
     )  # fmt: skip
 
     def __init__(self, job: Job, demand: Demand, where: Where, account: Resources, *, lives: bool) -> None:
@@ -118,6 +118,8 @@ class Shape:
         self.leases: list[Lease] = []
         # How many templates have tasks for it. ``Shapes`` writes it.
         self.templates = 0
+        # Shapes with a smaller number come first, among those of the same depth. ``Shapes`` writes it.
+        self.turn = 0
 
     def __repr__(self) -> str:
         return f"<Shape {dict(self.demand)} queued={self.count} leases={len(self.leases)}>"

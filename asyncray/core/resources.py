@@ -17,6 +17,9 @@ from collections.abc import Mapping
 
 from asyncray.units import UNIT, Demand, fixed, plain
 
+_WHOLE, _PART = "whole GPU", "part of a GPU"
+"""How ``shortage`` names GPU: enough in sum may be spread over several devices."""
+
 
 class Grant:
     """Resources that a task or an actor holds, with the devices among them."""
@@ -128,6 +131,22 @@ class Resources:
             if available.get(name, 0) < amount or (name == "GPU" and not self._choose_devices(amount)):
                 return False
         return True
+
+    def shortage(self, demand: Demand) -> tuple[str, int] | None:
+        """Returns what is too little for the demand, as a name for ``room`` and the amount needed; None if it fits."""
+        for name, amount in demand:
+            resource = name if name != "GPU" else _WHOLE if amount >= UNIT else _PART
+            if self.room(resource) < amount:
+                return resource, amount
+        return None
+
+    def room(self, resource: str) -> int:
+        """Returns the largest amount of what ``shortage`` names that could be granted now."""
+        if resource == _WHOLE:
+            return UNIT * sum(1 for left in self.devices.values() if left == UNIT)
+        if resource == _PART:
+            return max(self.devices.values(), default=0)
+        return self.available.get(resource, 0)
 
     def acquire(self, demand: Demand) -> Grant | None:
         """Takes all of the demand, or nothing (None)."""

@@ -24,6 +24,7 @@ from asyncray.core.clock import Clock
 from asyncray.core.functions import Functions
 from asyncray.core.leases import Lease, Shape, Worker
 from asyncray.core.outbox import Outbox
+from asyncray.core.parking import WorkerKind, worker_kind
 from asyncray.core.pauses import Pauses
 from asyncray.core.records import Client, Task
 from asyncray.core.resources import Grant, Resources
@@ -109,26 +110,45 @@ class Scheduler:
             for lease in shape.leases[:]:
                 if not lease.blocked and lease.worker.state == LEASED:
                     self._fill(lease)
-        if len(order) > 1:
-            self.shapes.sort(order)
-        for shape in order:
-            if shape.peek() is not None:
-                self._grow(shape)
-            self.shapes.drop_if_empty(shape)
+        if order and len(self.shapes.ready) == 1:
+            self._grow(order[0])
+        else:
+            self._grow_all(order)
+        for shape in list(self.shapes.active):
+            self.shapes.end_turn(shape)
 
-    def _grow(self, shape: Shape) -> None:
-        """Makes new leases for tasks that the present leases do not take."""
+    def _grow_all(self, order: list[Shape]) -> None:
+        """Makes new leases for the active shapes, and for parked ones for which there is room, in their order."""
+        shapes = self.shapes
+        without_process: dict[WorkerKind, None] = {}
+        places = shapes.places(order)[::-1]
+        while True:
+            parked = shapes.parking.first(without_process)
+            if parked is not None and (not places or (False, parked[0]) < places[-1][:2]):
+                shape = parked[1]
+                shapes.unpark(shape)
+            elif places:
+                shape = places.pop()[2]
+            else:
+                return
+            if not self._grow(shape):
+                without_process[worker_kind(shape)] = None
+
+    def _grow(self, shape: Shape) -> bool:
+        """Makes new leases for tasks that the present leases do not take.
+
+        Returns: False if the shape, and others of its job, must wait for a process.
+        """
         while (task := shape.peek()) is not None:
             if shape.free_of_charge and not shape.lives and shape.serving >= self.most_free:
-                return
+                break
             grant = shape.account.acquire(shape.demand)
             if grant is None:
-                return
+                break
             worker = self.pool.take(shape.job, gpu=shape.gpu)
             if worker is None:
                 grant.release()
-                self._find_worker(shape)
-                return
+                return self._find_worker(shape, task)
             self.shapes.served(shape)
             if shape.lives:
                 shape.pop()
@@ -139,16 +159,19 @@ class Scheduler:
             self._leases[lease] = None
             worker.lease = lease
             self._fill(lease)
+        return True
 
-    def _find_worker(self, shape: Shape) -> None:
-        """Resources are free but no worker is: start some, or nest into a blocked one."""
-        task = shape.peek()
-        harmless = task is not None and not task.template.crashes
-        if len(self.blocked_workers) >= self.nest_after and not shape.lives and harmless:
+    def _find_worker(self, shape: Shape, task: Task) -> bool:
+        """Resources are free but no worker is: start some, or nest into a blocked one.
+
+        Returns: True if further shapes of the job can be nested.
+        """
+        host = None
+        if len(self.blocked_workers) >= self.nest_after and not shape.lives:
             host = self._host(shape)
-            if host is not None:
+            if host is not None and not task.template.crashes:
                 self._nest_all(shape, host)
-                return
+                return True
         grants: list[Grant] = []
         limited = shape.free_of_charge and not shape.lives
         wanted = min(shape.count, MOST_STARTING, self.most_free - shape.serving if limited else shape.count)
@@ -157,6 +180,7 @@ class Scheduler:
         for grant in grants:
             grant.release()
         self.pool.start(max(1, len(grants)))
+        return host is not None
 
     def _nest_all(self, shape: Shape, host: Worker | None) -> None:
         room = self.most_free - self._threads(shape) if shape.free_of_charge else shape.count
@@ -442,6 +466,13 @@ class Scheduler:
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` may have something to do."""
         return bool(self._ahead) or self.pauses.is_near(self._clock.now)
+
+    def check_round(self) -> None:
+        """Raises AssertionError if a shape is parked after a round that could have a lease."""
+        idle = self.pool.idle
+        for shape in self.shapes.parking:
+            free = idle.get((shape.job, shape.gpu)) or idle.get((None, False))
+            assert not free or not shape.account.fits(shape.demand), f"{shape} is parked and fits"
 
     def check(self) -> None:
         """Raises AssertionError if the queues, leases and accounts contradict each other."""

@@ -5,7 +5,11 @@ placement decides which account serves the demand. Within a shape deeper tasks c
 waits for them come before the siblings of that task. Otherwise each parent of a flood of parents would start, block and
 occupy a process.
 
-Invariants (``check``): a queued task is in exactly one queue; a shape with queued tasks is in ``ready``.
+Shapes that wait without a lease are parked (``parking``), so that a round costs what it concerns: it looks at the
+shapes with leases, at those that changed, and at parked ones for which there is room now.
+
+Invariants (``check``): a queued task is in exactly one queue; a shape with queued tasks is in ``ready``, and either
+parked or in ``active``.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asyncray.core.leases import Shape
+from asyncray.core.parking import Parking, Precedence
 from asyncray.core.records import HERE, Job, Task, Template, Where
 from asyncray.core.resources import Resources
 from asyncray.core.states import FINISHED, QUEUED
@@ -33,6 +38,11 @@ class Shapes:
         self.table: dict[tuple[Job, Demand, Where, bool], Shape] = {}
         # Shapes with queued tasks, the shape to serve first in front.
         self.ready: dict[Shape, None] = {}
+        # Those of them that are not parked: the next round looks at each.
+        self.active: dict[Shape, None] = {}
+        self.parking = Parking()
+        # The last turn that a shape got.
+        self._turns = 0
         # In the present round a shape waits that no lease serves, while others are served.
         self.starving = False
         # Shapes that lost a lease to the starving ones in the present round.
@@ -63,29 +73,54 @@ class Shapes:
     def drop_if_unused(self, shape: Shape) -> None:
         """Forgets a shape that no template has tasks for, and no lease serves."""
         if not shape.templates and not shape.leases and shape.peek() is None:
-            self.ready.pop(shape, None)
+            self._leave_ready(shape)
             self.table.pop((shape.job, shape.demand, shape.where, shape.lives), None)
 
     def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Queues a task that is ready to run."""
         task.state = QUEUED
         shape = task.template.shape or self._shape_of(task)
-        if not shape.count:
-            self.ready[shape] = None
+        if not shape.count and shape not in self.ready:
+            self.ready[shape] = self.active[shape] = None
+            self._next_turn(shape)
+        elif shape not in self.active and task.depth > shape.depths[-1]:
+            self.unpark(shape)
         shape.push(task, first=first)
 
     def forget(self, task: Task) -> None:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
         task.state = FINISHED
+        shape = task.template.shape
+        if shape is not None and shape in self.parking:
+            self.unpark(shape)
+
+    def unpark(self, shape: Shape) -> None:
+        """Makes a parked shape active."""
+        self.parking.remove(shape)
+        self.active[shape] = None
+
+    def _leave_ready(self, shape: Shape) -> None:
+        if shape in self.ready:
+            del self.ready[shape]
+            if shape in self.active:
+                del self.active[shape]
+            else:
+                self.parking.remove(shape)
+
+    def _next_turn(self, shape: Shape) -> None:
+        self._turns += 1
+        shape.turn = self._turns
 
     def begin_round(self, *, processes_start: bool) -> list[Shape]:
-        """Returns the shapes with queued tasks, in the order in which they were served last.
+        """Returns the active shapes, in the order in which they were served last.
 
         Args:
             processes_start: False if no process could be started lately.
         """
-        order = list(self.ready)
-        self.starving = len(order) > 1 and self._starves(order, processes_start=processes_start)
+        order = list(self.active)
+        if len(order) > 1:
+            order.sort(key=lambda shape: shape.turn)
+        self.starving = len(self.ready) > 1 and self._starves(order, processes_start=processes_start)
         return order
 
     def _starves(self, order: Sequence[Shape], *, processes_start: bool) -> bool:
@@ -96,8 +131,10 @@ class Shapes:
         again would take the process of one lease after the other, and a worker that was lost has to be started again.
         """
         served = [shape.depths[-1] for shape in order if shape.peek() is not None and shape.serving]
-        deepest = max(served, default=0)
-        return bool(served) and any(
+        if not served:
+            return False
+        deepest = max(served)
+        return self.parking.starves(processes_start=processes_start) or any(
             shape.peek() is not None
             and not shape.serving
             and (not shape.leases or shape.depths[-1] >= deepest)
@@ -106,25 +143,32 @@ class Shapes:
             for shape in order
         )
 
-    def sort(self, order: list[Shape]) -> None:
-        """Sorts shapes for new leases: starving shapes first, then children before their parents' siblings."""
-        order.sort(key=self._turn)
+    def places(self, order: Sequence[Shape]) -> list[tuple[bool, Precedence, Shape]]:
+        """Sorts active shapes for new leases: starving shapes first, then children before their parents' siblings."""
+        places = [(*self._place(shape), shape) for shape in order]
+        if len(places) > 1:
+            places.sort(key=lambda place: place[:2])
         self.sliced.clear()
+        return places
 
-    def _turn(self, shape: Shape) -> tuple[bool, int]:
+    def _place(self, shape: Shape) -> tuple[bool, Precedence]:
         depth = shape.depths[-1] if shape.depths else 0
-        return self.starving and (shape in self.sliced or shape.serving > 0), -depth
+        return self.starving and (shape in self.sliced or shape.serving > 0), (-depth, shape.turn)
 
     def served(self, shape: Shape) -> None:
         """The shape got a lease: moves it behind the others."""
         if len(self.ready) > 1:
             del self.ready[shape]
             self.ready[shape] = None
+            self._next_turn(shape)
 
-    def drop_if_empty(self, shape: Shape) -> None:
-        """Takes a shape without queued tasks off the ready ones."""
+    def end_turn(self, shape: Shape) -> None:
+        """The round has looked at an active shape: takes it off the ready ones, or parks it, or leaves it active."""
         if shape.peek() is None:
-            self.ready.pop(shape, None)
+            self._leave_ready(shape)
+        elif not shape.leases:
+            del self.active[shape]
+            self.parking.park(shape)
 
     def check(self) -> None:
         """Raises AssertionError if the queues contradict each other."""
@@ -135,3 +179,6 @@ class Shapes:
             assert len(live) == len(set(live)), f"{shape} holds a task twice"
             assert not live or shape in self.ready, f"{shape} has work and is not served"
             assert shape.templates or shape.leases, f"{shape} is kept for nobody"
+        self.parking.check()
+        assert not any(shape in self.parking for shape in self.active), "a shape is active and parked"
+        assert {*self.active, *self.parking} == set(self.ready), "a ready shape is neither active nor parked"

@@ -80,7 +80,10 @@ class Stalls:
             return
         self._look_at = now + _PAUSE
         before, self._stalls = self._stalls, {}
-        for shape in self._scheduler.shapes.ready:
+        shapes = self._scheduler.shapes
+        if not any(any(account.for_life.values()) for account in shapes.accounts.values()):
+            return  # thousands of shapes may wait, for each other only
+        for shape in shapes.ready:
             task = shape.peek()
             if task is None or not _waits_for_actors(shape):
                 continue

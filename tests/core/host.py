@@ -97,6 +97,7 @@ class Host:
         """The daemon has handled an event: its messages and commands go out."""
         self.world.before_flush(self)
         self.machine.flush()
+        self.machine.scheduler.check_round()
         outbox = self.machine.outbox
         for client in outbox.dirty:
             process = self.processes.get(client.number)

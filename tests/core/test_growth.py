@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.cli.benchmark.crowd_rows import Crowd
+from asyncray.cli.benchmark.crowd_rows import Crowd, Queue
 
 
 class Table(dict[Any, Any]):
@@ -93,6 +93,34 @@ def costs(tasks: int, actors: int) -> dict[str, int]:
 
 def test_an_event_costs_the_same_beside_many_tasks_and_actors() -> None:
     assert costs(tasks=400, actors=100) == costs(tasks=20, actors=10)
+
+
+def costs_of_ends(demands: int, *, processes: bool) -> list[int]:
+    """The steps of the ends of some tasks at a node where so many wait, each with a demand of its own.
+
+    Args:
+        processes: the node gets those that it asks for.
+    """
+    queue = Queue(demands)
+    scheduler = queue.machine.scheduler
+    found = []
+    for _ in range(20):
+        if processes:
+            queue.take_messages()
+            queue.machine.flush()
+        with steps() as count:
+            queue.finish()
+        found.append(count[0])
+        scheduler.check_round()
+    queue.machine.check()
+    assert len(scheduler.shapes.parking) > demands // 2
+    return found
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_the_end_of_a_task_costs_no_more_beside_many_demands(*, processes: bool) -> None:
+    few, many = costs_of_ends(100, processes=processes), costs_of_ends(3000, processes=processes)
+    assert max(many) < 2 * max(few)
 
 
 @pytest.mark.parametrize("scan", [lambda m: list(m.work.tasks.values()), lambda m: sum(1 for _ in m.actors.table)])

@@ -53,4 +53,5 @@ BUDGETS: dict[str, Budget] = {
     "n:n actor calls async": Budget(25_000, 40_000),
     "1:1 async-actor calls async": Budget(25_000, 50_000),
     "event beside 200,000 tasks and 10,000 actors": Budget(1e-3, 100e-6),
+    "task's end beside 5,000 different demands": Budget(1e-3, 100e-6),
 }

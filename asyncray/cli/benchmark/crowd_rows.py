@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from asyncray.words import JobSetup
 
 _TASKS, _ACTORS = 200_000, 10_000
+_DEMANDS = 5000
 _BATCH = 1000
 _CPU = [["CPU", 10_000]]
 _NEEDS: dict[int, dict[str, Any]] = {
@@ -157,6 +158,50 @@ class Crowd:
         }
 
 
+class Queue:
+    """A machine with two CPUs and tasks that wait for them, each with a demand of its own.
+
+    First come tasks that need most of a CPU. Those behind them need less than half of one, and fit beside two others.
+
+    Args:
+        demands: how many tasks there are.
+    """
+
+    def __init__(self, demands: int) -> None:
+        self._crowd = Crowd(0, 0)
+        self.machine = self._crowd.machine
+        driver = self._crowd.driver
+        for number in range(demands):
+            least = 7500 if number < demands // 2 else 2500
+            demand = [["CPU", least + number % 2499]]
+            spec = {"name": "f", "function": b"f", "returns": 1, "retries": 0, "demand": demand}
+            self.machine.receive(driver, [(TEMPLATE, 100 + number, number.to_bytes(4, "big"), spec)])
+            self._crowd.submit(driver, 100 + number)
+        self.machine.flush()
+
+    def __repr__(self) -> str:
+        return f"<Queue at {self.machine}>"
+
+    def finish(self) -> None:
+        """The task with the smallest demand has finished, and another one gets its place."""
+        leases = [worker.lease for worker in self.machine.pool.workers.values() if worker.lease is not None]
+        worker = min(leases, key=lambda lease: lease.grant.demand).worker
+        assert worker.client is not None
+        self.machine.receive(worker.client, [(DONE, next(iter(worker.inflight)), 10, PLAIN, b"", None)])
+        self.machine.flush()
+
+    def take_messages(self) -> None:
+        """Takes what the machine has sent, and starts the workers that it wants."""
+        outbox = self.machine.outbox
+        commands, outbox.commands = outbox.commands, []
+        for command in commands:
+            if isinstance(command, StartWorker):
+                self.machine.worker_connected(command.number, command.number)
+        for party in outbox.dirty:
+            party.out.clear()
+        outbox.dirty.clear()
+
+
 def _done(message: Received) -> Message:
     return (DONE, message[1], 10, PLAIN, b"", None)
 
@@ -180,4 +225,20 @@ def _longest_event(bench: Bench) -> Figures:
     return Figures([max(best.values())])
 
 
-ROWS = [Row("event beside 200,000 tasks and 10,000 actors", "s", _longest_event, session=False)]
+def _finish_beside_demands(bench: Bench) -> Figures:
+    """The median time of a task's end, with what it costs to choose the next task."""
+    queue, times = Queue(bench.sized(_DEMANDS)), []
+    unfinished = len(queue.machine.work.tasks)
+    for _ in range(bench.sized(_DEMANDS // 5)):
+        queue.take_messages()
+        began = perf_counter()
+        queue.finish()
+        times.append(perf_counter() - began)
+    bench.check(len(queue.machine.work.tasks) == unfinished - len(times), "the number of tasks")
+    return Figures(times)
+
+
+ROWS = [
+    Row("event beside 200,000 tasks and 10,000 actors", "s", _longest_event, session=False),
+    Row("task's end beside 5,000 different demands", "s", _finish_beside_demands, session=False),
+]
