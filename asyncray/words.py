@@ -131,6 +131,8 @@ class NodeFacts(TypedDict, total=False):
     """The address of its socket."""
     session: str
     """The name of its session."""
+    cluster_address: str
+    """The address of the cluster that it belongs to; missing if it is alone."""
     session_dir: str
     ip: str
     hostname: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from asyncray.cli.cluster_start import ClusterStart
     from asyncray.words import NodeAmounts, NodeFacts
 
 
@@ -53,10 +54,25 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
     return amounts
 
 
+def _read_labels(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, str]:
+    if text is None:
+        return {}
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"""{error} (write it like '{{"zone": "east"}}')""") from error
+    if type(labels) is not dict or not all(type(value) is str for value in labels.values()):
+        raise click.BadParameter("""labels are names and texts: write them like '{"zone": "east"}'""")
+    return labels
+
+
 @click.command("node")
-@click.option(
-    "--head", is_flag=True, help="This node is the head. On one machine every node is, so it changes nothing."
-)
+@click.option("--head", is_flag=True, help="Make a cluster: other nodes may join this one, which is its head.")
+@click.option("--address", metavar="HOST:PORT", help="Join the cluster with the head at this address.")
+@click.option("--host", help="The address to listen at for other nodes.  [default: of a head 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port of a head.  [default: any free one]")
+@click.option("--labels", metavar="JSON", callback=_read_labels, help="""Labels, e.g. '{"zone": "east"}'.""")
+@click.option("--name", default="", help="A name for people.")
 @click.option("--num-cpus", type=click.FloatRange(min=0), help="CPUs that tasks may use.  [default: all that exist]")
 @click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs that tasks may use.  [default: all that exist]")
 @click.option("--resources", metavar="JSON", callback=_read_resources, help="""Custom resources, e.g. '{"disk": 2}'.""")
@@ -70,6 +86,11 @@ def _read_resources(context: click.Context, parameter: click.Parameter, text: st
 def node_command(
     *,
     head: bool,
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    labels: dict[str, str],
+    name: str,
     num_cpus: float | None,
     num_gpus: int | None,
     resources: dict[str, float] | None,
@@ -79,35 +100,85 @@ def node_command(
     """Runs a node here, until Ctrl-C, SIGTERM or `asyncray stop`.
 
     Programs of the same user on this machine connect to it with init("auto"), or with the address that is printed.
-    --json prints {"address", "pid", "session_dir"} once programs can connect.
+    --json prints {"address", "pid", "session_dir"} once programs can connect, and {"cluster_address"} of a cluster.
+
+    With --head other nodes can join it, with --address it joins a head. A node needs the token of the cluster: from
+    ASYNCRAY_TOKEN, or from the file that ASYNCRAY_TOKEN_FILE names. On the machine of the head it finds the token by
+    itself.
 
     \b
     Example:
         asyncray node --num-cpus 4 --object-store-memory 2GB --resources '{"disk": 2}'
+        asyncray node --head --host 10.0.0.1 --port 6379
+        asyncray node --address 10.0.0.1:6379
 
-    Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage.
+    Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage, 3 the cluster goes on without it.
     """
-    from asyncray.node.start import define_state, start_zygote_early  # start-up cost: for this command only
-    from asyncray.runtime.launch import configuration
-
     amounts: NodeAmounts = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
         "resources": resources,
         "object_store_memory": object_store_memory,
     }
+    cluster = _cluster_of(head=head, address=address, host=host, port=port, name=name, labels=labels)
     try:
-        config = configuration(amounts)
+        failure = _run(amounts, cluster, lambda facts: _announce(facts, cluster, as_json=as_json))
+    except OSError as error:  # the message names the missing resource
+        raise click.ClickException(f"The node did not start: {error}") from error
+    if failure is not None:
+        code, why = failure
+        click.echo(f"Error: The node {'did not start' if code == 1 else 'had to end'}: {why}", err=True)
+        raise SystemExit(code)
+    if not as_json:
+        click.echo("The node has stopped.")
+
+
+def _run(
+    amounts: NodeAmounts, cluster: ClusterStart | None, ready: Callable[[NodeFacts], None]
+) -> tuple[int, str] | None:
+    """Runs the daemon. Returns exit code and reason if its cluster turned it away."""
+    from asyncray.node.start import define_state, start_zygote_early  # start-up cost: for this command only
+    from asyncray.runtime.launch import configuration
+
+    config = configuration(amounts)
+    try:
+        plan = None if cluster is None else cluster.plan(config["directory"])
         define_state()
         zygote = start_zygote_early(config)
 
         from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
 
-        serve(config, zygote, lambda facts: _announce(facts, as_json=as_json), _run_registry)
-    except OSError as error:  # the message names the missing resource
+        return serve(config, zygote, ready, _run_registry if cluster is None else cluster.run_registry, plan)
+    finally:
+        if cluster is not None:
+            cluster.ended(config["directory"])
+
+
+def _cluster_of(
+    *, head: bool, address: str | None, host: str | None, port: int | None, name: str, labels: dict[str, str]
+) -> ClusterStart | None:
+    """The node's part in a cluster; None if it is alone."""
+    if head and address is not None:
+        raise click.UsageError("--head makes a cluster and --address joins one: give one of them.")
+    if port is not None and not head:
+        raise click.UsageError("--port belongs to --head.")
+    if not head and address is None:
+        if host is not None or name or labels:
+            raise click.UsageError("--host, --name and --labels belong to --head or --address.")
+        return None
+    from asyncray.cli.cluster_start import JoinedCluster, NewCluster  # start-up cost: a lone node needs none of it
+    from asyncray.io.cluster_tokens import TokenError
+
+    try:
+        if address is None:
+            return NewCluster(host or "127.0.0.1", port or 0, name, labels)
+        return JoinedCluster(address, host, name, labels)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--address") from error
+    except OSError as error:
+        raise click.ClickException(f"The node did not start: {error.strerror or error}") from error
+    except TokenError as error:
         raise click.ClickException(f"The node did not start: {error}") from error
-    if not as_json:
-        click.echo("The node has stopped.")
 
 
 async def _run_registry(ask: Callable[[str, list[Any]], Awaitable[tuple[Any, ...]]], facts: NodeFacts) -> None:
@@ -119,17 +190,21 @@ async def _run_registry(ask: Callable[[str, list[Any]], Awaitable[tuple[Any, ...
     await registry.run_registry(ask, facts)
 
 
-def _announce(facts: NodeFacts, *, as_json: bool) -> None:
+def _announce(facts: NodeFacts, cluster: ClusterStart | None, *, as_json: bool) -> None:
     from asyncray.runtime.launch import point_latest  # start-up cost, as above
 
     point_latest(facts["session_dir"])
+    warnings = [facts["store_warning"], "" if cluster is None else cluster.warning()]
     if as_json:
-        click.echo(json.dumps({name: facts[name] for name in ("address", "pid", "session_dir")}))
+        shown = ("address", "pid", "session_dir", "cluster_address")
+        click.echo(json.dumps({name: value for name, value in facts.items() if name in shown}))
         return
-    if facts["store_warning"]:
-        click.echo(f"Warning: {facts['store_warning']}", err=True)
+    for warning in filter(None, warnings):
+        click.echo(f"Warning: {warning}", err=True)
+    joined = "" if cluster is None else f"{cluster.announcement()}\n"
     click.echo(
         f"The node is ready: pid {facts['pid']}, files in {facts['session_dir']}\n\n"
+        f"{joined}"
         "Programs on this machine connect to it with\n\n"
         '    asyncray.sync.init("auto")\n'
         f'    asyncray.sync.init("{facts["address"]}")\n\n'

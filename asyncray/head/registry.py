@@ -1,9 +1,12 @@
 """The head registry: an aiohttp application beside a node's daemon, for tools and people.
 
-It answers from the machines of the node that it runs in, through ``ask``, and decides nothing itself. It binds to the
-loopback interface, and answers only requests that carry the session's token and name this machine as their host: a
-web page in a browser on this machine must not reach it. Its address and token are in a file of the session directory
-that only the user can read.
+It answers from the machines of the node that it runs in, through ``ask``, and decides nothing itself. It answers only
+requests that carry its token and name its own address as their host: a web page in a browser on this machine must not
+reach it. Its address and token are in a file of the session directory that only the user can read.
+
+A node without a cluster serves it on the loopback interface, with a token of its own. The head of a cluster serves it
+at the address of the cluster, and the token for tools is derived from the cluster's: it opens no way into the cluster.
+There, nodes have routes of their own (``head/stream.py``).
 
 Importing this module takes 280 ms, because it imports aiohttp.web. So the daemon imports it in a thread, once it
 answers its drivers.
@@ -18,7 +21,9 @@ import json
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -32,24 +37,48 @@ AskNode = Callable[[str, list[Any]], Awaitable[tuple[Any, ...]]]
 REGISTRY_FILE = "registry.json"
 """In the session directory: {"url", "token"}, readable by its owner only."""
 
-_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
+_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+_STOP_DEADLINE = 1.0
+"""Seconds that requests get to end when the registry stops."""
+
+_BACKLOG = 1024
+"""Connections that wait until they are accepted: all nodes of a cluster may come at once."""
 
 log = logging.getLogger("asyncray.node")
 
 
-async def run_registry(ask: AskNode, facts: NodeFacts) -> None:
+@dataclass(frozen=True)
+class HeadDoor:
+    """The door of the head of a cluster.
+
+    Args:
+        listener: a socket that listens at the address of the cluster.
+        hosts: names and addresses by which others may know this machine.
+        token: the token for tools.
+        routes: those for nodes, which need no token for tools: nodes prove in another way who they are.
+    """
+
+    listener: socket.socket
+    hosts: frozenset[str]
+    token: str
+    routes: tuple[web.RouteDef, ...]
+
+
+async def run_registry(ask: AskNode, facts: NodeFacts, door: HeadDoor | None = None) -> None:
     """Serves the registry until it is cancelled.
 
     Args:
         ask: puts a question to the node.
         facts: the node's facts, with "session_dir".
+        door: that of the head of a cluster; None for a node that is no head.
     """
-    token = secrets.token_urlsafe(32)
-    registry = Registry(ask, token)
+    token = secrets.token_urlsafe(32) if door is None else door.token
+    registry = Registry(ask, token, door)
     path = os.path.join(facts["session_dir"], REGISTRY_FILE)
     try:
-        port = await registry.start()
-        await asyncio.to_thread(_write, path, {"url": f"http://127.0.0.1:{port}", "token": token})
+        host, port = await registry.start()
+        await asyncio.to_thread(_write, path, {"url": f"http://{url_host(host)}:{port}", "token": token})
         log.info("the registry answers at port %d", port)
         await asyncio.Event().wait()
     finally:
@@ -57,6 +86,12 @@ async def run_registry(ask: AskNode, facts: NodeFacts) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         await registry.stop()
+
+
+def url_host(host: str) -> str:
+    """A host as URLs have it: one that stands for every address of this machine becomes the loopback address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _write(path: str, content: dict[str, str]) -> None:
@@ -73,26 +108,23 @@ class Registry:
     Args:
         ask: puts a question to the node.
         token: clients must send it as ``Authorization: Bearer TOKEN``.
+        door: that of the head of a cluster.
     """
 
-    def __init__(self, ask: AskNode, token: str) -> None:
+    def __init__(self, ask: AskNode, token: str, door: HeadDoor | None = None) -> None:
         self._ask = ask
         self._token = token
+        self._door = door
+        self._hosts = _HOSTS if door is None else _HOSTS | door.hosts
+        self._node_paths = frozenset() if door is None else frozenset(route.path for route in door.routes)
         # None until ``start`` and after ``stop``.
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:
         return f"<Registry {'serving' if self._runner else 'stopped'}>"
 
-    async def start(self, port: int = 0) -> int:
-        """Serves on the loopback interface; returns the port.
-
-        Args:
-            port: 0 for any free one.
-
-        Raises:
-            OSError: the port is taken.
-        """
+    async def start(self) -> tuple[str, int]:
+        """Serves at the address of the cluster, or at any free port of the loopback interface; returns the address."""
         application = web.Application(middlewares=[self._guard])
         application.add_routes(
             [
@@ -102,12 +134,16 @@ class Registry:
                 web.get("/api/objects/{id}", self._object),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None)
+        if self._door is not None:
+            application.add_routes(self._door.routes)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_DEADLINE)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site: web.BaseSite = web.TCPSite(self._runner, "127.0.0.1", 0)
+        if self._door is not None:
+            site = web.SockSite(self._runner, self._door.listener, backlog=_BACKLOG)
         await site.start()
-        bound: int = self._runner.addresses[0][1]
-        return bound
+        bound = self._runner.addresses[0]
+        return bound[0], bound[1]
 
     async def stop(self) -> None:
         """Ends all connections."""
@@ -119,11 +155,16 @@ class Registry:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if request.host.rsplit(":", 1)[0] not in _HOSTS or "Origin" in request.headers:
-            raise web.HTTPForbidden(text="The registry answers only tools on this machine.")
+        if "Origin" in request.headers:
+            raise web.HTTPForbidden(text="The registry answers no web page.")
+        # Nodes may know this machine by any name, and prove who they are.
+        if request.path in self._node_paths:
+            return await handler(request)
+        if request.host.rsplit(":", 1)[0] not in self._hosts:
+            raise web.HTTPForbidden(text="The registry answers only tools that name its own address.")
         given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            raise web.HTTPUnauthorized(text="Send the session's token: Authorization: Bearer TOKEN.")
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), f"Bearer {self._token}".encode()):
+            raise web.HTTPUnauthorized(text="Send the token for tools: Authorization: Bearer TOKEN.")
         return await handler(request)
 
     def _answer(self, method: str) -> Callable[[web.Request], Awaitable[web.Response]]:

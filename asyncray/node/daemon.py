@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.config import STOP_DEADLINE
 from asyncray.core.machine import NodeMachine
@@ -53,6 +53,9 @@ _BACKLOG = 1024
 _PRUNE_AFTER = 2.0
 """Seconds after the start until old session directories are removed: the first tasks do not wait for that."""
 
+if TYPE_CHECKING:
+    from asyncray.node.cluster_shell import ClusterPlan, ClusterShell
+
 log = logging.getLogger("asyncray.node")
 
 
@@ -65,9 +68,10 @@ class Daemon:
         machine: decides.
         directory: the session's.
         lock: the descriptor that holds the session's lock.
+        plan: how the node takes part in a cluster; None: it is alone.
     """
 
-    def __init__(self, machine: NodeMachine, directory: str, lock: int) -> None:
+    def __init__(self, machine: NodeMachine, directory: str, lock: int, plan: ClusterPlan | None = None) -> None:
         self._machine = machine
         self._directory = directory
         self._lock = lock
@@ -104,9 +108,13 @@ class Daemon:
             CreateSegment: self._create_segment,
             RetireSegment: self._retire_segment,
             FlushOutput: lambda command: self._read_for(command.job),
-            StopNode: lambda command: self._stop(command.reason),
+            StopNode: lambda command: self._leave_and_stop(command.reason),
             LogLine: lambda command: log.log(command.level, command.text),
         }
+        self.cluster = None if plan is None else plan.shell(machine, self._request_flush, self._stop)
+        if self.cluster is not None:
+            self._perform.update(self.cluster.perform)
+            self._doors.write_elsewhere = self.cluster.write
 
     def __repr__(self) -> str:
         return f"<Daemon {self._address} {self._doors}>"
@@ -131,6 +139,11 @@ class Daemon:
             self._loop.add_signal_handler(number, self._machine_stop, f"it got {signal.Signals(number).name}")
         try:
             await self._zygote.connect(*zygote)
+            if self.cluster is not None:
+                # First, because the numbers of jobs come from the head: no driver may begin one before.
+                await self._join(self.cluster)
+                if self._stopped.is_set():
+                    return
             await self._listen()
             if driver is not None:
                 await self._doors.let_in(driver)
@@ -145,6 +158,16 @@ class Daemon:
             self._stopped.set()
             await self._clean_up()
 
+    async def _join(self, cluster: ClusterShell) -> None:
+        """Returns when the node is a member, or stops."""
+        joining = [self._loop.create_task(cluster.join()), self._loop.create_task(self._stopped.wait())]
+        await asyncio.wait(joining, return_when=asyncio.FIRST_COMPLETED)
+        joining[1].cancel()
+        if self._stopped.is_set():
+            log.info("stopping: %s", self._why)
+            joining[0].cancel()
+        await asyncio.gather(joining[0], return_exceptions=self._stopped.is_set())
+
     async def _listen(self) -> None:
         self._server = await self._loop.create_unix_server(self._doors.new_stream, self._address, backlog=_BACKLOG)
 
@@ -156,6 +179,8 @@ class Daemon:
             steps.callback(sessions.remove, sessions.garbage_of(self._directory))
             steps.callback(self._close_all)
             steps.push_async_callback(self._end_processes)
+            if self.cluster is not None:
+                steps.push_async_callback(self.cluster.close)
             if self._ticking is not None:
                 self._ticking.cancel()
             self._output.read_all()
@@ -190,6 +215,11 @@ class Daemon:
     def _machine_stop(self, why: str) -> None:
         self._machine.stop(why)
         self._request_flush()
+
+    def _leave_and_stop(self, why: str) -> None:
+        """Stops the node, once the cluster knows of it."""
+        if self.cluster is None or not self.cluster.leave(why):
+            self._stop(why)
 
     def _stop(self, why: str) -> None:
         self._why = self._why or why
@@ -334,6 +364,8 @@ class Daemon:
         machine = self._machine
         outbox = machine.outbox
         machine.flush()
+        if self.cluster is not None:
+            self.cluster.flush()
         while outbox.commands:
             commands, outbox.commands = outbox.commands, []
             for command in commands:

@@ -50,6 +50,8 @@ class Doors:
         self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}
         # Parties that do not read: their messages wait in ``out``.
         self._paused: dict[Party, None] = {}
+        # Takes the messages for a party that has no connection here: drops them, unless the node has peers.
+        self.write_elsewhere: Callable[[Party], None] = _drop
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -126,7 +128,7 @@ class Doors:
         for party in parties:
             stream = self._streams.get(party.number)
             if stream is None:
-                party.out = []
+                self.write_elsewhere(party)
             elif party.out:
                 self._write(party, stream)
 
@@ -179,6 +181,10 @@ class Doors:
         """Closes all connections once the messages for them are written."""
         for stream in [*self._streams.values(), *self._greeting]:
             stream.close()
+
+
+def _drop(party: Party) -> None:
+    party.out = []
 
 
 def _peer_of(stream: MessageStream) -> Credentials | None:

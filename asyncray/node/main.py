@@ -22,6 +22,7 @@ from asyncray.node.daemon import Daemon
 from asyncray.runtime.interpreters import this_interpreter
 
 if TYPE_CHECKING:
+    from asyncray.node.cluster_shell import ClusterPlan
     from asyncray.words import NodeConfig, NodeFacts
 
 _QUERIES = {"status", "nodes", "actors", "object"}
@@ -43,13 +44,18 @@ def serve(
     zygote: tuple[socket.socket, int],
     ready: Callable[[NodeFacts], None] = lambda facts: None,
     companion: Companion | None = None,
-) -> None:
+    plan: ClusterPlan | None = None,
+) -> tuple[int, str] | None:
     """Runs the daemon until something stops it.
 
     Args:
         zygote: the stream to the zygote and its pid.
         ready: called with the facts that clients get ("address", "pid", ...) as soon as clients may connect.
         companion: runs from then on until it is cancelled: the head registry.
+        plan: how the node takes part in a cluster; None: it is alone.
+
+    Returns:
+        Exit code and reason, if the node was turned away by its cluster; None if it was stopped.
     """
     directory = config["directory"]
     logging.basicConfig(
@@ -59,15 +65,15 @@ def serve(
     )
     for stale in sessions.sweep_stale(directory):
         log.info("removed what was left of %s, whose processes were killed", stale)
-    machine = _make_machine(config)
+    machine = _make_machine(config, plan)
     facts = machine.facts
     driver = None if config["driver"] is None else socket.socket(fileno=config["driver"])
 
     become_subreaper()
     raise_limit()
 
-    async def run() -> None:
-        daemon = Daemon(machine, directory, config["lock"])
+    async def run() -> tuple[int, str] | None:
+        daemon = Daemon(machine, directory, config["lock"], plan)
         tasks: list[asyncio.Task[None]] = []
 
         def started() -> None:
@@ -80,8 +86,9 @@ def serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        return None if daemon.cluster is None else daemon.cluster.failure
 
-    uvloop.run(run())
+    return uvloop.run(run())
 
 
 def _report(task: asyncio.Task[None]) -> None:
@@ -91,7 +98,7 @@ def _report(task: asyncio.Task[None]) -> None:
         log.error("the registry could not be served", exc_info=error)
 
 
-def _make_machine(config: NodeConfig) -> NodeMachine:
+def _make_machine(config: NodeConfig, plan: ClusterPlan | None = None) -> NodeMachine:
     directory = config["directory"]
     session = sessions.name_of(directory)
     resources, wanted = detect(config["amounts"])
@@ -99,18 +106,22 @@ def _make_machine(config: NodeConfig) -> NodeMachine:
     if backend.warning:
         log.warning(backend.warning)
     resources["object_store_memory"] = backend.capacity
-    resources[f"node:{_IP}"] = 1.0
-    resources["node:__internal_head__"] = 1.0
+    ip = _IP if plan is None else plan.host
+    resources[f"node:{ip}"] = 1.0
+    if plan is None or plan.head is None:
+        resources["node:__internal_head__"] = 1.0
     facts: NodeFacts = {
         "session": session,
         "session_dir": directory,
         "address": f"unix:{sessions.socket_of(directory)}",
-        "ip": _IP,
+        "ip": ip,
         "hostname": socket.gethostname(),
         "interpreter": this_interpreter(),
         "pid": os.getpid(),
         "store_warning": backend.warning or "",
     }
+    if plan is not None:
+        facts["cluster_address"] = plan.address
     return NodeMachine(os.urandom(8), resources, backend.prefix(session), backend.capacity, facts)
 
 

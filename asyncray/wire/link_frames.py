@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
+from typing import TypeAlias
 
 from asyncray.messages import Received
 from asyncray.wire.frames import ProtocolViolation, pack, unpack
 
 LINK_FRAME_LIMIT = 1024 * 1024
 """Frames end at about this size, so that control frames and acknowledgements wait for no large one."""
+
+LARGEST_BODY = 128 * 1024 * 1024
+"""Bytes of the largest body that a daemon accepts: a pickled function alone may have 95 MB."""
+
+LinkFrame: TypeAlias = "tuple[int, int, int, tuple[Received, ...]]"
+"""Number, acknowledged number, size of the body in bytes, messages."""
 
 _HEADER = Struct("<IQQ")
 HEADER_LENGTH = _HEADER.size
@@ -36,8 +43,22 @@ def header(body: bytes, number: int, acknowledged: int) -> bytes:
     return _HEADER.pack(len(body), number, acknowledged)
 
 
+def frame_of(data: bytes) -> LinkFrame:
+    """The frame of a transport that keeps frames apart itself.
+
+    Raises:
+        ProtocolViolation: the bytes are not exactly one frame.
+    """
+    if len(data) < HEADER_LENGTH:
+        raise ProtocolViolation(f"a frame of {len(data)} bytes, which has no header")
+    size, number, acknowledged = _HEADER.unpack_from(data)
+    if size != len(data) - HEADER_LENGTH:
+        raise ProtocolViolation(f"a frame with {len(data) - HEADER_LENGTH} bytes that names {size}")
+    return number, acknowledged, size, unpack(memoryview(data)[HEADER_LENGTH:])
+
+
 class LinkDecoder:
-    """Bytes in, numbered frames out: (number, acknowledged number, size in bytes, messages).
+    """Bytes in, numbered frames out.
 
     Args:
         limit: the largest body accepted, in bytes.
@@ -53,7 +74,7 @@ class LinkDecoder:
     def __repr__(self) -> str:
         return f"<LinkDecoder {len(self._buffer)} of {self._need} bytes>"
 
-    def feed(self, data: bytes) -> list[tuple[int, int, int, tuple[Received, ...]]]:
+    def feed(self, data: bytes) -> list[LinkFrame]:
         """Takes what arrived; returns the frames that are whole now.
 
         Raises:
@@ -61,7 +82,7 @@ class LinkDecoder:
         """
         buffer = self._buffer
         buffer += data
-        frames: list[tuple[int, int, int, tuple[Received, ...]]] = []
+        frames: list[LinkFrame] = []
         if len(buffer) < self._need:
             return frames
         start, end = 0, len(buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ class Machine:
         self.companion: Any = None
         self.steps: list[str] = []
         self.facts = FACTS
+        self.failure: tuple[int, str] | None = None
         monkeypatch.setattr(launch, "configuration", self.configuration)
         monkeypatch.setattr(launch, "point_latest", lambda directory: self.steps.append(f"latest is {directory}"))
         monkeypatch.setattr(start, "define_state", lambda: self.steps.append("state"))
@@ -36,9 +38,13 @@ class Machine:
         self.amounts = amounts
         return {}
 
-    def serve(self, config: Any, zygote: Any, ready: Callable[[NodeFacts], None], companion: Any) -> None:
+    def serve(
+        self, config: Any, zygote: Any, ready: Callable[[NodeFacts], None], companion: Any, plan: Any
+    ) -> tuple[int, str] | None:
+        assert plan is None
         self.companion = companion
         ready(self.facts)
+        return self.failure
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def test_amounts_that_are_not_given_are_the_machines(machine: Machine) -> None:
 
 def test_options_become_amounts(machine: Machine) -> None:
     size = ("--object-store-memory", "2GB")
-    assert run("--head", "--num-cpus", "2.5", "--num-gpus", "1", "--resources", '{"disk": 2}', *size).exit_code == 0
+    assert run("--num-cpus", "2.5", "--num-gpus", "1", "--resources", '{"disk": 2}', *size).exit_code == 0
     assert machine.amounts == {
         "num_cpus": 2.5,
         "num_gpus": 1,
@@ -120,3 +126,35 @@ def test_a_start_that_fails_says_why(machine: Machine, monkeypatch: pytest.Monke
     result = run()
     assert result.exit_code == 1
     assert result.output == "Error: The node did not start: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(("code", "words"), [(1, "did not start"), (3, "had to end")])
+def test_a_node_that_its_cluster_turns_away_says_why(machine: Machine, code: int, words: str) -> None:
+    machine.failure = code, "the token is wrong, or missing"
+    result = run()
+    assert result.exit_code == code
+    assert f"{words}: the token is wrong" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--head", "--address", "a:1"), "give one of them"),
+        (("--port", "1"), "belongs to --head"),
+        (("--name", "n"), "belong to"),
+        (("--labels", "{}", "--head", "--host", "no.such.host.invalid"), "has no address"),
+        (("--labels", '{"a": 1}'), "names and texts"),
+        (("--labels", "zone"), "write it like"),
+        (("--address", "nonsense"), "write HOST:PORT"),
+        (("--address", "127.0.0.1:1"), "set ASYNCRAY_TOKEN"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_a_process_starts(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(tmp_path))
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert words in " ".join(result.output.replace("│", " ").split())
+    assert machine.steps == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,7 +27,8 @@ async def ask(method: str, arguments: list[Any]) -> tuple[Any, ...]:
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     registry = Registry(ask, TOKEN)
-    port = await registry.start()
+    host, port = await registry.start()
+    assert host == "127.0.0.1"
     yield f"http://127.0.0.1:{port}"
     await registry.stop()
 
@@ -57,3 +59,12 @@ async def test_it_answers_nobody_without_the_token(url: str, headers: dict[str, 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
 async def test_it_answers_no_web_page(url: str, headers: dict[str, str]) -> None:
     assert (await get(f"{url}/api/status", {**BEARER, **headers}))[0] == 403
+
+
+async def test_bytes_that_are_no_text_are_no_token(url: str) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /api/status HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
+    assert b" 401 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncray.wire.frames import ProtocolViolation
-from asyncray.wire.link_frames import LINK_FRAME_LIMIT, LinkDecoder, bodies, header
+from asyncray.wire.frames import ProtocolViolation, pack
+from asyncray.wire.link_frames import LINK_FRAME_LIMIT, LinkDecoder, bodies, frame_of, header
 
 
 def frame(number: int, acknowledged: int, messages: list[object]) -> bytes:
@@ -43,3 +43,11 @@ def test_bytes_that_are_no_batch_are_refused() -> None:
     for body in (b"\xc1", b"\x01", b"\x91\x01", b"\x91\x90"):
         with pytest.raises(ProtocolViolation):
             LinkDecoder(limit=100).feed(header(body, 1, 0) + body)
+
+
+def test_a_frame_of_a_transport_that_keeps_frames_apart() -> None:
+    body = pack([(7, "x")])
+    assert frame_of(header(body, 3, 2) + body) == (3, 2, len(body), ((7, "x"),))
+    for bad in (b"", header(body, 3, 2)[:-1], header(body, 3, 2) + body + b"x", header(body, 3, 2) + body[:-1]):
+        with pytest.raises(ProtocolViolation):
+            frame_of(bad)

@@ -112,7 +112,7 @@ class Members:
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
         # Why this node is OUTSIDE. Empty before.
-        self._why = ""
+        self.why = ""
 
     def __repr__(self) -> str:
         return f"<Members {self.state} {len(self.table)}>"
@@ -234,14 +234,14 @@ class Members:
         if self.state == OUTSIDE:
             return
         self.state = OUTSIDE
-        self._why = why
+        self.why = why
         questions, self._questions = self._questions, {}
         for reply in questions.values():
             reply(self._too_late())
         self._watcher.must_end(why)
 
     def _too_late(self) -> Answer:
-        return (False, "NodeDiedError", {"message": f"This node is not part of the cluster any more: {self._why}."})
+        return (False, "NodeDiedError", {"message": f"This node is not part of the cluster any more: {self.why}."})
 
     def check(self) -> None:
         """Raises AssertionError if the tables contradict each other."""

@@ -1,0 +1,109 @@
+"""Tokens of clusters: made, kept in files that only the user can read, and found again.
+
+A head keeps the token of its cluster in its session directory. A link beside the sessions, which names the address of
+the cluster, leads there: so programs and nodes of the same user on the same machine find it by themselves. On other
+machines the user brings it in an environment variable or a file. It never stands on a command line, and the variable is
+taken out of the environment, because workers run code that need not know it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from asyncray.io import sessions
+
+TOKEN_VARIABLE = "ASYNCRAY_TOKEN"
+TOKEN_FILE_VARIABLE = "ASYNCRAY_TOKEN_FILE"
+
+TOKEN_FILE = "cluster.token"
+"""In the session directory of a head."""
+
+_LINKS = "clusters"
+"""The directory of the links, beside the sessions."""
+
+_SIZE = 32
+
+
+class TokenError(Exception):
+    """There is no token, or no good one. The text is for people."""
+
+
+def new_token(session: str, addresses: list[str]) -> tuple[bytes, str]:
+    """Makes the token of a new cluster. Returns it, and the path of its file.
+
+    Args:
+        session: the directory of the head's session.
+        addresses: those of the cluster, as nodes on this machine may name them.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    token = os.urandom(_SIZE)
+    path = os.path.join(session, TOKEN_FILE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{token.hex()}\n")
+    links = os.path.join(os.path.dirname(session), _LINKS)
+    os.makedirs(links, mode=0o700, exist_ok=True)
+    for address in addresses:
+        temporary = os.path.join(links, f".{address}.{os.getpid()}")
+        os.symlink(path, temporary)
+        os.replace(temporary, os.path.join(links, address))
+    return token, path
+
+
+def forget_token(session: str, addresses: list[str]) -> None:
+    """Removes the files of ``new_token``, except a link that leads to another cluster by now."""
+    path = os.path.join(session, TOKEN_FILE)
+    for address in addresses:
+        link = os.path.join(os.path.dirname(session), _LINKS, address)
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == path:
+                os.unlink(link)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def find_token(address: str) -> bytes:
+    """Returns the token for a cluster: of the environment, or of a head of this user on this machine.
+
+    Raises:
+        TokenError: there is none, or no good one.
+    """
+    text = os.environ.pop(TOKEN_VARIABLE, "")
+    if text:
+        return _parsed(text, TOKEN_VARIABLE)
+    path = os.environ.get(TOKEN_FILE_VARIABLE)
+    if path:
+        return _read(path)
+    link = os.path.join(sessions.base_directory(), _LINKS, address)
+    if not os.path.lexists(link):
+        raise TokenError(
+            f"no token for the cluster at {address}: set {TOKEN_VARIABLE} or {TOKEN_FILE_VARIABLE} to what "
+            f"`asyncray node --head` names"
+        )
+    return _read(link)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, encoding="ascii") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise TokenError(f"others may read the token in {path}: `chmod 600` it, or make a new cluster")
+            return _parsed(file.read(1024), path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it holds no text"
+        raise TokenError(f"the token in {path} cannot be read: {why}") from None
+
+
+def _parsed(text: str, source: str) -> bytes:
+    try:
+        token = bytes.fromhex(text.strip())
+    except ValueError:
+        token = b""
+    if len(token) != _SIZE:
+        raise TokenError(f"{source} holds no token: that is {2 * _SIZE} hex digits")
+    return token

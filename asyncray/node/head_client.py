@@ -1,0 +1,175 @@
+"""The node's way to the head: it asks for a nonce over HTTP, and opens a WebSocket with its proof in the headers.
+
+Importing this module takes 200 ms, because it imports aiohttp. So only a node that joins a cluster does, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+
+from asyncray.io.link_streams import FrameTaker
+from asyncray.io.websockets import WebSocketCarrier
+from asyncray.wire.handshake import CLUSTER_SIZE, LINK_VERSION, NONCE_SIZE, HandshakeError
+from asyncray.wire.head_proofs import WHY_HEADER, NodeProof
+from asyncray.wire.link_frames import HEADER_LENGTH, LARGEST_BODY
+
+_DEADLINE = aiohttp.ClientTimeout(total=3.0)
+"""Of one request."""
+
+_PAUSE = 0.1
+"""Seconds between two tries to find the head."""
+
+_LONGEST_ANSWER = 4096
+"""Bytes of an answer that are read: a longer one is not the head's."""
+
+
+class HeadRefusal(Exception):
+    """The head does not take this node, or the two do not fit. Trying again is useless; the text is for people."""
+
+
+class HeadSilence(Exception):
+    """Nobody answers at the address of the head, or not as a head does. The text is for people."""
+
+
+ACCIDENTS = (HeadSilence, OSError, aiohttp.ClientError, TimeoutError)
+"""Reasons that a connection could not be made, after which another try may succeed."""
+
+
+class HeadClient:
+    """Speaks to the head of one cluster.
+
+    Args:
+        host, port: the address of the head's registry.
+        token: the cluster's.
+        node: the ID of this node.
+    """
+
+    def __init__(self, host: str, port: int, token: bytes, node: bytes) -> None:
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._token = token
+        self._node = node
+        # The ID of the head's node and that of the cluster, once ``find`` has returned.
+        self.head = b""
+        self.cluster = b""
+
+    def __repr__(self) -> str:
+        return f"<HeadClient {self.address} {self.head.hex() or 'not found yet'}>"
+
+    async def find(self, deadline: float) -> None:
+        """Waits until the head answers.
+
+        Args:
+            deadline: in seconds.
+
+        Raises:
+            HeadSilence: nobody answers until then.
+            HeadRefusal: the head speaks another version.
+        """
+        tries = 0
+        problem: Exception | None = None
+        try:
+            async with asyncio.timeout(deadline), aiohttp.ClientSession(timeout=_DEADLINE) as session:
+                while True:
+                    tries += 1
+                    try:
+                        await self._ask(session)
+                        return
+                    except (OSError, aiohttp.ClientError, TimeoutError, HeadSilence) as error:
+                        problem = error
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            why = _explained_silence(problem)
+            raise HeadSilence(
+                f"no head answers at {self.address}: {tries} tries in {deadline:g} s, the last one: {why}"
+            ) from None
+
+    async def _ask(self, session: aiohttp.ClientSession) -> bytes:
+        """Returns a nonce of the head."""
+        async with session.get(f"http://{self.address}/join", allow_redirects=False) as response:
+            if response.status != 200 or (response.content_length or _LONGEST_ANSWER + 1) > _LONGEST_ANSWER:
+                raise HeadSilence(f"it answers {response.status}, as no head does")
+            answer = await response.json(content_type=None)
+        try:
+            version = answer["version"]
+            head, cluster, nonce = (bytes.fromhex(answer[name]) for name in ("node", "cluster", "nonce"))
+            if (len(cluster), len(nonce)) != (CLUSTER_SIZE, NONCE_SIZE):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise HeadSilence("it answers, but not as a head does") from None
+        if version != LINK_VERSION:
+            raise HeadRefusal(
+                f"the head at {self.address} speaks version {version!r:.20} of the protocol, this node {LINK_VERSION}: "
+                "upgrade the older one"
+            )
+        if self.head not in (b"", head):
+            raise HeadRefusal(f"another cluster answers at {self.address} now")
+        self.head, self.cluster = head, cluster
+        return nonce
+
+    async def serve_connection(
+        self,
+        connected: Callable[[WebSocketCarrier], None],
+        received: FrameTaker,
+        closed: Callable[[WebSocketCarrier, str | None], None],
+    ) -> None:
+        """Connects, and returns when the connection has ended.
+
+        Args:
+            connected: called when both sides have proved that they know the token.
+            received: takes each frame.
+            closed: called when the connection has ended.
+
+        Raises:
+            HeadRefusal: the head turns this node away.
+            HeadSilence, OSError, aiohttp.ClientError, TimeoutError: no connection could be made.
+        """
+        # The headers of the last answer: the WebSocket itself does not offer them.
+        answer: dict[str, str] = {}
+
+        async def keep(session: aiohttp.ClientSession, context: SimpleNamespace, ended: Any) -> None:
+            answer.update(ended.response.headers)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(keep)
+        # A session for each connection: its end closes the socket, also of a head that does not read.
+        async with aiohttp.ClientSession(timeout=_DEADLINE, trace_configs=[trace]) as session:
+            async with asyncio.timeout(_DEADLINE.total):
+                nonce = await self._ask(session)
+                proof = NodeProof(self._token, self._node, self.head, nonce, os.urandom(NONCE_SIZE))
+                try:
+                    socket = await session.ws_connect(
+                        f"http://{self.address}/stream",
+                        headers=proof.headers(),
+                        compress=0,
+                        max_msg_size=LARGEST_BODY + HEADER_LENGTH,
+                    )
+                except aiohttp.WSServerHandshakeError as error:
+                    raise _explained(error) from None
+            try:
+                proof.check(answer)
+            except HandshakeError as error:
+                raise HeadRefusal(f"{error}: is {self.address} its address?") from None
+            carrier = WebSocketCarrier(socket, received, closed)
+            connected(carrier)
+            await carrier.run()
+
+
+def _explained_silence(problem: Exception | None) -> str:
+    """The failure of the last try, for people."""
+    cause = getattr(problem, "os_error", problem)  # that of a connection that could not be made
+    number = getattr(cause, "errno", None)
+    return os.strerror(number) if number else str(cause) or "nobody answers"
+
+
+def _explained(error: aiohttp.WSServerHandshakeError) -> Exception:
+    """The head's answer as an exception. 401 and 403 are its word against this node; other answers are accidents."""
+    why = f"it answers {error.status}"
+    if error.headers is not None:
+        why = error.headers.get(WHY_HEADER, why)
+    return HeadRefusal(why) if error.status in (401, 403) else HeadSilence(why)
