@@ -30,6 +30,7 @@ class Channel:
         received: takes a batch of messages, in the thread that reads.
         closed: called once in the io thread when the stream has ended, with the reason.
         anyone_waiting: true while other threads or loops wait for messages.
+        end_waits_in_child: called in a forked child, which gets no message any more.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class Channel:
         received: Callable[[list[Received]], None],
         closed: Callable[[str], None],
         anyone_waiting: Callable[[], bool],
+        end_waits_in_child: Callable[[], None],
     ) -> None:
+        self._end_waits_in_child = end_waits_in_child
         # Closed by the io thread at its end, or by the thread that stops a channel whose io thread never ran.
         self._socket = connection
         with forking.lock:  # a fork of another thread finds all of it or nothing
@@ -99,5 +102,6 @@ class Channel:
         """In a forked child: the stream is the parent's, and its threads have stayed there."""
         self._reader.forget_in_child()
         self._sender.forget_in_child()
+        self._end_waits_in_child()
         self._wakeup.close()
         self._socket.close()

@@ -166,7 +166,9 @@ class Reader:
         """In a forked child: the threads that read have stayed in the parent."""
         self._ended = True
         self._receiving = False
-        self._reader_lock = OwnedRLock()
+        # A signal handler may have forked while this thread reads, which it then releases itself.
+        if not self._reader_lock.held_by_this_thread():
+            self._reader_lock = OwnedRLock()
 
     # In a thread that waits -------------------------------------------------------------------------------------------
 

@@ -93,7 +93,13 @@ class Connection:
         self.references = References(self._request_flush)
         self.waiters = Waiters()
         self.channel = Channel(
-            stream, FRAME_LIMIT, self.references.collect, self._received, self._closed, self.waiters.has_waiters
+            stream,
+            FRAME_LIMIT,
+            self.references.collect,
+            self._received,
+            self._closed,
+            self.waiters.has_waiters,
+            self.waiters.end_in_child,
         )
         self.references.request_flush = self.channel.request_flush  # two calls less at the end of each ref
         # The handler of each kind of message. Others add theirs before ``start``.

@@ -254,6 +254,19 @@ class Waiters:
             self._fire_all(fired)
         wake_all(fired)
 
+    def end_in_child(self) -> None:
+        """In a forked child: no value arrives, and the waits in whose middle a signal handler has forked end.
+
+        Event loops are not woken: their pipe is the parent's, too.
+        """
+        if not self._lock.held_by_this_thread():
+            self._lock.reset_in_child()  # a thread that has stayed in the parent may hold it
+        fired: list[Waiter] = []
+        with self._lock:
+            self.broken = "it belongs to the process that this one was forked from"
+            self._fire_all(fired)
+        wake_all([waiter for waiter in fired if type(waiter) is ThreadWaiter])
+
     # Under the lock ---------------------------------------------------------------------------------------------------
 
     def _register(self, waiter: Waiter, objects: Sequence[LocalObject]) -> bool:

@@ -44,7 +44,7 @@ class Client:
         self.came.acquire()
         self.closed: list[str] = []
         self.ended = threading.Event()
-        self.channel = Channel(ours, LIMIT, self.collect, self.receive, self.close, lambda: False)
+        self.channel = Channel(ours, LIMIT, self.collect, self.receive, self.close, lambda: False, lambda: None)
 
     def end(self) -> None:
         """For a client whose io thread was not started."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,3 +203,22 @@ def test_the_removal_of_one_callback_looks_at_no_other() -> None:
     assert sum(waiters.remove_callback(local, function) for function in functions) == 1000
     assert local.waiters is None
     assert waiters._callbacks == {}
+
+
+def test_a_forked_child_ends_the_waits_of_its_thread_and_wakes_no_event_loop() -> None:
+    """A thread that has stayed in the parent holds the lock; the parent's loop has the pipe of the child's."""
+    waiters, (local,) = Waiters(), new_objects(1)
+    waiter = ThreadWaiter(1)
+    called: list[object] = []
+    loop: Any = SimpleNamespace(call_soon_threadsafe=called.append)
+    assert waiters.register(waiter, [local])
+    assert waiters.register_callback(callback(loop, print), local)
+    stayed = threading.Thread(target=waiters._lock.acquire)
+    stayed.start()
+    stayed.join()
+    waiters.end_in_child()
+    assert waiter.wait(0)
+    assert not waiters.has_waiters()
+    assert not called
+    with pytest.raises(LocalNodeDiedError, match="was forked from"):
+        waiters.check_alive()
