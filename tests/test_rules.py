@@ -49,7 +49,13 @@ SANS_IO = {"core", "wire"}
 IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
 IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
 
-MIRRORED = {"cli", "head", "io", "node", "runtime", "util", "wire", "worker"}  # each module has a test module
+# Each module with a function has a test module.
+MIRRORED = {"api", "cli", "core", "head", "io", "node", "runtime", "util", "wire", "worker"}
+# Modules that are tested together.
+COMPANIONS = {
+    "asyncray.core.cluster.covers": "tests/sim/test_references.py",
+    "asyncray.core.cluster.imports": "tests/sim/test_references.py",
+}
 INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}
 
 MAX_MODULE_LINES = 500
@@ -566,25 +572,46 @@ def test_the_package_keeps_the_rule(rule: Rule) -> None:
     assert rule(read_package()) == []
 
 
-def modules_without_tests(modules: Iterable[str], tests: Collection[str]) -> list[str]:
-    """``runtime/waiters.py`` has ``tests/runtime/test_waiters.py``."""
-    wanted = {name: "tests/{1}/test_{2}.py".format(*name.split(".")) for name in modules if name.count(".") == 2}
-    return [f"{name} has no {test}" for name, test in wanted.items() if test not in tests and "__main__" not in name]
+def modules_without_tests(modules: Iterable[Module], tests: Collection[str]) -> list[str]:
+    """``runtime/waiters.py`` has ``tests/runtime/test_waiters.py``. A module of nothing but words has no behaviour."""
+    found = []
+    for module in modules:
+        _, *packages, last = module.name.split(".")
+        test = COMPANIONS.get(module.name, "/".join(("tests", *packages, f"test_{last}.py")))
+        has_functions = any(isinstance(node, Function) for node in ast.walk(module.tree))
+        if packages and has_functions and last != "__main__" and test not in tests:
+            found.append(f"{module.name} has no {test}")
+    return found
 
 
 def test_each_module_has_a_test_module() -> None:
     package = read_package()
     packages = {name.rpartition(".")[0] for name in package}
-    modules = [name for name in package.keys() - packages if package[name].part in MIRRORED]
+    modules = [
+        module
+        for name, module in package.items()
+        if name not in packages and module.part in MIRRORED and ".benchmark." not in name
+    ]
     tests = {path.relative_to(ROOT.parent).as_posix() for path in (ROOT.parent / "tests").rglob("test_*.py")}
     assert modules_without_tests(modules, tests) == []
+    assert COMPANIONS.keys() <= package.keys()
 
 
 def test_a_module_without_tests_is_seen() -> None:
-    assert modules_without_tests(["asyncray.io.a", "asyncray.io", "asyncray.io.__main__"], {"tests/api/test_a.py"}) == [
-        "asyncray.io.a has no tests/io/test_a.py"
+    made = make_package(
+        {
+            "asyncray.io.a": "def f(): ...",
+            "asyncray.core.head.b": "class B:\n    async def f(self): ...",
+            "asyncray.core.words": "A = 1\nclass B: ...",
+            "asyncray.io.__main__": "def f(): ...",
+            "asyncray.ids": "def f(): ...",
+        }
+    )
+    assert modules_without_tests(made.values(), {"tests/api/test_a.py", "tests/core/test_b.py"}) == [
+        "asyncray.io.a has no tests/io/test_a.py",
+        "asyncray.core.head.b has no tests/core/head/test_b.py",
     ]
-    assert modules_without_tests(["asyncray.io.a"], {"tests/io/test_a.py"}) == []
+    assert modules_without_tests(made.values(), {"tests/io/test_a.py", "tests/core/head/test_b.py"}) == []
 
 
 PAGES = [ROOT.parent / "README.md", ROOT.parent / "CHANGELOG.md", *sorted((ROOT.parent / "docs").glob("*.md"))]

@@ -5,7 +5,7 @@ import pytest
 from asyncray.core.object_table import ObjectTable
 from asyncray.core.records import Client, ObjectEntry
 from asyncray.ids import OBJECT_SIZE
-from tests.core.test_references import put
+from tests.core.test_objects import put
 from tests.core.world import World
 
 

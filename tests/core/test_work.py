@@ -1,17 +1,15 @@
-"""Tasks from submission to result: failures, retries, cancellation, and answers that come late or twice."""
+"""Tasks from submission to result: dependencies, ends of their submitters, and names of calls."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from asyncray.core.outbox import KillWorker
 from asyncray.ids import FIRST_RETURN, PUT_INDEX, TASK_SIZE
-from asyncray.messages import BUFFERS, CANCEL, DONE, DONE_MANY, FAILED, NOT_STARTED, PLAIN, PUT, SHARED, SUBMIT
+from asyncray.messages import BUFFERS, CANCEL, PLAIN, PUT, SUBMIT
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
-from tests.core.world import NODE_ID, World
+from tests.core.world import World
 
 
 def busy(world: World) -> Worker:
@@ -68,81 +66,6 @@ def test_the_same_argument_twice_is_waited_for_once() -> None:
     world.end()
 
 
-# Returns --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("returns", [0, 1, 2, 5])
-@pytest.mark.parametrize("ending", ["plain", "shared", "refs", "raise"])
-def test_any_number_of_returns(returns: int, ending: str) -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    driver.state.spawn(Recipe(returns=returns, ending=ending))
-    assert len(driver.state.refs) == returns
-    world.settle()
-    assert not world.machine.work.tasks
-    assert not world.unresolved()
-    world.end()
-
-
-@pytest.mark.parametrize("given", [[], [(PLAIN, b"", None)], [(PLAIN, b"", None)] * 3])
-def test_a_wrong_number_of_values_is_an_error_of_all(given: list[Any]) -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    driver.submit(returns=2)
-    world.deliver()
-    worker = busy(world)
-    task = worker.queue.popleft().task
-    world.machine.receive(worker.client, [(DONE_MANY, task, 5, given)])
-    world.host.after()
-    world.talk()
-    assert [driver.error(ref) for ref in driver.state.refs] == ["InternalError"] * 2
-    world.end()
-
-
-def test_a_shared_result_that_was_never_allocated_is_an_error() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit()
-    world.deliver()
-    worker = busy(world)
-    task = worker.queue.popleft().task
-    world.machine.receive(worker.client, [(DONE, task, 5, SHARED, [f"{NODE_ID.decode()}-0", 0, 64], None)])
-    world.host.after()
-    world.talk()
-    assert driver.error(ref) == "InternalError"
-
-
-# Crashes --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("retries", [0, 2])
-def test_a_crash_is_retried_as_often_as_allowed(retries: int) -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit(ending="crash", retries=retries)
-    world.settle()
-    assert driver.error(ref) == "WorkerCrashedError"
-    assert world.starts[ref[:TASK_SIZE]] == 1 + retries
-    world.end()
-
-
-@pytest.mark.parametrize("connection_first", [True, False])
-def test_the_end_of_a_worker_is_seen_in_either_order(connection_first: bool) -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit(retries=1)
-    world.deliver()
-    worker = busy(world)
-    world.die(worker)
-    if connection_first:
-        world.host.disconnect(worker)
-    world.host.exit_seen()
-    assert not any(number == worker.number for number in world.host.doomed if not connection_first)
-    world.settle()
-    assert ref in driver.values
-    world.end()
-
-
 def test_nobody_kills_a_process_that_is_known_to_be_gone() -> None:
     world = World(CPU=1)
     world.driver().submit()
@@ -150,70 +73,6 @@ def test_nobody_kills_a_process_that_is_known_to_be_gone() -> None:
     worker = busy(world)
     world.machine.worker_exited(worker.number, "killed")
     assert KillWorker(worker.number) not in world.machine.outbox.commands
-
-
-def test_what_had_not_started_is_not_charged_for_the_crash() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    quick = Recipe(retries=1)
-    driver.submit(quick)
-    world.settle()
-    refs = [driver.submit(quick) for _ in range(3)]
-    world.deliver()
-    worker = busy(world)
-    worker.step()
-    world.die(worker)
-    world.settle()
-    assert set(refs) <= driver.values.keys()
-    left = {ref[:TASK_SIZE]: world.starts[ref[:TASK_SIZE]] for ref in refs}
-    assert list(left.values()) == [2, 1, 1]
-
-
-def test_answers_of_a_process_that_was_given_up_are_not_heard() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit(retries=1)
-    world.deliver()
-    worker = busy(world)
-    worker.step()
-    worker.step()
-    world.die(worker)
-    world.host.exit_seen()  # and only then what it wrote is read
-    world.talk()
-    assert ref not in driver.values
-    world.settle()
-    assert world.starts[ref[:TASK_SIZE]] == 2
-
-
-def test_an_answer_that_comes_twice_counts_once() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit()
-    world.deliver()
-    worker = busy(world)
-    worker.step()
-    worker.step()
-    (answer,) = (message for message, _ in worker.wire if message[0] == DONE)
-    world.machine.receive(worker.client, [answer, answer, (FAILED, answer[1], 5, PLAIN, b"", True, None)])
-    world.settle()
-    assert driver.values[ref] == answer[4]
-    world.end()
-
-
-def test_children_of_a_crashed_task_that_nobody_else_wants_are_cancelled() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    parent = Recipe(steps=(("spawn", Recipe(extra=("R", 1))), ("get", 0)), ending="plain")
-    driver.submit(parent)
-    world.deliver()
-    worker = busy(world)
-    while worker.main is None or not worker.main.blocked:
-        worker.step()
-        world.talk()
-    assert len(world.machine.work.tasks) == 2
-    world.die(worker)
-    world.deliver()
-    assert not world.machine.work.tasks
 
 
 def test_a_task_that_submits_its_successor_keeps_no_memory_of_its_ancestors() -> None:
@@ -228,90 +87,6 @@ def test_a_task_that_submits_its_successor_keeps_no_memory_of_its_ancestors() ->
         world.run()
         for task in world.machine.work.tasks.values():
             assert task.parent is None or task.parent.id in world.machine.work.tasks
-
-
-# Cancelling -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("where", ["waiting", "queued", "sent", "running", "blocked"])
-@pytest.mark.parametrize("retries", [0, 2])
-def test_a_task_can_be_cancelled_in_any_state(where: str, retries: int) -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    never = driver.submit(extra=("moon", 1))
-    wait: dict[str, Any] = {"steps": (("get", 0),), "nested": (index(driver, never),)}
-    late: dict[str, Any] = {"arguments": (index(driver, never),)}
-    hog: dict[str, Any] = {"cpus": 1 if where == "queued" else 0}
-    driver.submit(**hog)
-    more: dict[str, Any] = {"waiting": late, "blocked": wait}.get(where, {})
-    ref = driver.submit(retries=retries, **more)
-    world.deliver()
-    for worker in world.workers:
-        if where in ("running", "blocked"):
-            for _ in range(1 if where == "running" else 2):
-                worker.step()
-    world.talk()
-    world.host.order(CANCEL, ref[:TASK_SIZE], False, False)
-    world.settle()
-    assert driver.error(ref) == "TaskCancelledError"
-    world.end()
-
-
-def test_cancelling_by_force_kills_the_worker_and_is_no_crash() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit(retries=5)
-    world.deliver()
-    busy(world).step()
-    world.host.order(CANCEL, ref[:TASK_SIZE], True, False)
-    assert world.host.doomed
-    world.settle()
-    assert driver.error(ref) == "TaskCancelledError"
-    assert world.starts[ref[:TASK_SIZE]] == 1
-
-
-@pytest.mark.parametrize("recursive", [True, False])
-def test_children_are_cancelled_with_their_parent_if_wanted(recursive: bool) -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit(steps=(("spawn", Recipe(extra=("moon", 1))), ("get", 0)))
-    world.settle()
-    world.host.order(CANCEL, ref[:TASK_SIZE], False, recursive)
-    world.settle()
-    assert driver.error(ref) == "TaskCancelledError"
-    assert len(world.machine.work.tasks) == (0 if recursive else 1)
-    world.end()
-
-
-def test_a_second_cancellation_takes_nothing_back() -> None:
-    """A task that was cancelled with its children cancels those that it submits before it knows, also after another."""
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit()
-    world.deliver()
-    busy(world).step()
-    for recursive in (True, False):
-        world.host.order(CANCEL, ref[:TASK_SIZE], False, recursive)
-    assert world.machine.work.tasks[ref[:TASK_SIZE]].cancelled_with_children
-    world.settle()
-    world.end()
-
-
-def test_an_actor_is_not_cancelled_with_the_task_that_made_it() -> None:
-    """Nor what its constructor has submitted: it would fail by that."""
-    world = World(CPU=3)
-    driver = world.driver()
-    moon = Recipe(extra=("moon", 1))
-    actor = Recipe(steps=(("spawn", moon),), detached=True, restarts=1)
-    ref = driver.submit(steps=(("make", actor), ("spawn", moon), ("get", 0)))
-    world.settle()
-    assert len(world.machine.work.tasks) == 4
-    world.host.order(CANCEL, ref[:TASK_SIZE], False, True)
-    world.settle()
-    assert driver.error(ref) == "TaskCancelledError"
-    (made,) = world.machine.actors.table.values()
-    assert made.state == "alive"
-    assert len(world.machine.work.tasks) == 2  # the constructor, for it may run again, and what it has submitted
 
 
 def test_arguments_that_fit_in_no_message_fail_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,21 +106,6 @@ def test_arguments_that_fit_in_no_message_fail_the_task(monkeypatch: pytest.Monk
     assert fault[0] == "AsyncraySystemError"
     assert "3 small objects" in fault[1]["message"]
     assert not world.machine.work.tasks
-
-
-def test_a_cancelled_task_that_comes_back_unstarted_is_over() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit()
-    world.deliver()
-    worker = busy(world)
-    world.host.order(CANCEL, ref[:TASK_SIZE], False, False)
-    worker.inbox.clear()  # it gave the task back before it read that
-    worker.queue.clear()
-    world.machine.receive(worker.client, [(NOT_STARTED, [ref[:TASK_SIZE]])])
-    world.settle()
-    assert driver.error(ref) == "TaskCancelledError"
-    world.end()
 
 
 # Jobs -----------------------------------------------------------------------------------------------------------------

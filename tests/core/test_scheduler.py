@@ -1,12 +1,10 @@
-"""Which task runs where and when: pipelining, fairness, blocked workers, resources that do not fit."""
+"""Which task runs where and when: leases, tasks sent ahead and taken back, blocked workers, devices."""
 
 from __future__ import annotations
 
 import pytest
 
 from asyncray.core.machine import NodeMachine
-from asyncray.core.outbox import LogLine
-from asyncray.core.records import HERE
 from asyncray.core.resources import Resources
 from asyncray.messages import BLOCKED, DONE, LEASE, PLAIN, RETURN_QUEUED, RUN, SUBMIT, TEMPLATE, UNBLOCKED, VALUE
 from asyncray.units import fixed, plain
@@ -88,19 +86,6 @@ def test_long_tasks_and_those_that_may_start_only_once_are_sent_singly(recipe: R
     assert queued(world) == 1
 
 
-def test_what_does_not_fit_blocks_nobody_and_is_told() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    template = {"name": "f", "function": b"", "returns": 1, "retries": 0, "demand": [("moon", 1)]}
-    world.machine.receive(driver.client, [(TEMPLATE, 99, b"digest", template)])
-    assert any(isinstance(command, LogLine) and "moon" in command.text for command in world.machine.outbox.commands)
-    never = driver.submit(extra=("moon", 1))
-    soon = driver.submit()
-    world.settle()
-    assert soon in driver.values
-    assert never not in driver.values
-
-
 def test_what_waits_behind_a_long_task_is_taken_back_once_and_run_elsewhere() -> None:
     world = World(CPU=2)
     driver = world.driver()
@@ -172,22 +157,6 @@ def test_a_flood_of_free_tasks_gets_a_bounded_number_of_processes_and_threads() 
     world.resolve_all()
 
 
-def test_a_shape_that_starves_gets_its_share() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    flood = Recipe(takes=900, retries=1)
-    for _ in range(40):
-        driver.submit(flood)
-    rare = driver.submit(cpus=0.5, takes=900)
-    done = 0
-    while rare not in driver.values:
-        world.deliver()
-        for worker in world.workers:
-            worker.step()
-        done += 1
-        assert done < 40, "the rare one comes last"
-
-
 def flood_beside_an_actor(*, forks_fail: bool) -> tuple[Worker, set[int]]:
     """A flood has a lease with its slice used up, and an actor waits for a process. Who runs the flood then?"""
     world = World(CPU=2)
@@ -222,45 +191,6 @@ def test_an_actor_that_lacks_only_a_process_takes_none_from_a_lease() -> None:
 def test_an_actor_gets_a_process_from_a_lease_if_none_can_start() -> None:
     worker, _ = flood_beside_an_actor(forks_fail=True)
     assert worker.is_actor
-
-
-def test_children_come_before_their_parents_siblings() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    parent = Recipe(steps=(("spawn", Recipe(cpus=0.5)), ("get", 0)))
-    refs = [driver.submit(parent) for _ in range(20)]
-    most = 0
-    while world.talk() | world.chores() | world.run():
-        most = max(most, len(world.workers))
-    assert set(refs) <= driver.values.keys()
-    assert most <= 6
-
-
-def test_children_of_calls_do_not_overtake_others() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    actor = driver.create()
-    driver.call(actor, steps=(("spawn", Recipe()),))
-    world.deliver()
-    hog = driver.submit(takes=10_000)
-    world.settle()
-    assert hog in driver.values
-    assert all(task.depth == 0 for task in world.machine.work.tasks.values())
-
-
-def test_a_blocked_shape_that_waits_for_its_own_kind_is_not_starved_by_a_flood() -> None:
-    world = World(CPU=1)
-    driver = world.driver()
-    ref = driver.submit(recursion(3))
-    flood = Recipe(cpus=0.5, takes=900, retries=1)
-    steps = 0
-    while ref not in driver.values:
-        driver.submit(flood)
-        world.deliver()
-        for worker in world.workers:
-            worker.step()
-        steps += 1
-        assert steps < 300, "the recursion never gets the CPU back"
 
 
 def test_a_task_that_waits_in_several_places_lends_its_cpu_until_the_last_wait_has_ended() -> None:
@@ -312,33 +242,6 @@ def test_demands_that_make_no_sense_are_the_clients_fault(spec: dict[str, object
     whole = {"name": "f", "function": b"", "returns": 1, "retries": 0, **spec}
     with pytest.raises(ValueError, match="to start, and for life"):
         machine.receive(client, [(TEMPLATE, 1, b"digest", whole)])
-
-
-def test_a_placement_has_shapes_of_its_own_and_an_account() -> None:
-    """Tasks that wish for a part of the node neither use what is outside of it nor lend to it."""
-    world = World(CPU=2, GPU=2)
-    machine, driver = world.machine, world.driver()
-    aside = machine.resources.acquire(fixed({"CPU": 1, "GPU": 1}))
-    assert aside is not None
-    part = machine.scheduler.shapes.accounts["part"] = Resources(plain(aside.demand), dict(aside.devices))
-    there = Recipe(extra=("GPU", 1.0), returns=2)
-    number = driver.template(there.spec("spawn"))
-    world.talk()
-    driver.client.templates[number].where = "part"
-    for recipe in (there, there, Recipe(extra=("GPU", 1.0))):
-        driver.submit(recipe)
-    world.deliver()
-    assert sorted(worker.devices for worker in world.workers if worker.queue) == [(0,), (1,)]
-    assert [shape.where for shape in machine.scheduler.shapes.table.values()] == ["part", HERE]
-    assert [account.available["CPU"] for account in (part, machine.resources)] == [0, 0]
-    inside = next(worker for worker in world.workers if worker.devices == (0,))
-    machine.receive(inside.client, [(BLOCKED, inside.queue[0].task)])
-    assert [account.available["CPU"] for account in (part, machine.resources)] == [10_000, 0]
-    machine.receive(inside.client, [(UNBLOCKED, inside.queue[0].task)])
-    world.settle()
-    assert part.available == part.total
-    aside.release()
-    world.end()
 
 
 def test_an_actor_lives_on_the_account_of_its_placement() -> None:

@@ -1,0 +1,22 @@
+"""One time for all machines: that of the events being worked on."""
+
+from __future__ import annotations
+
+from asyncray.core.pauses import LONGEST_PAUSE
+from tests.core.world import World
+
+
+def test_what_machines_note_has_the_time_of_the_events_at_the_door() -> None:
+    world = World(CPU=1)
+    world.wait(5.0)
+    driver = world.driver()
+    driver.submit()
+    world.deliver()
+    (worker,) = world.machine.pool.workers.values()
+    assert worker.lease is not None
+    assert worker.lease.finished_at == world.now == world.machine.now == 5.0
+    world.machine.now = 5.0 + LONGEST_PAUSE
+    while world.workers[0].running or world.workers[0].queue:
+        world.workers[0].step()
+    world.deliver()
+    assert worker.idle_since == 5.0 + LONGEST_PAUSE

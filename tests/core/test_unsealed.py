@@ -1,0 +1,127 @@
+"""Room that processes ask for: who waits for it, in which order, and what becomes of it at their end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asyncray.config import STORE_FULL_DEADLINE
+from asyncray.messages import (
+    ALLOCATE,
+    REPLY_FAULT,
+    RUN_GC,
+)
+from tests.core.host import CAPACITY
+from tests.core.programs import Recipe
+from tests.core.test_objects import share
+from tests.core.world import World
+
+
+def test_a_full_store_asks_for_garbage_and_serves_who_waits_in_order() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    ref = share(world, one, CAPACITY - 2048)
+    one.drop(ref)
+    one.state.refs.clear()
+    world.talk()
+    places: list[Any] = []
+    for size in (4000, 3000):
+        two.allocate(size, places.append)
+    world.host.hear(two, 2)
+    assert [message[0] for message in one.inbox] == [RUN_GC]
+    world.deliver()
+    assert [place[2] for place in places] == [4000, 3000]
+
+
+def test_who_waits_for_room_lends_its_cpu_and_gives_back_what_it_has_not_begun() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    kept = share(world, driver, CAPACITY)
+    ref = driver.submit(ending="shared")
+    other = driver.submit()
+    for _ in range(50):
+        world.deliver()
+        world.run()
+    assert other in driver.values  # it ran meanwhile, on the same CPU
+    assert ref not in driver.values
+    world.machine.check()
+    driver.drop(kept)
+    world.settle()
+    assert ref in driver.values
+    assert world.machine.resources.available["CPU"] == 10_000
+
+
+def test_a_full_store_is_an_error_in_time() -> None:
+    world = World()
+    driver = world.driver()
+    share(world, driver, CAPACITY - 2048)
+    answers: list[Any] = []
+    driver.allocate(4000, answers.append)
+    world.deliver()
+    assert world.machine.needs_fast_tick
+    world.wait(STORE_FULL_DEADLINE / 2)
+    world.deliver()
+    assert answers == []
+    world.wait(STORE_FULL_DEADLINE)
+    world.deliver()
+    assert answers == [None]
+    driver.allocate(CAPACITY + 1, answers.append)
+    world.deliver()
+    assert answers == [None, None], "what can never fit is refused at once"
+
+
+def test_a_nested_task_that_waits_for_room_gives_none_back() -> None:
+    world = World(CPU=1)
+    world.machine.scheduler.nest_after = 1
+    driver = world.driver()
+    never = Recipe(extra=("R", 1))  # which there is not
+    host = driver.submit(steps=(("spawn", never), ("get", 0)))
+    for _ in range(5):
+        world.deliver()
+        world.run()
+    held = share(world, driver, CAPACITY)
+    ref = driver.submit(arguments=(driver.state.refs.index(held),), ending="shared")
+    world.deliver()
+    assert sum(len(worker.nested) for worker in world.machine.pool.workers.values()) == 1
+    world.settle()  # its wait for room ends in time, although it holds memory and waits for no object
+    assert ref in driver.values
+    driver.state.cancel(driver.state.refs.index(host))
+    world.settle()
+    assert host in driver.values
+    world.end()
+
+
+def test_a_segment_that_cannot_be_made_fails_the_first_who_waits() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    answers: list[Any] = []
+    one.allocate(100, lambda place: answers.append(("one", place)))
+    two.allocate(100, lambda place: answers.append(("two", place)))
+    world.talk()
+    world.host.segment(works=False)
+    world.deliver()
+    assert sorted((who, place is None) for who, place in answers) == [("one", True), ("two", False)]
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "much", None])
+def test_a_size_that_is_none_is_the_clients_fault(size: Any) -> None:
+    world = World()
+    driver = world.driver()
+    driver.allocate(100, lambda place: None)  # makes the next one wait
+    world.talk()
+    with pytest.raises(ValueError, match="wants"):
+        world.machine.receive(driver.client, [(ALLOCATE, 1, size)])
+
+
+def test_who_dies_while_waiting_for_room_is_forgotten() -> None:
+    world = World()
+    one, two = world.driver(), world.driver()
+    share(world, one, CAPACITY - 2048)
+    two.allocate(4000, lambda place: None)
+    world.talk()
+    world.die(two)
+    world.settle()
+    assert not world.machine.store.waiting
+    assert not any(message[0] == REPLY_FAULT for message in one.inbox)
+    world.end()
