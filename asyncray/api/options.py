@@ -43,11 +43,19 @@ Table = Mapping[str, Option]
 
 # Numbers
 
+_LARGEST = 2**31 - 1
+"""Of numbers that are counted: as in Ray, and as far as an index of a return value goes."""
+
+_LARGEST_AMOUNT = 2**62 // UNIT
+"""Of a resource: no machine has more, and messages carry no larger integers."""
+
 
 def _at_least(lowest: int, accepted: str) -> Check:
     def check(name: str, value: int) -> int:
         if value < lowest:
             raise ValueError(f"The keyword '{name}' only accepts {accepted}")
+        if value > _LARGEST:
+            raise ValueError(f"The keyword '{name}' only accepts numbers up to {_LARGEST}, but received {value}")
         return value
 
     return check
@@ -59,7 +67,7 @@ _concurrency = _at_least(1, "None or a positive integer: max_concurrency must be
 
 
 def _num_returns(name: str, value: int | str) -> int | str:
-    if value == "streaming" if isinstance(value, str) else value >= 0:
+    if value == "streaming" if isinstance(value, str) else 0 <= value < _LARGEST:
         return value
     raise ValueError(
         f"The keyword '{name}' only accepts None, a non-negative integer, 'streaming' (for generators), or 'dynamic'"
@@ -80,6 +88,8 @@ def _amount(name: str, amount: float) -> float:
     if not 0 <= amount < float("inf"):
         problem = "cannot be negative" if amount < 0 else f"must be a finite number, but is {amount}"
         raise ValueError(f"The quantity of resource {name} {problem}")
+    if amount > _LARGEST_AMOUNT:
+        raise ValueError(f"The quantity of resource {name} can be {_LARGEST_AMOUNT} at most, but is {amount}")
     if 0 < amount * UNIT < 1:
         raise ValueError(
             f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001, but it is {amount}"

@@ -18,6 +18,7 @@ from asyncray.cluster_messages import BORROW, BORROWED, RESOLVE, UNBORROW, VALUE
 from asyncray.core.allocator import Allocator
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
+from asyncray.core.cluster.lending import Lending
 from asyncray.core.cluster.links import Link
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.dead_refs import DeadRefs
@@ -56,6 +57,7 @@ class Node:
         store = Store(self.outbox, Allocator("seg", 1024), {}, dead_refs)
         self.objects = Objects(self.outbox, store, Unread(self.outbox), dead_refs)
         self.imports = Imports(self.outbox, self.objects, self.id, self.peer, lambda task, entry: None)
+        self.lending = Lending(self.outbox, self.objects)
         self.objects.other_nodes = self.imports
         self.peers: dict[bytes, Peer] = {}
         self.process = Client(1, self.id + (1).to_bytes(4, "big"), "worker", 1)
@@ -70,10 +72,10 @@ class Node:
         self.claims: dict[int, tuple[ObjectEntry, ...]] = {}
         self.held: set[bytes] = set()  # by the process
         self.handlers: dict[int, Callable[..., Any]] = {
-            BORROW: self.imports.borrow,
+            BORROW: self.lending.borrow,
             BORROWED: self.imports.borrowed,
-            UNBORROW: self.imports.unborrow,
-            RESOLVE: self.imports.resolve,
+            UNBORROW: self.lending.unborrow,
+            RESOLVE: self.lending.resolve,
             VALUE_OF: self.imports.value_of,
             TASK: self._task,
             RESULT: self._result,

@@ -38,7 +38,7 @@ class Cover:
         return f"<Cover of {self.giver} {len(self.learned)} objects, {state}>"
 
     def replace_give_up(self, give_up: Callable[[], None]) -> None:
-        """The giver is lost: somebody else waits for the end of the cover."""
+        """The giver is lost: its grace waits for the end of the cover."""
         self._give_up = give_up
 
     def registered(self) -> None:

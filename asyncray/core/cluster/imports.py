@@ -15,7 +15,7 @@ that sends a ref keeps the object until the receiver has given the cover up (``c
 
 6. When a node X is lost, the covers that it gave end without a word: each node registers what it learned under them and
    still needs (``giver_lost``). Everything that ends by the loss of X ends only when *all* members have done that: its
-   borrows, the uses of tasks that were there, the claims that were kept for it. That time is X's grace. Otherwise an
+   borrows, the uses of tasks that it had, the claims that were kept for it. That time is X's grace. Otherwise an
    object is lost that only X kept alive for others (H10 and H11). No clock could bound how late a member hears of it.
 
 What a node needs: refs of its processes, and uses by its own unfinished tasks and by values that it keeps.
@@ -221,18 +221,6 @@ class Imports:
             name, fields = self._objects.dead_refs.fault(object_id)
             self._resolve(entry, FAULT, [name, fields], None)
 
-    def borrow(self, peer: Peer, message: Any) -> None:
-        """BORROW: another node has refs to objects of this one."""
-        _, batch, object_ids = message
-        lost = [object_id for object_id in object_ids if object_id not in self._objects.table]
-        self._objects.hold(peer, [object_id for object_id in object_ids if object_id not in lost])
-        self._outbox.send(peer, (BORROWED, batch, lost))
-
-    def unborrow(self, peer: Peer, message: Any) -> None:
-        """UNBORROW: another node has no refs to these objects any more."""
-        known = [object_id for object_id in message[1] if object_id in peer.borrowed]
-        self._objects.drop(peer, known)
-
     # Losses -----------------------------------------------------------------------------------------------------------
 
     def giver_lost(self, peer: Peer, settled: Callable[[], None]) -> None:
@@ -276,15 +264,6 @@ class Imports:
             far.watched = True
             self._outbox.send(far.owner, (RESOLVE, [entry.id]))
 
-    def resolve(self, peer: Peer, message: Any) -> None:
-        """RESOLVE: another node wants values of this one."""
-        for object_id in message[1]:
-            if object_id in self._objects.table:
-                self._objects.subscribe(peer, [object_id])
-            else:
-                fault = self._objects.dead_refs.fault(object_id)
-                self._outbox.send(peer, (VALUE_OF, object_id, FAULT, fault, None))
-
     def push(self, entry: ObjectEntry, party: Party) -> None:
         contained = [inner.id for inner in entry.contained] or None
         self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
@@ -325,7 +304,7 @@ def _needed(entry: ObjectEntry) -> bool:
 
 
 class _Grace:
-    """What the grace of a lost node waits for on this node."""
+    """The grace of a lost node, as far as it depends on this node."""
 
     __slots__ = ("_settled", "covers", "peer")
 
