@@ -216,9 +216,18 @@ class NodeRow(TypedDict):
 
     NodeID: str
     Alive: bool
+    State: str
+    """ALIVE, LOST (the head's verdict) or LEFT (in order)."""
+    DeathReasonMessage: str
+    """How it ended, for people."""
+    NodeName: str
+    """The name that its user gave it."""
     NodeManagerAddress: str
+    NodeManagerPort: int
+    """Where other nodes connect; 0 of a node that is alone."""
     NodeManagerHostname: str
     Resources: dict[str, float]
+    Available: dict[str, float]
     Labels: dict[str, str]
 
 
@@ -241,6 +250,8 @@ class NodeStatus(NodeFacts):
     node_id: str
     resources: dict[str, float]
     available: dict[str, float]
+    nodes: list[NodeRow]
+    """All nodes of the cluster, this one among them."""
     store: StoreUse
     objects: int
     tasks: TaskCounts

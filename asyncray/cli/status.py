@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from asyncray.words import NodeStatus
+    from asyncray.words import NodeRow, NodeStatus
 
 _MOST_ROWS = 40
 """The most rows of a table for people. --json has all of them."""
@@ -55,7 +55,10 @@ def status_command(*, address: str, as_json: bool) -> None:
 def _show(found: NodeStatus) -> None:
     click.echo(f"Node {found['node_id']} at {found['address']}")
     click.echo(f"pid {found['pid']} on {found['hostname']}, files in {found['session_dir']}\n")
-    _table("Resources", ("name", "used", "total"), _resource_rows(found))
+    if "cluster_address" in found:
+        click.echo(f"Cluster at {found['cluster_address']}\n")
+        _table("Nodes", ("id", "name", "address", "state", "CPU used", "CPU", "why"), _node_rows(found["nodes"]))
+    _table("Resources", ("name", "used", "total"), _resource_rows(found["resources"], found["available"]))
     if found["problem"]:
         click.echo(f"Problem: {found['problem']}\n")
     store = found["store"]
@@ -109,10 +112,21 @@ def _lines(value: object) -> list[str]:
     return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.splitlines()] or [""]
 
 
-def _resource_rows(found: NodeStatus) -> list[tuple[str, str, str]]:
+def _node_rows(nodes: Sequence[NodeRow]) -> list[tuple[str, str, str, str, str, str, str]]:
     rows = []
-    for name, total in sorted(found["resources"].items()):
-        used = total - found["available"].get(name, 0.0)
+    for node in nodes:
+        address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        total = node["Resources"].get("CPU", 0.0)
+        used = total - node["Available"].get("CPU", 0.0)
+        row = (node["NodeID"], node["NodeName"], address, node["State"].lower(), f"{used:g}", f"{total:g}")
+        rows.append((*row, node["DeathReasonMessage"]))
+    return rows
+
+
+def _resource_rows(resources: dict[str, float], available: dict[str, float]) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, total in sorted(resources.items()):
+        used = total - available.get(name, 0.0)
         show = _size if name in ("memory", "object_store_memory") else "{:g}".format
         rows.append((name, show(used), show(total)))
     return rows

@@ -20,6 +20,7 @@ from asyncray.messages import ERROR, FAULT, UNRESOLVED, CreateMessage
 from asyncray.units import UNIT, plain
 
 if TYPE_CHECKING:
+    from asyncray.core.cluster.node_rows import NodeRows
     from asyncray.words import ActorRow, NodeFacts, NodeRow, NodeStatus, ObjectRow, WorkerRow
 
 _STORE = "object_store_memory"
@@ -54,6 +55,8 @@ class Requests:
         self._store = work.store
         self._clients = clients
         self._stop_node = stop
+        # Answers about all nodes; None of a node that is alone.
+        self.cluster: NodeRows | None = None
 
     def ask(self, question: Question, method: str, arguments: Sequence[Any]) -> None:
         """Answers a question, now or after a later event."""
@@ -103,9 +106,12 @@ class Requests:
         return [{"name": name, "namespace": where} for where, name in self._directory.list(namespace)]
 
     def _cluster_resources(self, question: Question) -> dict[str, float]:
-        return plain(self._resources.total.items())
+        return plain(self._resources.total.items()) if self.cluster is None else self.cluster.total()
 
     def _available_resources(self, question: Question) -> dict[str, float]:
+        return self._own_available() if self.cluster is None else self.cluster.available()
+
+    def _own_available(self) -> dict[str, float]:
         available = {name: max(0, amount) for name, amount in self._resources.available.items()}
         # Tasks do not request store memory: the objects in the store say how much of it is free.
         if _STORE in available:
@@ -113,13 +119,20 @@ class Requests:
         return plain(available.items())
 
     def _nodes(self, question: Question) -> list[NodeRow]:
+        if self.cluster is not None:
+            return self.cluster.nodes()
         return [
             {
                 "NodeID": self._node_id.hex(),
                 "Alive": True,
+                "State": "ALIVE",
+                "DeathReasonMessage": "",
+                "NodeName": "",
                 "NodeManagerAddress": self._facts.get("ip", ""),
+                "NodeManagerPort": 0,
                 "NodeManagerHostname": self._facts.get("hostname", ""),
                 "Resources": plain(self._resources.total.items()),
+                "Available": self._own_available(),
                 "Labels": {"ray.io/node-id": self._node_id.hex()},
             }
         ]
@@ -130,7 +143,8 @@ class Requests:
             "node_id": self._node_id.hex(),
             **{key: value for key, value in self._facts.items() if isinstance(value, (str, int, float))},  # type: ignore[typeddict-item]  # keys of facts
             "resources": plain(self._resources.total.items()),
-            "available": self._available_resources(question),
+            "available": self._own_available(),
+            "nodes": self._nodes(question),
             "store": {
                 "capacity": self._store.allocator.capacity,
                 "used": self._store.allocator.used,

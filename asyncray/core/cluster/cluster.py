@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.cluster_messages import COMPLAINT
 from asyncray.core.cluster.links import Link
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
+from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
@@ -51,6 +52,7 @@ class ClusterMachine(Watcher):
         if head is not None:
             to_head = Peer(number, head, Link(self.outbox, self.node, head, now, to_head=True))
         self.members = Members(self.outbox, to_head, facts, self._row, self)
+        machine.requests.cluster = NodeRows(self.members)
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
         self.handlers: dict[int, PeerHandler] = {}
         # When the head next hears of broken links.

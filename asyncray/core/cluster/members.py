@@ -46,6 +46,10 @@ CUT_OFF_AFTER = 60.0
 """Seconds without the head after which a node ends. Ray's raylets wait as long."""
 
 
+MOST_PAST = 100
+"""Members that have ended and that people are still shown."""
+
+
 class OtherNode:
     """A member as this node knows it, itself included. ``Members`` writes it."""
 
@@ -101,6 +105,8 @@ class Members:
         self.table: dict[bytes, OtherNode] = {}
         # NodeID -> (LOST or LEFT, how) of members that ended while this node was a member.
         self.ended: dict[bytes, tuple[str, str]] = {}
+        # Those of them that people are shown: the last MOST_PAST.
+        self.past: dict[bytes, OtherNode] = {}
         self._beat_every = 0.0
         self._last_beat = 0.0
         # The row that the head knows, and how often it was sent.
@@ -227,7 +233,11 @@ class Members:
                 member.row = {**member.row, **changes}  # fields of a row
         for node, state, how in gone:
             self.ended[node] = (state, how)
-            if self.table.pop(node, None) is not None:
+            member = self.table.pop(node, None)
+            if member is not None:
+                self.past[node] = member
+                if len(self.past) > MOST_PAST:
+                    del self.past[next(iter(self.past))]
                 self._watcher.member_ended(node, state, how)
 
     def _end(self, why: str) -> None:
