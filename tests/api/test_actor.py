@@ -59,6 +59,16 @@ def test_an_actor_takes_the_class_once_and_a_message_each(daemon: DaemonSide) ->
     assert [message[1] for message in made] == [handle._asyncray_id for handle in handles]
 
 
+def test_another_session_gets_the_class_again(daemon: DaemonSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = actor_class()
+    cls.remote()
+    with started() as (runtime, other):
+        monkeypatch.setattr(current, "session", runtime)
+        cls.remote()
+        assert deserialize(other.next(FUNCTION)[3]) is Counter
+        assert other.next(TEMPLATE)[1] == other.next(CREATE)[2]
+
+
 def test_copies_with_equal_options_share_a_template(daemon: DaemonSide) -> None:
     cls = actor_class()
     for cpus in (2, 2, 3):
@@ -73,12 +83,13 @@ def test_calls_are_ordered_where_one_runs_at_a_time(daemon: DaemonSide) -> None:
         (Counter, {"max_concurrency": 2}),
         (Waiting, {}),
         (Counter, {"allow_out_of_order_execution": True}),
+        (Waiting, {"max_concurrency": 1}),
     ):
         actor_class(cls, **options).remote()
-    found = [described(daemon) for _ in range(4)]
-    assert [options["ordered"] for options in found] == [True, False, False, False]
-    assert [options["concurrency"] for options in found] == [1, 2, ASYNC_CONCURRENCY, 1]
-    assert [options["restarts"] for options in found] == [1, 0, 0, 0]
+    found = [described(daemon) for _ in range(5)]
+    assert [options["ordered"] for options in found] == [True, False, False, False, False]
+    assert [options["concurrency"] for options in found] == [1, 2, ASYNC_CONCURRENCY, 1, 1]
+    assert [options["restarts"] for options in found] == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("cls", "options"), [(Waiting, {}), (Counter, {"max_concurrency": 2})])
