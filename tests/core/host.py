@@ -22,6 +22,7 @@ from asyncray.core.states import DEAD, FINISHED, IDLE
 from asyncray.messages import (
     ADD_REFS,
     BLOCKED,
+    CANCEL,
     DONE,
     DONE_MANY,
     FAILED,
@@ -173,11 +174,23 @@ class Host:
     def _receive(self, process: Process, messages: list[Received]) -> None:
         dead_refs = self.machine.objects.dead_refs
         before = dead_refs.count
-        self.machine.receive(process.client, messages)
+        for message in messages:
+            family = self._family(message[1]) if message[0] == CANCEL and process.alive else []
+            self.machine.receive(process.client, [message])
+            missed = [task for task in family if task.state != FINISHED and not task.cancelled]
+            assert not missed or not message[3], f"{missed} were not cancelled with their parent"
         again = process.repeated
         allowed = len(again[1]) if again is not None and any(message is again for message in messages) else 0
         excused = process.orphaned or process.has_foreign_refs
         assert dead_refs.count - before <= allowed or excused, f"{process} names what is gone in {messages}"
+
+    def _family(self, task_id: bytes) -> list[Task]:
+        """What a recursive cancellation of a task must reach: what it submitted, and that again, but no actors."""
+        tasks = self.machine.work.tasks
+        found = [task for task in (tasks.get(task_id),) if task is not None and not task.is_constructor]
+        for parent in found:
+            found += [t for t in tasks.values() if self.world.parents.get(t.id) == parent.id and not t.is_constructor]
+        return found
 
     def repeat(self, process: Process) -> None:
         """A message is there twice. Most kinds mean nothing the second time; a client that makes twice is cut off."""

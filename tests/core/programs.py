@@ -183,6 +183,7 @@ class Scope:
             frozenset(refs & self.waitable),
             tuple(sorted(handles)),
         )
+        self.world.parents[task_id] = self.task
         number = process.template(recipe.spec(what))
         message = (kind, task_id, number, PLAIN, order, arguments or None, sorted(refs | handles) or None, self.task)
         if recipe.careful and what == "spawn" and self.world.pure.issuperset(arguments):

@@ -12,7 +12,8 @@ what the world knows:
 - a message names only objects that exist. A dead ref comes from an orphan (it runs a task that was ended from outside,
   so its arguments are gone) or from another node, or the message is the second of two equal ones;
 - a task is not started more often than its retries allow, and the calls of one caller start in order;
-- exclusive resources are never in two hands.
+- exclusive resources are never in two hands;
+- a recursive cancellation reaches all that the task has submitted, and that again, but no actors.
 
 ``settle`` lets everybody do what they can until nothing moves; then nothing that could run may be waiting.
 ``end`` takes everything away; then nothing may be left.
@@ -46,6 +47,7 @@ class World:
         self.promised: dict[bytes, tuple[Process, Content]] = {}  # by whom, and what
         self.broken: set[bytes] = set()  # promises
         self.recipes: dict[bytes, Recipe] = {}
+        self.parents: dict[bytes, bytes | None] = {}  # of tasks: the task whose code submitted it
         self.starts: Counter[bytes] = Counter()
         self.orphans: set[bytes] = set()
         self._tags = 0
