@@ -55,6 +55,7 @@ MIRRORED = {"api", "cli", "core", "head", "io", "node", "runtime", "util", "wire
 COMPANIONS = {
     "asyncray.core.cluster.covers": "tests/sim/test_references.py",
     "asyncray.core.cluster.imports": "tests/sim/test_references.py",
+    "asyncray.core.cluster.lending": "tests/sim/test_references.py",
 }
 INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}
 
