@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from asyncray.head.registry import Registry
+from asyncray.head.registry import HeadDoor, Registry
+from asyncray.io.addresses import listen_at
 
 TOKEN = "a-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -68,3 +71,58 @@ async def test_bytes_that_are_no_text_are_no_token(url: str) -> None:
     assert b" 401 " in await reader.readline()
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.fixture
+async def head_url() -> AsyncIterator[str]:
+    """The registry of the head of a cluster, with a route for nodes."""
+
+    async def join(request: web.Request) -> web.Response:
+        return web.Response(text="for nodes")
+
+    listener = listen_at("127.0.0.1", 0)
+    door = HeadDoor(
+        listener, frozenset({"10.0.0.1", "head.example"}), TOKEN, (web.get("/join", join, allow_head=False),)
+    )
+    registry = Registry(ask, TOKEN, door)
+    host, port = await registry.start()
+    assert (host, port) == listener.getsockname()
+    yield f"http://127.0.0.1:{port}"
+    await registry.stop()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/status", "/api/nodes", "/api/actors", "/api/objects/00", "/nonsense", "//join"]
+)
+@pytest.mark.parametrize("verb", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"])
+async def test_every_route_and_verb_of_a_head_wants_the_token(head_url: str, path: str, verb: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for headers, status in (
+            ({}, 401),
+            ({**BEARER, "Host": "evil.example"}, 403),
+            ({**BEARER, "Origin": "http://evil.example"}, 403),
+        ):
+            async with session.request(verb, f"{head_url}{path}", headers=headers) as response:
+                assert response.status == status
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+            await session.ws_connect(f"{head_url}{path}")
+
+
+async def test_a_head_answers_to_its_names_and_nodes_may_use_any(head_url: str) -> None:
+    for name in ("10.0.0.1", "head.example:80", "localhost"):
+        assert (await get(f"{head_url}/api/status", {**BEARER, "Host": name}))[0] == 200
+    assert await get(f"{head_url}/join", {"Host": "another.example"}) == (200, "for nodes")
+    assert (await get(f"{head_url}/join", {"Origin": "http://evil.example"}))[0] == 403
+
+
+async def test_bytes_that_are_no_http_change_nothing(head_url: str) -> None:
+    chance = random.Random(5)
+    host, _, port = head_url.removeprefix("http://").partition(":")
+    start = b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    for number in range(200):
+        _, writer = await asyncio.open_connection(host, int(port))
+        noise = chance.randbytes(chance.randrange(1, 500))
+        writer.write(start + noise + b"\r\n\r\n" if number % 2 else noise)
+        writer.close()
+        await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
+    assert (await get(f"{head_url}/api/status", BEARER))[0] == 200
