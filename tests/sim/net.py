@@ -77,6 +77,8 @@ class Net:
         self.connections: dict[int, Connection] = {}
         self.cuts: set[frozenset[str]] = set()
         self._count = 0
+        # Name of a host that has died -> from when on its port refuses connections.
+        self._refuses: dict[str, float] = {}
 
     def delay(self) -> float:
         # Mostly quick, now and then slow.
@@ -94,7 +96,7 @@ class Net:
             if self.is_cut(host, target):
                 done(None, False)
             elif not target.alive:
-                done(None, True)
+                done(None, self.clock.now >= self._refuses.get(target.name, 0.0))
             else:
                 self._count += 1
                 self.connections[self._count] = Connection(self._count, (host, target))
@@ -150,7 +152,11 @@ class Net:
             self.clock.after(self.delay(), lambda side=side: self._learns(connection, side))  # type: ignore[misc]
 
     def died(self, host: Endpoint) -> None:
-        """A host's daemon was killed: the system closes its connections; what it wrote may arrive."""
+        """A host's daemon was killed: the system closes its connections; what it wrote may arrive.
+
+        The system closes one socket after the other, so the port may still take connections for a moment.
+        """
+        self._refuses[host.name] = self.clock.now + self.clock.random.choice((0.0, 0.1))
         for connection in self.connections.values():
             if host in connection.ends:
                 self.close(host, connection.number)

@@ -81,8 +81,9 @@ def test_nodes_join_and_see_one_another() -> None:
     cluster.settle()
 
 
-def test_a_killed_daemon_is_lost_at_once_because_its_port_refuses() -> None:
-    cluster = started()
+@pytest.mark.parametrize("seed", range(8))
+def test_a_killed_daemon_is_lost_at_once_because_its_port_refuses(seed: int) -> None:
+    cluster = started(seed=seed)
     victim = member(cluster, 1)
     cluster.kill(victim)
     cluster.run(1.5)

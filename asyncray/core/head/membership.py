@@ -60,7 +60,9 @@ _LOG_INFO = 20
 class Member:
     """One node of the cluster. ``Membership`` writes it."""
 
-    __slots__ = ("changed", "facts", "heard_at", "how", "party", "row", "state", "suspect_since", "version")
+    __slots__ = (
+        "changed", "facts", "heard_at", "how", "party", "probing", "row", "state", "suspect_since", "version",
+    )  # fmt: skip
 
     def __init__(self, facts: MemberFacts, row: ClusterRow, party: Party, now: float) -> None:
         self.facts = facts
@@ -73,6 +75,8 @@ class Member:
         self.heard_at = now
         # When its connection closed, if it is not back yet.
         self.suspect_since: float | None = None
+        # A probe is under way.
+        self.probing = False
         # Fields of the row that changed since the last view.
         self.changed: dict[str, Any] = {}
         # How it ended, for people.
@@ -177,11 +181,18 @@ class Membership:
         if member is not None and member.suspect_since is None:
             member.state = SUSPECT
             member.suspect_since = now
-            self._outbox.do(Probe(node, member.facts["host"], member.facts["port"]))
+            self._probe(member)
+
+    def _probe(self, member: Member) -> None:
+        if not member.probing:
+            member.probing = True
+            self._outbox.do(Probe(member.facts["node"], member.facts["host"], member.facts["port"]))
 
     def probed(self, node: bytes, *, refused: bool, now: float) -> None:
         """A probe has ended. A host that refuses the connection has no daemon there any more."""
         member = self.table.get(node)
+        if member is not None:
+            member.probing = False
         if member is not None and member.state == SUSPECT and refused:
             self.lose(node, "its daemon has ended: its port refuses connections", now)
 
@@ -251,6 +262,10 @@ class Membership:
                 self.lose(member.facts["node"], f"its connection broke {SILENCE:g} s ago and did not come back", now)
             elif silent >= SILENCE:
                 self.lose(member.facts["node"], f"it was silent for {silent:.1f} s", now)
+            elif member.suspect_since is not None:
+                # 1. A daemon dies, and the system closes its connections. 2. The first probe gets through, because the
+                # system has not closed the port yet. 3. The next one is refused.
+                self._probe(member)
             elif silent >= SILENCE / 2 and member.state == MEMBER_ALIVE:
                 member.state = SUSPECT
 

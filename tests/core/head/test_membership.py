@@ -189,7 +189,28 @@ def test_a_suspect_that_is_heard_again_is_alive_and_a_second_break_counts_from_i
     assert b"one" in stage.members.table
 
 
-def test_a_closed_connection_is_probed_once_and_a_refusal_is_the_verdict() -> None:
+def test_a_port_that_was_not_closed_yet_is_probed_again() -> None:
+    stage = Stage(b"one", b"two")
+    stage.quiet()
+    stage.members.disconnected(b"two", 1.0)
+    stage.members.tick(1.5, 0.0)
+    assert done(stage.outbox, Probe) == [Probe(b"two", "two", 7000)]  # it has not ended
+    stage.members.probed(b"two", refused=False, now=1.6)
+    stage.outbox.commands.clear()
+    stage.members.tick(2.0, 0.0)
+    assert done(stage.outbox, Probe) == [Probe(b"two", "two", 7000)]
+    stage.members.probed(b"two", refused=True, now=2.1)
+    assert stage.members.ended[b"two"].state == LOST
+    stage.outbox.commands.clear()
+    stage.members.disconnected(b"one", 3.0)
+    stage.members.heard(b"one", 3.1)
+    stage.members.probed(b"one", refused=False, now=3.2)
+    stage.outbox.commands.clear()
+    stage.members.tick(3.5, 0.0)
+    assert done(stage.outbox, Probe) == []  # it is back
+
+
+def test_a_closed_connection_is_probed_and_a_refusal_is_the_verdict() -> None:
     stage = Stage(b"one", b"two")
     stage.quiet()
     for _ in range(2):
