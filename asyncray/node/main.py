@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -80,7 +81,7 @@ def serve(
             ready(facts)
             if companion is not None:
                 tasks.append(asyncio.get_running_loop().create_task(companion(_querier(machine), facts)))
-                tasks[0].add_done_callback(_report)
+                tasks[0].add_done_callback(partial(_report, machine, is_head=plan is not None and plan.head is None))
 
         await daemon.run(zygote, driver, started)
         for task in tasks:
@@ -91,11 +92,13 @@ def serve(
     return uvloop.run(run())
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    """Logs that the registry has failed: tools miss it, programs do not."""
+def _report(machine: NodeMachine, task: asyncio.Task[None], *, is_head: bool) -> None:
+    """The registry has ended. If it failed, tools miss it, and programs do not; but no node could reach a head."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         log.error("the registry could not be served", exc_info=error)
+        if is_head:
+            machine.stop("no node can reach it: its registry could not be served")
 
 
 def _make_machine(config: NodeConfig, plan: ClusterPlan | None = None) -> NodeMachine:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
 from asyncray.node import main
+from asyncray.node.cluster_shell import ClusterPlan
 from asyncray.runtime.interpreters import this_interpreter
 from asyncray.words import NodeConfig
 
@@ -43,3 +45,27 @@ async def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> Non
         assert (known, error) == (False, "InternalError")
         assert "is not a query" in fields["message"]
     assert not machine.stopping
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+async def test_a_head_without_its_registry_ends_and_another_node_does_not(
+    config: NodeConfig, caplog: pytest.LogCaptureFixture, is_head: bool
+) -> None:
+    async def fail() -> None:
+        raise OSError("no port")
+
+    machine = main._make_machine(config)
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+    main._report(machine, task, is_head=is_head)
+    assert "the registry could not be served" in caplog.text
+    assert machine.stopping is is_head
+
+
+async def test_a_node_of_a_cluster_has_its_address_and_only_the_head_is_one(config: NodeConfig) -> None:
+    for head in (None, ("10.0.0.1", 7)):
+        plan = ClusterPlan(b"", "10.0.0.1:7", "10.0.0.2", "10.0.0.2", head, None, "", {})
+        machine = main._make_machine(config, plan)
+        assert machine.facts["ip"] == "10.0.0.2"
+        assert machine.facts["cluster_address"] == "10.0.0.1:7"
+        assert ("node:__internal_head__" in machine.resources.total) is (head is None)
