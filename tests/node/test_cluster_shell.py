@@ -143,7 +143,7 @@ async def test_a_wrong_token_is_said_in_one_line() -> None:
 
 
 async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_shell, "JOIN_DEADLINE", 0.3)
+    monkeypatch.setattr(cluster_shell, "JOIN_DEADLINE", 1.0)
     with listen_at("127.0.0.1", 0) as listener:
         address = listener.getsockname()
     node = Host(address)
@@ -152,7 +152,7 @@ async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     code, why = node.shell.failure
     assert code == NOT_JOINED
     assert f"no head answers at 127.0.0.1:{address[1]}" in why
-    assert "tries in 0.3 s, the last one: Connection refused" in why
+    assert "tries in 1 s, the last one: Connection refused" in why
     await node.close()
 
 

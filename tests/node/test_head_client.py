@@ -58,7 +58,7 @@ async def test_an_answer_that_is_no_heads(answer: object) -> None:
 
     async with served(join) as client:
         with pytest.raises(HeadSilence, match=r"as a head does|as no head does"):
-            await client.find(0.3)
+            await connect(client)
 
 
 async def test_another_version_is_said_at_once() -> None:
