@@ -281,7 +281,8 @@ class ClusterShell:
             head = self.part.members.head
             assert isinstance(head, Peer)
             self._spawn(self._dial_head(head))
-        else:
+        # 1. The link wants a dial. 2. The head's verdict comes in the same turn, and the node is no peer any more.
+        elif command.node in self.part.peers:
             self._spawn(self._dial_node(self.part.peers[command.node]))
 
     def _spawn(self, dial: Coroutine[Any, Any, None]) -> None:

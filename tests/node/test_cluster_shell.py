@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from asyncray.cluster_messages import VIEW
 from asyncray.core.cluster.links import OPEN
 from asyncray.core.cluster.members import OUTSIDE
 from asyncray.core.head.membership import LEFT, LOST
@@ -80,9 +81,24 @@ async def test_h26_words_that_a_node_wrote_before_it_was_lost_are_read_before_it
         assert head.head is not None
         assert node.shell.part is not None
         view = node.shell.part.members._view + 1
-        node.shell._receive_from_head([(162, view, [], [(victim.id, LOST, "a test says so")], [])])
+        node.shell._receive_from_head([(VIEW, view, [], [(victim.id, LOST, "a test says so")], [])])
         assert victim.id not in node.shell.part.peers
         assert node.heard.get_nowait() == (victim.id, "last words")
+
+
+async def test_a_node_that_is_lost_in_the_turn_in_which_it_should_be_dialled_is_not_dialled() -> None:
+    async with cluster(2) as (head, node):
+        assert node.shell.part is not None
+        victim = node.shell.part.peer(os.urandom(8), 0.0)
+        # 1. The link wants a dial. 2. The verdict comes. 3. The daemon performs the commands.
+        victim.link.push(b"", 0, 0.0)
+        node.shell.part.members.table[victim.id] = node.shell.part.members.table[head.id]
+        view = node.shell.part.members._view + 1
+        node.shell._receive_from_head([(VIEW, view, [], [(victim.id, LOST, "a test says so")], [])])
+        node._flush()
+        assert victim.id not in node.shell.part.peers
+        head.say(node.id, "still alive")
+        assert await node.heard.get() == (head.id, "still alive")
 
 
 async def test_a_fenced_node_learns_why_and_ends() -> None:
