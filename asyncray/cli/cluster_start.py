@@ -190,7 +190,7 @@ def _is_head(host: str, port: int) -> bool:
     try:
         connection.request("GET", "/join")
         return "cluster" in json.loads(connection.getresponse().read(4096))
-    except (OSError, http.client.HTTPException, ValueError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, TypeError, RecursionError):
         return False
     finally:
         connection.close()

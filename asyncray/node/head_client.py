@@ -6,6 +6,7 @@ Importing this module takes 200 ms, because it imports aiohttp. So only a node t
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from asyncray.io.addresses import join_address
 from asyncray.io.link_streams import FrameTaker
 from asyncray.io.websockets import WebSocketCarrier
 from asyncray.wire.handshake import CLUSTER_SIZE, LINK_VERSION, NONCE_SIZE, HandshakeError
@@ -51,7 +53,7 @@ class HeadClient:
     """
 
     def __init__(self, host: str, port: int, token: bytes, node: bytes) -> None:
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = join_address(host, port)
         self._token = token
         self._node = node
         # The ID of the head's node and that of the cluster, once ``find`` has returned.
@@ -94,13 +96,14 @@ class HeadClient:
         async with session.get(f"http://{self.address}/join", allow_redirects=False) as response:
             if response.status != 200 or (response.content_length or _LONGEST_ANSWER + 1) > _LONGEST_ANSWER:
                 raise HeadSilence(f"it answers {response.status}, as no head does")
-            answer = await response.json(content_type=None)
+            text = await response.read()
         try:
+            answer = json.loads(text)
             version = answer["version"]
             head, cluster, nonce = (bytes.fromhex(answer[name]) for name in ("node", "cluster", "nonce"))
             if (len(cluster), len(nonce)) != (CLUSTER_SIZE, NONCE_SIZE):
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise HeadSilence("it answers, but not as a head does") from None
         if version != LINK_VERSION:
             raise HeadRefusal(

@@ -61,6 +61,16 @@ async def test_an_answer_that_is_no_heads(answer: object) -> None:
             await connect(client)
 
 
+@pytest.mark.parametrize("text", ["", "<html>It works!</html>", "[" * 4096, b"\xff\xfe"])
+async def test_an_answer_that_is_no_json_is_no_heads(text: str | bytes) -> None:
+    async def join(request: web.Request) -> web.Response:
+        return web.Response(body=text)
+
+    async with served(join) as client:
+        with pytest.raises(HeadSilence, match=r"as a head does|as no head does"):
+            await connect(client)
+
+
 async def test_another_version_is_said_at_once() -> None:
     async def join(request: web.Request) -> web.Response:
         return web.json_response({**GOOD, "version": 99})
