@@ -105,12 +105,13 @@ class Scheduler:
         if not self.shapes.ready:
             return
         order = self.shapes.begin_round(processes_start=self.pool.failures.reason is None)
+        alone = len(self.shapes.ready) == 1  # before leases end, and with them shapes
         # Serve all leases before making new ones, because a worker that one shape loses may serve another.
         for shape in order:
             for lease in shape.leases[:]:
                 if not lease.blocked and lease.worker.state == LEASED:
                     self._fill(lease)
-        if order and len(self.shapes.ready) == 1:
+        if order and alone:
             self._grow(order[0])
         else:
             self._grow_all(order)

@@ -6,7 +6,21 @@ import pytest
 
 from asyncray.core.machine import NodeMachine
 from asyncray.core.resources import Resources
-from asyncray.messages import BLOCKED, DONE, LEASE, PLAIN, RETURN_QUEUED, RUN, SUBMIT, TEMPLATE, UNBLOCKED, VALUE
+from asyncray.ids import TASK_SIZE
+from asyncray.messages import (
+    BLOCKED,
+    CANCEL,
+    DONE,
+    FORGET,
+    LEASE,
+    PLAIN,
+    RETURN_QUEUED,
+    RUN,
+    SUBMIT,
+    TEMPLATE,
+    UNBLOCKED,
+    VALUE,
+)
 from asyncray.units import fixed, plain
 from tests.core.processes import Driver, Worker
 from tests.core.programs import Recipe
@@ -191,6 +205,26 @@ def test_an_actor_that_lacks_only_a_process_takes_none_from_a_lease() -> None:
 def test_an_actor_gets_a_process_from_a_lease_if_none_can_start() -> None:
     worker, _ = flood_beside_an_actor(forks_fail=True)
     assert worker.is_actor
+
+
+def test_a_parked_shape_is_served_in_the_round_that_drops_the_last_other_one() -> None:
+    """One batch: a task finishes, the next one of its function is cancelled, and the function is forgotten."""
+    world = World(CPU=1)
+    driver = world.driver()
+    recipe = Recipe(takes=10_000)
+    _, second = driver.submit(recipe), driver.submit(recipe)
+    driver.submit(cpus=0.5)
+    world.deliver()
+    (worker,) = world.workers
+    while worker.queue or worker.running:
+        worker.step()
+    world.machine.receive(worker.client, [message for message, _ in worker.wire])
+    worker.wire.clear()
+    forget = (FORGET, [driver.template(recipe.spec("spawn"))])
+    world.machine.receive(driver.client, [(CANCEL, second[:TASK_SIZE], False, False), forget])
+    world.host.after()
+    world.talk()
+    assert [order.recipe.cpus for order in worker.queue] == [0.5]
 
 
 def test_a_task_that_waits_in_several_places_lends_its_cpu_until_the_last_wait_has_ended() -> None:
