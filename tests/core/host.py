@@ -1,8 +1,9 @@
 """One node of the simulated world: its machine, processes, forks, shared memory, and commands that are under way.
 
 A host does what one daemon and its operating system do: it carries messages and commands, forks and kills, and lets
-ends be known sooner or later. What is true of all nodes together (the clock, what objects are, who may still use what
-is gone) is the world's; a host asks the world. ``check`` and ``nothing_is_left`` look at this node alone.
+the daemon learn of ends sooner or later. The world knows everything that concerns all nodes together: the clock, the
+content of objects, and which processes may still name a dead ref. A host asks the world. ``check`` and
+``nothing_is_left`` look at this node alone.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ class Host:
         self.world = world
         self.total = resources
         self.machine = NodeMachine(node_id, resources, node_id.decode(), CAPACITY, {})
-        self.processes: dict[int, Process] = {}  # by the client's number; gone when the daemon knows it
-        self.unborn: list[int] = []  # workers to be forked
-        self.doomed: list[int] = []  # workers to be killed
+        self.processes: dict[int, Process] = {}  # by the client's number, until the daemon learns of the end
+        self.unborn: list[int] = []  # workers that the zygote has yet to fork
+        self.doomed: list[int] = []  # workers that the shell has yet to kill
         self.corpses: list[Worker] = []  # workers whose end the daemon does not know
         self.misses: list[int] = []  # workers that could not be forked, or were killed before
-        self.segments: list[CreateSegment] = []  # to be made
+        self.segments: list[CreateSegment] = []  # segments that the shell has yet to make
         self.memory: dict[tuple[str, int], Content] = {}
         self.tool = self.machine.observer_connected(0)
 
@@ -95,7 +96,7 @@ class Host:
         return [p for p in self.processes.values() if isinstance(p, Worker) and p.alive]
 
     def after(self) -> None:
-        """The daemon has handled an event: its messages and commands go out."""
+        """Takes the messages and commands that the daemon has after an event."""
         self.world.before_flush(self)
         self.machine.flush()
         self.machine.scheduler.check_round()
@@ -138,7 +139,7 @@ class Host:
             worker = Worker(self, client, number)
             self.processes[client.number] = worker
         elif number not in self.doomed:
-            self.misses.append(number)  # nobody wants it: the shell closes the connection, and it ends
+            self.misses.append(number)  # not wanted: the shell closes the connection, and the worker ends
         self.after()
         return worker
 
@@ -155,7 +156,7 @@ class Host:
             self.misses.append(number)
 
     def die(self, process: Process) -> None:
-        """A process ends. Nobody knows yet; what it wrote can still be read."""
+        """A process ends. The daemon does not know yet, and can still read the messages that the process wrote."""
         process.alive = False
         process.inbox.clear()
         process.promises.due.clear()
@@ -163,7 +164,7 @@ class Host:
             self.corpses.append(process)
 
     def hear(self, process: Process, count: int = 1) -> None:
-        """The next messages of a process reach the daemon, dead or alive."""
+        """The next messages of a process reach the daemon, even if the process has ended."""
         messages: list[Received] = []
         self._note_orphans(process)
         while process.wire and len(messages) < count:
@@ -182,10 +183,10 @@ class Host:
         again = process.repeated
         allowed = len(again[1]) if again is not None and any(message is again for message in messages) else 0
         excused = process.orphaned or process.has_foreign_refs
-        assert dead_refs.count - before <= allowed or excused, f"{process} names what is gone in {messages}"
+        assert dead_refs.count - before <= allowed or excused, f"{process} names dead refs in {messages}"
 
     def _family(self, task_id: bytes) -> list[Task]:
-        """What a recursive cancellation of a task must reach: what it submitted, and that again, but no actors."""
+        """The tasks that a recursive cancellation must reach: this one and its descendants, but no constructors."""
         tasks = self.machine.work.tasks
         found = [task for task in (tasks.get(task_id),) if task is not None and not task.is_constructor]
         for parent in found:
@@ -193,7 +194,7 @@ class Host:
         return found
 
     def repeat(self, process: Process) -> None:
-        """A message is there twice. Most kinds mean nothing the second time; a client that makes twice is cut off."""
+        """A message arrives twice. The copy changes nothing, or the daemon refuses it and cuts the client off."""
         if not process.wire:
             return
         message = process.wire[0][0]
@@ -216,7 +217,7 @@ class Host:
         self.after()
 
     def exit_seen(self) -> None:
-        """The daemon hears of the end of a worker process; of its connection, if still open, it does so later."""
+        """The daemon learns that a worker process has ended, and perhaps only later that its connection has."""
         worker = self.corpses.pop(0)
         self.processes.pop(worker.client.number, None)
         self.machine.worker_exited(worker.number, "killed by a signal")
@@ -230,7 +231,7 @@ class Host:
         self.after()
 
     def segment(self, works: bool = True) -> None:
-        """A segment is made, or cannot be."""
+        """The shell makes a segment, or fails to make it."""
         command = self.segments.pop(0)
         if works:
             self.machine.store.segment_created(command.name)
@@ -244,12 +245,12 @@ class Host:
         self.after()
 
     def order(self, *message: Any) -> None:
-        """The command line tool says something."""
+        """The command line tool sends a message."""
         self.machine.receive(self.tool, [message])
         self.after()
 
     def moves(self) -> list[Callable[[], object]]:
-        """All that may happen next by itself."""
+        """The events that may happen next, without those that a test brings about."""
         found: list[Callable[[], object]] = []
         for process in self.processes.values():
             if process.wire:
@@ -271,21 +272,21 @@ class Host:
         ]
         return found + [chore for due, chore in chores if due]
 
-    # Everybody does what they can -------------------------------------------------------------------------------------
+    # Steps that a test need not choose --------------------------------------------------------------------------------
 
     @property
     def has_messages(self) -> bool:
         return any(process.wire or process.inbox for process in self.processes.values())
 
     def talk(self) -> None:
-        """Each process is heard once, and reads what it has got."""
+        """The daemon reads from each process once, and each process reads the messages that it has got."""
         for process in list(self.processes.values()):
             self.hear(process, len(process.wire))
             while process.inbox:
                 process.read_inbox()
 
     def chores(self) -> bool:
-        """Forks, kills, ends, segments, and promises that can be kept. False if there was nothing to do."""
+        """Does the forks, kills, ends, segments and promises that are due. False if there were none."""
         due = [process.promises for process in self.processes.values() if process.promises.due]
         busy = bool(self.unborn or self.doomed or self.corpses or self.misses or self.segments or due)
         for promises in due:
@@ -334,7 +335,7 @@ class Host:
     def actors(self) -> list[Actor]:
         return [actor for actor in self.machine.actors.table.values() if actor.state != DEAD]
 
-    # What must be true ------------------------------------------------------------------------------------------------
+    # Invariants -------------------------------------------------------------------------------------------------------
 
     def nothing_waits_that_could_run(self) -> None:
         for shape in self.machine.scheduler.shapes.table.values():
@@ -399,7 +400,7 @@ class Host:
                 assert worker.functions - {0} == {function.number for function in record.known_functions}
 
     def _note_orphans(self, process: Process) -> None:
-        """Tasks that were ended from outside may run on for a while, see their arguments vanish, and pass them on."""
+        """A task that the daemon has ended may run on for a while, read freed arguments, and pass their refs on."""
         said = [message[1] for message, _ in process.wire if message[0] in (DONE, DONE_MANY, FAILED)]
         callers = {order.arguments.caller for order in process.orders()}
         running = [order.task for order in process.orders()]

@@ -76,7 +76,7 @@ class Process:
         self.alive = True
         self.orphaned = False  # it ran a task that had been ended already
         self.has_foreign_refs = False  # of another node, by a pickle that no message carried
-        self.repeated: Received | None = None  # the last release that was there twice
+        self.repeated: Received | None = None  # the last release that arrived twice
         self.inbox: deque[Received] = deque()
         self.wire: deque[tuple[Received, tuple[bytes, ...]]] = deque()  # with the objects that it makes
         self.counter = 0
@@ -190,7 +190,7 @@ class Process:
         return content
 
     def collect(self) -> None:
-        """Garbage collection: views that nobody uses any more are gone."""
+        """Garbage collection: unpins the views that no code uses any more."""
         needed = {ref for order in self.orders() for ref, _, _ in order.values or ()}
         for ref in [ref for ref in self.pins if not self.counts[ref] and ref not in needed]:
             self.send((UNPIN, [[ref, self.pins.pop(ref)[0]]]))
@@ -225,7 +225,7 @@ class Process:
             self.told(message)
 
     def told(self, message: Received) -> None:
-        """What only some processes are told."""
+        """Handles a message that only some kinds of processes get."""
 
 
 class Driver(Process):
@@ -429,7 +429,7 @@ class Worker(Process):
         if order.how == RUN_NESTED:
             self.threads.append(self._start(order))
             return
-        assert not self.leaving, "work for a worker that was told to end"
+        assert not self.leaving, "the daemon sent work to a worker after LEAVE"
         self.queue.append(order)
         if order.how == RUN and self.main is not None and self.main.blocked:
             self.give_back()
@@ -439,7 +439,7 @@ class Worker(Process):
         return kind == SHARED
 
     def give_back(self) -> None:
-        """Actors keep what they have: nobody else could do it."""
+        """Returns queued tasks to the daemon. An actor keeps its calls: no other process could run them."""
         if self.queue and not self.is_actor:
             self.send((NOT_STARTED, [order.task for order in self.queue]))
             self.queue.clear()

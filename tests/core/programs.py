@@ -3,9 +3,9 @@
 A *recipe* is a remote function, constructor or method, as data: it travels as the opaque payload of its task. A
 *scope* holds the refs and handles of running code, as local variables would.
 
-Programs must never deadlock by themselves, or a hanging node could not be told from a hanging program. So code waits
-only for what was handed to it as an argument and for its own children; and in actors (whose calls queue behind one
-another in any order) and in *careful* functions only for *pure* objects: those that no actor has a part in.
+Programs must never deadlock by themselves: otherwise a test could not tell a hanging node from a hanging program. So
+code waits only for its arguments and its own children; and in actors (whose calls queue behind one another in any
+order) and in *careful* functions only for *pure* objects: those that no actor has a part in.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Recipe:
         return demand | dict([self.extra] if self.extra else [])
 
     def spec(self, what: str) -> dict[str, Any]:
-        """What TEMPLATE says of it."""
+        """The spec in the recipe's TEMPLATE."""
         demand = (
             [] if what == "call" else [(name, round(amount * UNIT)) for name, amount in sorted(self.demand.items())]
         )

@@ -29,7 +29,7 @@ def pages(allocation: Allocation) -> range:
 
 @dataclass
 class Model:
-    """What the outside knows of a segment."""
+    """A segment as its users see it."""
 
     size: int
     live: list[Allocation] = field(default_factory=list)

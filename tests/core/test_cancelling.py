@@ -74,7 +74,7 @@ def test_children_are_cancelled_with_their_parent_if_wanted(recursive: bool) -> 
 
 
 def test_a_second_cancellation_takes_nothing_back() -> None:
-    """A task that was cancelled with its children cancels those that it submits before it knows, also after another."""
+    """The first cancellation is recursive, and the task does not know of it yet: it also reaches later children."""
     world = World(CPU=1)
     driver = world.driver()
     ref = driver.submit()
@@ -88,7 +88,7 @@ def test_a_second_cancellation_takes_nothing_back() -> None:
 
 
 def test_an_actor_is_not_cancelled_with_the_task_that_made_it() -> None:
-    """Nor what its constructor has submitted: it would fail by that."""
+    """The tasks that its constructor has submitted are not cancelled either: the constructor would fail."""
     world = World(CPU=3)
     driver = world.driver()
     moon = Recipe(extra=("moon", 1))
@@ -101,7 +101,7 @@ def test_an_actor_is_not_cancelled_with_the_task_that_made_it() -> None:
     assert driver.error(ref) == "TaskCancelledError"
     (made,) = world.machine.actors.table.values()
     assert made.state == "alive"
-    assert len(world.machine.work.tasks) == 2  # the constructor, for it may run again, and what it has submitted
+    assert len(world.machine.work.tasks) == 2  # the constructor, which may run again, and the task that it submitted
 
 
 def test_children_of_a_crashed_task_that_nobody_else_wants_are_cancelled() -> None:

@@ -115,7 +115,7 @@ def test_a_day_ends_without_a_trace(first: int) -> None:
 
 
 def test_two_nodes_of_one_world_share_the_clock_and_nothing_else() -> None:
-    """What happens is drawn for both in turn. Each must keep to its own processes, memory and objects."""
+    """The test draws events for both in turn. Each must keep to its own processes, memory and objects."""
     random = Random(7)
     world = World()
     other = world.add_host(b"another!")

@@ -1,4 +1,4 @@
-"""Claims for room: one end each, and what they say while they wait."""
+"""Claims for room: each ends once, and reports when it begins and ends to wait."""
 
 from __future__ import annotations
 

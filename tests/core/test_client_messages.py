@@ -1,4 +1,4 @@
-"""Messages of clients reach the machine that each is for, and those that their sender may not send are refused."""
+"""The daemon hands each message of a client to the right machine, and refuses messages that the client may not send."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ def test_kill_ends_an_actor_or_its_process(no_restart: bool, restarts: int, live
     actor = world.machine.actors.table[handle[:TASK_SIZE]]
     assert actor.state == ALIVE
     driver.send((KILL, actor.id, no_restart))
-    driver.send((KILL, TASK, no_restart))  # an actor that is forgotten
+    driver.send((KILL, TASK, no_restart))  # an actor that the node has forgotten
     world.settle()
     assert (actor.state, actor.restarted) == ((ALIVE, 1) if lives else (DEAD, 0))
 
 
 def test_an_answer_shows_the_effect_of_earlier_messages() -> None:
-    """The last handle goes and its name is asked for in one batch: the actor has ended by then."""
+    """One batch drops the last handle and asks for the actor's name: the actor ends before the node answers."""
     world = World(CPU=1)
     driver = world.driver()
     driver.state.make(Recipe(name="ann", extra=("moon", 1)))

@@ -1,4 +1,4 @@
-"""One time for all machines: that of the events being worked on."""
+"""All machines share one time: that of the event that the daemon handles."""
 
 from __future__ import annotations
 

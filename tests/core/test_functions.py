@@ -1,4 +1,4 @@
-"""Functions and templates are kept as long as somebody needs them, and no longer."""
+"""The daemon keeps functions and templates as long as a task or a process needs them, and no longer."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_an_event_costs_the_same_beside_many_tasks_and_actors() -> None:
 
 
 def costs_of_ends(demands: int, *, processes: bool) -> list[int]:
-    """The steps of the ends of some tasks at a node where so many wait, each with a demand of its own.
+    """Counts the steps for the end of a task, twenty times, beside ``demands`` waiting tasks of different demands.
 
     Args:
         processes: the node gets those that it asks for.

@@ -1,4 +1,4 @@
-"""The records of workers and queues: which task comes next, and which a worker has."""
+"""The records of workers and queues: the order of queued tasks, and the tasks of a worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shape(*demand: tuple[str, int]) -> Shape:
 
 
 def served(queue: Shape) -> list[int]:
-    """The tasks in the order in which they come."""
+    """The tasks in the order in which the queue serves them."""
     order = []
     while (following := queue.peek()) is not None:
         queue.pop()

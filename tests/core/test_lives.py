@@ -1,4 +1,4 @@
-"""The record of an actor: the states it may take in which order, and what its options say."""
+"""The record of an actor: the order of its states, its options, and its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of a node: who comes and goes, what is still heard of the dead, and what drivers learn of the node."""
+"""The door of a node: clients that connect and leave, late messages of the dead, and the news that drivers get."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_worker_that_nobody_expects_gets_no_welcome() -> None:
 
 
 def test_messages_of_a_process_that_is_known_to_have_ended_change_nothing() -> None:
-    """The node saw its exit, gave its work to others, and then its last batch arrived."""
+    """The node has seen the process exit and has given its work to others; then its last batch arrives."""
     world = World(CPU=1)
     driver = world.driver()
     ref = driver.next_id() + b"\0\0\0\0"

@@ -1,6 +1,6 @@
-"""Lanes belong to callers, known by their IDs: the calls of two callers may come through one connection.
+"""A lane belongs to a caller, known by its ID: the calls of two callers may come through one connection.
 
-What a mailbox does with calls when actors start, restart and end is in ``test_actors``.
+``test_actors`` tests how a mailbox handles calls when actors start, restart and end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects: who keeps what alive, and when memory may be used again."""
+"""Objects: the uses that keep an object alive, and the time from which its memory may be used again."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_an_object_is_made_once(kind: str) -> None:
     world.talk()
     message: tuple[Any, ...] = (PUT, ref, PLAIN, b"", None)
     if kind == "seal":
-        message = (SEAL, ref, f"{NODE_ID.decode()}-0", 0, None)  # room that is not its own
+        message = (SEAL, ref, f"{NODE_ID.decode()}-0", 0, None)  # room that the client does not own
     with pytest.raises(ValueError, match="again" if kind == "put" else "not its own"):
         world.machine.receive(driver.client, [message])
     world.check()

@@ -1,4 +1,4 @@
-"""The outbox: messages per party, in order, and none for the dead."""
+"""The outbox: messages per party, in order, and none for a party that has ended."""
 
 from __future__ import annotations
 

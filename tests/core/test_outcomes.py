@@ -118,7 +118,7 @@ def test_answers_of_a_process_that_was_given_up_are_not_heard() -> None:
     worker.step()
     worker.step()
     world.die(worker)
-    world.host.exit_seen()  # and only then what it wrote is read
+    world.host.exit_seen()  # the daemon reads the worker's messages only after that
     world.talk()
     assert ref not in driver.values
     world.settle()
@@ -147,7 +147,7 @@ def test_a_cancelled_task_that_comes_back_unstarted_is_over() -> None:
     world.deliver()
     worker = busy(world)
     world.host.order(CANCEL, ref[:TASK_SIZE], False, False)
-    worker.inbox.clear()  # it gave the task back before it read that
+    worker.inbox.clear()  # the worker gave the task back before it read CANCEL
     worker.queue.clear()
     world.machine.receive(worker.client, [(NOT_STARTED, [ref[:TASK_SIZE]])])
     world.settle()

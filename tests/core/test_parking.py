@@ -1,4 +1,4 @@
-"""Which parked shape comes first: a model that walks all of them says so."""
+"""The order of parked shapes, compared with a model that walks all of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Waiting:
         return None if found is None else found[1]
 
     def expected(self) -> Shape | None:
-        """The first parked shape that fits, found by a walk."""
+        """Walks all parked shapes to the first that fits."""
         fitting = [shape for shape in self.shapes if shape in self.parking and self.account.fits(shape.demand)]
         return min(fitting, key=place, default=None)
 

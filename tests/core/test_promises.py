@@ -1,4 +1,4 @@
-"""Objects that a process puts later: what depends on them waits, and whatever becomes of the process, it ends."""
+"""Objects that a process puts later: tasks that depend on them wait, until the value arrives or the process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records: what a template knows of its tasks, and what a task says of itself."""
+"""The records of templates and tasks: mean run times, demands, retries, and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients may ask, and the answers: names, resources, and the state of the node."""
+"""Requests of clients and their answers: names, resources, and the state of the node."""
 
 from __future__ import annotations
 

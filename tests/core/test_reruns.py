@@ -28,7 +28,7 @@ class Forgetful(World):
 
     def __init__(self, **resources: float) -> None:
         self.kept: dict[bytes, Task] = {}
-        self.homes: dict[bytes, Host] = {}  # of tasks that were ever kept
+        self.homes: dict[bytes, Host] = {}  # by the ID of each task that a host has ever kept
         self.past: defaultdict[bytes, list[str]] = defaultdict(list)  # what objects were before they were lost
         super().__init__(**resources)
 
@@ -57,11 +57,11 @@ class Forgetful(World):
         return [table[ref] for ref in ids if ref in table]
 
     def entry(self, ref: bytes) -> ObjectEntry:
-        """On the first host."""
+        """The entry of an object on the first host."""
         return self.machine.objects.table[ref]
 
     def finished(self, host: Host) -> list[Task]:
-        """Those that a host keeps."""
+        """The finished tasks that a host keeps."""
         return [task for task in self.kept.values() if task.state == FINISHED and self.homes[task.id] is host]
 
     def before_flush(self, host: Host) -> None:
@@ -286,7 +286,7 @@ def test_an_error_and_a_pending_object_have_no_value_to_lose() -> None:
 
 
 def day(seed: int, events: int = 300) -> int:
-    """As those of ``test_chaos``, and now and then values are lost.
+    """A day as in ``test_chaos``, on which the node also loses values now and then.
 
     Every fourth has two nodes. Returns how many tasks ran again on the last one.
     """

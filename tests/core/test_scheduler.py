@@ -1,4 +1,4 @@
-"""Which task runs where and when: leases, tasks sent ahead and taken back, blocked workers, devices."""
+"""The choice of a worker for each task: leases, tasks sent ahead and taken back, blocked workers, devices."""
 
 from __future__ import annotations
 
@@ -172,7 +172,10 @@ def test_a_flood_of_free_tasks_gets_a_bounded_number_of_processes_and_threads() 
 
 
 def flood_beside_an_actor(*, forks_fail: bool) -> tuple[Worker, set[int]]:
-    """A flood has a lease with its slice used up, and an actor waits for a process. Who runs the flood then?"""
+    """A flood of tasks has used up the slice of its lease, and an actor waits for a process.
+
+    Returns the first worker of the flood, and the numbers of the workers that run it afterwards.
+    """
     world = World(CPU=2)
     driver = world.driver()
     flood = Recipe(cpus=2, takes=900, retries=1)
@@ -228,7 +231,7 @@ def test_a_parked_shape_is_served_in_the_round_that_drops_the_last_other_one() -
 
 
 def test_a_task_that_waits_in_several_places_lends_its_cpu_until_the_last_wait_has_ended() -> None:
-    """A signal handler that calls ``get`` while the task waits, for instance. An end too many changes nothing."""
+    """For instance, a signal handler calls ``get`` while the task waits. One end too many changes nothing."""
     world = World(CPU=1)
     driver = world.driver()
     driver.submit(takes=10_000)

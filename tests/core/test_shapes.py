@@ -1,4 +1,4 @@
-"""Queues by shape: which is served next, and that none blocks or starves another."""
+"""Queues by shape: the scheduler serves them in a fair order, and none blocks or starves another."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_blocked_shape_that_waits_for_its_own_kind_is_not_starved_by_a_flood()
 
 
 def test_a_placement_has_shapes_of_its_own_and_an_account() -> None:
-    """Tasks that wish for a part of the node neither use what is outside of it nor lend to it."""
+    """Tasks that ask for a part of the node neither use resources outside of that part nor lend theirs to it."""
     world = World(CPU=2, GPU=2)
     machine, driver = world.machine, world.driver()
     aside = machine.resources.acquire(fixed({"CPU": 1, "GPU": 1}))

@@ -1,4 +1,4 @@
-"""What waits for resources that may never come, and what the driver is told of it."""
+"""Tasks and actors that wait for resources which may never come, and the notices that drivers get about them."""
 
 from __future__ import annotations
 

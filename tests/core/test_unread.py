@@ -1,4 +1,4 @@
-"""Errors that nobody reads, and what the driver is told of them."""
+"""Errors that nobody reads, and the daemon's reports of them to the driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.core.world import World
 
 
 def told(driver: Driver) -> list[Any]:
-    """What the driver has been told, without the function's name."""
+    """The reports that the driver has got, without the function's name."""
     return [tuple(message[2:]) for message in driver.news if message[0] == UNREAD]
 
 

@@ -1,4 +1,4 @@
-"""Room that processes ask for: who waits for it, in which order, and what becomes of it at their end."""
+"""Requests for room in the object store: the order in which they wait, their deadline, and the end of the process."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_nested_task_that_waits_for_room_gives_none_back() -> None:
     world = World(CPU=1)
     world.machine.scheduler.nest_after = 1
     driver = world.driver()
-    never = Recipe(extra=("R", 1))  # which there is not
+    never = Recipe(extra=("R", 1))  # a resource that the node does not have
     host = driver.submit(steps=(("spawn", never), ("get", 0)))
     for _ in range(5):
         world.deliver()
@@ -84,7 +84,7 @@ def test_a_nested_task_that_waits_for_room_gives_none_back() -> None:
     ref = driver.submit(arguments=(driver.state.refs.index(held),), ending="shared")
     world.deliver()
     assert sum(len(worker.nested) for worker in world.machine.pool.workers.values()) == 1
-    world.settle()  # its wait for room ends in time, although it holds memory and waits for no object
+    world.settle()  # the wait for room ends in time, although the task holds memory and waits for no object
     assert ref in driver.values
     driver.state.cancel(driver.state.refs.index(host))
     world.settle()
@@ -108,7 +108,7 @@ def test_a_segment_that_cannot_be_made_fails_the_first_who_waits() -> None:
 def test_a_size_that_is_none_is_the_clients_fault(size: Any) -> None:
     world = World()
     driver = world.driver()
-    driver.allocate(100, lambda place: None)  # makes the next one wait
+    driver.allocate(100, lambda place: None)  # makes the next request wait
     world.talk()
     with pytest.raises(ValueError, match="wants"):
         world.machine.receive(driver.client, [(ALLOCATE, 1, size)])

@@ -6,17 +6,17 @@ succeeds, a process dies and the daemon learns of it, sooner or later and in eit
 itself: a test chooses from its seed what happens next. After each event every machine must agree with itself and with
 what the world knows:
 
-- what a living process has a ref to exists; every count of uses is what it must be;
-- a value is the same for everybody who reads it, and shared memory does not change while somebody may look at it;
-- an object that was promised becomes what was promised, or the error that its maker put, or that its maker's end is;
-- a message names only objects that exist. A dead ref comes from an orphan (it runs a task that was ended from outside,
-  so its arguments are gone) or from another node, or the message is the second of two equal ones;
+- an object exists while a living process has a ref to it, and every count of uses is right;
+- all readers of an object get the same value, and shared memory does not change while a process may read it;
+- a promised object gets the value that was promised, the error that its maker put, or an error at its maker's end;
+- a message names only objects that exist. A dead ref comes from an orphan (a process that runs a task after the daemon
+  has ended it and freed its arguments) or from another node, or the message is the second of two equal ones;
 - a task is not started more often than its retries allow, and the calls of one caller start in order;
-- exclusive resources are never in two hands;
-- a recursive cancellation reaches all that the task has submitted, and that again, but no actors.
+- two tasks never hold the same exclusive resource;
+- a recursive cancellation reaches all descendants of the task, but no actors.
 
-``settle`` lets everybody do what they can until nothing moves; then nothing that could run may be waiting.
-``end`` takes everything away; then nothing may be left.
+``settle`` runs all daemons and processes until none can do anything; then no task that could run may be waiting.
+``end`` ends all drivers and actors; then nothing may be left.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NODE_ID = b"thisnode"
 
 
 class World:
-    """Nodes and everything around them. It begins with one, which has these resources."""
+    """Some hosts, a clock and the oracle. A world begins with one host, which has the given resources."""
 
     def __init__(self, **resources: float) -> None:
         self.now = 0.0
@@ -62,11 +62,11 @@ class World:
 
     @property
     def machine(self) -> NodeMachine:
-        """That of the first host: most tests have no other."""
+        """The machine of the first host: most tests have no other."""
         return self.host.machine
 
     def driver(self) -> Driver:
-        """A driver connects to the first host: where it matters to which, ``host.driver`` says it."""
+        """Connects a driver to the first host. A test that needs another host calls ``host.driver``."""
         return self.host.driver()
 
     @property
@@ -79,10 +79,10 @@ class World:
 
     @property
     def processes(self) -> list[Process]:
-        """Those that their daemons have not seen the end of."""
+        """The processes whose end their daemons have not seen."""
         return [process for host in self.hosts for process in host.processes.values()]
 
-    # What tests of what the machine does not do by itself add ---------------------------------------------------------
+    # Extensions for tests of things that the machine does not do by itself --------------------------------------------
 
     def before_flush(self, host: Host) -> None:
         """The daemon of a host has handled an event, and has not handed out work yet."""
@@ -101,7 +101,7 @@ class World:
         self.recipes[task] = recipe
 
     def agrees(self, ref: bytes, content: Any) -> None:
-        """Everybody is told the same of an object, and no object that can be asked for is lost."""
+        """All readers get the same value of an object, and no object that a process can ask for is lost."""
         if isinstance(content, list) and content[0] == "ObjectLostError":
             assert self.orphans, f"{ref.hex()} is lost"
             return
@@ -143,13 +143,13 @@ class World:
             host.tick(self.now)
 
     def moves(self) -> list[Callable[[], object]]:
-        """All that may happen next by itself."""
+        """The events that may happen next, without those that a test brings about."""
         return [move for host in self.hosts for move in host.moves()]
 
-    # Everybody does what they can -------------------------------------------------------------------------------------
+    # Steps that a test need not choose --------------------------------------------------------------------------------
 
     def talk(self) -> bool:
-        """All that was said is heard, on both sides. No program runs. False if there was nothing."""
+        """Delivers all messages in both directions. No program runs. False if there were none."""
         rounds = 0
         while any(host.has_messages for host in self.hosts):
             for host in self.hosts:
@@ -192,14 +192,14 @@ class World:
         return [waiting for host in self.hosts for waiting in host.unresolved()]
 
     def _obstacles(self) -> list[tuple[Host, Task]]:
-        """What can never run; if there is no such task, the actors."""
+        """The tasks that can never run; if there are none, the constructors of the actors."""
         hopeless = [(host, task) for host in self.hosts for task in host.hopeless()]
         if hopeless or not self.unresolved():
             return hopeless
         return [(host, actor.task) for host in self.hosts for actor in host.actors()]
 
     def resolve_all(self) -> None:
-        """To the end of everything: what can never run is cancelled, actors that hold what others need are killed."""
+        """Ends all tasks: cancels those that can never run, and kills actors that hold resources which others need."""
         self.settle()
         while obstacles := self._obstacles():
             for host, task in obstacles:
@@ -208,7 +208,7 @@ class World:
         assert not self.unresolved(), (self.unresolved(), self.hosts)
 
     def end(self) -> None:
-        """Drivers go, detached actors are killed: nothing is left."""
+        """Ends all drivers and kills detached actors: nothing may be left."""
         self.resolve_all()
         for driver in self.drivers:
             self.die(driver)
@@ -225,6 +225,6 @@ class World:
             host.nothing_is_left()
 
     def check(self) -> None:
-        """What must be true at any time."""
+        """Checks the rules that hold at any time."""
         for host in self.hosts:
             host.check()

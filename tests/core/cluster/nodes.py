@@ -1,4 +1,4 @@
-"""What tests of a cluster's machines say of nodes, and take from parties."""
+"""Facts and rows of nodes for tests of a cluster's machines, and the messages and commands that the tests take."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def row(cpus: int = 2) -> ClusterRow:
 
 
 def taken(outbox: Outbox, party: Party) -> list[Any]:
-    """The messages that wait for a party, as the shell takes them."""
+    """Takes the messages that wait for a party, as the shell does."""
     messages, party.out = party.out, []
     if party in outbox.dirty:
         outbox.dirty.remove(party)
@@ -37,6 +37,6 @@ def taken(outbox: Outbox, party: Party) -> list[Any]:
 
 
 def done(outbox: Outbox, kind: type) -> list[Any]:
-    """The commands of a kind that wait for the shell. All others are dropped."""
+    """Takes the commands of a kind that wait for the shell, and drops all others."""
     commands, outbox.commands = outbox.commands, []
     return [command for command in commands if isinstance(command, kind)]

@@ -1,7 +1,7 @@
 """Links between two nodes, with a model of the network between them: every frame arrives once, in order.
 
-The model knows connections of four kinds of fate: they open or do not, their ends learn of a break at different times,
-what was under way at a break is lost, and an end may stay silent although it is open (a half-open connection).
+The model knows four faults of connections: one does not open, its ends learn of a break at different times, a break
+loses the frames under way, and an end stays silent although it is open (a half-open connection).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = (b"nodeaaaa", b"nodebbbb")
 
 
 class Wire:
-    """One connection: what is under way in each direction, and which ends are open."""
+    """One connection: the frames under way in each direction, and whether each end is open."""
 
     def __init__(self, number: int, dialler: int) -> None:
         self.number = number
@@ -105,7 +105,7 @@ class Pair:
         self.perform()
 
     def deliver(self, wire: Wire, side: int) -> None:
-        """The next frame reaches a side, or the end of the stream does."""
+        """The next frame, or the end of the stream, reaches a side."""
         link = self.links[side]
         if not wire.open[side]:
             wire.under_way[side].clear()
@@ -121,7 +121,7 @@ class Pair:
         self.perform()
 
     def reset(self, wire: Wire, side: int) -> None:
-        """The connection breaks. One side learns it; what is under way may be lost."""
+        """The connection breaks. One side learns of it; the frames under way may be lost."""
         wire.under_way[0].clear()
         wire.under_way[1].clear()
         if wire.open[side]:

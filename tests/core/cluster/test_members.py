@@ -40,7 +40,7 @@ JOB_NUMBERS = (4096, 4096)
 
 
 class Story(Watcher):
-    """What the machines of the node learn."""
+    """Records the changes of membership that it learns, as the machines of the node would."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []

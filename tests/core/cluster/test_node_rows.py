@@ -1,4 +1,4 @@
-"""What a node says of all nodes, in the simulated cluster."""
+"""The rows in which a node describes all nodes, in the simulated cluster."""
 
 from __future__ import annotations
 

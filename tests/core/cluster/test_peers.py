@@ -1,4 +1,4 @@
-"""Another node as a party: what waits for it goes with it."""
+"""Another node as a party: it has messages that wait, as a client has, and its burial drops them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Stage:
         return taken(self.outbox, self.parties[node])
 
     def quiet(self, now: float = 0.0) -> None:
-        """All views are out, and read."""
+        """Sends all views; the nodes read them."""
         self.members.flush(now)
         for node in self.parties:
             self.said(node)
@@ -194,7 +194,7 @@ def test_a_port_that_was_not_closed_yet_is_probed_again() -> None:
     stage.quiet()
     stage.members.disconnected(b"two", 1.0)
     stage.members.tick(1.5, 0.0)
-    assert done(stage.outbox, Probe) == [Probe(b"two", "two", 7000)]  # it has not ended
+    assert done(stage.outbox, Probe) == [Probe(b"two", "two", 7000)]  # the node has not ended
     stage.members.probed(b"two", refused=False, now=1.6)
     stage.outbox.commands.clear()
     stage.members.tick(2.0, 0.0)
@@ -207,7 +207,7 @@ def test_a_port_that_was_not_closed_yet_is_probed_again() -> None:
     stage.members.probed(b"one", refused=False, now=3.2)
     stage.outbox.commands.clear()
     stage.members.tick(3.5, 0.0)
-    assert done(stage.outbox, Probe) == []  # it is back
+    assert done(stage.outbox, Probe) == []  # the node answers again
 
 
 def test_a_closed_connection_is_probed_and_a_refusal_is_the_verdict() -> None:
