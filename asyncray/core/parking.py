@@ -5,7 +5,8 @@ gets no lease is parked in a group: the shapes of one kind (job, GPU or not, con
 resource of the same account, or only a process. While an account has less of the resource than the smallest demand of
 the group, the group costs one comparison. When the account has more, the group finds the first shape in the order of
 service that fits, without a walk over those that do not fit: it keeps its shapes in blocks, and the smallest demand of
-each block. It tries one shape of a kind that finds no process: the others would find none either.
+each block. If a shape finds no process, the scheduler skips the others of its kind in that round: they would find none
+either.
 
 Invariants (``check``): a parked shape has a task and no lease; its place is that of its depth and turn. After a round
 it fits into its account only if no worker is free for it (``Scheduler.check_round``).
@@ -26,7 +27,7 @@ Precedence = tuple[int, int]
 """A place in the order of service: the negative depth of the first task, and the turn of the shape."""
 
 WorkerKind = tuple[Job, bool, bool]
-"""Job, whether the shapes need GPUs, and whether their tasks are constructors: what finds the same processes."""
+"""Job, whether the shapes need GPUs, whether their tasks are constructors. Shapes of a kind use the same processes."""
 
 GroupKey = tuple[WorkerKind, Resources, str]
 """The kind of the shapes, the account, and what they lack there."""
@@ -144,7 +145,7 @@ class Parking:
 
     def __init__(self) -> None:
         self._groups: dict[GroupKey, Group] = {}
-        # Shapes whose demand the account never has.
+        # Shapes whose demand is larger than the whole account.
         self._hopeless: dict[Shape, None] = {}
         # The group of each parked shape that is not hopeless.
         self._group_of: dict[Shape, Group] = {}
@@ -185,11 +186,6 @@ class Parking:
         group.remove(shape)
         if not group.places:
             del self._groups[group.key]
-
-    def place(self, shape: Shape) -> Precedence | None:
-        """Returns the place at which a shape is parked. None: it is hopeless."""
-        group = self._group_of.get(shape)
-        return None if group is None else group.places[shape][0]
 
     def first(self, skipped: dict[WorkerKind, None]) -> tuple[Precedence, Shape] | None:
         """Returns the first shape for which the account has what it lacked, and its place.

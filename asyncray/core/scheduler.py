@@ -138,7 +138,7 @@ class Scheduler:
     def _grow(self, shape: Shape) -> bool:
         """Makes new leases for tasks that the present leases do not take.
 
-        Returns: False if the shape, and others of its job, must wait for a process.
+        Returns: False if the shape, and others of its kind, must wait for a process.
         """
         while (task := shape.peek()) is not None:
             if shape.free_of_charge and not shape.lives and shape.serving >= self.most_free:
@@ -150,7 +150,7 @@ class Scheduler:
             if worker is None:
                 grant.release()
                 return self._find_worker(shape, task)
-            self.shapes.served(shape)
+            self.shapes.move_back(shape)
             if shape.lives:
                 shape.pop()
                 self._place(task, worker, grant)

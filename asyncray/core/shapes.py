@@ -36,7 +36,7 @@ class Shapes:
         self.accounts: dict[Where, Resources] = {HERE: resources}
         # (job, demand, where its tasks wish to run, whether they are constructors) -> shape.
         self.table: dict[tuple[Job, Demand, Where, bool], Shape] = {}
-        # Shapes with queued tasks, the shape to serve first in front.
+        # Shapes with queued tasks.
         self.ready: dict[Shape, None] = {}
         # Those of them that are not parked: the next round looks at each.
         self.active: dict[Shape, None] = {}
@@ -82,7 +82,7 @@ class Shapes:
         shape = task.template.shape or self._shape_of(task)
         if not shape.count and shape not in self.ready:
             self.ready[shape] = self.active[shape] = None
-            self._next_turn(shape)
+            self.move_back(shape)
         elif shape not in self.active and task.depth > shape.depths[-1]:
             self.unpark(shape)
         shape.push(task, first=first)
@@ -107,7 +107,8 @@ class Shapes:
             else:
                 self.parking.remove(shape)
 
-    def _next_turn(self, shape: Shape) -> None:
+    def move_back(self, shape: Shape) -> None:
+        """Moves a shape behind the others of its depth: it is ready again, or got a lease."""
         self._turns += 1
         shape.turn = self._turns
 
@@ -154,13 +155,6 @@ class Shapes:
     def _place(self, shape: Shape) -> tuple[bool, Precedence]:
         depth = shape.depths[-1] if shape.depths else 0
         return self.starving and (shape in self.sliced or shape.serving > 0), (-depth, shape.turn)
-
-    def served(self, shape: Shape) -> None:
-        """The shape got a lease: moves it behind the others."""
-        if len(self.ready) > 1:
-            del self.ready[shape]
-            self.ready[shape] = None
-            self._next_turn(shape)
 
     def end_turn(self, shape: Shape) -> None:
         """The round has looked at an active shape: takes it off the ready ones, or parks it, or leaves it active."""

@@ -131,17 +131,14 @@ def test_a_parked_shape_whose_task_is_cancelled_leaves() -> None:
 def test_a_child_moves_its_parked_shape_to_the_front() -> None:
     world = World(CPU=1)
     driver = world.driver()
-    driver.submit(steps=(("spawn", Recipe(cpus=0.5)),), takes=10_000)
-    world.deliver()
+    parent = driver.submit(steps=(("spawn", Recipe(cpus=0.5)),), takes=10_000)
     for cpus in (0.25, 0.5):
         driver.submit(cpus=cpus)
     world.deliver()
-    parking = world.machine.scheduler.shapes.parking
-    _, shape = parking
-    worker = next(worker for worker in world.workers if worker.queue)
-    assert parking.place(shape) == (0, shape.turn)
-    while parking.place(shape) == (0, shape.turn):
+    (worker,) = world.workers
+    while parent not in driver.values:
         worker.step()
-        world.deliver()
-    assert parking.place(shape) == (-1, shape.turn)
-    world.machine.check()
+        world.talk()  # no process starts, so one shape gets the worker
+    (order,) = worker.queue
+    assert order.recipe.cpus == 0.5
+    assert world.machine.work.tasks[order.task].depth == 1
