@@ -1,4 +1,4 @@
-"""Actor classes: what they send to a daemon that the test plays, and what they refuse before."""
+"""Actor classes: the messages that they send to a daemon which the test plays, and the arguments that they refuse."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_class_looks_like_its_own() -> None:
 
 
 def beside(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """On a thread, because the test has to play the daemon meanwhile."""
+    """Runs on a thread, because the test has to play the daemon meanwhile."""
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()

@@ -1,4 +1,4 @@
-"""The async face over a connection whose other end the test plays: what is awaited, cancelled, and refused."""
+"""The async face over a connection whose other end the test plays: awaiting, cancelling, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_put_needs_no_answer_and_takes_no_ref(daemon: DaemonSide) -> None:
     ],
 )
 async def test_facts_of_the_node_are_asked_for(daemon: DaemonSide, call: Any, method: str, answer: object) -> None:
-    """The loop goes on meanwhile: the test itself answers in it."""
+    """The call does not block the loop: the test answers in that loop."""
     asked = asyncio.ensure_future(call())
     await asyncio.sleep(0)
     _, number, name, _ = daemon.next(REQUEST)

@@ -1,4 +1,4 @@
-"""``remote``: what it makes of functions and classes, and what it refuses."""
+"""``remote``: it makes templates of functions and classes, and refuses other things."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remote functions: what they send to a daemon that the test plays, and what they refuse before."""
+"""Remote functions: the messages that they send to a daemon which the test plays, and the arguments they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handles of actors: what their methods send to a daemon that the test plays, and what they refuse before."""
+"""Handles of actors: the messages that methods send to a daemon which the test plays, and the calls they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program learns of where it runs: in a driver, in a task and in an actor, without a node."""
+"""The runtime context of a driver, a task and an actor, without a node."""
 
 from __future__ import annotations
 

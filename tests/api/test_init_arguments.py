@@ -1,4 +1,4 @@
-"""The arguments of ``init``, without a node: what passes, what is refused, and how."""
+"""The arguments of ``init``, without a node: those that it takes, and the errors for all others."""
 
 from __future__ import annotations
 

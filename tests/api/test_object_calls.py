@@ -59,7 +59,7 @@ def test_what_is_no_list_of_refs() -> None:
 
 
 def test_flags_may_be_truth_values_of_any_kind(daemon: DaemonSide) -> None:
-    """Those of numpy cannot be sent, and messages that were posted before would be lost with them."""
+    """A truth value of numpy cannot be encoded: if it were posted, earlier messages would be lost with it."""
     yes: Any = np.bool_(True)
     ref: Any = remote(len).remote("")
     cancel(ref, force=yes, recursive=yes)

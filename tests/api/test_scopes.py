@@ -15,7 +15,7 @@ from tests.runtime.daemon_side import DaemonSide
 
 
 def test_it_cancels_in_the_order_in_which_refs_were_added(daemon: DaemonSide) -> None:
-    """In the same order each time the program runs: a set of refs would have another one under each hash seed."""
+    """The order is the same in every run of a program; the order of a set of refs would depend on the hash seed."""
     submit: Any = remote(len).remote
     refs = [submit("") for _ in range(20)]
     cancelled: list[bytes] = []

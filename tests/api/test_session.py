@@ -104,7 +104,7 @@ def test_a_second_interrupt_at_any_point_leaves_nothing_of_an_interrupted_shutdo
         monkeypatch.setattr(current, "session", driver.runtime)
         session.signals.install()
         reached = at_point(number := number + 1, come, shutdown)
-        if current.session is not None:  # the first interrupt has kept shutdown from its beginning
+        if current.session is not None:  # the first interrupt came before shutdown began
             session.signals.restore()
             first = number
             continue

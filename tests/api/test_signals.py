@@ -1,4 +1,4 @@
-"""What a driver does with SIGTERM and with interrupts that finalizers lose, without a session."""
+"""A driver's handling of SIGTERM, and of signals that finalizers lose, without a session."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_handler_that_another_thread_could_not_restore_acts_as_the_default() -
 
 
 def test_sigterm_in_the_code_of_asyncio_ends_the_loop_at_its_next_step() -> None:
-    """Not in between: a callback that is off the queue and not called would be lost, and what awaits it would hang."""
+    """Not in between: a callback that has left the queue uncalled would be lost, and its awaiting task would hang."""
     in_asyncio = eval("sys._getframe()", {"sys": sys, "__name__": "asyncio.base_events"})
     signals = of_a_driver()
     steps = []
@@ -92,7 +92,7 @@ def test_sigterm_in_the_code_of_asyncio_ends_the_loop_at_its_next_step() -> None
 
 
 class HeldTimer:
-    """A timer that the test lets go, so that what it does comes at a chosen moment."""
+    """A timer that fires when the test calls ``end``."""
 
     def __init__(self, seconds: float, function: Callable[[int], None], arguments: tuple[int]) -> None:
         self.function, self.arguments = function, arguments
@@ -109,14 +109,14 @@ timers: list[HeldTimer] = []
 
 @pytest.fixture
 def timer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Lets the time of the only timer pass."""
+    """Fires the only timer."""
     monkeypatch.setattr(threading, "Timer", HeldTimer)
     yield lambda: timers.pop().end()
     timers.clear()
 
 
 def lose(number: int) -> None:
-    """A signal comes in a finalizer."""
+    """Sends the signal while a finalizer runs."""
 
     class Garbage:
         def __del__(self) -> None:
@@ -135,7 +135,7 @@ def test_a_sigterm_that_a_finalizer_loses_comes_again(timer: Callable[[], None])
 
 
 def test_a_lost_sigterm_that_would_come_after_the_session_is_raised_by_its_end(timer: Callable[[], None]) -> None:
-    """It would meet the system's default action, and the program would end without its exit handlers."""
+    """The system's default action would end the program without its exit handlers."""
     came: list[int] = []
     signals = of_a_driver()
     signals.install()
@@ -157,7 +157,7 @@ def test_a_lost_interrupt_comes_also_after_the_session(timer: Callable[[], None]
 
 
 def test_a_lost_sigterm_does_not_come_again_where_it_would_be_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not while the hook runs, which Python calls in the finalizer: on a busy machine the time may pass there."""
+    """The timer may fire while Python still runs the hook in the finalizer: then the signal comes later."""
 
     def pass_at_once(timer: HeldTimer) -> None:
         timers.append(timer)

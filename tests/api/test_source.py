@@ -1,4 +1,4 @@
-"""What copies with other options share: when a template is made, when it is found again."""
+"""Copies with other options share a source: it makes a template once and finds it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncray.runtime.runtime import Runtime
 
 
 class FakeSession:
-    """A runtime as far as a source looks at it: it counts what is exported."""
+    """The part of a runtime that a source uses. It counts exports."""
 
     def __init__(self) -> None:
         self.exported: list[str] = []

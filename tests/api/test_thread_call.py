@@ -47,7 +47,7 @@ async def test_what_nobody_asks_for_is_no_warning() -> None:
 
 
 async def test_without_a_thread_it_runs_where_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that cannot end for want of a thread would keep its processes."""
+    """A session that could not end for lack of a thread would leave its processes behind."""
 
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -1,4 +1,4 @@
-"""The commands as people and scripts use them: what they print, and their exit codes."""
+"""The commands as people and scripts use them: their output and their exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``asyncray microbenchmark``: which rows it runs, what it writes, and its exit code. No row is measured."""
+"""``asyncray microbenchmark``: the choice of rows, its output and its exit code. No row is measured."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from asyncray.cli.benchmark.rows import ROWS, chosen
 
 TINY = 0.01
 
-# What `ray microbenchmark` prints, apart from its client, compiled graphs and placement groups.
+# The rows that `ray microbenchmark` prints, without those of its client, compiled graphs and placement groups.
 RAYS_ROWS = {
     "1:1 actor calls async",
     "1:1 actor calls concurrent",

@@ -1,4 +1,4 @@
-"""The head's shell: probes, and what it does at its end. See also `tests/node/test_cluster_shell.py`."""
+"""The head's shell: probes, ticks and its end. See also `tests/node/test_cluster_shell.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def test_a_port_that_takes_a_connection_proves_nothing() -> None:
             head.head._probe(Probe(node.id, *listener.getsockname()))
             await until(lambda: not head.head._probes)  # type: ignore[union-attr]  # see above
         assert node.id in head.head.machine.members.table
-        await until(lambda: member.state == MEMBER_ALIVE)  # by its next beat
+        await until(lambda: member.state == MEMBER_ALIVE)  # the node's next beat does that
 
 
 async def test_a_probe_of_a_host_without_a_name_proves_nothing() -> None:
@@ -60,5 +60,5 @@ async def test_at_its_end_it_leaves_no_probe_and_no_timer() -> None:
         await head.head.close()
         assert not head.head._probes
         assert head.head._ticking.cancelled()
-        head.head.receive_from_own_node([(1,)])  # it takes nothing any more
+        head.head.receive_from_own_node([(1,)])  # the closed shell ignores messages
         await asyncio.sleep(0)

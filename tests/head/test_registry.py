@@ -1,4 +1,4 @@
-"""The registry's HTTP face: what it answers, and to whom."""
+"""The registry's HTTP face: its answers, and the clients that it refuses."""
 
 from __future__ import annotations
 

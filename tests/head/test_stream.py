@@ -1,4 +1,4 @@
-"""The routes for nodes: what strangers get, whatever they send."""
+"""The routes for nodes: the head refuses strangers, whatever they send."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_nobody_passes_without_the_token() -> None:
         assert await stranger.refused(stale) == missing  # the proof does not fit another nonce
         socket = await stranger.connect(good)
         assert await stranger.refused(good) == (409, "the nonce is too old or was used: ask for another one")
-        assert socket.compress == 0  # though it offered that
+        assert socket.compress == 0  # although the client offered compression
         await socket.close()
 
 
@@ -82,7 +82,7 @@ async def test_a_fenced_node_is_turned_away_with_the_reason() -> None:
 
 
 class Bomb:
-    """Loading its pickle would be seen."""
+    """Records it if the head loads the pickle."""
 
     loaded = False
 

@@ -31,7 +31,7 @@ class Daemon:
 
 
 class Client:
-    """A process that uses a channel: what it posted, what it received, and how it was closed."""
+    """A process that uses a channel. It records the messages that it posts and receives, and the end of the channel."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -68,7 +68,7 @@ class Client:
         self.channel.request_flush()
 
     def wait(self, count: int, timeout: float = DEADLINE, *, spins: bool = False) -> bool:
-        """As a thread that waits for so many messages in all: it reads for itself if nobody else does."""
+        """Waits until so many messages have come in all. The thread reads for itself if no other thread does."""
 
         def done() -> bool:
             return len(self.received) >= count

@@ -58,7 +58,7 @@ def test_a_fork_leaves_the_stream_to_its_parent(client: Client) -> None:
 def test_a_fork_while_a_stream_is_made_finds_all_of_it_or_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     def fork() -> None:
         if forking.lock.held_by_this_thread():
-            return  # a fork of another thread waits here
+            return  # another thread that forks would wait for the lock here
         pid = os.fork()
         if not pid:
             os._exit(len(forking._registered))

@@ -1,4 +1,4 @@
-"""Tokens: where they are kept, who may read them, and where they are found."""
+"""Tokens: the files that hold them, the modes of those files, and the search for a token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_same_user_on_the_same_machine_finds_it(session: str) -> None:
 
 
 def test_a_new_head_at_the_address_of_an_old_one_keeps_its_token(session: str) -> None:
-    new_token(session, [ADDRESS])  # it was killed
+    new_token(session, [ADDRESS])  # the old head was killed
     other = f"{session}_2"
     os.mkdir(other)
     token, _ = new_token(other, [ADDRESS])

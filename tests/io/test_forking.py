@@ -1,4 +1,4 @@
-"""What a forked child finds: none of our descriptors, all of its own, and the caller's signals."""
+"""The state of a forked child: it has none of our descriptors, all of its own, and the caller's signals."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_step_that_fails_does_not_keep_the_others_from_their_work(
     done = []
     forking.in_child(lambda: done.append(1))
     forking.in_child(lambda: done[2])
-    monkeypatch.setattr(sys, "excepthook", lambda *exc_info: done[2])  # it fails, too
+    monkeypatch.setattr(sys, "excepthook", lambda *exc_info: done[2])  # the hook raises an error, too
     forking.in_child(lambda: done.append(2))
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert in_a_child(lambda: done == [1, 2] and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked)
@@ -151,7 +151,7 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
         signal.raise_signal(signal.SIGALRM)
 
     def come() -> None:
-        """In another thread, because the hooks block signals in theirs. The main thread runs the handler."""
+        """Raises the signal in another thread, because the hooks block signals. The main thread runs the handler."""
         if os.getpid() == parent:
             threads.append(threading.Thread(target=raise_signal))
             threads[-1].start()
@@ -181,7 +181,7 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
 def test_a_handler_that_raises_where_signals_are_blocked_leaves_no_lock_and_no_mask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The handler of a signal that is not deferred runs in the call that blocks signals."""
+    """The call that blocks signals runs the handler of a signal that asyncray does not defer."""
     unraisable: list[object] = []
     block = _signal.pthread_sigmask
 

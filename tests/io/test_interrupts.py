@@ -113,7 +113,7 @@ def test_a_storm_of_signals_leaves_handlers_as_they_were(monkeypatch: pytest.Mon
     raised = 0
 
     def handle(number: int, frame: Any) -> None:
-        if storming:  # else it would tear this test apart
+        if storming:  # after the storm an exception would fail the test
             raise Came(number)
 
     def work() -> None:
@@ -208,7 +208,7 @@ def test_a_child_keeps_a_handler_that_the_program_has_set_meanwhile(monkeypatch:
     later = signal.default_int_handler
     signal.signal(signal.SIGUSR1, later)
     monkeypatch.setattr(interrupts, "_replaced", [(signal.SIGUSR1, raise_it, Deferrable(raise_it), False)])
-    interrupts.restore_in_child()  # for a process without threads it makes no other difference
+    interrupts.restore_in_child()  # that is all that differs in a process without threads
     assert signal.getsignal(signal.SIGUSR1) is later
     assert not interrupts._replaced
 

@@ -1,4 +1,4 @@
-"""The connections of links, with the links of the core and carriers that keep what is written."""
+"""The connections of links, with the links of the core and carriers that keep all frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncray.io.link_connections import LinkConnections
 
 
 class Carrier:
-    """Keeps frames: (number, acknowledged, messages)."""
+    """A carrier that keeps its frames: (number, acknowledged, messages)."""
 
     def __init__(self) -> None:
         self.frames: list[tuple[int, int, Any]] = []

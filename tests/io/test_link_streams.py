@@ -77,7 +77,7 @@ class Pair:
         return end
 
     async def raw(self, data: bytes) -> tuple[End, socket.socket]:
-        """Bytes of a stranger: returns the end that got them."""
+        """Sends the bytes as a stranger. Returns the end that got them, and the stranger's socket."""
         count = len(self.accepted)
         ours = socket.socket()
         ours.setblocking(False)
@@ -95,7 +95,7 @@ class Pair:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    uvloop.run(asyncio.sleep(0))  # the first loop of a process opens what it keeps
+    uvloop.run(asyncio.sleep(0))  # the first loop of a process opens descriptors that it keeps
     before = os.listdir("/proc/self/fd")
     uvloop.run(asyncio.wait_for(main(), DEADLINE))
     assert len(os.listdir("/proc/self/fd")) == len(before)
@@ -122,7 +122,7 @@ def test_two_daemons_shake_hands_and_send_frames_both_ways() -> None:
             await other.ended.wait()
             await one.ended.wait()
             assert (one.why, other.why) == ([None], [None])
-            one.stream.write(b"", 9, 9)  # nobody hears it
+            one.stream.write(b"", 9, 9)  # a closed stream ignores it
             assert one.stream.address == other.stream.address == "127.0.0.1"
 
     run(main)
@@ -154,7 +154,7 @@ def test_a_side_that_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Bomb:
-    """Loading its pickle would be seen."""
+    """Records it if a daemon loads the pickle."""
 
     loaded = False
 
@@ -189,7 +189,7 @@ def test_h27_no_bytes_of_a_stranger_reach_a_decoder(monkeypatch: pytest.MonkeyPa
 
 
 def test_ten_thousand_bad_frames_of_a_member_end_connections_and_nothing_more() -> None:
-    """Behind the handshake, too: the decoder gets the bytes at once, without a connection for each."""
+    """After a handshake, too. The decoder gets all bytes at once: a connection for each frame would take too long."""
     chance = random.Random(2)
     good = pack([(7, "text", b"bytes", [1, 2.5, None])])
     bomb = pickle.dumps(Bomb())

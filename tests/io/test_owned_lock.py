@@ -1,4 +1,4 @@
-"""A lock that tells whether the calling thread holds it."""
+"""A lock that knows whether the calling thread holds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes: whose they are, and how they end."""
+"""Processes: their owners and their ends."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_where_no_descriptor_is_left_a_living_process_has_not_ended() -> None:
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_numbers_that_stand_for_many_processes_are_refused(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """To the system 0 is the caller's own group, and -1 everything that the user may kill."""
+    """The system takes 0 for the caller's own group, and -1 for all processes that the user may kill."""
     for name in ("kill", "killpg"):
         monkeypatch.setattr(os, name, lambda *arguments: pytest.fail("it was sent"))
     for send in (processes.kill, processes.kill_group):

@@ -83,7 +83,7 @@ def test_no_thread_spins_on_the_only_cpu(monkeypatch: pytest.MonkeyPatch, cpus: 
 
 
 class StolenEvents:
-    """A poll whose events are another thread's, which was first: each is gone at the second look."""
+    """A poll that reports each event once: another thread reads it before the second look."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -194,7 +194,7 @@ def test_a_defect_in_the_io_thread_ends_the_stream(client: Client, monkeypatch: 
 
 @pytest.mark.parametrize("spins", [False, True], ids=["sleeping", "spinning"])
 def test_code_in_the_middle_of_reading_reads_for_itself(spins: bool) -> None:
-    """A signal handler or finalizer may come at any point of it, and waits for what only its own thread can read."""
+    """A signal handler or finalizer may run at any point of it, and wait for a reply that only its thread can read."""
     waited = 0
     message = encode([(1,)])
 

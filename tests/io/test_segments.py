@@ -52,7 +52,7 @@ def session() -> Iterator[str]:
 
 @pytest.fixture(params=["shared memory", "files"])
 def prefix(request: pytest.FixtureRequest, session: str, tmp_path: Path) -> str:
-    """What names begin with, in both backends."""
+    """The prefix of segment names, in each backend."""
     return session if request.param == "shared memory" else f"{tmp_path}/{session}"
 
 
@@ -101,7 +101,7 @@ def test_made_written_attached_closed_and_unlinked(prefix: str) -> None:
         again.view(0, 1, Calls())
 
     made.unlink()
-    made.unlink()  # somebody swept: not an error
+    made.unlink()  # no error: a sweep may have removed it
     with pytest.raises(FileNotFoundError):
         Segment.attach(name)
     assert bytes(other.buf[9_990:]) == b"01234abcde"  # the memory lives while it is mapped
@@ -352,7 +352,7 @@ print(told == [("REGISTER", theirs._name), ("UNREGISTER", theirs._name)])
 
 
 def test_an_attach_without_descriptors_does_not_unlink(prefix: str) -> None:
-    """mmap duplicates the descriptor; where it cannot, SharedMemory unlinks what it only wanted to map."""
+    """mmap duplicates the descriptor; where it cannot, SharedMemory unlinks memory that it was only to map."""
     segment = Segment.create(f"{prefix}-0", 4096)
     copy_parts(segment, 0, [b"kept"], warm=False)
     code = """

@@ -64,7 +64,7 @@ def test_what_finds_no_memory_is_written_later(client: Client, monkeypatch: pyte
 
 
 def test_a_message_that_cannot_be_encoded_takes_no_other_along(client: Client) -> None:
-    """The thread that flushes gets the error. The others are written, also those of later frames."""
+    """The thread that flushes gets the error. It writes all other messages, also those of later frames."""
     client.posted.extend((number,) for number in range(1200))
     client.posted.insert(700, (object(),))
     client.posted.insert(300, (2**70,))

@@ -1,4 +1,4 @@
-"""New interpreters: their state is defined, whatever that of the process that starts them is."""
+"""New interpreters: their state does not depend on that of the process that starts them."""
 
 from __future__ import annotations
 

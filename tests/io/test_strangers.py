@@ -1,4 +1,4 @@
-"""How many strangers an address may have, and how often it is logged."""
+"""The limit of strangers for an address, and the limit of log lines about them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def test_failures_of_one_address_are_logged_once_a_minute(
             counted.failed("10.0.0.1", "a wrong token", now)
         counted.failed("10.0.0.2", "a wrong token", 0.0)
         assert len(caplog.records) == 3
-        counted.failed("10.0.0.3", "a wrong token", 0.0)  # the first one is forgotten
+        counted.failed("10.0.0.3", "a wrong token", 0.0)  # that makes it forget the first address
         counted.failed("10.0.0.1", "a wrong token", LOG_AGAIN_AFTER)
         assert len(caplog.records) == 5

@@ -19,7 +19,7 @@ DEADLINE = 10.0
 
 
 class End:
-    """What a stream told."""
+    """Records the messages of a stream, and its end."""
 
     def __init__(self, hears_out: bool = True) -> None:
         self.hears_out = hears_out

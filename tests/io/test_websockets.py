@@ -69,7 +69,7 @@ async def test_frames_go_both_ways_and_what_is_written_before_a_close_arrives(se
         for number in range(1, 100):
             theirs.carrier.write(pack([(8,)]), number, 1)
         theirs.carrier.close()
-        theirs.carrier.write(b"", 100, 1)  # nobody hears it
+        theirs.carrier.write(b"", 100, 1)  # a closed carrier ignores it
         await running
         assert [ours.frames.get_nowait()[0] for _ in range(99)] == list(range(1, 100))
         assert (await ours.ended, await theirs.ended) == (None, None)
@@ -92,7 +92,7 @@ async def test_a_text_message_ends_the_connection(server: Server) -> None:
 
 
 class Stuck:
-    """A WebSocket whose other side does not read, and says nothing."""
+    """A WebSocket whose other side neither reads nor writes."""
 
     async def send_bytes(self, data: bytes) -> None:
         await asyncio.Event().wait()

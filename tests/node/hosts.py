@@ -30,7 +30,7 @@ DEADLINE = 20.0
 
 
 class Host:
-    """One node. Give it the address of a head, or it is one."""
+    """One node. Without the address of a head it has the head itself."""
 
     def __init__(self, head: tuple[str, int] | None = None, token: bytes = TOKEN, number: int = 0) -> None:
         self.id = os.urandom(7) + bytes([number])
@@ -96,7 +96,7 @@ class Host:
         self.request_flush()
 
     def others(self) -> set[bytes]:
-        """The members that it knows, without itself."""
+        """The other members that this node knows."""
         return set() if self.shell.part is None else self.shell.part.members.table.keys() - {self.id}
 
     def is_member(self) -> bool:

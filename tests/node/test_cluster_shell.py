@@ -64,7 +64,7 @@ async def test_a_node_comes_back_after_its_connection_to_the_head_broke() -> Non
 
 async def test_a_daemon_that_has_died_is_lost_at_once_because_its_port_refuses() -> None:
     async with cluster(3) as (head, node, victim):
-        await victim.close()  # no farewell
+        await victim.close()  # without leaving the cluster first
         await until(lambda: victim.id not in head.others() | node.others())
         assert head.head is not None
         assert head.head.machine.members.ended[victim.id].state == LOST
@@ -118,7 +118,7 @@ async def test_a_node_that_missed_the_verdict_is_turned_away_when_it_comes_back(
             carrier.abort("the test cuts it")
         members = head.head.machine.members
         members._outbox.dirty.clear()
-        members.table[node.id].party.alive = False  # FENCED does not get through
+        members.table[node.id].party.alive = False  # so that FENCED does not arrive
         members.lose(node.id, "a test says so", 0.0)
         await node.ended
         assert node.shell.failure is not None
@@ -143,7 +143,7 @@ async def test_a_farewell_that_nobody_answers_holds_up_nothing(monkeypatch: pyte
     monkeypatch.setattr(cluster_shell, "FAREWELL_DEADLINE", 0.01)
     async with cluster(2) as (head, node):
         assert head.head is not None
-        head.head._closed = True  # the head's loop does nothing any more
+        head.head._closed = True  # the head's loop stands still
         node.machine.stop("it got SIGTERM")
         node.request_flush()
         assert await node.ended == "it got SIGTERM"
@@ -193,7 +193,7 @@ async def test_strangers_at_the_port_of_a_node_change_nothing(caplog: pytest.Log
         await until(lambda: not node.shell._unproven)
         assert repr(node.shell._strangers) == "<Strangers 0>"
         refused = [record for record in caplog.records if "was refused" in record.message]
-        assert len(refused) == 1  # once a minute for an address
+        assert len(refused) == 1  # the node logs it once a minute for each address
         head.say(node.id, "still alive")
         assert await node.heard.get() == (head.id, "still alive")
 
@@ -258,7 +258,7 @@ print(json.dumps(sorted(name for name in sys.modules if name.startswith("asyncra
 
 
 def test_a_lone_node_imports_nothing_of_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With its registry, which only a node of `asyncray node` has."""
+    """The node has its registry, as only one of `asyncray node` does."""
     directory = tmp_path_factory.mktemp("t")
     directory.chmod(0o700)
     environment = {**os.environ, "ASYNCRAY_TMPDIR": str(directory)}

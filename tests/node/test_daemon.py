@@ -58,7 +58,7 @@ CAPACITY = 64 << 20
 
 
 class Zygote:
-    """The daemon's zygote: the test reads what it is asked for. Its process ends when the daemon lets it go."""
+    """The daemon's zygote: the test reads the daemon's requests. Its process ends when the daemon lets it go."""
 
     def __init__(self) -> None:
         self.stream, theirs = socket.socketpair()
@@ -429,7 +429,7 @@ def test_a_node_whose_zygotes_die_again_and_again_stops(monkeypatch: pytest.Monk
 
 
 def test_a_zygote_that_cannot_be_started_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may have processes again in a moment. Drivers hear why nothing starts until then, once."""
+    """The system may have room for processes again soon. Until then, drivers get one notice why no worker starts."""
 
     async def main() -> None:
         async with Node() as node:

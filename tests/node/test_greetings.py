@@ -1,4 +1,4 @@
-"""Greetings: which processes a node refuses, and what it says to them."""
+"""Greetings: the node refuses some processes, with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node's way to the head, against servers that are none, that have another version, or that lie."""
+"""The node's client of the head, against servers that are no head, that have another version, or that lie."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOOD = {"version": LINK_VERSION, "node": "ab" * 8, "cluster": "cd" * 16, "nonce"
 
 @asynccontextmanager
 async def served(join: Handler, stream: Handler | None = None) -> AsyncIterator[HeadClient]:
-    """A client of something at the address of a head."""
+    """A client whose head is a server with these handlers."""
     application = web.Application()
     application.add_routes([web.get("/join", join), *([web.get("/stream", stream)] if stream else [])])
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)

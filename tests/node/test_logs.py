@@ -50,7 +50,7 @@ def test_a_mark_names_what_follows(file: LogFile, path: Path) -> None:
 
 
 def test_separators_of_the_program_are_no_marks(file: LogFile, path: Path) -> None:
-    """As in JSON text sequences, or in binary data."""
+    """The separator also occurs in JSON text sequences and in binary data."""
     append(path, f'{OUTPUT_MARK}f\n\x1e{{"a":1}}\nbinary\x1e\x01\nafter\n')
     assert read(file) == ['(f pid=7) \ufffd{"a":1}', "(f pid=7) binary\ufffd\ufffd", "(f pid=7) after"]
 

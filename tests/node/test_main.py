@@ -1,4 +1,4 @@
-"""A node from its configuration: what it is and has, and what its companion may ask."""
+"""A node from its configuration: its resources and files, and the requests of its companion."""
 
 from __future__ import annotations
 

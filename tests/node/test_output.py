@@ -1,4 +1,4 @@
-"""Which driver gets which line: real files, workers of a machine without processes, streams that keep what is sent."""
+"""The way of each line to its drivers: real files, workers without processes, and streams that keep the lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asyncray.words import JobSetup
 
 
 class Stream:
-    """A connection that keeps what is sent."""
+    """A connection that keeps the lines that the node sends."""
 
     def __init__(self) -> None:
         self.backlog = 0
@@ -34,7 +34,7 @@ class Stream:
 
 
 class CountedLogs(WorkerLogs):
-    """Counts the readings."""
+    """Counts how often the node reads."""
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory)
@@ -73,7 +73,7 @@ def node(tmp_path: Path) -> Node:
 
 
 async def turns(count: int = 5) -> None:
-    """Lets callbacks run whose time has come."""
+    """Lets the loop run the callbacks that are due."""
     for _ in range(count):
         await asyncio.sleep(0)
 

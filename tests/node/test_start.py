@@ -1,4 +1,4 @@
-"""The zygote's start: what it is given, and what is left if it cannot be started."""
+"""The zygote's start: its arguments and descriptors, and the cleanup if it cannot start."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DEADLINE = 30.0
 
 
 class Heard:
-    """What the link told."""
+    """Records the events that the link reports."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []

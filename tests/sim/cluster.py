@@ -1,7 +1,7 @@
-"""A whole cluster in one thread: a head, some nodes, a network, and what must hold whatever happens to them.
+"""A whole cluster in one thread: a head, some nodes, a network, and an oracle that checks them after every event.
 
 The machines are the real ones. Hosts do what the daemon's shell does: they number and write frames, dial, and let time
-pass. The oracle is outside of the machines: it knows who lives, what was sent, and what the head has decided.
+pass. The oracle is outside of the machines: it knows the living hosts, all messages, and the head's decisions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLUSTER_ID = b"c" * 16
 
 
 class Use:
-    """What a host uses a connection for: whose link it belongs to."""
+    """The use that a host makes of a connection: the link that it belongs to."""
 
     def __init__(self, party: Peer, *, with_head: bool) -> None:
         self.party = party
@@ -47,7 +47,7 @@ class Host:
         self.name = f"host{number}"
         self.id = f"node{number:04}".encode()
         self.alive = True
-        self.why = ""  # it ended
+        self.why = ""  # the reason for its end
         self.uses: dict[int, Use] = {}
         self.machine = NodeMachine(self.id, {"CPU": 2.0}, "seg", 1 << 20, {})
         self.machine.now = self.clock.now
@@ -82,7 +82,7 @@ class Host:
     # The shell --------------------------------------------------------------------------------------------------------
 
     def after(self) -> None:
-        """The daemon has handled an event: messages and commands go out."""
+        """Takes the messages and commands that the daemon has after an event."""
         now = self.clock.now
         self.machine.flush()
         self.part.flush(now)
@@ -102,7 +102,7 @@ class Host:
         for party in dirty:
             batch, party.out = party.out, []
             if not batch:
-                continue  # the party was buried in this turn
+                continue  # the daemon buried the party in this turn
             if isinstance(party, Peer):
                 number = party.link.push(batch, len(batch), self.clock.now)
                 if party.link.connection is not None:
@@ -113,7 +113,7 @@ class Host:
             self._drain(outbox)
 
     def _carry(self, party: Any, batch: list[Any]) -> None:
-        """From the head to its own node, or back."""
+        """Carries messages from the head to its own node, or back."""
         if not self.alive or self.head is None:
             return
         if party is self.head.own:
@@ -163,7 +163,7 @@ class Host:
         self.net.dial(self, target, done)
 
     def _shake_hands(self, target: Host, connection: int, *, to_head: bool) -> str | None:
-        """Both sides prove who they are. Returns why the other side refuses."""
+        """Both sides prove their identity. Returns the reason if the other side refuses."""
         if to_head:
             assert target.head is not None
             why = target.head.members.fenced(self.id)
@@ -231,7 +231,7 @@ class Host:
         self.clock.after(FAST_TICK if fast else TICK, self._tick)
 
     def pause(self, seconds: float) -> None:
-        """The daemon's loop stands still: nothing is read and no tick comes."""
+        """The daemon's loop stands still: it reads nothing and does not tick."""
         self.cluster.paused[self.name] = self.clock.now + seconds
 
 
@@ -265,7 +265,7 @@ class Cluster:
         return [host for host in self.hosts.values() if host.alive]
 
     def kill(self, host: Host) -> None:
-        """kill -9 of a daemon."""
+        """SIGKILL ends a daemon."""
         host.alive = False
         self.net.died(host)
         self.dead.append(host)
@@ -286,7 +286,7 @@ class Cluster:
     # The oracle -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """What must hold at every moment."""
+        """Checks the rules that hold at every moment."""
         blocks = [host.machine.jobs.block for host in self.hosts.values() if host.part.members.state == MEMBER]
         firsts = [block.start for block in blocks]
         assert len(set(firsts)) == len(firsts), "two nodes have the same job numbers"
@@ -296,7 +296,7 @@ class Cluster:
                 assert len(heard) <= self.hosts[node].said.get(host.id, 0)
 
     def settle(self) -> None:
-        """Everything heals. In the end all agree, and all that was said between members is heard."""
+        """The network heals. In the end all hosts agree, and every message between members has arrived."""
         self.heal()
         self.run(30.0)
         members = set(self.head.members.table)

@@ -1,9 +1,9 @@
 """A network between simulated hosts: connections with delays, breaks and cuts, from one seed and one clock.
 
-Nothing here knows what is carried. A connection has two ends; what one end writes arrives at the other in order, after
-a delay that is drawn. It may break: then each end learns of that at its own time, and what was under way is lost. Two
-hosts may be cut off from each other: what they write to one another vanishes, and neither learns anything. A connection
-on which anything vanished carries nothing more in that direction, as TCP does.
+The network does not look into frames. A connection has two ends; a frame that one end writes arrives at the other in
+order, after a random delay. It may break: then each end learns of that at its own time, and frames under way are lost.
+Two hosts may be cut off from each other: their frames to one another vanish, and neither learns anything. A connection
+on which a frame vanished carries nothing more in that direction, as TCP does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Protocol
 
 CONNECT_TIMEOUT = 1.0
-"""Seconds until a dial fails that nothing answers."""
+"""Seconds after which a dial fails that no host answers."""
 
 
 class Clock:
@@ -81,14 +81,14 @@ class Net:
         self._refuses: dict[str, float] = {}
 
     def delay(self) -> float:
-        # Mostly quick, now and then slow.
+        # Most frames are quick, a few are slow.
         return self.clock.random.choice((0.0001, 0.0002, 0.0005, 0.002, 0.03))
 
     def is_cut(self, one: Endpoint, other: Endpoint) -> bool:
         return frozenset((one.name, other.name)) in self.cuts
 
     def dial(self, host: Endpoint, target: Endpoint, done: Callable[[int | None, bool], None]) -> None:
-        """Connects. ``done`` gets the connection, or None and whether it was refused."""
+        """Connects. ``done`` gets the connection or None, and True if the target refused it."""
 
         def ends() -> None:
             if not host.alive:
@@ -125,7 +125,7 @@ class Net:
         self.clock.at(arrival, arrive)
 
     def close(self, host: Endpoint, number: int) -> None:
-        """A host closes its end in order: the other reads what was written before, and then the end."""
+        """A host closes its end in order: the other end reads all earlier frames, and then the end."""
         connection = self.connections[number]
         side = connection.side(host)
         if not connection.open[side]:
@@ -144,7 +144,7 @@ class Net:
                 connection.ends[side].closed(connection.number)
 
     def reset(self, connection: Connection, *, both: bool) -> None:
-        """Something on the way breaks the connection: what is under way is lost."""
+        """The network breaks the connection: frames under way are lost."""
         connection.age += 1
         connection.torn = [True, True]
         sides = [0, 1] if both else [self.clock.random.choice((0, 1))]
@@ -152,7 +152,7 @@ class Net:
             self.clock.after(self.delay(), lambda side=side: self._learns(connection, side))  # type: ignore[misc]
 
     def died(self, host: Endpoint) -> None:
-        """A host's daemon was killed: the system closes its connections; what it wrote may arrive.
+        """A signal killed a host's daemon: the system closes its connections, and frames under way may arrive.
 
         The system closes one socket after the other, so the port may still take connections for a moment.
         """

@@ -2,8 +2,8 @@
 
 A program here is a game of hand-overs. A node sends a task with refs to another node; the code there may keep refs,
 read values, hand refs on, return refs, and ends at any time. Messages between two nodes keep their order, and any delay
-is possible. The oracle knows what is needed where: an object that is needed exists at its owner, and in the end nothing
-is left anywhere.
+is possible. The oracle knows which node needs which object: a needed object exists at its owner, and in the end no
+record is left anywhere.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Node:
         self.count = 0
         self.alive = True
         self.sent: dict[int, tuple[ObjectEntry, ...]] = {}
-        # Where each task was sent, and for whom each claim is kept.
+        # The node that each task went to, and the node that each claim is for.
         self.there: dict[int, Node] = {}
         self.graces: dict[str, Node] = {}
         self.settled: set[str] = set()
@@ -104,7 +104,7 @@ class Node:
         self.held.add(object_id)
 
     def knows(self) -> list[bytes]:
-        """Refs that code here has: those of the process, and those of guests."""
+        """The refs that code on this node has: those of the process, and those of guests."""
         found = dict.fromkeys(sorted(self.held))
         for guest in self.guests.values():
             found.update(dict.fromkeys(entry.id for entry in guest.entries))
@@ -119,7 +119,7 @@ class Node:
         self.objects.drop(self.process, [object_id])
 
     def read(self, object_id: bytes) -> None:
-        """The process waits for a value, and has refs to what is inside."""
+        """The process waits for a value, and gets the refs inside it."""
         entry = self.objects.table[object_id]
         if entry.far is not None:
             self.imports.want(entry)
@@ -155,7 +155,7 @@ class Node:
         cover = Cover(peer, partial(self.send, there, CLAIMED, number))
         self.imports.learn(cover, returned)
         if self.game.random.random() < 0.7:
-            for object_id in returned:  # the caller wants the result
+            for object_id in returned:  # the caller keeps the refs in the result
                 self.hold(object_id)
         if not later:
             self.objects.unuse_all(self.sent.pop(number))
@@ -174,7 +174,7 @@ class Node:
         """The head's verdict reaches this node: it buries the other."""
         peer = self.peer(lost.id)
         for number in [number for number, guest in self.guests.items() if guest.home is lost]:
-            # Its tasks are cancelled: their uses end, and what their code keeps is held by the process.
+            # This node cancels the lost node's tasks: their uses end, and the process holds the refs that they kept.
             guest = self.guests.pop(number)
             self.objects.unuse_all(guest.entries)
         self.imports.giver_lost(peer, lambda: self.settled.add(lost.name))
@@ -182,7 +182,7 @@ class Node:
         self.graces[lost.name] = lost
 
     def grace_ends(self, lost: Node) -> None:
-        """All members have settled: what was kept for the lost node ends."""
+        """All members have settled: this node ends the uses that it kept for the lost node."""
         del self.graces[lost.name]
         for number in [number for number, there in self.there.items() if there is lost]:
             for table in (self.sent, self.claims):
@@ -226,7 +226,7 @@ class Game:
         one, other = ("ABCDE".index(name) for name in wire)
         node = self.nodes[other]
         if not node.alive or not node.peer(self.nodes[one].id).alive:
-            return  # nobody reads it, or the sender is buried
+            return  # the receiver is dead, or has buried the sender
         node.handlers[message[0]](node.peer(self.nodes[one].id), message)
         self.flush(node)
 
@@ -262,7 +262,7 @@ class Game:
         return [node for node in self.nodes if node.alive]
 
     def kill(self, lost: Node) -> None:
-        """A daemon dies. What it wrote may arrive until the others bury it; what was written to it is lost."""
+        """A daemon dies. Its messages may arrive until the others bury it; messages to it are lost."""
         lost.alive = False
         self.story.append(f"{lost} dies")
         self.unheard += [(node, lost) for node in self.living]
@@ -270,7 +270,7 @@ class Game:
     def tell_of_loss(self, node: Node, lost: Node) -> None:
         self.unheard.remove((node, lost))
         wire = (lost.name, node.name)
-        while self.wires[wire]:  # the socket is read first
+        while self.wires[wire]:  # a node reads the socket before it buries
             self.deliver(wire)
         node.hears_of_loss(lost)
 
@@ -284,7 +284,7 @@ class Game:
         ]
 
     def end_grace(self, lost: Node) -> None:
-        """The head's view says that all have settled; it reaches the nodes one after the other, in any order."""
+        """The head's view with all members settled reaches the nodes one after the other, in any order."""
         node = self.random.choice([node for node in self.living if lost.name in node.graces])
         node.grace_ends(lost)
 

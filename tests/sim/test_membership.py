@@ -15,7 +15,7 @@ from tests.sim.cluster import Cluster, Host
 SEEDS = int(os.environ.get("ASYNCRAY_SIM_SEEDS", "200"))
 FIRST_SEED = int(os.environ.get("ASYNCRAY_SIM_FIRST", "0"))
 A_CHUNK = 50
-"""Seeds in one test: a test of its own for each would take longer than the simulation."""
+"""Seeds in one test: one test for each seed would take longer than the simulation."""
 
 
 def started(nodes: int = 3, seed: int = 1) -> Cluster:
@@ -33,7 +33,7 @@ def chat(cluster: Cluster) -> None:
 
 
 def trouble(cluster: Cluster) -> list[Callable[[], object]]:
-    """All that may happen next."""
+    """The events that may happen next."""
     random, net = cluster.clock.random, cluster.net
     found: list[Callable[[], object]] = [partial(chat, cluster), partial(cluster.run, random.random() * 2)]
     for connection in net.live():
@@ -60,7 +60,7 @@ def test_all_agree_in_the_end(first: int) -> None:
 
 
 def run_seed(seed: int) -> None:
-    """Some nodes, sixty accidents, and peace."""
+    """Runs some nodes through sixty accidents, and then lets them settle."""
     cluster = Cluster(seed, 3 + seed % 3)
     for _ in range(60):
         cluster.clock.random.choice(trouble(cluster))()

@@ -1,4 +1,4 @@
-"""Who keeps an object while refs to it travel between nodes: from seeds, and the golden scenarios."""
+"""Objects exist while refs to them travel between nodes: programs drawn from seeds, and the golden scenarios."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_needed_exists_and_nothing_is_left(first: int) -> None:
 
 
 class Scene:
-    """Three nodes, an object o of A that A's process holds, and messages that arrive when the scene says so."""
+    """Three nodes, an object o of A that A's process holds, and messages that arrive when the test says so."""
 
     def __init__(self) -> None:
         self.game = Game(0, 3)
@@ -51,7 +51,7 @@ class Scene:
         return self.game._numbers
 
     def arrive(self, sender: Node, receiver: Node, count: int | None = None) -> None:
-        """The next messages from one node reach another; None: all of them."""
+        """Delivers the next messages from one node to another, or all of them."""
         wire = self.game.wires[sender.name, receiver.name]
         for _ in range(len(wire) if count is None else count):
             self.game.deliver((sender.name, receiver.name))
@@ -163,7 +163,7 @@ def test_r23_a_returned_ref_of_a_third_owner_waits_for_its_registration() -> Non
     task = scene.task(a, p, scene.o)
     scene.arrive(a, p)
     p.finish(task, [theirs])
-    scene.game.random.seed(1)  # the caller wants it
+    scene.game.random.seed(1)  # under this seed the caller keeps the refs in the result
     scene.game.after()
     scene.finish(p, there)
     scene.arrive(p, a)
@@ -192,7 +192,7 @@ def test_a_ref_of_a_third_owner_that_outlives_its_task_is_given_up_later() -> No
     scene.finish(p, task)
     assert scene.under_way(p, q) == [BORROW]
     (result,) = scene.game.wires["B", "A"]
-    assert result[2] is True  # later
+    assert result[2] is True  # P reports the end of its uses later
     scene.arrive(p, a)
     assert theirs in q.objects.table
     scene.arrive(p, q)
@@ -264,7 +264,7 @@ def test_r28_a_ref_that_came_by_no_message_is_registered_at_once_or_lost() -> No
     scene.game.after()
     assert scene.under_way(p, a) == [BORROW]
     a.drop(scene.o)
-    # The documented loss: the oracle would complain.
+    # A documented loss. Deliver the messages directly, because the oracle would complain.
     scene.game.deliver(("B", "A"))
     scene.game.deliver(("A", "B"))
     entry = p.objects.table[scene.o]

@@ -1,4 +1,4 @@
-"""What the benchmark reads of processes, beside what psutil says."""
+"""The figures that the benchmark reads of processes, compared with those of psutil."""
 
 from __future__ import annotations
 
