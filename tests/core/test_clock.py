@@ -6,7 +6,7 @@ from asyncray.core.pauses import LONGEST_PAUSE
 from tests.core.world import World
 
 
-def test_what_machines_note_has_the_time_of_the_events_at_the_door() -> None:
+def test_all_machines_record_the_time_that_the_node_was_given() -> None:
     world = World(CPU=1)
     world.wait(5.0)
     driver = world.driver()

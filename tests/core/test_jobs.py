@@ -42,7 +42,7 @@ def test_a_number_is_never_used_again() -> None:
         jobs_of(node, 1)
 
 
-def test_what_a_driver_shall_read_goes_to_the_party_that_its_job_reports_to() -> None:
+def test_messages_for_a_driver_go_to_the_party_that_its_job_reports_to() -> None:
     world = World(CPU=1)
     driver = world.driver()
     job = driver.client.job

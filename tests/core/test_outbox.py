@@ -44,7 +44,7 @@ def test_nothing_waits_for_a_party_whose_connection_is_closed() -> None:
     assert (outbox.dirty, one.out) == ([], [])
 
 
-def test_what_a_driver_shall_read_goes_to_the_party_that_its_job_reports_to() -> None:
+def test_messages_for_a_driver_go_to_the_party_that_its_job_reports_to() -> None:
     outbox = Outbox()
     one, _ = parties(outbox)
     job = Job(b"\0\0\0\1", "", {})  # type: ignore[typeddict-item]  # its setup does not matter here

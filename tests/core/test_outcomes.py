@@ -92,7 +92,7 @@ def test_the_end_of_a_worker_is_seen_in_either_order(connection_first: bool) -> 
     world.end()
 
 
-def test_what_had_not_started_is_not_charged_for_the_crash() -> None:
+def test_tasks_that_had_not_started_are_not_charged_for_the_crash() -> None:
     world = World(CPU=1)
     driver = world.driver()
     quick = Recipe(retries=1)

@@ -100,7 +100,7 @@ def test_long_tasks_and_those_that_may_start_only_once_are_sent_singly(recipe: R
     assert queued(world) == 1
 
 
-def test_what_waits_behind_a_long_task_is_taken_back_once_and_run_elsewhere() -> None:
+def test_tasks_behind_a_long_task_are_taken_back_once_and_run_elsewhere() -> None:
     world = World(CPU=2)
     driver = world.driver()
     measured(world, driver, QUICK)
@@ -263,13 +263,17 @@ def test_devices_go_with_the_lease_and_gpu_workers_do_no_other_work() -> None:
     assert {worker.number for worker in world.workers if worker.queue}.isdisjoint(gpu_workers)
 
 
-def test_a_lease_is_told_only_when_it_changes() -> None:
+def test_a_lease_is_announced_only_when_it_changes() -> None:
     world = World(CPU=1)
     driver = world.driver()
     measured(world, driver, QUICK)
-    driver.submit(QUICK)
-    world.talk()
-    assert [message[0] for message in world.workers[0].inbox if message[0] == LEASE] == []
+    (worker,) = world.workers
+    announced = [worker.last_told.keys() & {RUN, LEASE}]
+    for recipe in (QUICK, Recipe(cpus=0.5)):
+        worker.last_told.clear()
+        measured(world, driver, recipe)
+        announced.append(worker.last_told.keys() & {RUN, LEASE})
+    assert announced == [{RUN, LEASE}, {RUN}, {RUN, LEASE}]
 
 
 @pytest.mark.parametrize("spec", [{"demand": [("CPU", -1)]}, {"demand": [("CPU", 1)], "life": [("CPU", 2)]}])

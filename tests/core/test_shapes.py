@@ -96,7 +96,7 @@ def test_a_placement_has_shapes_of_its_own_and_an_account() -> None:
     world.end()
 
 
-def test_what_does_not_fit_blocks_nobody_and_is_told() -> None:
+def test_a_task_that_never_fits_blocks_no_other_and_is_logged() -> None:
     world = World(CPU=1)
     driver = world.driver()
     template = {"name": "f", "function": b"", "returns": 1, "retries": 0, "demand": [("moon", 1)]}

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def told(driver: Driver) -> list[str]:
-    return [message[2] for message in driver.news if message[0] == NOTICE]
+    """The notices that the node has sent to the driver, read or not."""
+    return [message[2] for message in (*driver.news, *driver.inbox) if message[0] == NOTICE]
 
 
 def rows(world: World) -> list[ShapeRow]:
