@@ -1,4 +1,4 @@
-"""What a driver says first, for tests that speak to a node by themselves."""
+"""The first message of a driver, for tests that speak to a node by themselves."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The pages tell the truth: their programs run and print what stands there, the reference names everything.
+"""The pages are true: their programs run and print the output in the page, and the reference names everything.
 
 A ```` ```python ```` block of README.md or docs/*.md is a whole program and runs as a process of its own, from an empty
 directory. ```` ```python node ```` blocks of a page run one after the other while a node runs that ``init("auto")``
 finds; ```` ```python no-run ```` is a fragment and only has to be Python.
 
-What a program prints is what ``# -> text`` comments say, in their order, or the ```` ```text ```` block right after it.
-There, seconds and pids stand for any, ``...`` for anything, and lines from workers may come at any time.
+A program must print the texts of its ``# -> text`` comments in their order, or the ```` ```text ```` block right after
+it. There, seconds and pids stand for any, ``...`` for anything, and lines from workers may come at any time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FENCE = re.compile(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 PROMISE = re.compile(r"# -> (.*)$", re.MULTILINE)
 WORKER_LINE = re.compile(r"\(.*pid=\d+\)")
 ANY = [(r"\d+\\\.\d+\\ s\b", r"\\d+\\.\\d+\\ s"), (r"pid=\d+", r"pid=\\d+"), (r"\\\.\\\.\\\.", ".*")]
-"""What escaped text holds, and the pattern that stands for it."""
+"""Pairs of a pattern for escaped text, and the pattern that replaces it."""
 
 
 class Block(NamedTuple):
@@ -163,7 +163,7 @@ def test_fragments_are_python() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What links to headings of the page may say after ``#``."""
+    """The fragments, after ``#``, of links to headings of the page."""
     heads = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
@@ -186,7 +186,7 @@ def test_the_tour_names_every_module_once() -> None:
     tour = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w/]+\.py)`", tour, re.MULTILINE)
     modules = [path.relative_to(ROOT / "asyncray").as_posix() for path in (ROOT / "asyncray").rglob("*.py")]
-    # What a package's __init__ shows is told by its modules.
+    # The rows of a package's modules describe the names that its __init__ shows.
     assert sorted(rows) == sorted(name for name in modules if "/__init__" not in name)
 
 

@@ -1,4 +1,4 @@
-"""What an exception remembers survives without its constructor."""
+"""The state of an exception survives pickling without a call of its constructor."""
 
 from __future__ import annotations
 

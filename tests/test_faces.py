@@ -8,7 +8,7 @@ import asyncray
 import asyncray.sync
 
 OWN_FORMS = {"init", "put"}
-"""What has a form in each face without being a coroutine function."""
+"""Names that each face defines for itself although they are no coroutine functions."""
 
 
 def test_what_does_not_wait_is_the_same_object_in_both_faces() -> None:

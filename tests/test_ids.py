@@ -1,4 +1,4 @@
-"""Identifiers: what is inside what, and how they print."""
+"""Identifiers: an ID contains the IDs that it belongs to; their printed forms."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The announcement of Ray, "Efficient Shared Memory and Serialization": 400 MB of weights, with pickle and with put.
 
-Prints the times of `pickle.dumps` and `loads`, and of `ray.put` and `get`. What `get` returns is no copy: it is the
-shared memory itself, read-only. ASYNCRAY_EXAMPLE_SPEED=10 makes the weights ten times smaller.
+Prints the times of `pickle.dumps` and `loads`, and of `ray.put` and `get`. `get` returns the shared memory itself,
+read-only, and no copy. ASYNCRAY_EXAMPLE_SPEED=10 makes the weights ten times smaller.
 """
 
 import os

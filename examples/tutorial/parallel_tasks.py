@@ -19,7 +19,7 @@ def f(x):
 
 
 def main() -> None:
-    # The article's machine has four cores. A sleeping task needs none, so we say four whatever is there.
+    # The article's machine has four cores. A sleeping task needs none, so we say four on any machine.
     with ray.init(num_cpus=4):
         began = time.perf_counter()
         # Start 4 tasks in parallel.

@@ -58,7 +58,7 @@ def test_jobs_and_hooks_that_fail_do_not_keep_the_next_job_waiting(
 
 
 class _HeldQueue(SimpleQueue[Any]):
-    """Its first job is taken, and has not begun, until ``go_on`` is set."""
+    """The thread has taken the first job from this queue, and does not begin it until ``go_on`` is set."""
 
     def __init__(self) -> None:
         super().__init__()

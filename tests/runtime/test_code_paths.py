@@ -1,4 +1,4 @@
-"""Code paths: what of a driver's ``sys.path`` its workers get, and in which order."""
+"""Code paths: the entries of a driver's ``sys.path`` that its workers get, and their order."""
 
 from __future__ import annotations
 

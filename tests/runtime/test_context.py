@@ -1,4 +1,4 @@
-"""Which task code runs in, in threads and coroutines."""
+"""The task that code runs in, in threads and coroutines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be pickled is found, wherever it is, and pickled no second time."""
+"""The search for the part of a value that cannot be pickled. It pickles no part twice."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_cycles_end() -> None:
 
 
 def told(value: object, **others: object) -> str:
-    """What the error says about the value as an argument."""
+    """The text of the error about the value as an argument."""
     values = {"argument x": value, **others}
     with pytest.raises(PicklingFailed) as caught:
         serialize(tuple(values.values()))

@@ -1,4 +1,4 @@
-"""The session of this process, and what raises where there is none."""
+"""The session of this process, and the errors of a process without one."""
 
 from __future__ import annotations
 

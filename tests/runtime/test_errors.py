@@ -1,4 +1,4 @@
-"""Errors on their way: what a worker dumps is what the getter raises, however hostile the exception."""
+"""Errors between processes: the getter raises the error that a worker dumps, however hostile the exception is."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dump(exc: BaseException, function_name: str = "f", **options: Any) -> bytes:
 
 
 def sent(exc: BaseException, cause: BaseException | None = None, **options: Any) -> Any:
-    """What `get` raises. `Any`: it is a TaskError and an instance of the class of `exc`, and tests ask it as both."""
+    """The error that `get` raises. `Any`: tests use it as a TaskError and as an instance of the class of `exc`."""
     payload = dump(raised(exc, cause), **options)
     error = load_task_error(payload, pickle.loads)
     assert task_error_text(payload) == str(error)

@@ -1,4 +1,4 @@
-"""What the daemon hears of functions and templates that nothing uses any more."""
+"""The daemon learns of functions and templates that a process no longer uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.points import at_point
 
 
 class Session:
-    """A submitter, and what it has sent."""
+    """A submitter, and the messages that it posts."""
 
     def __init__(self) -> None:
         self.asked: list[bool] = []

@@ -1,4 +1,4 @@
-"""Which node a program connects to, and which it leaves alone."""
+"""The choice of the node that a program connects to."""
 
 from __future__ import annotations
 

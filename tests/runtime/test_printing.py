@@ -101,7 +101,7 @@ def test_without_threads_the_end_prints(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_without_a_thread_a_notice_is_written_at_once_and_lines_wait_for_one(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The notice may say why the program waits."""
+    """The program may wait for the very thing that the notice explains."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

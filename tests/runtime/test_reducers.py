@@ -1,7 +1,7 @@
-"""Functions and classes that go by value, and what typing and functools make of them.
+"""Functions and classes that go by value, also those that typing and functools have wrapped or extended.
 
-Another process is one that has not heard of the classes of this one: cloudpickle knows them by an ID, in tables that a
-test puts away for a while.
+cloudpickle keeps the classes that a process knows by an ID, in tables. A test plays another process by replacing these
+tables for a while.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Elsewhere:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patch = monkeypatch
         self._tables: Tables = {TABLES[0]: weakref.WeakKeyDictionary(), TABLES[1]: weakref.WeakValueDictionary()}
-        self._kept: list[Any] = []  # what a process has received it keeps, as long as a test runs
+        self._kept: list[Any] = []  # received values, kept as long as a test runs
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls it there; returns what comes back."""
+        """Calls the function in the other process; returns the result as this process gets it."""
         pickled = serialize((function, args)).pickled
         here = {name: getattr(cloudpickle, name) for name in TABLES}
         self._switch(self._tables)

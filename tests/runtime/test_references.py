@@ -1,4 +1,4 @@
-"""What the daemon hears of the refs of a process, and in which order."""
+"""The messages with which a process reports its refs to the daemon, and their order."""
 
 from __future__ import annotations
 

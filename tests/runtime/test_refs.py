@@ -1,4 +1,4 @@
-"""``ObjectRef`` itself: identity, pickling, and what it says when its session has ended."""
+"""``ObjectRef`` itself: identity, pickling, and its errors after the end of its session."""
 
 from __future__ import annotations
 

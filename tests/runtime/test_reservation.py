@@ -1,4 +1,4 @@
-"""Room in shared memory: the moves of a reservation, and whoever gives up, nothing is lost."""
+"""Room in shared memory: the steps of a reservation, and its release when either side gives up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values to bytes and back: one pass, whatever is in a value, and whoever pickles in the middle of it."""
+"""Values to bytes and back in one pass, whatever a value contains, and even if its reducers pickle other values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for which objects: registering, firing once, withdrawing."""
+"""Threads and callbacks that wait for objects: registering, firing once, withdrawing."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_the_removal_of_one_callback_looks_at_no_other() -> None:
 
 
 def test_a_forked_child_ends_the_waits_of_its_thread_and_wakes_no_event_loop() -> None:
-    """A thread that has stayed in the parent holds the lock; the parent's loop has the pipe of the child's."""
+    """A thread that exists only in the parent holds the lock, and both processes share the pipe of the event loop."""
     waiters, (local,) = Waiters(), new_objects(1)
     waiter = ThreadWaiter(1)
     called: list[object] = []

@@ -195,7 +195,7 @@ def test_where_all_are_dead_each_value_that_waits_has_the_error_until_an_actor_i
     results = pool.map(die_at(0), range(2))
     with pytest.raises(ray.exceptions.ActorDiedError):
         next(results)
-    assert list(pool.map(give, [])) == []  # what was before is forgotten
+    assert list(pool.map(give, [])) == []  # map drops the earlier tasks
     assert not pool.has_next()
 
 

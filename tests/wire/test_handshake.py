@@ -88,7 +88,7 @@ def test_a_dialer_does_not_trust_an_acceptor_without_the_token() -> None:
     proof = near.feed(far.feed(near.start()))
     assert proof
     with pytest.raises(HandshakeError, match="does not know the token"):
-        near.feed(proof)  # its own proof, sent back
+        near.feed(proof)  # the acceptor sends the dialer's own proof back
     assert not near.done
 
 

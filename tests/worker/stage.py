@@ -78,10 +78,10 @@ class Stage:
         return self._order(INVOKE, template, arguments)
 
     def play(self, *messages: Received, ends: bool = True) -> list[Any]:
-        """Lets the worker do all that, and end; returns what it has said.
+        """Lets the worker handle all messages, and end; returns the messages that it has sent.
 
-        What a daemon sends at once is there before the worker begins, and what follows a constructor comes after its
-        reply, as from a daemon.
+        The stage sends them as a daemon does: messages before a constructor arrive before the worker begins, and
+        messages after it arrive after its reply.
         """
         script = [*messages, (LEAVE, "the play is over")] if ends else list(messages)
         at_once = next((place for place, message in enumerate(script, 1) if message[0] == CONSTRUCT), len(script))
@@ -133,6 +133,6 @@ def leave_all() -> None:
 
 
 def results(said: list[Any]) -> dict[bytes, Any]:
-    """The value of each task that is done, and the kind of what each other failed with."""
+    """The value of each task that has succeeded, and the kind of error of each task that has failed."""
     done = {message[1]: pickle.loads(message[4]) for message in said if message[0] == DONE}
     return done | {message[1]: message[3] for message in said if message[0] == FAILED}

@@ -1,4 +1,4 @@
-"""What a worker keeps of functions and templates."""
+"""The functions and templates that a worker keeps."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_running_task_is_interrupted_and_the_next_is_not() -> None:
 
 
 def miss_the_first_signal(message: Any) -> None:
-    """As a task that enters a system call at the very moment at which it is interrupted."""
+    """Like a task that enters a system call at the very moment at which a signal interrupts it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     hand(message)
     signal.sigwait((signal.SIGINT,))

@@ -1,4 +1,4 @@
-"""The end of a forked child whose task returns. ``tests/system/test_forks.py`` forks real ones."""
+"""The end of a forked child whose task returns. ``tests/system/test_forks.py`` forks real children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task leaves in its process is put back: tried in this process, which loses the wrappers at the end."""
+"""The worker puts back the state that a task changed. The tests run in this process, and remove the wrappers."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_random_numbers_are_seeded_anew_after_the_task_that_loads_them(
     leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     monkeypatch.delitem(sys.modules, module.__name__)
-    del leftovers._late[module.__name__]  # as if it had not been loaded either when the functions were wrapped
+    del leftovers._late[module.__name__]  # as if no task had loaded it when the worker wrapped functions
     leftovers.begin()
     leftovers.end()
     leftovers.begin()

@@ -34,7 +34,7 @@ class Worker:
         )
 
     def accept(self, listener: socket.socket) -> list[Any]:
-        """It connects and is welcomed: what it has said of itself."""
+        """Welcomes the worker when it connects. Returns its HELLO."""
         self.daemon = DaemonSide(listener.accept()[0])
         hello = self.daemon.next(HELLO)
         self.daemon.send((WELCOME, {"client_id": b"c" * 12, "node_id": b"n" * 8}))

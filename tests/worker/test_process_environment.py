@@ -1,4 +1,4 @@
-"""What a job and a lease change in a worker's process, and what is undone after a task."""
+"""The changes that a job and a lease make to a worker's process, and their undoing after a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.greeting import SETUP
 
 
 class FakeRuntime:
-    """Records what the job tells."""
+    """Records the facts of the job."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def test_text_that_finds_no_room_is_lost_and_reported_once(
 def test_text_beyond_the_limit_of_a_file_is_lost_and_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """``ulimit -f`` is meant for what tasks write, and the log of a worker must not be the first to feel it."""
+    """``ulimit -f`` is meant for files of tasks; a worker must not fail because its log has reached the limit."""
     lost: list[str] = []
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)

@@ -1,4 +1,4 @@
-"""Invocations become replies: tried with a runtime whose daemon is the test."""
+"""Invocations become replies, with a runtime whose daemon the test plays."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_wrong_number_of_results_is_an_error(runner: Any, result: Any, message
 
 
 def raised(runner: Any, reply: Any, kind: type[BaseException]) -> BaseException:
-    """What the caller of the task gets."""
+    """The error that the caller of the task gets."""
     assert reply[:2] == (FAILED, b"task")
     with pytest.raises(kind) as caught:
         runner.arguments((RUN, b"next", 1, PLAIN, b"", [[b"o" * 26, reply[3], reply[4]]], None))

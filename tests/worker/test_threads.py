@@ -1,4 +1,4 @@
-"""Whose task a thread belongs to: that of its starter, and when that is over, whatever runs."""
+"""A thread belongs to the task of its starter, and after that task to the one that runs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_copies_of_a_context_go_on_with_it() -> None:
 
 
 class Own(threading.Thread):
-    """A thread with a ``run`` of its own, and another that somebody has put into the instance."""
+    """A thread with a ``run`` of its own. A test puts another ``run`` into the instance."""
 
     def __init__(self, seen: list[TaskContext | None]) -> None:
         super().__init__()

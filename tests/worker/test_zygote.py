@@ -45,7 +45,7 @@ class Node:
         return listener
 
     def end(self) -> None:
-        """The daemon is gone: waits for the zygote's end, and kills it if it does not come."""
+        """Closes the daemon's end, waits for the zygote to end, and kills the zygote if it does not."""
         self.zygote.close()
         ended, _, _ = select.select([self._descriptor], [], [], DEADLINE)
         if not ended:
@@ -111,7 +111,7 @@ def test_when_the_daemon_is_gone_nothing_is_left(node: Node) -> None:
 def test_a_zygote_goes_on_where_what_it_loads_ahead_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its end would be that of all workers."""
+    """If the zygote ended, all workers would end with it."""
     loaded = []
 
     def load(name: str) -> None:
@@ -151,7 +151,7 @@ def test_each_worker_draws_other_random_numbers() -> None:
 
 
 def test_a_group_is_ended_before_its_worker_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Afterwards the number of the worker may be that of another group."""
+    """After the reaping, the pid of the worker may be the number of another group."""
     ours, its = socket.socketpair()
     zygote = Zygote(its, "", -1)
     pid = os.posix_spawn(sys.executable, [sys.executable, "-IS", "-c", ""], {})
@@ -164,7 +164,7 @@ def test_a_group_is_ended_before_its_worker_is_reaped(monkeypatch: pytest.Monkey
         unreaped.append(found is not None and found.si_pid)
 
     monkeypatch.setattr(zygote_module, "end_group", end_group)
-    monkeypatch.setattr(zygote_module, "children", list)  # others belong to other tests
+    monkeypatch.setattr(zygote_module, "children", list)  # other children belong to other tests
     monkeypatch.setattr(zygote_module, "_ended_child", iter((pid, None)).__next__)
     zygote._reap()
     zygote._reports.close()

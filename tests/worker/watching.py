@@ -1,4 +1,4 @@
-"""A process whose leftovers are undone: this one, for a moment."""
+"""Wraps functions in this process as a worker does, for a while."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncray.worker.settings import IRREVERSIBLE, LATE, SETTINGS
 
 @contextmanager
 def watching() -> Iterator[Leftovers]:
-    """Wraps what a worker wraps, and takes the wrappers away again."""
+    """Wraps the functions that a worker wraps, and removes the wrappers afterwards."""
     places = [place for setting in SETTINGS for place in setting.functions]
     late = [setting for module, make, _ in LATE if module in sys.modules and (setting := make()) is not None]
     places += [*IRREVERSIBLE, *(place for setting in late for place in setting.functions)]
