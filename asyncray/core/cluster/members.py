@@ -45,6 +45,8 @@ EARLIEST_BEAT = 0.2
 CUT_OFF_AFTER = 60.0
 """Seconds without the head after which a node ends. Ray's raylets wait as long."""
 
+MOST_ENDED = 10_000
+"""The number of ended members that the head and each node remember."""
 
 MOST_PAST = 100
 """Members that have ended and that people are still shown."""
@@ -103,7 +105,8 @@ class Members:
         self.epoch = 0
         # Members that have not ended, this node among them, by NodeID.
         self.table: dict[bytes, OtherNode] = {}
-        # NodeID -> (LOST or LEFT, how) of members that ended while this node was a member.
+        # NodeID -> (LOST or LEFT, how) of members that ended while this node was a member. The oldest come first, and
+        # there are at most MOST_ENDED.
         self.ended: dict[bytes, tuple[str, str]] = {}
         # Those of them that people are shown: the last MOST_PAST.
         self.past: dict[bytes, OtherNode] = {}
@@ -233,6 +236,8 @@ class Members:
                 member.row = {**member.row, **changes}  # fields of a row
         for node, state, how in gone:
             self.ended[node] = (state, how)
+            if len(self.ended) > MOST_ENDED:
+                del self.ended[next(iter(self.ended))]
             member = self.table.pop(node, None)
             if member is not None:
                 self.past[node] = member
@@ -256,6 +261,7 @@ class Members:
     def check(self) -> None:
         """Raises AssertionError if the tables contradict each other."""
         assert not self.table.keys() & self.ended.keys(), "a member has ended and lives"
+        assert self.past.keys() <= self.ended.keys(), "people are shown a member without its end"
         assert self.state == JOINING or self.state == OUTSIDE or self._facts["node"] in self.table, (
             f"{self} lacks itself"
         )

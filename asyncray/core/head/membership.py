@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
 from asyncray.core.cluster.commands import Probe
+from asyncray.core.cluster.members import MOST_ENDED
 from asyncray.core.outbox import LogLine, Outbox
 from asyncray.core.records import Party
 
@@ -47,9 +48,6 @@ SILENCE = 5.0
 
 PUSH_EVERY = 0.2
 """Seconds between two views, unless a member ended: that is sent at once."""
-
-MOST_ENDED = 10_000
-"""The number of ended members that the head remembers."""
 
 JOB_BLOCK = 4096
 """The number of job numbers that each node gets."""

@@ -19,6 +19,7 @@ from asyncray.cluster_messages import (
     TURNED_AWAY,
     VIEW,
 )
+from asyncray.core.cluster import members
 from asyncray.core.cluster.members import (
     CUT_OFF_AFTER,
     EARLIEST_BEAT,
@@ -176,6 +177,17 @@ def test_a_member_that_is_known_does_not_join_twice_and_one_that_ended_does_not_
     stage.view(9, [entry], [(b"unknown", "lost", "")])
     assert set(stage.members.table) == {b"me"}
     assert stage.story.events == [("ended", b"a", "left", "")]
+
+
+def test_a_node_remembers_the_last_members_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "MOST_ENDED", 3)
+    monkeypatch.setattr(members, "MOST_PAST", 2)
+    nodes = [b"a", b"b", b"c", b"d", b"e"]
+    stage = member(*nodes)
+    for number, node in enumerate(nodes, 8):
+        stage.view(number, gone=[(node, "lost", "it was silent")])
+    assert list(stage.members.ended) == [b"c", b"d", b"e"]
+    assert list(stage.members.past) == [b"d", b"e"]
 
 
 def test_questions_get_their_own_answers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
 from asyncray.core.cluster.commands import Probe
-from asyncray.core.head import membership as limits
+from asyncray.core.cluster.members import MOST_ENDED
 from asyncray.core.head.membership import (
     BEAT_EVERY,
     JOB_BLOCK,
@@ -240,9 +240,9 @@ def test_time_in_which_the_head_did_not_run_counts_against_nobody() -> None:
 
 
 def test_the_ring_of_the_ended_keeps_the_youngest() -> None:
-    assert limits.MOST_ENDED == 10_000
+    assert MOST_ENDED == 10_000
     stage = Stage()
-    nodes = [f"node{number}".encode() for number in range(limits.MOST_ENDED + 2)]
+    nodes = [f"node{number}".encode() for number in range(MOST_ENDED + 2)]
     for node in nodes:
         stage.members.join(Party(0), facts(node), row(), 0.0)
         stage.members.lose(node, "", 0.0)
