@@ -113,10 +113,15 @@ ANSWER: Final = 165
 AnswerMessage: TypeAlias = "tuple[Literal[165], int, bool, Any]"
 """question, True and a value, or False and a fault (exception name, fields)"""
 
+HEAD_ENDS: Final = 166
+HeadEndsMessage: TypeAlias = "tuple[Literal[166], str]"
+"""why: the head ends in order, and the cluster with it. The node must end"""
+
 LinkControl: TypeAlias = "ResumeMessage | PingMessage | AckMessage"
 ToHead: TypeAlias = "JoinMessage | BeatMessage | LeavingClusterMessage | AskMessage | ComplaintMessage"
 ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
+    | HeadEndsMessage
 )"""
 ToPeer: TypeAlias = "BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage"
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"

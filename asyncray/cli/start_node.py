@@ -112,7 +112,7 @@ def node_command(
         asyncray node --head --host 10.0.0.1 --port 6379
         asyncray node --address 10.0.0.1:6379
 
-    Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage, 3 the cluster goes on without it.
+    Exit codes: 0 stopped in order, 1 did not start, 2 wrong usage, 3 the cluster has ended or goes on without it.
     """
     amounts: NodeAmounts = {
         "num_cpus": num_cpus,

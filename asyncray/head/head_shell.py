@@ -147,8 +147,10 @@ class HeadShell:
         self.machine.tick(now, late)
         self._flush()
 
-    async def close(self) -> None:
-        """Ends all connections and probes."""
+    async def close(self, why: str) -> None:
+        """Sends all nodes why the head ends, and ends all connections and probes."""
+        self.machine.stop(why)
+        self._flush()
         self._closed = True
         self._ticking.cancel()
         self.connections.close_all()

@@ -50,7 +50,7 @@ _DIAL_DEADLINE = 3.0
 
 NOT_JOINED: Final = 1
 CAST_OUT: Final = 3
-"""Exit codes: the node never became a member, or the cluster goes on without it."""
+"""Exit codes: the node never became a member, or the cluster has ended or goes on without it."""
 
 log = logging.getLogger("asyncray.node")
 
@@ -61,7 +61,7 @@ class OwnHead(Protocol):
     cluster: bytes
 
     def receive_from_own_node(self, messages: Sequence[Any]) -> None: ...
-    async def close(self) -> None: ...
+    async def close(self, why: str) -> None: ...
 
 
 MakeHead = Callable[[bytes, Callable[[Sequence[Any]], None]], OwnHead]
@@ -410,8 +410,8 @@ class ClusterShell:
         self._request_flush()
         return True
 
-    async def close(self) -> None:
-        """Ends all connections."""
+    async def close(self, why: str) -> None:
+        """The daemon ends: ends all connections. The head in this daemon passes the reason on to all nodes."""
         if self._server is not None:
             self._server.close()
         if self._ticking is not None:
@@ -421,7 +421,7 @@ class ClusterShell:
             stream.abort()
         self._connections.close_all()
         if self._own_head is not None:
-            await self._own_head.close()
+            await self._own_head.close(why)
         # The connection to the head writes what is due, within a deadline of its own. Dials have one, too.
         tasks = list(self._tasks)
         if tasks:

@@ -180,7 +180,7 @@ class Daemon:
             steps.callback(self._close_all)
             steps.push_async_callback(self._end_processes)
             if self.cluster is not None:
-                steps.push_async_callback(self.cluster.close)
+                steps.push_async_callback(self.cluster.close, self._why)
             if self._ticking is not None:
                 self._ticking.cancel()
             self._output.read_all()

@@ -103,7 +103,7 @@ class Host:
         return self.shell.part is not None and self.shell.part.members.state == MEMBER
 
     async def close(self) -> None:
-        await self.shell.close()
+        await self.shell.close("the test ends it")
         if self._runner is not None:
             await self._runner.cleanup()
 

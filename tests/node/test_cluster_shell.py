@@ -139,6 +139,15 @@ async def test_a_node_that_stops_in_order_leaves_the_cluster_first() -> None:
         assert leaver.shell.part.members.state == OUTSIDE
 
 
+async def test_a_head_that_ends_in_order_ends_its_nodes() -> None:
+    async with cluster(3) as (head, *nodes):
+        await head.close()
+        for node in nodes:
+            await node.ended
+            await until(lambda: node.shell.failure is not None)  # noqa: B023 - it is awaited here
+            assert node.shell.failure == (CAST_OUT, "the head has ended: the test ends it")
+
+
 async def test_a_farewell_that_nobody_answers_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_shell, "FAREWELL_DEADLINE", 0.01)
     async with cluster(2) as (head, node):

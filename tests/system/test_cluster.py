@@ -110,6 +110,16 @@ def test_a_killed_daemon_is_lost_everywhere_and_a_stopped_one_is_fenced() -> Non
         assert list(head.states().values()) == ["ALIVE", "LOST", "LOST"]
 
 
+def test_nodes_end_at_once_with_a_head_that_is_stopped() -> None:
+    with cluster() as (head, one, two):
+        head.process.terminate()
+        for node in (one, two):
+            assert node.process.wait(DEADLINE) == 3
+            assert node.process.stderr is not None
+            assert node.process.stderr.read() == "Error: The node had to end: the head has ended: it got SIGTERM\n"
+        assert head.process.wait(DEADLINE) == 0
+
+
 def test_a_node_that_asyncray_stop_ends_has_left() -> None:
     with cluster() as (head, one, _):
         with Observer(one.facts["address"]) as observer:

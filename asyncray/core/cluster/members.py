@@ -5,7 +5,7 @@ what changed elsewhere. A member that is LOST or LEFT stays so for ever, and its
 
 A node that the head has declared lost must end: its actors may live elsewhere by then, and its names belong to others.
 So must a node that cannot reach the head for ``CUT_OFF_AFTER`` seconds, because it cannot know whether it was declared
-lost. Until then it works on.
+lost. Until then it works on. A head that ends in order says so, and its nodes end at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from asyncray.cluster_messages import (
     ASK,
     BEAT,
     FENCED,
+    HEAD_ENDS,
     JOIN,
     JOINED,
     LEAVING_CLUSTER,
@@ -198,6 +199,8 @@ class Members:
             self.turned_away(message[1])
         elif kind == LEFT_CLUSTER:
             self._end("it has left the cluster")
+        elif kind == HEAD_ENDS:
+            self._end(f"the head has ended: {message[1]}")
         else:
             raise ValueError(f"the head sent a message of kind {kind}")
 

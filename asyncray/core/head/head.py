@@ -127,6 +127,10 @@ class HeadMachine:
         why = f"the nodes {hosts} could not reach one another for {seconds:.0f} s"
         self.members.lose(younger.facts["node"], why, self._now)
 
+    def stop(self, why: str) -> None:
+        """The head ends in order, and the cluster with it."""
+        self.members.stop(self.node, why)
+
     # Time -------------------------------------------------------------------------------------------------------------
 
     def flush(self, now: float) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
+from asyncray.cluster_messages import FENCED, HEAD_ENDS, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
 from asyncray.core.cluster.commands import Probe
 from asyncray.core.cluster.members import MOST_ENDED
 from asyncray.core.outbox import LogLine, Outbox
@@ -170,6 +170,12 @@ class Membership:
         if member is not None:
             self._outbox.send(member.party, (LEFT_CLUSTER,))
             self._end(member, LEFT, reason, now)
+
+    def stop(self, own: bytes, why: str) -> None:
+        """The head ends in order. Its own node, which knows of it, gets no message."""
+        for node, member in self.table.items():
+            if node != own:
+                self._outbox.send(member.party, (HEAD_ENDS, why))
 
     # Losing -----------------------------------------------------------------------------------------------------------
 

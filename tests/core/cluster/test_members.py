@@ -12,6 +12,7 @@ from asyncray.cluster_messages import (
     ASK,
     BEAT,
     FENCED,
+    HEAD_ENDS,
     JOIN,
     JOINED,
     LEAVING_CLUSTER,
@@ -238,6 +239,13 @@ def test_a_node_that_cannot_reach_the_head_ends_after_a_while() -> None:
     assert stage.members.state == MEMBER
     stage.members.head_is_away(CUT_OFF_AFTER)
     assert stage.story.events == [("must end", "it could not reach the head for 60 s")]
+
+
+def test_a_node_ends_with_its_head() -> None:
+    for stage in (member(), Stage()):
+        stage.members.receive((HEAD_ENDS, "it got SIGTERM"), 0.0)
+        assert stage.members.state == OUTSIDE
+        assert stage.story.events == [("must end", "the head has ended: it got SIGTERM")]
 
 
 def test_a_message_of_another_kind_is_refused() -> None:

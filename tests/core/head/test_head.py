@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, FENCED, JOIN, JOINED, LEAVING_CLUSTER, RESUME
+from asyncray.cluster_messages import (
+    ANSWER,
+    ASK,
+    BEAT,
+    COMPLAINT,
+    FENCED,
+    HEAD_ENDS,
+    JOIN,
+    JOINED,
+    LEAVING_CLUSTER,
+    RESUME,
+)
 from asyncray.core.cluster.commands import CloseConnection, Dial, Probe
 from asyncray.core.cluster.links import BROKEN_AFTER, BURIED, OPEN
 from asyncray.core.cluster.members import CUT_OFF_AFTER
@@ -182,6 +193,15 @@ def test_the_link_of_a_node_that_never_joined_is_kept_as_long_as_it_may_come_bac
     assert set(stage.head.peers) == {b"a"}, "a member keeps its link"
     assert other.link.state == BURIED
     assert done(stage.head.outbox, CloseConnection) == []
+
+
+def test_a_head_that_ends_says_so_to_all_members_but_its_own_node() -> None:
+    stage = Stage(b"a", b"b", b"c")
+    stage.head.members.lose(b"c", "", 0.0)
+    stage.quiet()
+    stage.head.stop("it got SIGTERM")
+    said = [stage.said(party) for party in (stage.head.own, *stage.peers.values())]
+    assert said == [[], [(HEAD_ENDS, "it got SIGTERM")], [(HEAD_ENDS, "it got SIGTERM")], []]
 
 
 def test_ticks_are_asked_for_while_a_view_is_due() -> None:
