@@ -7,11 +7,10 @@ connection. The stream does not know what frames mean, nor what to do when they 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-from asyncray.config import READ_SIZE
+from asyncray.io.socket_protocol import SocketProtocol
 from asyncray.wire.frames import ProtocolViolation
 from asyncray.wire.handshake import DialerHandshake, Handshake, HandshakeError
 from asyncray.wire.link_frames import LARGEST_BODY, LinkDecoder, header
@@ -23,7 +22,7 @@ FrameTaker = Callable[[Any, int, int, int, Sequence[Any]], None]
 """Takes a frame: the connection, number, acknowledged number, size in bytes, messages."""
 
 
-class LinkStream(asyncio.Protocol):
+class LinkStream(SocketProtocol):
     """One end of a connection.
 
     Args:
@@ -43,6 +42,7 @@ class LinkStream(asyncio.Protocol):
         closed: Callable[[LinkStream, str | None], None],
         came: Callable[[LinkStream], None] = lambda stream: None,
     ) -> None:
+        super().__init__()
         # It knows who the other side is.
         self.handshake = handshake
         self._shaken = shaken
@@ -53,16 +53,8 @@ class LinkStream(asyncio.Protocol):
         self._decoder: LinkDecoder | None = None
         # Ends a handshake that takes too long.
         self._timer: asyncio.TimerHandle | None = None
-        # The reason that ``closed`` gets.
-        self._why: str | None = None
-        # True once this side has closed or aborted the connection: input of the other is ignored from then on.
-        self._closing = False
         # The IP address of the other side.
         self.address = ""
-        # None before the connection is made and after it is lost.
-        self.transport: asyncio.Transport | None = None
-        # A duplicate of the socket's: the loop closes its own descriptor when a write fails, even with unread input.
-        self._descriptor: int | None = None
 
     def __repr__(self) -> str:
         return f"<LinkStream {'open' if self.transport else 'closed'} {self.handshake}>"
@@ -72,45 +64,13 @@ class LinkStream(asyncio.Protocol):
         if self.transport is not None and not self._closing:
             self.transport.writelines((header(body, number, acknowledged), body))
 
-    def close(self) -> None:
-        """Ends the connection when all frames are written. Ignores input from now on."""
-        self._closing = True
-        if self.transport is not None:
-            self.transport.close()
-
-    def abort(self, why: str | None = None) -> None:
-        """Ends the connection at once. ``closed`` gets the reason."""
-        self._closing = True
-        self._why = self._why or why
-        if self.transport is not None:
-            self.transport.abort()
-
-    def drain_input(self) -> None:
-        """Reads at once all that the other side has written, and hands it on."""
-        while self._descriptor is not None and not self._closing and self._decoder is not None:
-            try:
-                data = os.read(self._descriptor, READ_SIZE)
-            except OSError:
-                return  # no more input
-            if not data:
-                return
-            self.data_received(data)
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        loop = asyncio.get_running_loop()
         self.address = (transport.get_extra_info("peername") or ("",))[0]
-        try:
-            self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
-        except OSError as error:
-            self._closing = True
-            self._why = f"a connection needs another descriptor: {error.strerror}"
-        if not self._closing:
-            self._came(self)
-        self.transport = cast(asyncio.Transport, transport)
-        if self._closing:
-            # Not at once: the caller hands the socket to uvloop's transport after this call, which must not be closed.
-            loop.call_soon(self.transport.abort)
+        self._came(self)  # may abort it
+        super().connection_made(transport)
+        if self._closing or self.transport is None:
             return
+        loop = asyncio.get_running_loop()
         self._timer = loop.call_later(HANDSHAKE_DEADLINE, self.abort, "the handshake took too long")
         if isinstance(self.handshake, DialerHandshake):
             self.transport.write(self.handshake.start())
@@ -143,10 +103,6 @@ class LinkStream(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
+    def ended(self, why: str | None) -> None:
         self._stop_timer()
-        self._closed(self, self._why or (None if exc is None else str(exc)))
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._closed(self, why)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from asyncray.config import READ_SIZE
+from asyncray.io.socket_protocol import SocketProtocol
 from asyncray.messages import Received
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
@@ -15,7 +14,7 @@ _FULL = 64 * 1024 * 1024
 """Bytes that a peer may leave unread before the stream counts as full: several frames of a busy moment."""
 
 
-class MessageStream(asyncio.Protocol):
+class MessageStream(SocketProtocol):
     """A connection that carries frames.
 
     Writing never waits: the stream keeps the bytes that the peer has not read yet (``backlog``). Code that sends more
@@ -36,20 +35,13 @@ class MessageStream(asyncio.Protocol):
         closed: Callable[[MessageStream, str | None], None],
         drained: Callable[[MessageStream], None] | None = None,
     ) -> None:
+        super().__init__()
         self._decoder = Decoder(limit)
         self._received = received
         self._closed = closed
         self._drained = drained
         # True while the peer has left more than ``_FULL`` bytes unread: the sender should wait for ``drained``.
         self.is_full = False
-        # The reason that ``closed`` gets.
-        self._why: str | None = None
-        # True once this side has closed or aborted the connection: input of the peer is ignored from then on.
-        self._closing = False
-        # None before the connection is made and after it is lost.
-        self.transport: asyncio.Transport | None = None
-        # A duplicate of the socket's: the loop closes its own descriptor when a write fails, even with unread input.
-        self._descriptor: int | None = None
 
     def __repr__(self) -> str:
         return f"<MessageStream {'open' if self.transport else 'closed'}>"
@@ -69,41 +61,9 @@ class MessageStream(asyncio.Protocol):
         """Bytes that were sent and that the peer has not read yet, without those in the system's buffers."""
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
-    def close(self) -> None:
-        """Ends the connection when all sent bytes are written. Ignores input from now on."""
-        self._closing = True
-        if self.transport is not None:
-            self.transport.close()
-
-    def abort(self, why: str | None = None) -> None:
-        """Ends the connection at once. ``closed`` gets the reason."""
-        self._closing = True
-        self._why = self._why or why
-        if self.transport is not None:
-            self.transport.abort()
-
-    def drain_input(self) -> None:
-        """Reads at once all input of a peer that has ended, and hands it to ``received``."""
-        while self._descriptor is not None and not self._closing:
-            try:
-                data = os.read(self._descriptor, READ_SIZE)
-            except OSError:
-                return  # no more input
-            if not data:
-                return
-            self.data_received(data)
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=_FULL, low=_FULL // 2)
-        try:
-            self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
-        except OSError as error:
-            self._closing = True
-            self._why = f"a connection needs another descriptor: {error.strerror}"
-        if self._closing:
-            # Not at once: the caller hands the socket to uvloop's transport after this call, which must not be closed.
-            asyncio.get_running_loop().call_soon(self.transport.abort)
+        super().connection_made(transport)
+        cast(asyncio.Transport, transport).set_write_buffer_limits(high=_FULL, low=_FULL // 2)
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -124,9 +84,5 @@ class MessageStream(asyncio.Protocol):
         if messages:
             self._received(self, messages)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        self._closed(self, self._why or (None if exc is None else str(exc)))
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    def ended(self, why: str | None) -> None:
+        self._closed(self, why)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 from typing import Any
@@ -104,22 +103,6 @@ def test_a_peer_is_heard_out_at_once_where_its_end_is_known_from_elsewhere() -> 
         await end.ended.wait()
         assert end.messages == [(1,), (2,)]
         end.stream.drain_input()
-
-    run(main)
-
-
-def test_a_stream_ends_with_a_reason_where_no_descriptor_is_left_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def dup(descriptor: int) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    async def main() -> None:
-        monkeypatch.setattr(os, "dup", dup)
-        end = End()
-        peer = await end.connect()
-        await end.ended.wait()
-        assert end.closed == ["a connection needs another descriptor: Too many open files"]
-        assert peer.recv(1) == b""
-        peer.close()
 
     run(main)
 
