@@ -1,6 +1,6 @@
-"""Actors and tasks that tests use, and what they wait at instead of sleeping.
+"""Actors and tasks that tests use, and gates at which they wait instead of sleeping.
 
-They are not in the modules of the tests, for workers load the module of what they run, and pytest is large.
+They are not in the modules of the tests, because workers load the modules of their tasks, and pytest is large.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEADLINE = 30.0
 
 @ray.remote
 class Log:
-    """Keeps what it is told, in order."""
+    """Keeps the entries that its callers add, in order."""
 
     kept = "a class attribute"
 
@@ -197,7 +197,7 @@ class Quick:
 
 
 Mortal = ray.remote(_Mortal)
-"""Keeps what it is told as long as it lives, and ends in many ways."""
+"""Keeps the entries that its callers add, and ends in many ways."""
 
 MortalLoop = ray.remote(_MortalLoop)
 """The same with an event loop."""
@@ -231,21 +231,21 @@ class Gate:
         return value
 
     async def open(self) -> None:
-        """Lets everybody through, also those who come later."""
+        """Ends all calls of ``wait``, also later ones."""
         self._opened.set()
 
     def size(self) -> int:
-        """How many have come."""
+        """The number of calls that have come."""
         return self._waiting
 
     async def crowd(self, number: int) -> None:
-        """Returns when so many have come."""
+        """Returns when so many calls have come."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting >= number)
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Waits for what tells nobody that it has happened, like the end of a process."""
+    """Waits for an event that nothing announces, like the end of a process."""
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, "it does not happen"

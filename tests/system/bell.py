@@ -13,7 +13,7 @@ _numbers = itertools.count()
 
 
 class Bell:
-    """Pickles into tasks. The side that made it hears what they ring.
+    """Pickles into tasks. The side that made it hears the texts that they ring.
 
     Example::
 
@@ -45,7 +45,7 @@ class Bell:
     # In tasks ---------------------------------------------------------------------------------------------------------
 
     def ring(self, text: object = "") -> None:
-        """Tells the test something."""
+        """Sends the test a text."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mine:
             mine.sendto(str(text).encode(), self._name)
 
@@ -59,7 +59,7 @@ class Bell:
     # In the test ------------------------------------------------------------------------------------------------------
 
     def heard(self) -> str:
-        """The next thing that was told. Raises TimeoutError."""
+        """The next text that a task rings. Raises TimeoutError."""
         assert self._socket is not None
         text, address = self._socket.recvfrom(4096)
         if address:
@@ -67,7 +67,7 @@ class Bell:
         return text.decode()
 
     def take_waiting(self) -> list[bytes]:
-        """Those that were heard and wait, in order. ``let_go`` without arguments does not know of them any more."""
+        """The tasks that were heard and wait, in order. ``let_go`` without arguments does not know of them any more."""
         waiting, self._waiting = self._waiting, []
         return waiting
 

@@ -1,7 +1,7 @@
-"""A driver whose node has its hands full, and that ends in the way that it is told: ``python -m ... ENDING DIRECTORY``.
+"""A driver with a busy node, which ends in the way that its argument says: ``python -m ... ENDING DIRECTORY``.
 
-What must be gone afterwards: workers that run C code and hold the interpreter's lock, sleep, wait in ``get``, or are
-actors; what those have started, in their process group or in a session of its own; objects in shared memory.
+None of these may exist afterwards: workers that run C code and hold the interpreter's lock, sleep, wait in ``get``, or
+are actors; processes that workers have started, in their process group or in a session of its own; shared memory.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Parent:
 
 
 def occupy(directory: Path, bare: bool = True) -> dict[str, Any]:
-    """Gives the node something to do; returns what lasts for ever, and the actor."""
+    """Makes the node busy; returns refs that must stay alive, those of endless tasks, and an actor."""
     os.mkfifo(directory / "started")
     pipe = os.open(directory / "started", os.O_RDWR)
     kept = ray.put(np.ones(4_000_000))

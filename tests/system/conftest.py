@@ -40,7 +40,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def descriptors() -> dict[str, str]:
-    """Open descriptors of this process and what they are."""
+    """The open descriptors of this process and the files that they stand for."""
     found = {}
     for entry in os.listdir("/proc/self/fd"):
         try:
@@ -62,7 +62,7 @@ def sockets(directory: Path) -> list[Path]:
 
 
 def processes(directory: Path) -> list[psutil.Process]:
-    """What is left of this test: not the nodes that others will use, too.
+    """The processes that this test has left, without the nodes that tests share.
 
     Whole trees: a daemon leads a session of its own, but it is this process's child or has been one.
     """
@@ -139,7 +139,7 @@ def one_cpu(node: object) -> None:
 
 @pytest.fixture
 def own_node(nothing_left: object) -> Iterator[Context]:
-    """A new node with two CPUs, started by this process: for tests that end it, harm it or count what it has."""
+    """A new node with two CPUs, started by this process: for tests that end it, harm it or count its contents."""
     with ray.init(num_cpus=2) as context:
         yield context
 

@@ -38,8 +38,8 @@ class SharedNode:
     """`asyncray node` as a child of this process.
 
     Args:
-        directory: for its session; also what ``init("auto")`` finds in it.
-        cpus: how many CPUs it has.
+        directory: for its session, and for the file in which ``init("auto")`` finds it.
+        cpus: the number of its CPUs.
     """
 
     def __init__(self, directory: Path, cpus: int) -> None:
@@ -61,7 +61,7 @@ class SharedNode:
         return f"<SharedNode {self.address} pid={self._process.pid}>"
 
     def problem(self) -> str:
-        """What is on the node that a new node would not have, or why it cannot be used. Empty if all is well."""
+        """The leftovers by which the node differs from a new one, or the reason why it cannot be used. Or nothing."""
         if self._process.poll() is not None:
             return f"the daemon has ended with status {self._process.returncode}"
         if not self.zygote.is_running() or self.zygote.status() == psutil.STATUS_ZOMBIE:
@@ -89,7 +89,7 @@ class SharedNode:
         return [self._daemon, *self._daemon.children(recursive=True)]
 
     def check(self) -> None:
-        """Fails if something of a test is left on the node. Waits for what is just ending."""
+        """Fails if a test has left something on the node. Waits for tasks and processes that are just ending."""
         end = time.monotonic() + DEADLINE
         while (problem := self.problem()) and time.monotonic() < end:
             time.sleep(0.005)

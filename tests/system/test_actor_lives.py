@@ -566,7 +566,7 @@ def test_calls_are_sent_again_in_order() -> None:
     ray.get(gate.crowd.remote(2))
     refs += [mortal.add.remote(number) for number in range(600, 610)]
     gate.open.remote()
-    assert ray.get(refs[-1]) == list(range(3, 610))  # what was done before is not done again; state is lost
+    assert ray.get(refs[-1]) == list(range(3, 610))  # no finished call runs again; state is lost
     assert ray.get(refs[5]) == [3, 4, 5]
 
 

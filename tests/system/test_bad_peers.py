@@ -1,4 +1,4 @@
-"""Whatever comes in at the daemon's socket: that connection is closed and logged, and the node serves the others."""
+"""Bad bytes at the daemon's socket: the daemon closes that connection and logs it, and serves the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def frame(body: bytes) -> bytes:
 
 
 class RawClient:
-    """A connection that says what it is told."""
+    """A connection that sends the messages of a test, good or bad."""
 
     def __init__(self, context: Context) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -121,7 +121,7 @@ def test_nothing_of_a_batch_is_done_behind_what_makes_no_sense(node: Context, co
 
 
 def test_random_messages(node: Context, connect: Callable[[], RawClient]) -> None:
-    """Right kinds, wrong everything else. A fixed seed: what fails once fails always."""
+    """Known kinds with random contents. The seed is fixed, so that a failure repeats."""
     source = random.Random(20)
     parts: list[Any] = [
         None,
@@ -151,7 +151,7 @@ def test_random_messages(node: Context, connect: Callable[[], RawClient]) -> Non
 
 
 def test_silence_has_a_deadline(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No hello at all, and half a hello."""
+    """One client sends no HELLO, another one half of it."""
     monkeypatch.setenv("ASYNCRAY_START_DEADLINE", "0.3")  # of the daemon: this process has read its own
     with ray.init(num_cpus=0) as context:
         silent, slow = RawClient(context), RawClient(context)
@@ -165,7 +165,7 @@ def test_silence_has_a_deadline(nothing_left: None, monkeypatch: pytest.MonkeyPa
 
 
 def test_thousands_of_connections(node: Context, connect: Callable[[], RawClient]) -> None:
-    """The oldest strangers give way; who says hello is served."""
+    """The daemon closes the oldest connections without HELLO, and serves a client that says HELLO."""
     clients = [connect() for _ in range(900)]
     assert clients[0].closed()
     assert ray.get(pid.remote()) != os.getpid()
@@ -175,7 +175,7 @@ def test_thousands_of_connections(node: Context, connect: Callable[[], RawClient
 
 
 def test_a_driver_that_does_not_read(node: Context, connect: Callable[[], RawClient]) -> None:
-    """What it asked for is kept for it; output that it did not ask for is not."""
+    """The daemon keeps the answers for it, and drops output that it did not ask for."""
     client = connect()
     client.say(HELLO)
     client.hear()

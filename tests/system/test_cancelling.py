@@ -1,4 +1,4 @@
-"""Cancelling: whatever state a task is in, it ends, and nothing else does."""
+"""Cancelling: a task ends, whatever its state is, and no other task does."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_on_a_thread_beside_others(bell: Bell) -> None:
     assert_cancelled(ref)
     assert bell.heard() == "cleaned up with the help of 1"
     assert_works()
-    # One in a system call learns of it only when that is over. Nobody waits for that.
+    # A task in a system call learns of it only when the call returns. The caller does not wait for that.
     ref = below.remote(16, in_a_call, bell)
     assert bell.heard() == "runs"
     ray.cancel(ref)

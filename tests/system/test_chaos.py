@@ -64,7 +64,7 @@ def once() -> str:
 
 
 class Register:
-    """What was added to it is there, unless it has died since."""
+    """An actor that has all values added since it last started."""
 
     def __init__(self) -> None:
         self.values: list[int] = []
@@ -152,7 +152,7 @@ def victims() -> tuple[psutil.Process, list[psutil.Process]]:
 
 @contextmanager
 def killing(chance: random.Random, kills: list[str], zygotes: bool) -> Iterator[None]:
-    """Kills somebody every now and then."""
+    """Kills a worker, or the zygote, every now and then."""
     over = threading.Event()
 
     def work() -> None:

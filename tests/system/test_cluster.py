@@ -36,7 +36,7 @@ class Daemon:
             self.id: str = observer.facts["node_id"].hex()
 
     def rows(self) -> dict[str, Any]:
-        """All nodes, as this one shows them."""
+        """The rows of all nodes, from this one."""
         with Observer(self.facts["address"]) as observer:
             return {row["NodeID"]: row for row in observer.request("nodes")}
 
@@ -71,7 +71,7 @@ def cluster() -> Iterator[tuple[Daemon, Daemon, Daemon]]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Waits for something that another process does."""
+    """Waits for an effect of another process."""
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -89,7 +89,7 @@ def test_three_nodes_are_one_cluster_for_programs_and_people() -> None:
         assert f"Cluster at {head.facts['cluster_address']}" in done.stdout
         for daemon in (head, one, two):
             assert daemon.id in done.stdout
-    # Each stopped in order, and the head knew it.
+    # Each daemon stopped in order, and the head knew it.
     assert [daemon.process.returncode for daemon in (head, one, two)] == [0, 0, 0]
     log = (Path(head.facts["session_dir"]) / "logs" / "node.log").read_text()
     assert f"node {two.id} at 127.0.0.1 is left: it got SIGTERM" in log

@@ -1,4 +1,4 @@
-"""Async and threaded actors: what overlaps, what does not, on which threads; cancelling calls; the async face."""
+"""Async and threaded actors: calls that overlap or do not, and their threads; cancelling calls; the async face."""
 
 from __future__ import annotations
 
@@ -402,7 +402,7 @@ def test_threads_know_their_calls() -> None:
 
 
 class Starts:
-    """Tells whose task threads are that it starts."""
+    """Returns the tasks that threads which it starts belong to."""
 
     def __init__(self) -> None:
         self.background = ThreadPoolExecutor(1)

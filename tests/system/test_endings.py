@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def processes_of(*marks: str) -> list[psutil.Process]:
-    """Whose command line holds one of the marks: a session's directory, or what the grandchildren were given.
+    """The processes whose command line holds a mark: a session's directory, or an argument of the grandchildren.
 
     Zombies are not ours to bury: the parent that they have now is this machine's first process.
     """
@@ -101,7 +101,7 @@ def test_the_end_of_a_driver(
 
 
 def kill_both(daemon: psutil.Process, zygote: psutil.Process) -> None:
-    daemon.suspend()  # else it might start another zygote in between
+    daemon.suspend()  # so that it starts no other zygote in between
     zygote.kill()
     daemon.kill()
 
@@ -117,7 +117,7 @@ def kill_both(daemon: psutil.Process, zygote: psutil.Process) -> None:
     ids=["SIGTERM", "SIGKILL", "zygote too", "zygote stopped"],
 )
 def test_the_end_of_a_daemon(sessions: Path, tmp_path: Path, end: Any, bare: bool) -> None:
-    """Whoever waits, and whoever comes later, gets the right error; and the driver can start again."""
+    """Calls that wait and later calls raise the right error, and the driver can start again."""
     session = ray.init(num_cpus=4)["session_dir"]
     things = occupy(tmp_path, bare)
     end(*daemon_and_zygote(session))
@@ -139,7 +139,7 @@ def test_the_end_of_a_daemon(sessions: Path, tmp_path: Path, end: Any, bare: boo
 
 
 def test_the_end_of_a_zygote(sessions: Path, tmp_path: Path) -> None:
-    """All workers go with it, and what they started; the node goes on with another one."""
+    """All workers end with it, and so do the processes that they started; the node goes on with another zygote."""
     with ray.init(num_cpus=4) as context:
         things = occupy(tmp_path)
         actor = ray.get(things["parent"].pid.remote())
@@ -207,7 +207,7 @@ def test_what_killed_sessions_leave_is_swept_at_the_next_start(driver: Any, tmp_
 
 
 def run(program: str, *arguments: str) -> str:
-    """Runs a driver to its end; what it printed."""
+    """Runs a driver to its end; returns its output."""
     code = "import multiprocessing, os, signal, sys\nimport asyncray.sync as ray\n" + dedent(program)
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, text=True)
@@ -298,7 +298,7 @@ def test_sigterm_while_the_program_ends(sessions: Path, tmp_path: Path, when: st
     """It dies by that signal, without a traceback, and leaves nothing.
 
     Python 3.13 loses signals that come when a thread has let go of the interpreter and does not sleep yet (one of ten
-    programs of five lines, with ``threading`` and ``signal`` alone), so who sends one waits until it sleeps.
+    programs of five lines, with ``threading`` and ``signal`` alone), so the sender of a signal waits until it sleeps.
     """
     program = f"""
     import atexit, os, signal, threading
@@ -350,7 +350,7 @@ def test_a_driver_without_standard_descriptors(tmp_path: Path) -> None:
 
 
 def test_too_many_open_files() -> None:
-    """The node's log says so, nothing ends by it, and who waits for a worker gets one as soon as others have gone."""
+    """The node's log says so, no process ends, and a task that waits for a worker gets one when others have ended."""
     printed = run(
         """
         import resource
@@ -442,7 +442,7 @@ def test_the_end_of_a_worker_is_told(sessions: Path, crash: Callable[[], None], 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_a_finalizer_is_not_lost(sessions: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Finalizers cannot raise: what a signal raises there comes again."""
+    """A finalizer cannot raise: the driver raises the signal's exception again, later."""
     program = f"""
     import os, threading
     import asyncray.sync as ray

@@ -1,4 +1,4 @@
-"""What user code forks, in drivers and workers, is as it would be without asyncray."""
+"""Children that user code forks, in drivers and workers, are as they would be without asyncray."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ before = files()
 
 
 def run(program: str) -> str:
-    """Runs a driver to its end; what it printed."""
+    """Runs a driver to its end; returns its output."""
     command = [sys.executable, "-W", "ignore", "-c", HELPERS + dedent(program)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -223,7 +223,7 @@ errors = []
 
 @pytest.mark.parametrize("start", ["with ray.init(num_cpus=1):", "if True:"], ids=["explicit", "implicit"])
 def test_finalizers_and_exit_handlers_start_no_node(start: str) -> None:
-    """Callbacks of weak references look like code that runs normally."""
+    """asyncray cannot tell callbacks of weak references from code that runs normally."""
     printed = run(
         f"""
 {AFTER_SHUTDOWN}

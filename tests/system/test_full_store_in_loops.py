@@ -107,6 +107,6 @@ def test_a_thread_copies_a_value_while_the_loop_goes_on(run: Run, monkeypatch: p
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
             goes_on.set()
-            assert await total.remote(asyncray.put(ones(60))) == 60 * MEBIBYTE  # its room came back
+            assert await total.remote(asyncray.put(ones(60))) == 60 * MEBIBYTE  # the store has freed the earlier room
 
     run(main())

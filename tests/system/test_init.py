@@ -32,7 +32,7 @@ def state() -> tuple[object, object]:
 
 @pytest.fixture(autouse=True)
 def given_back() -> Iterator[None]:
-    """Whatever a test does, signals are as before, and there is no session and no child."""
+    """Checks after each test that signals are as before, and that no session and no child is left."""
     SHARED.stop()  # which are children, too
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     before = state()
@@ -207,7 +207,7 @@ def test_a_thread_that_waits_while_another_one_ends_the_session_learns_of_that()
 
 @pytest.fixture(params=["before", "after"])
 def on_welcome(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """A way to have a signal handler call a function while ``init`` runs, before or after the node says welcome."""
+    """Makes a signal handler call a function while ``init`` runs, before or after the node sends WELCOME."""
     step = "this_interpreter" if request.param == "before" else "compare"
     proceed = getattr(api_session, step)
 
@@ -227,7 +227,7 @@ def on_welcome(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_a_signal_handler_that_starts_a_session_while_one_starts(
     on_welcome: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It must not end the session that starts, nor leave a second node behind."""
+    """The second start must neither end the first session nor leave a second node behind."""
 
     def start_another() -> None:
         for use in (lambda: ray.init(num_cpus=0), lambda: ray.put(1)):
@@ -271,7 +271,7 @@ def test_a_signal_handler_that_starts_a_session_while_one_ends(monkeypatch: pyte
 
 
 def test_a_shutdown_that_is_interrupted_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``given_back`` looks."""
+    """The fixture ``given_back`` checks it."""
 
     def interrupt(connection: Connection, question: str, **limits: Any) -> Any:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Signal handlers that raise at every point of what the main thread does with the session."""
+"""Signal handlers that raise at every point of the main thread's calls of the session."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def assert_nothing_is_left(runtime: Runtime) -> None:
     gc.collect()
     assert ray.get(echo.remote(1), timeout=DEADLINE) == 1
     deadline = time.monotonic() + DEADLINE
-    while (status := runtime.request("status"))["objects"] or runtime.references.table:  # what is dropped is told soon
+    while (status := runtime.request("status"))["objects"] or runtime.references.table:  # the io thread reports drops
         assert time.monotonic() < deadline, (status, runtime.references.table)
     assert status["store"]["used"] == 0
     assert [*runtime.values.reservations.asked, *runtime.connection.replies] == []

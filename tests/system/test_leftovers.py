@@ -1,4 +1,4 @@
-"""What a task leaves behind does not spoil the next one on that worker."""
+"""The state that a task leaves behind does not harm the next task on that worker."""
 
 from __future__ import annotations
 

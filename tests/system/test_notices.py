@@ -1,4 +1,4 @@
-"""What the node has to say to the driver: errors that nobody reads, and requests that it cannot serve."""
+"""The node's notices to the driver: errors that nobody reads, and demands that it cannot meet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 def errors(log: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged, by the last line of each text."""
+    """The last line of each error in the log."""
     return [record.getMessage().splitlines()[-1] for record in log.records if record.levelno == logging.ERROR]
 
 

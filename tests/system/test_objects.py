@@ -1,4 +1,4 @@
-"""Objects as users see them: what comes back, what it costs nothing to look at, and when memory is free again."""
+"""Objects as users see them: their values, reads that copy nothing, and the time when memory is free again."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_a_full_store_is_a_typed_error_and_no_end() -> None:
 
 @pytest.mark.usefixtures("small_store")
 def test_a_pipeline_may_make_more_than_the_store_holds() -> None:
-    """Who waits for room makes way for those who give some back."""
+    """Tasks that wait for room lend their CPUs to tasks that free some."""
 
     @ray.remote
     def make(number: int) -> Any:

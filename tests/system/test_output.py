@@ -1,4 +1,4 @@
-"""What workers print reaches the driver, line by line, with whose it is; and all of it is in the workers' files."""
+"""Output of workers reaches the driver, line by line, each with its task; the workers' files hold all of it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_first_line_may_come_when_the_interpreter_ends() -> None:
 
 
 def test_nothing_is_lost_at_the_end() -> None:
-    """Also not an unfinished line, the output of C code and subprocesses, and what a crashed worker wrote."""
+    """Unfinished lines, the output of C code and subprocesses, and the last lines of a crashed worker arrive, too."""
     out, err = run(
         """
         @ray.remote

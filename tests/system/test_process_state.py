@@ -152,7 +152,7 @@ def test_a_program_that_turns_every_warning_into_an_error_works_and_its_node_say
 
 @pytest.fixture
 def project() -> Iterator[Path]:
-    """A directory in which a virtual environment was made that has what this one has."""
+    """A directory with a virtual environment that has the packages of this one."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "project"
         venv.create(path)

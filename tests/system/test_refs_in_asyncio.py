@@ -50,7 +50,7 @@ def test_wait_for_all(run: Run) -> None:
         done, pending = await asyncio.wait(refs)
         assert (done, pending) == (set(refs), set())
         assert sorted(ref.result() for ref in done) == list(range(0, 100, 2))
-        assert await asyncio.wait(refs) == (set(refs), set())  # they are there already
+        assert await asyncio.wait(refs) == (set(refs), set())  # all of them are done
 
     run(main())
 
@@ -211,7 +211,7 @@ def test_callbacks(run: Run, bell: Bell) -> None:
         await over.wait()
         assert called[:2] == [(ref, "one", threading.current_thread()), (ref, "two", threading.current_thread())]
         over.clear()
-        ref.add_done_callback(over_with)  # it is there: still not at once
+        ref.add_done_callback(over_with)  # the ref is done, but the loop calls it later
         assert not over.is_set()
         await over.wait()
 

@@ -1,4 +1,4 @@
-"""Serializers that users register: what they apply to, whom they bother, and when they end."""
+"""Serializers that users register: the values that they apply to, their reach, and their end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_the_serializer_makes_is_pickled_as_usual() -> None:
     assert ray.get(box.content[0]) == 5
     assert box.content[1] == Box("inner")
     assert not box.content[2].flags.writeable  # it stayed in shared memory
-    nested = ray.put(Box(ray.put("kept")))  # nobody else holds that
+    nested = ray.put(Box(ray.put("kept")))  # the only ref of the inner object
     assert ray.get(ray.get(nested).content) == "kept"
 
 

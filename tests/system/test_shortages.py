@@ -1,4 +1,4 @@
-"""Workers that cannot start, or start without something: the driver hears why, and what can go on does."""
+"""Workers that cannot start, or lack something: the driver learns the reason, and the other work goes on."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ with ray.init(num_cpus=1, object_store_memory=150 << 20):
 
 
 def run_on(directory: str, size: str, program: str) -> tuple[list[str], str]:
-    """What a program prints for which so much room is mounted on that directory: on standard output, and errors."""
+    """Runs a program with so much room mounted on that directory: its lines of output, and its errors."""
     mount = f"mount -t tmpfs -o size={size},mode=700 tmpfs {directory} && exec {sys.executable} -c '{program}'"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount],

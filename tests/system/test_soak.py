@@ -1,6 +1,6 @@
-"""The same work for a long time: what it takes of memory, descriptors and threads must not grow.
+"""The same work for a long time: its use of memory, descriptors and threads must not grow.
 
-``make soak``; ASYNCRAY_SOAK_SECONDS says for how long (120).
+``make soak`` runs it; ASYNCRAY_SOAK_SECONDS is its length (120).
 """
 
 from __future__ import annotations

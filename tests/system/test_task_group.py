@@ -1,4 +1,4 @@
-"""``asyncray.TaskGroup``: remote work does not outlive its block, whatever ends that."""
+"""``asyncray.TaskGroup``: remote work does not outlive the group's block, whatever ends the block."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Errors(list[BaseException]):
 
 
 def causes(errors: Errors) -> list[BaseException]:
-    """What was raised remotely."""
+    """The errors that tasks raised."""
     return [error.cause for error in errors if isinstance(error, TaskError)]
 
 
@@ -76,7 +76,7 @@ async def heard(bell: Bell) -> None:
 
 
 def assert_cancelled(*refs: Any) -> None:
-    """They are over already, and were cancelled."""
+    """Fails unless all refs are done and cancelled."""
     for ref in refs:
         assert ref.done()
         assert ref.cancelled(), ref.exception()
@@ -90,7 +90,7 @@ def assert_nothing_is_left() -> None:
 
 
 async def settled() -> None:
-    """Nothing is left soon: the children of what was cancelled are not waited for."""
+    """Waits until no task is left. The group does not wait for children of tasks that it has cancelled."""
     while (await require().request_async("status"))["tasks"]["unfinished"]:
         pass
 
@@ -423,7 +423,7 @@ def test_a_running_call_of_a_plain_actor_is_waited_for(run: Run, bell: Bell) -> 
 
     async def main() -> None:
         async def let_go_when_cancelled(queued: Any) -> None:
-            await asyncio.wait([queued])  # else it might begin before it hears that
+            await asyncio.wait([queued])  # so that the call cannot begin after the cancellation
             bell.let_go()
 
         with Errors() as errors:

@@ -462,7 +462,7 @@ def test_waiting_lends_the_cpu_and_a_value_that_is_there_does_not(bell: Bell) ->
 @pytest.mark.usefixtures("one_cpu")
 @pytest.mark.parametrize("in_a_loop", [False, True])
 def test_a_task_that_reads_what_is_there_does_not_count_as_waiting(in_a_loop: bool) -> None:
-    """Else its CPU is lent for nothing: a thousand such tasks start a dozen workers."""
+    """Otherwise the node would lend its CPU for nothing: a thousand such tasks would start a dozen workers."""
 
     async def get_in_loop(refs: list[Any]) -> Any:
         return await asyncray.get(refs)

@@ -1,4 +1,4 @@
-"""What values carry between driver and workers: nothing is lost, and classes of the program keep what they are."""
+"""Values on their way between driver and workers: they stay equal, and classes of the program stay the same."""
 
 from __future__ import annotations
 
