@@ -1,5 +1,7 @@
 """The house rules that a machine can check, read from the syntax trees of everything under `asyncray/`.
 
+One of them, that prose is plain, also holds for tests and examples.
+
 A rule is a function from a package (modules by dotted name) to a list of complaints. Each is tried on the real package,
 which must leave it nothing to say, and on a small package made to break it: a rule that cannot fail is a defect.
 """
@@ -105,6 +107,14 @@ def make_package(files: dict[str, str]) -> Package:
 def read_package() -> Package:
     names = {path: ".".join(("asyncray", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")}
     return make_package({name.removesuffix(".__init__"): path.read_text() for path, name in names.items()})
+
+
+def read_tests_and_examples() -> Package:
+    """Without the two files that quote forbidden phrases."""
+    paths = {path for top in ("tests", "examples") for path in (ROOT.parent / top).rglob("*.py")}
+    paths -= {Path(__file__), Path(voice.__file__)}
+    names = {path: ".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in sorted(paths)}
+    return make_package({name: path.read_text() for path, name in names.items()})
 
 
 def imported_names(tree: ast.AST) -> Iterator[str]:
@@ -385,7 +395,7 @@ def trailing_comments_are_short(package: Package) -> list[str]:
 
 
 def prose_is_plain(package: Package) -> list[str]:
-    """Comments, docstrings, and the texts of errors and log lines."""
+    """Comments, docstrings, and the texts of errors, log lines and assertions."""
     return [
         f"{module.name}:{line} {complaint}"
         for module in package.values()
@@ -402,10 +412,19 @@ def paragraphs(module: Module) -> Iterator[tuple[int, str]]:
         if not lines[line - 1].lstrip().startswith("#") or not lines[line : line + 1] or not is_comment(lines[line]):
             yield line, block
             block = ""
-    for node in ast.walk(module.tree):
+    for node in ast.walk(module.tree) if module.name.startswith("asyncray") else texts_for_people(module):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip().count(" ") > 1:
             for number, paragraph in enumerate(node.value.split("\n\n")):
                 yield node.lineno + number, paragraph
+
+
+def texts_for_people(module: Module) -> Iterator[ast.AST]:
+    """Docstrings and assertion texts. Most other strings of tests are programs, data, or the output of a program."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.value
+        elif isinstance(node, ast.Assert) and node.msg is not None:
+            yield from ast.walk(node.msg)
 
 
 def is_comment(line: str) -> bool:
@@ -519,6 +538,9 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (prose_is_plain, {"asyncray.io": "# the value is not there yet"}, "io:1 'is not there'"),
     (prose_is_plain, {"asyncray.io": "# tells the daemon of it"}, "io:1 'tells the daemon'"),
     (prose_is_plain, {"asyncray.io": "# writes what was posted"}, "io:1 'what was posted'"),
+    (prose_is_plain, {"tests.io.test_a": 'class End:\n    """What a stream reported."""'}, "test_a:2 'What a stream"),
+    (prose_is_plain, {"tests.io.test_a": "assert x, f'{y} is not there yet'"}, "test_a:1 'is not there'"),
+    (prose_is_plain, {"examples.a": "# the actor is gone"}, "examples.a:1 'is gone'"),
 )
 
 # Each statement comes close to a breach and is none.
@@ -562,6 +584,7 @@ SOUND = {
     "asyncray.cli": '"""Commands."""\nT = TypeVar("T")',
     "asyncray.cli.main": '"""An entry point."""',
     "asyncray.node.main": '"""Another one."""',
+    "tests.node.test_programs": '"""Runs it."""\nrun("if x: y\\nelse: z")\nassert x == "The node is gone.", x',
     "asyncray.util.util": '"""Not called utils."""\nimport asyncray.sync as ray\nfrom asyncray.api import tasks',
 }  # fmt: skip
 
@@ -571,6 +594,12 @@ RULES = tuple(dict.fromkeys(rule for rule, _, _ in BREACHES))
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_package_keeps_the_rule(rule: Rule) -> None:
     assert rule(read_package()) == []
+
+
+def test_the_prose_of_tests_and_examples_is_plain() -> None:
+    read = read_tests_and_examples()
+    assert {"tests.core.world", "examples.tutorial.parallel_tasks"} <= read.keys()
+    assert prose_is_plain(read) == []
 
 
 def modules_without_tests(modules: Iterable[Module], tests: Collection[str]) -> list[str]:

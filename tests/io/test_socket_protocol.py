@@ -1,4 +1,4 @@
-"""The end of a connection: what a peer wrote before it is read, and the reason is reported once."""
+"""The end of a connection: it is reported once, with its reason, and after everything that the peer wrote before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class End(SocketProtocol):
     def __init__(self) -> None:
         super().__init__()
         self.taken = b""
-        # (reason, bytes that were taken until then), and set when the first one is there.
+        # (reason, bytes taken until then) for each call of `ended`. The first call sets the event.
         self.ends: list[tuple[str | None, bytes]] = []
         self.has_ended = asyncio.Event()
 
