@@ -113,14 +113,12 @@ class Shapes:
         shape.turn = self._turns
 
     def begin_round(self, *, processes_start: bool) -> list[Shape]:
-        """Returns the active shapes, in the order in which they were served last.
+        """Returns the active shapes.
 
         Args:
             processes_start: False if no process could be started lately.
         """
         order = list(self.active)
-        if len(order) > 1:
-            order.sort(key=lambda shape: shape.turn)
         self.starving = len(self.ready) > 1 and self._starves(order, processes_start=processes_start)
         return order
 
@@ -174,5 +172,6 @@ class Shapes:
             assert not live or shape in self.ready, f"{shape} has work and is not served"
             assert shape.templates or shape.leases, f"{shape} is kept for nobody"
         self.parking.check()
+        assert not self.sliced, "a shape was sliced in an earlier round"
         assert not any(shape in self.parking for shape in self.active), "a shape is active and parked"
         assert {*self.active, *self.parking} == set(self.ready), "a ready shape is neither active nor parked"

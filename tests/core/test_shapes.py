@@ -30,6 +30,23 @@ def test_a_shape_that_starves_gets_its_share() -> None:
         assert done < 40, "the rare one comes last"
 
 
+def test_shapes_that_wait_for_the_same_take_turns() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    demands = [0.75, 0.6, 1]
+    for cpus in demands:
+        for _ in range(3):
+            driver.submit(cpus=cpus, takes=10_000)
+    served = []
+    while len(served) < 3 * len(demands):
+        world.deliver()
+        (worker,) = [worker for worker in world.workers if worker.queue]
+        served.append(worker.queue[0].recipe.cpus)
+        while worker.queue or worker.running:
+            worker.step()
+    assert served == 3 * demands
+
+
 def test_children_come_before_their_parents_siblings() -> None:
     world = World(CPU=1)
     driver = world.driver()
