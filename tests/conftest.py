@@ -10,6 +10,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from pathlib import Path
+
+import pytest
 
 KEPT = {"ASYNCRAY_CHAOS_SECONDS", "ASYNCRAY_CHAOS_SEED", "ASYNCRAY_SOAK_SECONDS"}
 
@@ -28,3 +31,13 @@ def pytest_collection_finish() -> None:
     """The leak check collects garbage twice a test: it need not look at the 100,000 objects of the tests themselves."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def session_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The empty directory of a session, the only one under ``ASYNCRAY_TMPDIR``."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(tmp_path))
+    directory = tmp_path / "session_1"
+    directory.mkdir()
+    return str(directory)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 
 import pytest
 
@@ -15,42 +14,36 @@ from asyncray.io.cluster_tokens import TokenError
 from tests.node.hosts import cluster
 
 
-@pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(tmp_path))
-    directory = tmp_path / "session_1"
-    directory.mkdir()
-    return str(directory)
-
-
 def close(new: NewCluster) -> None:
     new._listener.close()
 
 
-def test_a_node_of_the_same_user_joins_without_a_token(session: str) -> None:
+def test_a_node_of_the_same_user_joins_without_a_token(session_path: str) -> None:
     new = NewCluster("localhost", 0, "first", {"zone": "east"})
-    plan = new.plan(session)
+    plan = new.plan(session_path)
     assert (plan.head, plan.host, plan.name, plan.labels) == (None, "127.0.0.1", "first", {"zone": "east"})
-    joined = JoinedCluster(new.address, None, "second", {}).plan(session)
+    joined = JoinedCluster(new.address, None, "second", {}).plan(session_path)
     assert (joined.token, joined.host, joined.bind) == (plan.token, "127.0.0.1", "127.0.0.1")
     assert joined.head == addresses.parse_address(new.address)
     assert plan.token.hex() not in f"{plan!r}{joined!r}{new!r}{new.announcement()}"
     assert f"asyncray node --address {new.address}\n" in new.announcement()
     assert new.warning() == ""
-    new.ended(session)
+    new.ended(session_path)
     with pytest.raises(TokenError):
         JoinedCluster(new.address, None, "", {})
-    assert os.listdir(session) == []
+    assert os.listdir(session_path) == []
     close(new)
 
 
-def test_a_head_for_other_machines_warns_and_says_how_they_join(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_for_other_machines_warns_and_says_how_they_join(
+    session_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(addresses, "shown_host", lambda bound: "10.0.0.1")
     new = NewCluster("0.0.0.0", 0, "", {})
-    new.plan(session)
+    new.plan(session_path)
     port = new.address.rpartition(":")[2]
-    line = f"ASYNCRAY_TOKEN=$(ssh 10.0.0.1 cat {session}/cluster.token) asyncray node --address 10.0.0.1:{port}\n"
+    token = f"$(ssh 10.0.0.1 cat {session_path}/cluster.token)"
+    line = f"ASYNCRAY_TOKEN={token} asyncray node --address 10.0.0.1:{port}\n"
     assert line in new.announcement()
     assert "is not encrypted" in new.warning()
     # Nodes on this machine find the token by both addresses.
@@ -58,7 +51,7 @@ def test_a_head_for_other_machines_warns_and_says_how_they_join(session: str, mo
     close(new)
 
 
-async def test_a_second_head_at_the_same_port_is_named_so(session: str) -> None:
+async def test_a_second_head_at_the_same_port_is_named_so(session_path: str) -> None:
     async with cluster(1) as (head,):
         port = head.address[1]
         assert await asyncio.to_thread(_is_head, "127.0.0.1", port)
@@ -66,7 +59,7 @@ async def test_a_second_head_at_the_same_port_is_named_so(session: str) -> None:
             await asyncio.to_thread(NewCluster, "127.0.0.1", port, "", {})
 
 
-def test_a_port_in_use_is_named_so(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_named_so(session_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_start, "_ASK_DEADLINE", 0.05)
     with addresses.listen_at("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

@@ -14,44 +14,37 @@ ADDRESS = "127.0.0.1:7"
 HEX = "ab" * 32
 
 
-@pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(tmp_path))
-    directory = tmp_path / "session_1"
-    directory.mkdir()
-    return str(directory)
-
-
-def test_the_same_user_on_the_same_machine_finds_it(session: str) -> None:
-    token, path = new_token(session, [ADDRESS, "localhost:7"])
+def test_the_same_user_on_the_same_machine_finds_it(session_path: str) -> None:
+    token, path = new_token(session_path, [ADDRESS, "localhost:7"])
     assert len(token) == 32
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert find_token(ADDRESS) == find_token("localhost:7") == token
-    forget_token(session, [ADDRESS, "localhost:7"])
+    forget_token(session_path, [ADDRESS, "localhost:7"])
     assert not os.path.exists(path)
     with pytest.raises(TokenError, match="set ASYNCRAY_TOKEN or ASYNCRAY_TOKEN_FILE"):
         find_token(ADDRESS)
 
 
-def test_a_new_head_at_the_address_of_an_old_one_keeps_its_token(session: str) -> None:
-    new_token(session, [ADDRESS])  # the old head was killed
-    other = f"{session}_2"
+def test_a_new_head_at_the_address_of_an_old_one_keeps_its_token(session_path: str) -> None:
+    new_token(session_path, [ADDRESS])  # the old head was killed
+    other = f"{session_path}_2"
     os.mkdir(other)
     token, _ = new_token(other, [ADDRESS])
     assert find_token(ADDRESS) == token
-    forget_token(session, [ADDRESS])
+    forget_token(session_path, [ADDRESS])
     assert find_token(ADDRESS) == token
 
 
-def test_the_environment_comes_first_and_workers_do_not_see_it(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_token(session, [ADDRESS])
+def test_the_environment_comes_first_and_workers_do_not_see_it(
+    session_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_token(session_path, [ADDRESS])
     monkeypatch.setenv("ASYNCRAY_TOKEN", f" {HEX}\n")
     assert find_token(ADDRESS) == bytes.fromhex(HEX)
     assert "ASYNCRAY_TOKEN" not in os.environ
 
 
-def test_a_file_that_is_named(session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_named(session_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "token"
     monkeypatch.setenv("ASYNCRAY_TOKEN_FILE", str(path))
     with pytest.raises(TokenError, match="cannot be read: No such file"):
@@ -68,7 +61,7 @@ def test_a_file_that_is_named(session: str, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("text", ["x", "ab", "zz" * 32, "ab" * 33])
-def test_a_text_that_is_no_token_is_not_shown(session: str, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_text_that_is_no_token_is_not_shown(session_path: str, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ASYNCRAY_TOKEN", text)
     with pytest.raises(TokenError, match="ASYNCRAY_TOKEN holds no token: that is 64 hex digits"):
         find_token(ADDRESS)

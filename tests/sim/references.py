@@ -237,7 +237,7 @@ class Game:
             if messages and (wire not in self.slow or random.random() < 0.1):
                 found += 2 * [(f"deliver {wire} {messages[0]}", partial(self.deliver, wire))]
         for node, lost in self.unheard:
-            found.append((f"{node} hears of the loss of {lost}", partial(self.tell_of_loss, node, lost)))
+            found.append((f"{node} hears of the loss of {lost}", partial(self.report_loss, node, lost)))
         found += [(f"the grace of {lost} ends", partial(self.end_grace, lost)) for lost in self.graces_to_end()]
         for node in self.living:
             known = node.knows()
@@ -267,7 +267,7 @@ class Game:
         self.story.append(f"{lost} dies")
         self.unheard += [(node, lost) for node in self.living]
 
-    def tell_of_loss(self, node: Node, lost: Node) -> None:
+    def report_loss(self, node: Node, lost: Node) -> None:
         self.unheard.remove((node, lost))
         wire = (lost.name, node.name)
         while self.wires[wire]:  # a node reads the socket before it buries
@@ -330,7 +330,7 @@ class Game:
             if busy:
                 self.deliver(self.random.choice(busy))
             elif self.unheard:
-                self.tell_of_loss(*self.unheard[0])
+                self.report_loss(*self.unheard[0])
             elif self.graces_to_end():
                 self.end_grace(self.graces_to_end()[0])
             elif guests:

@@ -50,6 +50,17 @@ class Scene:
         self.game.after()
         return self.game._numbers
 
+    def started(self, giver: Node, to: Node, *refs: bytes) -> int:
+        """A task whose arguments have arrived."""
+        task = self.task(giver, to, *refs)
+        self.arrive(giver, to)
+        return task
+
+    def exchange(self, first: Node, second: Node) -> None:
+        """All messages of the first node arrive at the second, and then the answers at the first."""
+        self.arrive(first, second)
+        self.arrive(second, first)
+
     def arrive(self, sender: Node, receiver: Node, count: int | None = None) -> None:
         """Delivers the next messages from one node to another, or all of them."""
         wire = self.game.wires[sender.name, receiver.name]
@@ -78,8 +89,7 @@ class Scene:
 
 def test_refs_that_end_with_their_task_cost_no_message() -> None:
     scene = Scene()
-    task = scene.task(scene.a, scene.p, scene.o)
-    scene.arrive(scene.a, scene.p)
+    task = scene.started(scene.a, scene.p, scene.o)
     scene.drop(scene.a)
     scene.finish(scene.p, task)
     assert scene.under_way(scene.p, scene.a) == [RESULT]
@@ -94,10 +104,8 @@ def test_h9_two_nodes_that_cover_each_other_do_not_lose_the_object() -> None:
     first = scene.task(a, p, scene.o)
     scene.drop(a)
     scene.arrive(a, p)
-    scene.task(p, q, scene.o)
-    scene.arrive(p, q)
-    scene.task(q, p, scene.o)
-    scene.arrive(q, p)
+    scene.started(p, q, scene.o)
+    scene.started(q, p, scene.o)
     scene.finish(p, first)
     assert scene.under_way(p, a) == [BORROW, RESULT]
     scene.arrive(p, a)
@@ -108,12 +116,10 @@ def test_h9_two_nodes_that_cover_each_other_do_not_lose_the_object() -> None:
 def test_r20_a_drop_crosses_a_new_hand_over() -> None:
     scene = Scene()
     a, p = scene.a, scene.p
-    task = scene.task(a, p, scene.o)
-    scene.arrive(a, p)
+    task = scene.started(a, p, scene.o)
     p.hold(scene.o)
     scene.finish(p, task)
-    scene.arrive(p, a)
-    scene.arrive(a, p)
+    scene.exchange(p, a)
     scene.drop(p)
     assert scene.under_way(p, a)[-1] == UNBORROW
     scene.task(a, p, scene.o)
@@ -141,8 +147,7 @@ def test_r21_a_worker_keeps_a_ref_beyond_its_task() -> None:
 def test_r22_a_returned_ref_is_kept_until_the_caller_is_registered() -> None:
     scene = Scene()
     a, p = scene.a, scene.p
-    task = scene.task(a, p, scene.o)
-    scene.arrive(a, p)
+    task = scene.started(a, p, scene.o)
     mine = scene.put(p)
     scene.finish(p, task, mine)
     scene.drop(p, mine)
@@ -157,11 +162,9 @@ def test_r23_a_returned_ref_of_a_third_owner_waits_for_its_registration() -> Non
     scene = Scene()
     a, p, q = scene.a, scene.p, scene.q
     theirs = scene.put(q)
-    there = scene.task(q, p, theirs)
-    scene.arrive(q, p)
+    there = scene.started(q, p, theirs)
     scene.drop(q, theirs)
-    task = scene.task(a, p, scene.o)
-    scene.arrive(a, p)
+    task = scene.started(a, p, scene.o)
     p.finish(task, [theirs])
     scene.game.random.seed(1)  # under this seed the caller keeps the refs in the result
     scene.game.after()
@@ -170,8 +173,7 @@ def test_r23_a_returned_ref_of_a_third_owner_waits_for_its_registration() -> Non
     assert theirs in a.held
     assert scene.under_way(a, q) == [BORROW]
     assert scene.under_way(a, p) == []
-    scene.arrive(a, q)
-    scene.arrive(q, a)
+    scene.exchange(a, q)
     assert CLAIMED in scene.under_way(a, p)
     scene.end()
 
@@ -180,13 +182,11 @@ def test_a_ref_of_a_third_owner_that_outlives_its_task_is_given_up_later() -> No
     scene = Scene()
     a, p, q = scene.a, scene.p, scene.q
     theirs = scene.put(q)
-    first = scene.task(q, a, theirs)
-    scene.arrive(q, a)
+    first = scene.started(q, a, theirs)
     task = scene.task(a, p, theirs)
     scene.drop(q, theirs)
     scene.finish(a, first)
-    scene.arrive(a, q)
-    scene.arrive(q, a)
+    scene.exchange(a, q)
     scene.arrive(a, p)
     p.hold(theirs)
     scene.finish(p, task)
@@ -195,8 +195,7 @@ def test_a_ref_of_a_third_owner_that_outlives_its_task_is_given_up_later() -> No
     assert result[2] is True  # P reports the end of its uses later
     scene.arrive(p, a)
     assert theirs in q.objects.table
-    scene.arrive(p, q)
-    scene.arrive(q, p)
+    scene.exchange(p, q)
     assert scene.under_way(p, a) == [DONE_WITH]
     scene.end()
 
@@ -204,13 +203,11 @@ def test_a_ref_of_a_third_owner_that_outlives_its_task_is_given_up_later() -> No
 def test_r26_an_old_answer_means_nothing_to_a_ref_that_came_anew() -> None:
     scene = Scene()
     a, p = scene.a, scene.p
-    task = scene.task(a, p, scene.o)
-    scene.arrive(a, p)
+    task = scene.started(a, p, scene.o)
     p.hold(scene.o)
     scene.finish(p, task)
     scene.drop(p)
-    again = scene.task(a, p, scene.o)
-    scene.arrive(a, p)
+    again = scene.started(a, p, scene.o)
     p.hold(scene.o)
     scene.finish(p, again)
     assert scene.under_way(p, a) == [BORROW, RESULT, UNBORROW, BORROW, RESULT]
@@ -225,31 +222,25 @@ def test_r27_what_is_inside_a_dropped_container_stays_if_it_is_needed() -> None:
     scene = Scene()
     a, p, q = scene.a, scene.p, scene.q
     inner = scene.put(q)
-    there = scene.task(q, a, inner)
-    scene.arrive(q, a)
+    there = scene.started(q, a, inner)
     container = scene.put(a, inner)
     scene.finish(a, there)
     scene.drop(q, inner)
-    scene.arrive(a, q)
-    scene.arrive(q, a)
-    task = scene.task(a, p, container)
-    scene.arrive(a, p)
+    scene.exchange(a, q)
+    task = scene.started(a, p, container)
     p.hold(container)
     scene.finish(p, task)
-    scene.arrive(p, a)
-    scene.arrive(a, p)
+    scene.exchange(p, a)
     p.read(container)
     scene.game.after()
-    scene.arrive(p, a)
-    scene.arrive(a, p)
+    scene.exchange(p, a)
     p.read(container)
     scene.game.after()
     scene.drop(p, container)
     scene.drop(a, container)
     assert UNBORROW not in scene.under_way(p, a)
     assert inner in q.objects.table
-    scene.arrive(p, q)
-    scene.arrive(q, p)
+    scene.exchange(p, q)
     assert UNBORROW in scene.under_way(p, a)
     scene.arrive(p, a)
     scene.arrive(a, q)
@@ -282,14 +273,13 @@ def test_h10_what_only_a_lost_node_kept_stays_until_all_have_registered() -> Non
     scene.task(a, p, scene.o)
     scene.drop(a)
     scene.arrive(a, p)
-    scene.task(p, q, scene.o)
-    scene.arrive(p, q)
+    scene.started(p, q, scene.o)
     scene.game.kill(p)
-    scene.game.tell_of_loss(a, p)
+    scene.game.report_loss(a, p)
     scene.game.after()
     assert "B" in a.settled
     assert scene.exists()
-    scene.game.tell_of_loss(q, p)
+    scene.game.report_loss(q, p)
     q.hold(scene.o)
     scene.game.after()
     assert scene.exists()
@@ -299,14 +289,13 @@ def test_h10_what_only_a_lost_node_kept_stays_until_all_have_registered() -> Non
 def test_r29_a_ref_of_a_lost_owner_is_a_fault_also_if_it_comes_later() -> None:
     scene = Scene()
     a, p, q = scene.a, scene.p, scene.q
-    scene.task(a, q, scene.o)
-    scene.arrive(a, q)
+    scene.started(a, q, scene.o)
     scene.task(q, p, scene.o)
     scene.game.kill(a)
-    scene.game.tell_of_loss(p, a)
+    scene.game.report_loss(p, a)
     scene.arrive(q, p)
     p.hold(scene.o)
     assert p.objects.table[scene.o].payload[0] == "OwnerDiedError"
-    scene.game.tell_of_loss(q, a)
+    scene.game.report_loss(q, a)
     scene.game.after()
     scene.end()
