@@ -81,8 +81,8 @@ def find_token(address: str) -> bytes:
     link = os.path.join(sessions.base_directory(), _LINKS, address)
     if not os.path.lexists(link):
         raise TokenError(
-            f"no token for the cluster at {address}: set {TOKEN_VARIABLE} or {TOKEN_FILE_VARIABLE} to what "
-            f"`asyncray node --head` names"
+            f"no token for the cluster at {address}: you run no head at this address on this machine. For a head "
+            f"elsewhere, set {TOKEN_VARIABLE} to its token, or {TOKEN_FILE_VARIABLE} to the path of a file with it"
         )
     return _read(link)
 

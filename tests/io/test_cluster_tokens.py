@@ -21,7 +21,7 @@ def test_the_same_user_on_the_same_machine_finds_it(session_path: str) -> None:
     assert find_token(ADDRESS) == find_token("localhost:7") == token
     forget_token(session_path, [ADDRESS, "localhost:7"])
     assert not os.path.exists(path)
-    with pytest.raises(TokenError, match="set ASYNCRAY_TOKEN or ASYNCRAY_TOKEN_FILE"):
+    with pytest.raises(TokenError, match="you run no head at this address on this machine"):
         find_token(ADDRESS)
 
 

@@ -20,8 +20,8 @@ DEADLINE = 10.0
 class End:
     """Records the messages of a stream, and its end."""
 
-    def __init__(self, hears_out: bool = True) -> None:
-        self.hears_out = hears_out
+    def __init__(self, drains: bool = True) -> None:
+        self.drains = drains
         self.messages: list[Any] = []
         self.closed: list[str | None] = []
         self.came = asyncio.Event()
@@ -39,7 +39,7 @@ class End:
         self.came.set()
 
     def _closed(self, stream: MessageStream, why: str | None) -> None:
-        if self.hears_out:
+        if self.drains:
             stream.drain_input()
         self.closed.append(why)
         self.ended.set()
@@ -90,9 +90,9 @@ def test_what_a_peer_said_before_it_ended_is_heard_though_writing_to_it_fails() 
     run(main)
 
 
-def test_a_peer_is_heard_out_at_once_where_its_end_is_known_from_elsewhere() -> None:
+def test_input_of_a_peer_is_read_at_once_where_its_end_is_known_from_elsewhere() -> None:
     async def main() -> None:
-        end = End(hears_out=False)
+        end = End(drains=False)
         peer = await end.connect()
         end.stream.drain_input()
         assert end.messages == []

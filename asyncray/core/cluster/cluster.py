@@ -25,7 +25,7 @@ LONGEST_QUEUE = 8
 """The number of demands that a row names."""
 
 _COMPLAIN_AFTER = 1.0
-"""Seconds that a link must be broken before the head hears of it, and between two complaints."""
+"""Seconds for which a link must be broken before the node complains to the head, and between two complaints."""
 
 _LOG_INFO = 20
 

@@ -19,8 +19,8 @@ that sends a ref keeps the object until the receiver has given the cover up (``c
    object is lost that only X kept alive for others (H10 and H11). No clock could bound how late a member hears of it.
 
 What a node needs: refs of its processes, and uses by its own unfinished tasks and by values that it keeps.
-``tests/sim/refs.py`` checks the rules against an oracle, ``Moreau, Dickman, Jones: Birrell's Distributed Reference
-Listing Revisited, TOPLAS 27(6), 2005`` proves the idea.
+``tests/sim/references.py`` checks the rules against an oracle. *Moreau, Dickman, Jones: Birrell's Distributed Reference
+Listing Revisited, TOPLAS 27(6), 2005* proves the idea.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Imports:
         self._settling = False
         # Giver -> its covers that live here.
         self._living: dict[Party, dict[Cover, None]] = {}
-        # Lost node -> how many registrations its grace waits for here, and who hears when there are none left.
+        # Lost node -> its grace, as long as registrations are under way here for which it waits.
         self._graces: dict[Party, _Grace] = {}
 
     def __repr__(self) -> str:
@@ -257,7 +257,7 @@ class Imports:
     # Values -----------------------------------------------------------------------------------------------------------
 
     def want(self, entry: ObjectEntry) -> None:
-        """The first on this node waits for the value of an import: asks the owner."""
+        """The first process or task of this node waits for the value of an import: asks the owner."""
         far = entry.far
         assert far is not None
         if not far.watched and entry.kind == UNRESOLVED:

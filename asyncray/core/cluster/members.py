@@ -68,7 +68,7 @@ class OtherNode:
 
 
 class Watcher:
-    """What happens to members is of interest to the machines of the node: they get it by these methods."""
+    """Learns what happens to members. The machines of the node override these methods."""
 
     def became_member(self, jobs: range) -> None:
         """This node is a member, with a block of job numbers."""

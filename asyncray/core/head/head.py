@@ -148,9 +148,9 @@ class HeadMachine:
                 peer.bury("it is no member")
 
     def _is_forgotten(self, peer: Peer, now: float) -> bool:
-        """True if a link serves nobody.
+        """True if no node will use a link again.
 
-        That of a node which has not joined stays as long as the node may come back: what it sent last counts.
+        The link of a node that has not joined stays as long as the node may come back: its last messages count.
         """
         since = peer.link.heard_at if peer.link.state == IDLE else peer.link.broken_since
         if since is None or peer.id in self.members.table:

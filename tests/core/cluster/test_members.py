@@ -113,9 +113,7 @@ def test_a_node_that_is_turned_away_ends_once() -> None:
 def test_a_beat_has_the_fields_that_changed_and_a_number_that_grows() -> None:
     stage = member()
     stage.row = {**row(), "store_free": 60}
-    stage.members.tick(
-        BEAT_EVERY,
-    )
+    stage.members.tick(BEAT_EVERY)
     stage.members.tick(2 * BEAT_EVERY)
     stage.row = {**row(), "draining": True}
     stage.members.tick(3 * BEAT_EVERY)
