@@ -37,7 +37,7 @@ def test_shapes_that_wait_for_the_same_take_turns() -> None:
     for cpus in demands:
         for _ in range(3):
             driver.submit(cpus=cpus, takes=10_000)
-    served = []
+    served: list[float] = []
     while len(served) < 3 * len(demands):
         world.deliver()
         (worker,) = [worker for worker in world.workers if worker.queue]
