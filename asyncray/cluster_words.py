@@ -30,7 +30,7 @@ class MemberFacts(TypedDict):
 
 
 class ClusterRow(TypedDict):
-    """The row of a node in the view: what changes, and what placement needs to know."""
+    """The row of a node in the view: the changing facts that placement needs."""
 
     available: Mapping[str, int]
     """Name -> fixed amount."""

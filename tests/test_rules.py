@@ -538,6 +538,11 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (prose_is_plain, {"asyncray.io": "# the value is not there yet"}, "io:1 'is not there'"),
     (prose_is_plain, {"asyncray.io": "# tells the daemon of it"}, "io:1 'tells the daemon'"),
     (prose_is_plain, {"asyncray.io": "# writes what was posted"}, "io:1 'what was posted'"),
+    (prose_is_plain, {"asyncray.io": "# keeps what was raised"}, "io:1 'what was raised'"),
+    (prose_is_plain, {"asyncray.io": '"""Room: its order, and what becomes of it."""'}, "io:1 'what becomes of'"),
+    (prose_is_plain, {"asyncray.io": '"""Room: who may have it, and when it ends."""'}, "io:1 'who may have it"),
+    (prose_is_plain, {"asyncray.io": '"""Those that a host keeps."""'}, "io:1 'Those that'"),
+    (prose_is_plain, {"asyncray.io": "# closes it, for the other end is silent"}, "io:1 'for the other end is"),
     (prose_is_plain, {"tests.io.test_a": 'class End:\n    """What a stream reported."""'}, "test_a:2 'What a stream"),
     (prose_is_plain, {"tests.io.test_a": "assert x, f'{y} is not there yet'"}, "test_a:1 'is not there'"),
     (prose_is_plain, {"examples.a": "# the actor is gone"}, "examples.a:1 'is gone'"),
@@ -571,6 +576,7 @@ SOUND = {
         'Wakes the reader, or anyone else. Asks who waits. What does it do? It keeps what waits. No one else reads.'
         Reader = Callable[[], None]
         READERS = {"who waits": "x if y else z"}  # what else the reader needs, for its next turn, for the loop
+        # The end waits, for workers that are slow, for each that may be: those of the node. Two ends: what one is.
         # What is there? There is a way over the wall, which is over a mile long: it was there that he had gone.
         # The kinds are told apart by their number; else if none fits the daemon logs it. `whoever` is a name in code.
         def soon(anyway): ...  # noqa: N802, this mark of a tool may be as long as its reason, even past the limit

@@ -14,7 +14,15 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"(?:[.;:] |\b(?:and|so) )(?-i:who) (?:waits|asks|wants|comes|finds)\b", "name the subject"),
     (r"\. (?-i:What) [^.?]+\.", "no relative clause as a subject"),
     (r"\b(?:what|how)ever (?:that |it )?(?:comes|becomes)\b", "for whatever reason, even if"),
-    (r", for (?:it|he|she|they|we|you|there|nobody|somebody|everybody)\b", "because"),
+    (r"\bwhat becomes of\b", "name the end, the effect, the cleanup"),
+    (r": (?-i:what|who) [^.:;?]*, and (?:what|who|whom|how|when|to whom)\b", "name the things, not the questions"),
+    (r"^(?-i:Those|That) (?:that|which|who|of|whose)\b", "name the things"),
+    (
+        r", for (?:(?:it|he|she|they|we|you|there|nobody|somebody|everybody)\b"
+        r"|(?:(?!(?:that|which|who|whose|what|each)\b)[\w'`]+ ){1,3}"
+        r"(?:is|are|was|were|has|have|may|must|can|cannot|would|could|does|do|did)\b)",
+        "because",
+    ),
     (r"(?:^|[.,;:(] |\bor )else\b(?! if\b)", "otherwise"),
     (r"(?<!thing)(?<!body)(?<!one)(?<!where)(?<!what)(?<!who) else(?=[.,;:)]|$)", "otherwise"),
     (r"\b(?:is|are|was|were|be|been|being) told\b(?! apart)", "say who reports it, or what the other learns"),
@@ -27,7 +35,11 @@ PHRASES: tuple[tuple[str, str], ...] = (
         "exists, has arrived, is free",
     ),
     (r"\btells? (?:which|what|whether|that|why|the (?:daemon|driver|caller|worker|node))\b", "reports, names, says"),
-    (r"\bwhat (?:is|are|was|were) (?:asked|done|made|posted|put|said|sent|submitted|wanted)\b", "name the thing"),
+    (
+        r"\bwhat (?:is|are|was|were) (?:asked|cancelled|done|kept|logged|made|posted|put|raised|read|said|sent"
+        r"|submitted|told|wanted|written)\b",
+        "name the thing",
+    ),
     (r"\b(?:vigils?|batons?|undisturbed|hear_out|pok(?:e|es|ed|ing)|polite(?:ly)?|spoiled)\b", "the field's term"),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in PHRASES)

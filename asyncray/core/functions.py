@@ -1,4 +1,4 @@
-"""Functions and templates: what the node keeps of them, and when it forgets them.
+"""Functions and templates: the node keeps them while a client, a task or an actor needs them.
 
 A client *exports* a function or class (FUNCTION) and describes it with its options (TEMPLATE), each under a number of
 its own; FORGET takes a number back. Equal content is one record of the job, whichever of its clients sends it.

@@ -38,7 +38,7 @@ class Shapes:
         self.table: dict[tuple[Job, Demand, Where, bool], Shape] = {}
         # Shapes with queued tasks.
         self.ready: dict[Shape, None] = {}
-        # Those of them that are not parked: the next round looks at each.
+        # Ready shapes that are not parked: the next round looks at each.
         self.active: dict[Shape, None] = {}
         self.parking = Parking()
         # The last turn that a shape got.

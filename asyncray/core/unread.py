@@ -99,7 +99,7 @@ class Unread:
         """Raises AssertionError if an error is kept for objects that were freed."""
         alive = {task_of(object_id) for object_id in table}
         assert alive.issuperset(self.errors), f"{self} has errors of no object"
-        assert self.errors.keys() >= self._others.keys(), f"{self} counts what was read"
+        assert self.errors.keys() >= self._others.keys(), f"{self} counts errors that were read"
 
 
 def _is_news(kind: int, payload: Any) -> bool:

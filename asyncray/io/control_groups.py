@@ -1,5 +1,5 @@
-"""The limits of this process's control groups: what a container may use of its host's CPUs and memory,
-and how often it ran out of memory.
+"""The limits of this process's control groups: the CPUs and memory that a container may use of its host, and the number
+of times that it ran out of memory.
 
 Promises: every limit between this process's own group and the root counts, and the tightest wins, under version 2 of
 control groups, version 1, and both at once; in a container that sees its own part of the tree and in one that sees its

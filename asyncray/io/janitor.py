@@ -123,6 +123,6 @@ def _family(session: str) -> list[int]:
 
 
 def _without_descendants(processes: Sequence[int]) -> list[int]:
-    """Those that are no trackers, and whose descendants have ended or are trackers."""
+    """The processes that are no trackers and have no living descendants but trackers."""
     others = [pid for pid in processes if not is_tracker(pid)]
     return [pid for pid in others if not any(child in others for child in offspring(pid))]

@@ -35,7 +35,7 @@ class PicklingFailed(TypeError):
     """A value cannot be pickled.
 
     Attributes:
-        error: what was raised.
+        error: the error that the pickler or a reducer raised.
         part: the last part that the pickler asked for its reduction: the culprit. None if there was no such part.
     """
 
@@ -164,7 +164,7 @@ class _ReusablePickler(Pickler):
 
 
 class _Chunks:
-    """The file of a pickler: a list of what was written. Cheaper than BytesIO, which would grow by copying."""
+    """The file of a pickler: a list of written bytes. Cheaper than BytesIO, which would grow by copying."""
 
     __slots__ = ("chunks",)
 

@@ -61,7 +61,7 @@ class Leftovers:
         self._before: dict[Setting, Any] = {}
         # How many modules there were when the task began. With another number, the attributes below are read anew.
         self._module_count = 0
-        # Those of modules that were loaded late, by the name of the module.
+        # Settings of modules that the worker loaded late, by the name of the module.
         self._late: dict[str, Setting] = {}
         self.hold_output()
         self._read_attributes()

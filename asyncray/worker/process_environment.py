@@ -102,7 +102,7 @@ class ProcessEnvironment:
         """Replaces standard output and error by streams that mark which task or actor writes.
 
         Args:
-            lost: called with the reason when the system has no room for what is written.
+            lost: called with the reason when the system has no room for the output.
         """
         for name in ("stdout", "stderr"):
             file = _Lasting(1 if name == "stdout" else 2, "w", closefd=False)

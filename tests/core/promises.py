@@ -58,7 +58,7 @@ class Promises:
             process.drop(inner)
 
     def heard(self, wire: Iterable[Received]) -> set[bytes]:
-        """Those that the daemon must know of, with so much of what the process said still on its way."""
+        """The promises that the daemon must know of while these messages of the process are still on their way."""
         known = set(self.values)
         for message in reversed([*wire]):
             if message[0] in (PUT, SEAL) and message[1] in self._process.world.promised:

@@ -1,4 +1,4 @@
-"""A simulated world of nodes, in one thread: what all nodes share, and what must be true of them.
+"""A simulated world of nodes, in one thread: the clock and the oracle that all nodes share, and their checks.
 
 A world has hosts (``host.py``: a node with its processes, forks and memory), a clock, and an oracle that knows what
 each object is. Everything that happens is one call: a message arrives, a process reads or runs a little, a fork

@@ -102,7 +102,7 @@ class SharedNode:
 
 
 class SharedNodes:
-    """Those of this process, by their number of CPUs: started when a test needs them first."""
+    """The shared nodes of this process, by their number of CPUs. Each starts when a test first needs it."""
 
     def __init__(self) -> None:
         self.directory = Path(f"/tmp/asyncray-test-shared-{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Members: what this node knows of the cluster, and what it says to the head.
+"""Members: this node's knowledge of the cluster, and its messages to the head.
 
 The node joins once. Then it sends beats, which carry the fields of its row that changed, and gets views, which carry
 what changed elsewhere. A member that is LOST or LEFT stays so for ever, and its NodeID never comes back.
@@ -109,7 +109,7 @@ class Members:
         # NodeID -> (LOST or LEFT, how) of members that ended while this node was a member. The oldest come first, and
         # there are at most MOST_ENDED.
         self.ended: dict[bytes, tuple[str, str]] = {}
-        # Those of them that people are shown: the last MOST_PAST.
+        # The last MOST_PAST of them, which lists of nodes show to people.
         self.past: dict[bytes, OtherNode] = {}
         self._beat_every = 0.0
         self._last_beat = 0.0

@@ -1,1 +1,1 @@
-"""The machines of the head: what the registry knows of the cluster, and what it decides."""
+"""The machines of the head: the registry's knowledge of the cluster, and its decisions."""
