@@ -19,7 +19,7 @@ def test_only_the_actor_that_has_a_name_frees_it() -> None:
     directory.claim(NAME, b"first", b"")
     directory.free(NAME, b"first")
     directory.claim(NAME, b"second", b"")
-    directory.free(NAME, b"first")  # comes late, or twice
+    directory.free(NAME, b"first")  # a message that comes late, or twice
     directory.died(NAME, b"first")
     assert directory.find(NAME) == Registration(b"second", b"", alive=True)
 

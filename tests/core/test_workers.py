@@ -71,7 +71,7 @@ def test_a_failure_is_reported_when_it_lasts_and_again_after_a_minute() -> None:
     failures.succeeded()
     assert failures.problem() is None
     failures.failed("no room")
-    # A worker that starts now and then is no reason for a report each time.
+    # If a worker starts now and then, drivers still do not get a report after each failure.
     assert report(4.0) is None
     assert failures.problem() == "no worker can start: no room"
     assert report(REPORT_AFTER + REPORT_AGAIN_AFTER) == "no worker can start: no room"

@@ -47,7 +47,7 @@ class World:
         self.promised: dict[bytes, tuple[Process, Content]] = {}  # by whom, and what
         self.broken: set[bytes] = set()  # promises
         self.recipes: dict[bytes, Recipe] = {}
-        self.parents: dict[bytes, bytes | None] = {}  # of tasks: the task whose code submitted it
+        self.parents: dict[bytes, bytes | None] = {}  # task -> the task whose code submitted it
         self.starts: Counter[bytes] = Counter()
         self.orphans: set[bytes] = set()
         self._tags = 0

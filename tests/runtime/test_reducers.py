@@ -199,7 +199,7 @@ def test_init_subclass_runs_for_new_classes_and_not_for_copies(elsewhere: Elsewh
         key = "leaf"
 
     def look(leaf: Any) -> Any:
-        class New(type(leaf)):  # type: ignore[misc]  # known there only
+        class New(type(leaf)):  # type: ignore[misc]  # a class that only the other process knows
             key = "new"
 
         return type(leaf), leaf.tag, sorted(Base.known), New.tag, Base.known["leaf"] is Leaf

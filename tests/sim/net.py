@@ -58,11 +58,11 @@ class Connection:
         self.number = number
         self.ends = ends
         self.open = [True, True]
-        # When the last frame towards each end arrives: none overtakes another.
+        # The arrival of the last frame towards each end: no frame overtakes another.
         self.last_arrival = [0.0, 0.0]
-        # Frames written before a break are lost: those of an earlier age.
+        # Each break begins a new age. Frames of an earlier age are lost.
         self.age = 0
-        # Something vanished on the way from this end.
+        # True for an end if a frame from it has vanished.
         self.torn = [False, False]
 
     def side(self, host: Endpoint) -> int:
@@ -77,7 +77,7 @@ class Net:
         self.connections: dict[int, Connection] = {}
         self.cuts: set[frozenset[str]] = set()
         self._count = 0
-        # Name of a host that has died -> from when on its port refuses connections.
+        # Name of a dead host -> the time from which its port refuses connections.
         self._refuses: dict[str, float] = {}
 
     def delay(self) -> float:

@@ -70,7 +70,7 @@ class Node:
         self.settled: set[str] = set()
         self.guests: dict[int, Guest] = {}
         self.claims: dict[int, tuple[ObjectEntry, ...]] = {}
-        self.held: set[bytes] = set()  # by the process
+        self.held: set[bytes] = set()  # refs that the process has
         self.handlers: dict[int, Callable[..., Any]] = {
             BORROW: self.lending.borrow,
             BORROWED: self.imports.borrowed,
@@ -199,7 +199,7 @@ class Game:
         self.wires: dict[tuple[str, str], deque[Any]] = {
             (one.name, other.name): deque() for one in self.nodes for other in self.nodes if one is not other
         }
-        # Wires on which nothing arrives for long.
+        # Wires with long delays.
         self.slow = self.random.sample(sorted(self.wires), 2)
         # Nodes that are lost, and the nodes that have not heard of it.
         self.unheard: list[tuple[Node, Node]] = []

@@ -194,7 +194,7 @@ def test_a_thread_that_waits_while_another_one_ends_the_session_learns_of_that()
     errors: list[str] = []
     waiting = threading.Event()
     ray.init(num_cpus=0)
-    never = ray.remote(abs).remote(-1)  # there is no CPU for it
+    never = ray.remote(abs).remote(-1)  # the node has no CPU for it
     thread = threading.Thread(target=wait)
     thread.start()
     waiting.wait()

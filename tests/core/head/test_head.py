@@ -135,7 +135,7 @@ def test_of_two_nodes_that_cannot_reach_one_another_the_younger_is_lost() -> Non
 def test_the_node_of_the_head_is_never_the_one_to_go() -> None:
     stage = Stage(b"a")
     own = stage.head.members.table[OWN]
-    own.facts = {**own.facts, "joined": 99}  # it is the younger one after the head has started again
+    own.facts = {**own.facts, "joined": 99}  # the head's node is the younger one, because the head has started again
     stage.head.receive(stage.peers[b"a"], [(COMPLAINT, OWN, COMPLAINT_AFTER)], 20.0)
     assert set(stage.head.members.table) == {OWN}
     ((kind, _),) = stage.said(stage.peers[b"a"])
