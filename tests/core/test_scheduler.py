@@ -210,6 +210,62 @@ def test_an_actor_gets_a_process_from_a_lease_if_none_can_start() -> None:
     assert worker.is_actor
 
 
+def test_a_new_actor_that_lacks_only_a_process_takes_none_from_a_lease() -> None:
+    """CREATE arrives in one batch with the end of a task, after which the slice of the lease is used up."""
+    world = World(CPU=1)
+    driver = world.driver()
+    flood = Recipe(takes=9000, retries=1)
+    for _ in range(3):
+        driver.submit(flood)
+    world.deliver()
+    (worker,) = world.workers
+    while worker.queue or worker.running:
+        worker.step()
+    driver.create(cpus=0)
+    for process in (worker, driver):
+        world.machine.receive(process.client, [message for message, _ in process.wire])
+        process.wire.clear()
+    world.host.after()
+    world.talk()
+    assert [order.how for order in worker.queue] == [RUN]
+
+
+def test_ticks_are_fast_while_tasks_are_sent_ahead() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    measured(world, driver, QUICK)
+    fast = [world.machine.needs_fast_tick]
+    for _ in range(2):
+        driver.submit(QUICK)
+    world.deliver()
+    fast.append(world.machine.needs_fast_tick)
+    (worker,) = world.workers
+    while len(worker.queue) == 2 or worker.running:
+        worker.step()
+    world.deliver()
+    world.wait(0)
+    fast.append(world.machine.needs_fast_tick)
+    assert (fast, len(worker.queue)) == ([False, True, False], 1)
+
+
+def test_a_task_whose_function_has_crashed_gets_a_process_and_those_behind_it_are_nested() -> None:
+    world = World(CPU=1)
+    world.machine.scheduler.nest_after = 1
+    driver = world.driver()
+    driver.submit(cpus=0.75, ending="crash")
+    world.settle()
+    driver.submit(steps=(("spawn", Recipe(extra=("moon", 1))), ("get", 0)))
+    driver.submit(cpus=0.75, ending="crash")
+    driver.submit(cpus=0.25)
+    world.deliver()
+    (worker,) = world.workers
+    while worker.main is None or not worker.main.blocked:
+        worker.step()
+        world.talk()
+    assert len(world.host.unborn) == 1
+    assert [nested.order.recipe.cpus for nested in worker.threads] == [0.25]
+
+
 def test_a_parked_shape_is_served_in_the_round_that_drops_the_last_other_one() -> None:
     """One batch: a task finishes, the next one of its function is cancelled, and the function is forgotten."""
     world = World(CPU=1)
