@@ -28,6 +28,13 @@ def test_jobs_are_numbered_from_the_block_of_the_node() -> None:
     assert jobs_of(other, 1) == [b"\0\0\x20\0"]
 
 
+def test_a_node_that_joins_a_cluster_numbers_its_further_jobs_from_another_block() -> None:
+    node = machine(range(1, 4096))
+    before = jobs_of(node, 1)
+    node.jobs.number_from(range(4096, 8192))
+    assert before + jobs_of(node, 2) == [b"\0\0\0\1", b"\0\0\x10\0", b"\0\0\x10\1"]
+
+
 def test_a_lone_node_has_a_block_of_its_own() -> None:
     world = World(CPU=1)
     assert [world.driver().job_id for _ in range(2)] == [b"\0\0\0\1", b"\0\0\0\2"]

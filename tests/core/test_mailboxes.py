@@ -1,12 +1,10 @@
-"""A lane belongs to a caller, known by its ID: the calls of two callers may come through one connection.
-
-``test_actors`` tests how a mailbox handles calls when actors start, restart and end.
-"""
+"""Calls of actors: lanes, which belong to callers by their IDs, and retries. ``test_actors`` has the ends of actors."""
 
 from __future__ import annotations
 
 from asyncray.ids import TASK_SIZE
-from tests.core.test_actors import alive
+from asyncray.messages import CANCEL
+from tests.core.test_actors import alive, crash
 from tests.core.world import World
 
 
@@ -32,3 +30,26 @@ def test_a_lane_exists_while_a_caller_waits_and_is_known_by_the_callers_id() -> 
     two.state.cancel(two.state.refs.index(blockers[1]))
     world.settle()
     assert seat.lanes == {}
+
+
+def test_a_call_whose_process_crashes_runs_again_as_often_as_its_retries_allow() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=-1)
+    call = driver.call(handle, ending="crash", retries=2)
+    world.settle()
+    assert driver.error(call) == "ActorUnavailableError"
+    assert world.starts[call[:TASK_SIZE]] == 3
+
+
+def test_a_cancelled_call_whose_process_crashes_does_not_run_again() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    handle = alive(world, driver, restarts=1)
+    call = driver.call(handle, retries=1)
+    world.deliver()
+    world.host.order(CANCEL, call[:TASK_SIZE], False, False)
+    crash(world, handle)
+    world.settle()
+    assert driver.error(call) == "TaskCancelledError"
+    assert not world.starts[call[:TASK_SIZE]]

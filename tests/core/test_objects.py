@@ -11,6 +11,7 @@ from asyncray.messages import (
     FORGET,
     FUNCTION,
     PLAIN,
+    PROMISE,
     PUT,
     SEAL,
     SUBMIT,
@@ -55,6 +56,23 @@ def test_an_object_goes_with_the_last_ref_of_any_process() -> None:
     two.drop(ref)
     world.talk()
     assert ref not in objects(world)
+
+
+def test_the_end_of_a_maker_names_no_object_that_another_one_has_freed() -> None:
+    """The older object contains the younger one, because it was promised first."""
+    world = World()
+    driver = world.driver()
+    outer = driver.next_id() + b"\0\0\0\0"
+    driver.send((PROMISE, outer), [outer])
+    inner = put(driver)
+    driver.send((PUT, outer, PLAIN, b"", [inner]))
+    driver.drop(inner)
+    world.host.hear(driver, len(driver.wire))
+    assert objects(world) == {outer, inner}
+    world.die(driver)
+    world.host.disconnect(driver)
+    assert not objects(world)
+    assert world.machine.objects.dead_refs.count == 0
 
 
 def test_refs_inside_a_value_live_as_long_as_it_to_any_depth() -> None:

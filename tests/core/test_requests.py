@@ -50,10 +50,25 @@ def test_a_name_is_taken_or_shared() -> None:
     assert shared == [driver.state.handles[-1][:-4], b""]
 
 
+def test_a_crashed_actor_is_not_found_and_keeps_its_name_while_a_handle_exists() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    driver.state.make(Recipe(name="ann"))
+    world.settle()
+    (worker,) = [worker for worker in world.workers if worker.is_actor]
+    world.die(worker)
+    world.settle()
+    assert ask(world, "get_actor", "ns", "ann") is None
+    assert ask(world, "list_named_actors", "ns") == []
+    create = (0, b"another", 1, 0, b"", None, None, None)
+    name, _ = ask(world, "create_named", "ns", "ann", True, b"handle", create, asker=driver)
+    assert name == "ActorAlreadyExistsError"
+
+
 def test_an_invalid_message_leaves_the_name_free() -> None:
     world = World(CPU=1)
     driver = world.driver()
-    with pytest.raises((ValueError, KeyError)):
+    with pytest.raises(KeyError):
         ask(world, "create_named", "ns", "ann", False, b"", (0, b"actor", 99, 0, b"", None, None, None), asker=driver)
     assert world.machine.actors.directory.find(("ns", "ann")) is None
 
