@@ -1,4 +1,4 @@
-"""The messages of drivers and workers: takes each apart, and calls the machine that it is for.
+"""Takes the messages of drivers and workers apart, and calls the machine that each is for.
 
 A message of an invalid form raises, and so does one of a kind that its sender may not send. The shell then closes the
 connection.

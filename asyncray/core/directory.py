@@ -1,7 +1,7 @@
 """The directory: which name belongs to which actor.
 
-A name is a pair of a namespace and a name in it. The directory knows nothing of actors but what programs need to make a
-handle, so another node can ask it. On a node that belongs to no cluster it answers at once.
+A name is a pair of a namespace and a name in it. The directory knows nothing of actors except what programs need to
+make a handle.
 """
 
 from __future__ import annotations

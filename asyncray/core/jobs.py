@@ -42,6 +42,7 @@ class Jobs:
         self.table = table
         # Jobs of the table whose drivers have ended.
         self._driverless: dict[Job, None] = {}
+        # The block that the numbers of new jobs come from.
         self.block = numbers
         # Numbers that no job has had.
         self._numbers = iter(numbers)

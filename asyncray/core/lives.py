@@ -92,7 +92,7 @@ class Actor(Seat):
 
     It inherits, because the life and its seat are one thing with one state while both are on this node: mailboxes read
     the state, the cause of death and the handles that are left, and nearly every line about lives reads what a seat
-    has. An ``actor.seat`` with a way back would cost each call six more loads: 3.52 us in the core and not 3.48.
+    has. An ``actor.seat`` with a way back would cost each call six more loads: 3.52 us in the core instead of 3.48.
     """
 
     __slots__ = ("constructed_at", "creator", "detached", "handle", "name", "restart_pause", "restarts")

@@ -122,7 +122,7 @@ class NodeMachine:
         self._clock.now = now
 
     def _finish(self, task: Task, kind: int, payload: Any) -> None:
-        # The end of a task may end an actor, and the end of an actor ends tasks: here the circle is closed.
+        # ``Cancelling`` and ``Actors`` end tasks, and exist before ``work``, which needs ``Actors``.
         self.work.finish(task, kind, payload)
 
     # Processes that come and go ---------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Requests:
         self._store = work.store
         self._clients = clients
         self._stop_node = stop
-        # Answers about all nodes; None of a node that is alone.
+        # Answers about all nodes. None on a node that belongs to no cluster.
         self.cluster: NodeRows | None = None
 
     def ask(self, question: Question, method: str, arguments: Sequence[Any]) -> None:

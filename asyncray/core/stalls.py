@@ -82,7 +82,7 @@ class Stalls:
         before, self._stalls = self._stalls, {}
         shapes = self._scheduler.shapes
         if not any(any(account.for_life.values()) for account in shapes.accounts.values()):
-            return  # thousands of shapes may wait, for each other only
+            return  # no actor holds anything, and thousands of shapes may wait
         for shape in shapes.ready:
             task = shape.peek()
             if task is None or not _waits_for_actors(shape):
