@@ -131,9 +131,11 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    global lock
     try:
-        # If a signal handler kept ``_before`` from its work, a thread that stayed in the parent may hold the lock.
-        lock.reset_in_child()
+        # A thread that stayed in the parent may hold the old one, if a signal handler kept ``_before`` from its work.
+        # This thread may, too, if that handler has forked: it releases the old one at the end of its block.
+        lock = OwnedRLock()
         registered = list(_registered.values())
         _registered.clear()
         for close, files in registered:

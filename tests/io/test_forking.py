@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the functions that the hooks call
+import contextlib
 import os
 import signal
 import subprocess
@@ -65,6 +66,16 @@ def test_a_child_closes_what_is_registered_and_a_grandchild_nothing() -> None:
     forking.close(mine)
     # libuv opens a pipe in each child, which may get the number.
     assert in_a_child(lambda: not is_open(mine) or os.fstat(mine).st_ino != inode)
+
+
+def test_a_child_goes_on_where_a_signal_handler_has_forked_while_its_thread_held_the_lock() -> None:
+    def leave_the_block() -> bool:
+        blocks.close()
+        return forking.lock.acquire(blocking=False)
+
+    with contextlib.ExitStack() as blocks:
+        blocks.enter_context(forking.lock)
+        assert in_a_child(leave_the_block)
 
 
 def test_a_number_that_belongs_to_another_file_by_now_is_left_alone() -> None:
