@@ -287,7 +287,8 @@ class Waiters:
                 else:
                     _add(waiter, local)
         self._all[waiter] = None
-        return True
+        # A signal handler may have forked since ``register`` looked. If so, ``end_in_child`` did not find this waiter.
+        return self.broken is None
 
     def _index(self, callback: LoopCallback, key: CallbackKey) -> None:
         if not callback.fired:

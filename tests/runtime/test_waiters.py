@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from asyncray.exceptions import LocalNodeDiedError
 from asyncray.messages import FAULT, PLAIN
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.waiters import IoThreadCallback, LoopCallback, LoopWaiter, ThreadWaiter, Waiters
+from tests.points import at_point
 
 
 def new_objects(count: int) -> list[LocalObject]:
@@ -222,3 +224,18 @@ def test_a_forked_child_ends_the_waits_of_its_thread_and_wakes_no_event_loop() -
     assert not called
     with pytest.raises(LocalNodeDiedError, match="was forked from"):
         waiters.check_alive()
+
+
+def test_no_wait_begins_in_a_child_that_is_forked_while_its_waiter_is_registered() -> None:
+    """The signal handler that forks may come at any point; nothing would ever end the wait."""
+
+    def waits_after_a_fork_at(number: int) -> tuple[bool, bool]:
+        waiters, (local,), waiter = Waiters(), new_objects(1), ThreadWaiter(1)
+        results: list[bool] = []
+        forked = at_point(number, waiters.end_in_child, lambda: results.append(waiters.register(waiter, [local])))
+        return forked, results[0] and not waiter.fired
+
+    found = list(itertools.takewhile(lambda found: found[0], map(waits_after_a_fork_at, itertools.count(1))))
+    assert found == [(True, False)] * len(found)
+    assert len(found) > 1
+    assert waits_after_a_fork_at(0) == (True, True)
