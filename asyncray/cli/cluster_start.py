@@ -99,8 +99,13 @@ class NewCluster:
         stream = await asyncio.to_thread(importlib.import_module, "asyncray.head.stream")
         hosts = frozenset({self._host, self._bound, facts["hostname"], addresses.local_host(self._bound)})
         named = frozenset(registry.url_host(host) for host in hosts)
+        assert self._head is not None
         door = registry.HeadDoor(
-            self._listener, named, derived(self._token, "http").hex(), stream.NodeStream(self._head).routes()
+            self._listener,
+            named,
+            derived(self._token, "http").hex(),
+            stream.NodeStream(self._head).routes(),
+            self._head.unproven,
         )
         await registry.run_registry(ask, facts, door)
 

@@ -17,6 +17,7 @@ from asyncray.core.head.head import HeadMachine
 from asyncray.core.outbox import LogLine
 from asyncray.io.link_connections import Carrier, LinkConnections
 from asyncray.io.strangers import Strangers
+from asyncray.io.unproven import UnprovenConnections
 from asyncray.wire.head_proofs import HeadProofs
 
 TICK = 0.5
@@ -49,6 +50,7 @@ class HeadShell:
         self.connections = LinkConnections(self._loop.time, self._received, self._disconnected, self._request_flush)
         # Nodes and others that failed to prove who they are.
         self.strangers = Strangers()
+        self.unproven = UnprovenConnections(self.strangers, self._is_address_of_member)
         # Probes under way.
         self._probes: set[asyncio.Task[None]] = set()
         self._flush_requested = False
@@ -79,6 +81,9 @@ class HeadShell:
     def connected(self, node: bytes, carrier: Carrier) -> None:
         """A node has proved who it is. It resumes its link as its first word."""
         self.connections.add(carrier, self.machine.peer(node, self._loop.time()))
+
+    def _is_address_of_member(self, address: str) -> bool:
+        return any(member.facts["host"] == address for member in self.machine.members.table.values())
 
     def _received(self, peer: Peer, messages: Sequence[Any]) -> None:
         self.machine.receive(peer, messages, self._loop.time())

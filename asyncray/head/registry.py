@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from asyncray.io.unproven import UnprovenConnections
+
 if TYPE_CHECKING:
     from asyncray.words import NodeFacts
 
@@ -57,12 +59,14 @@ class HeadDoor:
         hosts: names and addresses by which others may know this machine.
         token: the token for tools.
         routes: those for nodes, which need no token for tools: nodes prove in another way who they are.
+        unproven: admits connections, and learns which of them have sent the token for tools.
     """
 
     listener: socket.socket
     hosts: frozenset[str]
     token: str
     routes: tuple[web.RouteDef, ...]
+    unproven: UnprovenConnections
 
 
 async def run_registry(ask: AskNode, facts: NodeFacts, door: HeadDoor | None = None) -> None:
@@ -119,6 +123,8 @@ class Registry:
         self._node_paths = frozenset() if door is None else frozenset(route.path for route in door.routes)
         # None until ``start`` and after ``stop``.
         self._runner: web.AppRunner | None = None
+        # Accepts connections for the head of a cluster.
+        self._server: asyncio.Server | None = None
 
     def __repr__(self) -> str:
         return f"<Registry {'serving' if self._runner else 'stopped'}>"
@@ -138,17 +144,23 @@ class Registry:
             application.add_routes(self._door.routes)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_DEADLINE)
         await self._runner.setup()
-        site: web.BaseSite = web.TCPSite(self._runner, "127.0.0.1", 0)
-        if self._door is not None:
-            site = web.SockSite(self._runner, self._door.listener, backlog=_BACKLOG)
-        await site.start()
-        bound = self._runner.addresses[0]
+        if self._door is None:
+            await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+            bound = self._runner.addresses[0]
+        else:
+            bound = self._door.listener.getsockname()
+            assert self._runner.server is not None
+            self._server = await asyncio.get_running_loop().create_server(
+                self._door.unproven.guard(self._runner.server), sock=self._door.listener, backlog=_BACKLOG
+            )
         return bound[0], bound[1]
 
     async def stop(self) -> None:
         """Ends all connections."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
+            if self._server is not None:
+                self._server.close()
             await runner.cleanup()
 
     @web.middleware
@@ -165,6 +177,8 @@ class Registry:
         given = request.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(errors="surrogateescape"), f"Bearer {self._token}".encode()):
             raise web.HTTPUnauthorized(text="Send the token for tools: Authorization: Bearer TOKEN.")
+        if self._door is not None:
+            self._door.unproven.proven(request.transport)
         return await handler(request)
 
     def _answer(self, method: str) -> Callable[[web.Request], Awaitable[web.Response]]:

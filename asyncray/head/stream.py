@@ -60,6 +60,7 @@ class NodeStream:
         why = self._shell.machine.members.fenced(node)
         if why is not None:
             raise _refusal(web.HTTPForbidden, why)
+        self._shell.unproven.proven(request.transport)
         socket = web.WebSocketResponse(
             timeout=CLOSE_DEADLINE, compress=False, max_msg_size=LARGEST_BODY + HEADER_LENGTH
         )

@@ -13,6 +13,8 @@ from aiohttp import web
 
 from asyncray.head.registry import HeadDoor, Registry
 from asyncray.io.addresses import listen_at
+from asyncray.io.strangers import Strangers
+from asyncray.io.unproven import UnprovenConnections
 
 TOKEN = "a-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -81,9 +83,9 @@ async def head_url() -> AsyncIterator[str]:
         return web.Response(text="for nodes")
 
     listener = listen_at("127.0.0.1", 0)
-    door = HeadDoor(
-        listener, frozenset({"10.0.0.1", "head.example"}), TOKEN, (web.get("/join", join, allow_head=False),)
-    )
+    unproven = UnprovenConnections(Strangers(), lambda address: False)
+    routes = (web.get("/join", join, allow_head=False),)
+    door = HeadDoor(listener, frozenset({"10.0.0.1", "head.example"}), TOKEN, routes, unproven)
     registry = Registry(ask, TOKEN, door)
     host, port = await registry.start()
     assert (host, port) == listener.getsockname()
