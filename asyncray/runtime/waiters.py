@@ -158,7 +158,7 @@ class Waiters:
         self._all: dict[Waiter, None] = {}
         # Callbacks by object and function, so that the removal of one needs no search among the others.
         self._callbacks: dict[CallbackKey, dict[LoopCallback, None]] = {}
-        # Why no value can arrive any more; None while the session lives.
+        # The sentence that says why no value can arrive any more; None while the session lives.
         self.broken: str | None = None
         # This process has said goodbye, so the end of its stream is no death of the node. Written by the thread that
         # ends the session.
@@ -180,9 +180,7 @@ class Waiters:
     def check_alive(self) -> None:
         """Raises LocalNodeDiedError if no value can arrive any more."""
         if self.broken is not None:
-            if self.leaving:
-                raise LocalNodeDiedError("This process has left its node by shutdown(): no value arrives any more.")
-            raise LocalNodeDiedError(f"The node of this process has ended: {self.broken}.")
+            raise LocalNodeDiedError(self.broken)
 
     def satisfied(self, objects: Sequence[LocalObject], enough: int, *, fails_fast: bool = False) -> bool:
         """True if a waiter for these objects would not have to wait."""
@@ -248,9 +246,10 @@ class Waiters:
 
     def fail(self, reason: str) -> None:
         """The session has ended: every waiter is woken and finds ``broken``."""
+        left = "This process has left its node by shutdown(): no value arrives any more."
         fired: list[Waiter] = []
         with self._lock:
-            self.broken = reason
+            self.broken = left if self.leaving else f"The node of this process has ended: {reason}."
             self._fire_all(fired)
         wake_all(fired)
 
@@ -263,7 +262,7 @@ class Waiters:
             self._lock.reset_in_child()  # a thread that has stayed in the parent may hold it
         fired: list[Waiter] = []
         with self._lock:
-            self.broken = "it belongs to the process that this one was forked from"
+            self.broken = "The session belongs to the process that this one was forked from: no value arrives here."
             self._fire_all(fired)
         wake_all([waiter for waiter in fired if type(waiter) is ThreadWaiter])
 
