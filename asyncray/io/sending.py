@@ -104,6 +104,7 @@ class Sender:
                 self._unencoded = messages[start:]
                 raise
             except UNENCODABLE:
+                self._unencoded = messages[start:]  # should there be no memory for the next line
                 self._unencoded = _encodable(messages[start:])
                 self._wakeup.wake()
                 raise
