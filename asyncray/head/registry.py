@@ -28,9 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from asyncray.io.unproven import UnprovenConnections
-
 if TYPE_CHECKING:
+    from asyncray.io.unproven import UnprovenConnections
     from asyncray.words import NodeFacts
 
 AskNode = Callable[[str, list[Any]], Awaitable[tuple[Any, ...]]]
