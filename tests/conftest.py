@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-KEPT = {"ASYNCRAY_CHAOS_SECONDS", "ASYNCRAY_CHAOS_SEED", "ASYNCRAY_SOAK_SECONDS"}
+KEPT = {
+    "ASYNCRAY_CHAOS_SECONDS",
+    "ASYNCRAY_CHAOS_SEED",
+    "ASYNCRAY_SIM_FIRST",
+    "ASYNCRAY_SIM_SEEDS",
+    "ASYNCRAY_SOAK_SECONDS",
+}
 
 
 def pytest_configure() -> None:

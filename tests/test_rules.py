@@ -18,7 +18,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests import voice
+from tests import conftest, voice
 
 ROOT = Path(__file__).parent.parent / "asyncray"
 
@@ -675,3 +675,15 @@ def test_what_is_no_breach_is_let_pass(rule: Rule) -> None:
 def test_the_package_is_read_whole() -> None:
     assert {"asyncray.core", "asyncray.ids"} <= read_package().keys()
     assert len(read_package()) == len(list(ROOT.rglob("*.py")))
+
+
+def test_the_tests_get_each_variable_that_they_read_or_that_make_sets_for_them() -> None:
+    """``conftest`` takes the others out: otherwise a long simulation would be the short one, and say nothing."""
+    read = {
+        name
+        for path in (ROOT.parent / "tests").rglob("*.py")
+        for name in re.findall(r'^[A-Z_]+ = .*environ\.get\("(ASYNCRAY_\w+)"', path.read_text(), re.MULTILINE)
+    }
+    made = set(re.findall(r"\b(ASYNCRAY_\w+)=\$\(", (ROOT.parent / "Makefile").read_text()))
+    assert {"ASYNCRAY_SIM_SEEDS", "ASYNCRAY_CHAOS_SECONDS"} <= read
+    assert read | made <= conftest.KEPT
