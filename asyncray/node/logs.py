@@ -4,15 +4,22 @@ Workers write to files, so that nothing is lost when they crash and nothing wait
 file is read as whole lines. A mark in it names the task or actor whose output follows. Where a flood or a long line is
 cut, the output says so and names the file that has the rest.
 
-Files of workers that have ended stay, up to ``MOST_KEPT`` of them. Empty ones are removed at once.
+The file of a living worker takes no more disk space than ``MOST_SPACE`` and a little: the beginning of the text that
+was read becomes a hole. Cutting the file off would lose lines that the worker writes at that moment. Behind a hole the
+worker, which appends, and the reader go on at their places.
+
+Files of workers that have ended stay, up to ``MOST_KEPT`` of them and ``MOST_KEPT_SPACE``. Empty ones are removed at
+once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import deque
 
+from asyncray.io.holes import free_space
 from asyncray.messages import OUTPUT_MARK
 
 _MARK = OUTPUT_MARK.encode()
@@ -30,6 +37,15 @@ LONGEST_LINE = 20_000
 MOST_KEPT = 500
 """Files of workers that have ended. The oldest goes first: restarts and ``max_calls`` must not fill the disk."""
 
+MOST_SPACE = 64 << 20
+"""Bytes on the disk that the file of a living worker takes. Text that was read before the last so many is dropped."""
+
+SPACE_STEP = 4 << 20
+"""Bytes that are dropped at once: 0.3 ms of the daemon's loop."""
+
+MOST_KEPT_SPACE = 1 << 30
+"""Bytes on the disk that the files of ended workers take together."""
+
 TAIL_LINES = 5
 FATAL_LINES = 12
 _FATAL = "Fatal Python error"
@@ -37,6 +53,8 @@ _CURRENT = "Current thread"
 
 _UNPRINTABLE = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\x1b"}
 """Control characters do not reach the driver's terminal, except for tabs and what colours are made of."""
+
+log = logging.getLogger("asyncray.node")
 
 Line = tuple[str, str, str]
 """stream ("out" or "err"), prefix, text"""
@@ -49,13 +67,17 @@ class LogFile:
         stream: "out" or "err".
     """
 
-    __slots__ = ("_descriptor", "_name", "_position", "_rest", "_stream", "path")
+    __slots__ = ("_descriptor", "_freed", "_name", "_position", "_rest", "_skipped", "_stream", "path")
 
     def __init__(self, path: str, stream: str) -> None:
         self.path = path
         self._stream = stream
         # Bytes of the file that were read.
         self._position = 0
+        # Bytes at the beginning of the file that take no space any more. None: the file system has no holes.
+        self._freed: int | None = 0
+        # Bytes before ``_position`` that were not read, and that no line has reported yet.
+        self._skipped = 0
         # The beginning of a line that is not finished.
         self._rest = b""
         # The task or actor that the last mark has named.
@@ -75,6 +97,7 @@ class LogFile:
             pause: nothing runs that could finish the line.
         """
         new = self._new_bytes(last=last)
+        self._free_beginning()
         whole = last or (pause and len(new) < MOST_BYTES)
         if not new and not (whole and self._rest):
             return []
@@ -111,25 +134,64 @@ class LogFile:
 
     def _new_bytes(self, *, last: bool) -> bytes:
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY)
-            data = os.pread(self._descriptor, MOST_BYTES, self._position)
-            if len(data) < MOST_BYTES:
-                self._position += len(data)
-                return data
-            behind = os.fstat(self._descriptor).st_size - self._position - len(data)
+            data = os.pread(self._open(), MOST_BYTES, self._position)
+            self._position += len(data)
+            behind = self._behind() if len(data) == MOST_BYTES else 0
         except OSError:
             return b""
-        self._position += len(data)
+        if self._skipped:
+            data = self._notice(self._skipped, after=self._rest) + data
+            self._skipped = 0
         # There is no later reading, or it would never get there.
-        if last or behind > 8 * MOST_BYTES:
-            self._position += max(0, behind - MOST_BYTES)
-            end = os.pread(self._descriptor, MOST_BYTES, self._position)
-            self._position += len(end)
+        if behind and (last or behind > 8 * MOST_BYTES):
             if behind > MOST_BYTES:
-                data += f"\n... {behind - MOST_BYTES} bytes are not shown, see {self.path}\n".encode()
+                data += self._notice(behind - MOST_BYTES, after=data)
+                self._position += behind - MOST_BYTES
+            end = os.pread(self._open(), MOST_BYTES, self._position)
+            self._position += len(end)
             data += end
         return data
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR)  # a hole is a change
+        return self._descriptor
+
+    def _behind(self) -> int:
+        return os.fstat(self._open()).st_size - self._position
+
+    def _notice(self, skipped: int, *, after: bytes) -> bytes:
+        limited = skipped > MOST_SPACE and self._freed is not None
+        kept = f", which keeps the last {MOST_SPACE >> 20} MiB" if limited else ""
+        end = "\n" if after and not after.endswith(b"\n") else ""
+        return f"{end}... {skipped} bytes are not shown, see {self.path}{kept}\n".encode()
+
+    def skip_old(self) -> None:
+        """Nobody reads the lines for now: those before the last ``MOST_SPACE`` bytes will be reported as not shown."""
+        try:
+            behind = self._behind()
+        except OSError:
+            return
+        if behind > MOST_SPACE + SPACE_STEP:
+            self._skipped += behind - MOST_SPACE
+            self._position += behind - MOST_SPACE
+            self._free_beginning(MOST_SPACE)
+
+    def _free_beginning(self, unread: int = 0) -> None:
+        """Frees space until the file takes ``MOST_SPACE``, of which ``unread`` bytes are not read yet."""
+        if self._descriptor is None or self._freed is None:
+            return
+        surplus = self._position + unread - MOST_SPACE - self._freed
+        if surplus < SPACE_STEP:
+            return
+        surplus -= surplus % SPACE_STEP
+        try:
+            free_space(self._descriptor, self._freed, surplus)
+        except OSError as error:
+            log.warning("%s can grow without bound: its file system frees no part of a file: %s", self.path, error)
+            self._freed = None
+        else:
+            self._freed += surplus
 
     def is_empty(self) -> bool:
         """True if nothing was ever written to the file."""
@@ -148,6 +210,13 @@ class LogFile:
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+def _space_of(path: str) -> int:
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _prefix(name: str, pid: int) -> str:
@@ -177,8 +246,10 @@ class WorkerLogs:
         self._directory = directory
         # The files of workers that live, by number: of standard output and of standard error.
         self._files: dict[int, tuple[LogFile, LogFile]] = {}
-        # Paths of workers that have ended, the oldest first.
-        self._kept: deque[str] = deque()
+        # Files of workers that have ended, and their bytes on the disk, the oldest first.
+        self._kept: deque[tuple[str, int]] = deque()
+        # The sum of these bytes.
+        self._kept_space = 0
 
     def __repr__(self) -> str:
         return f"<WorkerLogs {len(self._files)} workers>"
@@ -194,6 +265,11 @@ class WorkerLogs:
         """A worker's new lines. See ``LogFile.read``."""
         return [line for file in self._files.get(number, ()) for line in file.read(name, pid, last=last, pause=pause)]
 
+    def skip_old(self, number: int) -> None:
+        """The driver of a worker does not read. See ``LogFile.skip_old``."""
+        for file in self._files.get(number, ()):
+            file.skip_old()
+
     def ended(self, number: int) -> None:
         """A worker has ended, and all was read: its files stay if there is something in them."""
         for file in self._files.pop(number, ()):
@@ -201,9 +277,13 @@ class WorkerLogs:
             if file.is_empty():
                 _remove(file.path)
             else:
-                self._kept.append(file.path)
-        while len(self._kept) > MOST_KEPT:
-            _remove(self._kept.popleft())
+                space = _space_of(file.path)
+                self._kept.append((file.path, space))
+                self._kept_space += space
+        while len(self._kept) > MOST_KEPT or self._kept_space > MOST_KEPT_SPACE:
+            path, space = self._kept.popleft()
+            self._kept_space -= space
+            _remove(path)
 
     def tail(self, number: int) -> str:
         """The end of a worker's error output, for the message about its end.

@@ -3,7 +3,7 @@
 The files of a worker are read ten times a second while it has work, and once more after a message to it. Now and then
 the daemon reads all files, because threads and child processes may write while their worker has no work.
 Each line goes to the driver whose job the worker serves. A line that is not finished when its task has finished is sent
-as it is. A driver that does not read is sent no more: its output waits in the files.
+as it is. A driver that does not read is sent no more: its output waits in the files, up to their limit.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Output:
         reader = worker.job.reports_to if worker.job is not None else None
         stream = self._stream_of(reader) if reader is not None else None
         if stream is not None and stream.backlog > _MOST_UNREAD and not last:
+            self._logs.skip_old(worker.number)
             return True
         lines = self._logs.read(worker.number, _name(worker), worker.pid, last=last, pause=pause)
         if lines and stream is not None and worker.job is not None and worker.job.setup["log_to_driver"]:

@@ -82,6 +82,71 @@ def test_the_last_reading_skips_what_is_far_behind(file: LogFile, path: Path) ->
     assert any("not shown, see" in line for line in lines)
 
 
+def space_of(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_SPACE", 1 << 20)
+    monkeypatch.setattr(module, "SPACE_STEP", 1 << 18)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_file_of_a_living_worker_takes_bounded_space_and_loses_no_line(path: Path) -> None:
+    """The worker appends, as a child process of it may, while the daemon reads and frees."""
+    file = LogFile(str(path), "out")
+    numbers = []
+    with path.open("ab", buffering=0) as writer:
+        for number in range(100):
+            writer.write(b"%d\n" % number + b"x" * 99_999)  # the rest of this line comes later
+            numbers += [text for _, _, text in file.read("task", 7, last=False) if "x" not in text]
+            writer.write(b"\n")
+            assert space_of(path) < 1.5 * (1 << 20)
+    assert numbers == [str(number) for number in range(100)]
+    with path.open("rb") as reader:
+        reader.seek(-(1 << 20), os.SEEK_END)
+        assert b"\0" not in reader.read(), "the newest text stays"
+    file.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_a_stopped_driver_does_not_read_takes_bounded_space(path: Path) -> None:
+    file = LogFile(str(path), "out")
+    with path.open("ab", buffering=0) as writer:
+        for _ in range(100):
+            writer.write(b"x" * 99_999 + b"\n")
+            file.skip_old()
+            assert space_of(path) < 1.5 * (1 << 20)
+        writer.write(b"the end\n")
+    lines = [text for _, _, text in file.read("task", 7, last=True)]
+    notice = next(text for text in lines if "not shown, see" in text)
+    skipped = int(notice.split()[1])
+    assert notice == f"... {skipped} bytes are not shown, see {path}, which keeps the last 1 MiB"
+    assert skipped + sum(1 for line in lines if line[0] == "x") * 100_000 == pytest.approx(10_000_000, abs=100_000)
+    assert lines[-1] == "the end"
+    file.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_without_holes_files_grow_and_the_log_says_so_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(module, "free_space", fail)
+    file = LogFile(str(path), "out")
+    with path.open("ab", buffering=0) as writer:
+        for _ in range(30):
+            writer.write(b"x" * 99_999 + b"\n")
+            assert len(file.read("task", 7, last=False)) == 1
+    assert [record.message for record in caplog.records] == [
+        f"{path} can grow without bound: its file system frees no part of a file: [Errno 95] Operation not supported"
+    ]
+    file.close()
+
+
 def test_control_characters_and_overwritten_text(file: LogFile, path: Path) -> None:
     append(path, "10 %\r20 %\r\n\x07bell\n")
     assert read(file) == ["(task pid=7) 20 %", "(task pid=7) \ufffdbell"]
@@ -109,6 +174,16 @@ def test_empty_files_go_with_their_worker_and_the_newest_others_stay(
     logs.close()
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["worker-2.err", "worker-3.err", "worker-4.err", "worker-5.err", "worker-5.out"]
+
+
+def test_the_files_of_ended_workers_take_bounded_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT_SPACE", 300_000)
+    logs = WorkerLogs(str(tmp_path))
+    for number in range(6):
+        logs.add(number)
+        (tmp_path / f"worker-{number}.out").write_text("x" * 100_000)
+        logs.ended(number)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["worker-4.out", "worker-5.out"]
 
 
 def test_the_tail_has_the_last_lines_or_the_beginning_of_a_crash(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+import asyncray.node.logs as logs_module
 import asyncray.node.output as output_module
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Party
@@ -109,6 +110,20 @@ async def test_a_driver_that_reads_again_gets_what_waits(node: Node) -> None:
     node.stream.backlog = 0
     await turns()
     assert node.stream.lines == ["out one"]
+    node.output.close()
+
+
+async def test_output_for_a_driver_that_does_not_read_takes_bounded_space(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_module, "MOST_SPACE", 1 << 20)
+    monkeypatch.setattr(logs_module, "SPACE_STEP", 1 << 18)
+    node.stream.backlog = 1 << 30
+    with node.path.open("ab", buffering=0) as writer:
+        for _ in range(50):
+            writer.write(b"x" * 99_999 + b"\n")
+            node.output.read_all()
+    assert node.path.stat().st_blocks * 512 < 1.5 * (1 << 20)
     node.output.close()
 
 
