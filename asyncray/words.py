@@ -7,7 +7,7 @@ at its start.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, Required, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 
 class Interpreter(TypedDict):
@@ -112,6 +112,8 @@ class TemplateSpec(TypedDict):
     demand: Sequence[tuple[str, int]]
     life: NotRequired[Sequence[tuple[str, int]]]
     """The resources that an actor holds once it is constructed."""
+    where: NotRequired[Sequence[Any]]
+    """Where it wishes to run, as ``asyncray.core.placements`` reads it. Missing: the node decides."""
     options: NotRequired[FunctionOptions]
 
 

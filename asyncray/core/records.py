@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from asyncray.core.allocator import Allocation
+from asyncray.core.placements import read_where
 from asyncray.core.states import WAITING
 from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
@@ -35,7 +36,7 @@ Where: TypeAlias = Hashable
 """A placement: where the tasks of a template wish to run. Each has an account in ``Shapes.accounts``."""
 
 HERE: Final = "here"
-"""The only placement of today's programs: on this node, with the resources that are not set aside."""
+"""The default placement, where the node decides. The others are in ``placements``."""
 
 
 class Job:
@@ -190,8 +191,7 @@ class Template:
         if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
             raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
         self.options: FunctionOptions = spec.get("options", {})
-        # Written before the first task is queued, and not after.
-        self.where: Where = HERE
+        self.where: Where = read_where(spec["where"]) if "where" in spec else HERE
         # The number of calls after which a worker ends; 0: no limit.
         self.max_calls: int = self.options.get("max_calls", 0)
         # The queue of its tasks. ``Shapes`` writes it.
