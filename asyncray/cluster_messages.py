@@ -55,6 +55,59 @@ VALUE_OF: Final = 114
 ValueOfMessage: TypeAlias = "tuple[Literal[114], bytes, Kind, Payload, Refs]"
 """object of the sender, kind, payload, refs inside"""
 
+# Between two nodes: large objects ------------------------------------------------------------------------------------
+# A value in shared memory is known by its object and its version: the attempt of the task that made it, or 0 for memory
+# that the owner's own node made. Other attempts may have made other bytes.
+Versions: TypeAlias = "Sequence[tuple[bytes, int]]"
+"""(object, version).."""
+
+LOCATED: Final = 130
+LocatedMessage: TypeAlias = "tuple[Literal[130], bytes, int, int, Refs, Ids]"
+"""object of the sender, version, bytes, refs inside, nodes that have it: as VALUE_OF, for a large value. No nodes: ask
+for one by SEEK once there is room"""
+
+SEEK: Final = 131
+SeekMessage: TypeAlias = "tuple[Literal[131], bytes, int]"
+"""object of the receiver, version: name a node to fetch it from. Answer: SOURCE, at any time, or a VALUE_OF (error), or
+a LOCATED of another version"""
+
+SOURCE: Final = 132
+SourceMessage: TypeAlias = "tuple[Literal[132], bytes, int, bytes]"
+"""object of the sender, version, node to fetch it from. The answer is one of HOLDING, SOURCE_FAILED and UNHOLD"""
+
+SOURCE_FAILED: Final = 133
+SourceFailedMessage: TypeAlias = "tuple[Literal[133], bytes, int, bytes]"
+"""object of the receiver, version, node: it has no such copy, or cannot send it. The sender seeks on"""
+
+HOLDING: Final = 134
+HoldingMessage: TypeAlias = "tuple[Literal[134], Versions]"
+"""objects of the receiver of which the sender has complete copies"""
+
+UNHOLD: Final = 135
+UnholdMessage: TypeAlias = "tuple[Literal[135], Versions]"
+"""objects of the receiver of which the sender has no copies any more, or which it seeks no more"""
+
+FREE: Final = 136
+FreeMessage: TypeAlias = "tuple[Literal[136], Versions]"
+"""objects of the sender that nothing needs: the receiver drops its copies"""
+
+PROMOTE: Final = 137
+PromoteMessage: TypeAlias = "tuple[Literal[137], Versions]"
+"""objects of the sender: the receiver's copies must stay until FREE. It answers UNHOLD for those that it lacks"""
+
+FETCH: Final = 138
+FetchMessage: TypeAlias = "tuple[Literal[138], int, bytes, int, int]"
+"""transfer (the sender's number), object, version, position: send the bytes from there on by the bulk connection"""
+
+FETCHED: Final = 139
+FetchedMessage: TypeAlias = "tuple[Literal[139], int]"
+"""transfer: the sender reads no more of it, whether it has all bytes or not. Each FETCH is followed by one"""
+
+GONE: Final = 140
+GoneMessage: TypeAlias = "tuple[Literal[140], int, bool]"
+"""transfer: nothing more of it is sent. True: the receiver may ask again, because only the connection broke; False:
+there is no such copy here"""
+
 # From a node to the head ----------------------------------------------------------------------------------------------
 JOIN: Final = 150
 JoinMessage: TypeAlias = "tuple[Literal[150], MemberFacts, ClusterRow]"
@@ -123,6 +176,10 @@ ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
     | HeadEndsMessage
 )"""
-ToPeer: TypeAlias = "BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage"
+ToPeer: TypeAlias = """(
+    BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage
+    | LocatedMessage | SeekMessage | SourceMessage | SourceFailedMessage | HoldingMessage | UnholdMessage | FreeMessage
+    | PromoteMessage | FetchMessage | FetchedMessage | GoneMessage
+)"""
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"
 """Messages in numbered frames."""

@@ -1,6 +1,15 @@
 """Commands of the cluster's machines for the shell, beside those of ``asyncray.core.outbox``.
 
-A connection is a number that the shell gave it.
+A connection of a link is a number that the shell gave it.
+
+The bytes of large objects travel on a second connection between two nodes, the bulk connection. The shell makes it when
+the first ``SendRange`` for a node comes, and there is no command for that. A *transfer* brings one object, or the rest
+of one, from the node that has it to the node that asked for it. It is a number that the asking node has chosen and
+never uses again. Chunks of several transfers take turns on one connection; those of one transfer come in order.
+
+If a bulk connection breaks, the shell at each end drops what it was about to write there, and reports ``bulk_failed``
+once. From then on it writes nothing that still comes by the old connection into memory. Transfers that were under way
+never go on: the asking node begins new ones. The next ``SendRange`` makes a new connection.
 """
 
 from __future__ import annotations
@@ -50,4 +59,75 @@ class Probe:
     port: int
 
 
-ClusterCommand = Dial | SendControl | SendAgain | CloseConnection | Probe
+@dataclass(frozen=True, slots=True)
+class SendRange:
+    """Write a range of a segment to another node, as one chunk behind those that were ordered before.
+
+    The memory does not change until the receiver has said that it has the bytes, or is lost. Ends in
+    ``ClusterMachine.range_sent`` when the socket has taken all bytes, or in ``ClusterMachine.bulk_failed``.
+
+    Args:
+        node: the receiver.
+        transfer: its number for the transfer.
+        position: the place of the range's first byte in the object.
+        segment: name of the segment.
+        offset: the place of the range's first byte in the segment.
+        length: bytes, at most ``serving.CHUNK``.
+    """
+
+    node: bytes
+    transfer: int
+    position: int
+    segment: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveRange:
+    """Write the chunks of a transfer that is about to begin into a segment.
+
+    ``ClusterMachine.range_received`` follows each chunk, or several of them. If the system has no memory for a page,
+    ``ClusterMachine.range_failed`` follows, and nothing of this transfer after that. A chunk that lies outside of the
+    range ends the connection.
+
+    Args:
+        node: the sender.
+        transfer: the number of the transfer.
+        segment: name of the segment.
+        offset: the place of the object's first byte in the segment.
+        size: bytes of the whole object.
+        position: the place in the object at which the transfer begins: the bytes before it are here.
+        warm: True if all pages of the range were written before.
+    """
+
+    node: bytes
+    transfer: int
+    segment: str
+    offset: int
+    size: int
+    position: int
+    warm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopReceiving:
+    """Write nothing more of a transfer into memory, also not the rest of a chunk: others may get that memory at once.
+
+    Chunks of it that still come are read and dropped, as those of any transfer that the shell does not know. Nothing
+    follows.
+    """
+
+    node: bytes
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBulk:
+    """The node is lost or has left: close the bulk connection at once, and forget all ranges. Nothing follows."""
+
+    node: bytes
+
+
+BulkCommand = SendRange | ReceiveRange | StopReceiving | CloseBulk
+ClusterCommand = Dial | SendControl | SendAgain | CloseConnection | Probe | BulkCommand
