@@ -23,6 +23,9 @@ from asyncray.wire.head_proofs import HeadProofs
 TICK = 0.5
 QUICK_TICK = 0.01
 
+FAREWELL_DEADLINE = 1.5
+"""Seconds that a head which ends waits for members without a connection: they dial again each second."""
+
 _PROBE_DEADLINE = 1.0
 """Seconds until a probe that nothing answers has failed."""
 
@@ -54,10 +57,10 @@ class HeadShell:
         # Probes under way.
         self._probes: set[asyncio.Task[None]] = set()
         self._flush_requested = False
+        # Set by each ``_flush``.
+        self._flushed = asyncio.Event()
         self._ticked_at = self._loop.time()
         self._ticking = self._loop.call_later(TICK, self._tick)
-        # True while the next tick comes early.
-        self._quick = False
         self._closed = False
         self._perform: dict[type, Callable[[Any], None]] = {
             SendControl: lambda command: self.connections.send_control(command.connection, command.message),
@@ -138,13 +141,19 @@ class HeadShell:
                 else:
                     messages, party.out = party.out, []
                     self._to_own_node(messages)
-        if machine.needs_fast_tick and not self._quick:
-            self._quick = True
+        self._flushed.set()
+        wanted = machine.tick_wanted_at
+        if wanted is not None:
+            self._tick_by(wanted)
+
+    def _tick_by(self, wanted: float) -> None:
+        """Brings the next tick forward, if it would come after this time."""
+        at = max(wanted, self._loop.time() + QUICK_TICK)
+        if at < self._ticking.when():
             self._ticking.cancel()
-            self._ticking = self._loop.call_later(QUICK_TICK, self._tick)
+            self._ticking = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        self._quick = False
         self._ticking = self._loop.call_later(TICK, self._tick)
         now = self._loop.time()
         late = max(0.0, now - self._ticked_at - TICK)
@@ -156,6 +165,13 @@ class HeadShell:
         """Sends all nodes why the head ends, and ends all connections and probes."""
         self.machine.stop(why)
         self._flush()
+        try:
+            async with asyncio.timeout(FAREWELL_DEADLINE):
+                while self.machine.awaits_members:
+                    self._flushed.clear()
+                    await self._flushed.wait()
+        except TimeoutError:
+            log.info("some nodes have no connection and do not learn that the head ends")
         self._closed = True
         self._ticking.cancel()
         self.connections.close_all()

@@ -28,15 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from asyncray.io.sessions import REGISTRY_FILE
+
 if TYPE_CHECKING:
     from asyncray.io.unproven import UnprovenConnections
     from asyncray.words import NodeFacts
 
 AskNode = Callable[[str, list[Any]], Awaitable[tuple[Any, ...]]]
 """Puts a question of ``asyncray.core.requests``: (True, value) or (False, exception name, fields)."""
-
-REGISTRY_FILE = "registry.json"
-"""In the session directory: {"url", "token"}, readable by its owner only."""
 
 _HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 

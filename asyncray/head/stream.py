@@ -51,23 +51,25 @@ class NodeStream:
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         try:
-            node, proof = self._shell.proofs.answer(request.headers, _now())
+            node = self._shell.proofs.answer(request.headers, _now())
         except StaleNonce as error:
             raise _refusal(web.HTTPConflict, str(error)) from None
         except HandshakeError as error:
             self._shell.strangers.failed(request.remote or "", str(error), _now())
             raise _refusal(web.HTTPUnauthorized, str(error)) from None
-        why = self._shell.machine.members.fenced(node)
+        why = self._shell.machine.members.fenced(node.id)
         if why is not None:
-            raise _refusal(web.HTTPForbidden, why)
+            refusal = _refusal(web.HTTPForbidden, why)
+            refusal.headers[PROOF_HEADER] = node.refusal(refusal.headers[WHY_HEADER])
+            raise refusal
         self._shell.unproven.proven(request.transport)
         socket = web.WebSocketResponse(
             timeout=CLOSE_DEADLINE, compress=False, max_msg_size=LARGEST_BODY + HEADER_LENGTH
         )
-        socket.headers[PROOF_HEADER] = proof
+        socket.headers[PROOF_HEADER] = node.proof()
         await socket.prepare(request)
         carrier = WebSocketCarrier(socket, self._shell.connections.arrived, self._shell.connections.ended)
-        self._shell.connected(node, carrier)
+        self._shell.connected(node.id, carrier)
         await carrier.run()
         return socket
 

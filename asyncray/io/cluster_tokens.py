@@ -17,12 +17,6 @@ from asyncray.io import sessions
 TOKEN_VARIABLE = "ASYNCRAY_TOKEN"
 TOKEN_FILE_VARIABLE = "ASYNCRAY_TOKEN_FILE"
 
-TOKEN_FILE = "cluster.token"
-"""In the session directory of a head."""
-
-_LINKS = "clusters"
-"""The directory of the links, beside the sessions."""
-
 _SIZE = 32
 
 
@@ -41,11 +35,11 @@ def new_token(session: str, addresses: list[str]) -> tuple[bytes, str]:
         OSError: a file could not be written.
     """
     token = os.urandom(_SIZE)
-    path = os.path.join(session, TOKEN_FILE)
+    path = os.path.join(session, sessions.TOKEN_FILE)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(f"{token.hex()}\n")
-    links = os.path.join(os.path.dirname(session), _LINKS)
+    links = os.path.join(os.path.dirname(session), sessions.CLUSTER_LINKS)
     os.makedirs(links, mode=0o700, exist_ok=True)
     for address in addresses:
         temporary = os.path.join(links, f".{address}.{os.getpid()}")
@@ -56,9 +50,9 @@ def new_token(session: str, addresses: list[str]) -> tuple[bytes, str]:
 
 def forget_token(session: str, addresses: list[str]) -> None:
     """Removes the files of ``new_token``, except a link that leads to another cluster by now."""
-    path = os.path.join(session, TOKEN_FILE)
+    path = os.path.join(session, sessions.TOKEN_FILE)
     for address in addresses:
-        link = os.path.join(os.path.dirname(session), _LINKS, address)
+        link = os.path.join(os.path.dirname(session), sessions.CLUSTER_LINKS, address)
         with contextlib.suppress(OSError):
             if os.readlink(link) == path:
                 os.unlink(link)
@@ -78,8 +72,8 @@ def find_token(address: str) -> bytes:
     path = os.environ.get(TOKEN_FILE_VARIABLE)
     if path:
         return _read(path)
-    link = os.path.join(sessions.base_directory(), _LINKS, address)
-    if not os.path.lexists(link):
+    link = os.path.join(sessions.base_directory(), sessions.CLUSTER_LINKS, address)
+    if not os.path.exists(link):
         raise TokenError(
             f"no token for the cluster at {address}: you run no head at this address on this machine. For a head "
             f"elsewhere, set {TOKEN_VARIABLE} to its token, or {TOKEN_FILE_VARIABLE} to the path of a file with it"

@@ -34,6 +34,18 @@ KEEP = 20
 """Session directories that are kept for their logs."""
 
 _VARIABLE = "ASYNCRAY_TMPDIR"
+REGISTRY_FILE = "registry.json"
+"""In a session's directory, while its registry answers: {"url", "token"}, readable by its owner only."""
+
+TOKEN_FILE = "cluster.token"
+"""In the session directory of a head: the token of its cluster."""
+
+CLUSTER_LINKS = "clusters"
+"""Beside the sessions: links that are named after the addresses of clusters, and lead to their tokens."""
+
+_SECRETS = (REGISTRY_FILE, f"{REGISTRY_FILE}.new", TOKEN_FILE)
+"""Files that a killed daemon leaves: others would take them for those of a node that runs."""
+
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _NAME = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{12}")
@@ -198,20 +210,39 @@ def socket_of(directory: str) -> str:
 
 
 def garbage_of(directory: str) -> list[str]:
-    """The files ("unlink:PATH") and segments (prefixes of names) to remove when a session has ended."""
+    """The things to remove when a session has ended.
+
+    Returns:
+        Files ("unlink:PATH"), directories whose links to nothing go ("links:PATH"), and prefixes of segments' names.
+    """
     session = name_of(directory)
-    return [f"unlink:{socket_of(directory)}", f"{session}-", f"{os.path.join(directory, 'store', session)}-"]
+    files = (socket_of(directory), *(os.path.join(directory, name) for name in _SECRETS))
+    segments = (f"{session}-", f"{os.path.join(directory, 'store', session)}-")
+    links = f"links:{os.path.join(os.path.dirname(directory), CLUSTER_LINKS)}"
+    return [*(f"unlink:{path}" for path in files), links, *segments]
 
 
 def remove(garbage: list[str]) -> None:
-    """Removes files and segments."""
+    """Removes files, links and segments."""
     from asyncray.io.segments import sweep  # start-up cost: workers that need it load it themselves
 
     for item in garbage:
         if item.startswith("unlink:"):
             _unlink(item.removeprefix("unlink:"))
+        elif item.startswith("links:"):
+            _remove_dead_links(item.removeprefix("links:"))
         else:
             sweep(item)
+
+
+def _remove_dead_links(directory: str) -> None:
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return  # no cluster has begun on this machine
+    for path in (os.path.join(directory, name) for name in names):
+        if os.path.islink(path) and not os.path.exists(path):
+            _unlink(path)
 
 
 def ended(directory: str) -> None:

@@ -134,8 +134,6 @@ class ClusterShell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._ticked_at = 0.0
-        # True while the next tick comes early.
-        self._quick = False
         # Set when this node has become a member, or cannot become one any more.
         self._decided = asyncio.Event()
         # This node has said farewell, for a reason.
@@ -346,7 +344,11 @@ class ClusterShell:
         try:
             await self._head_client.serve_connection(connected, self._connections.arrived, self._connections.ended)
         except head_client.HeadRefusal as refusal:
-            self.part.members.turned_away(str(refusal))
+            # A member goes on until the head itself refuses it: another process may have got the head's port.
+            if refusal.is_proven or self.part.members.state == JOINING:
+                self.part.members.turned_away(str(refusal))
+            else:
+                log.warning("no connection to the head: %s", refusal)
         except head_client.ACCIDENTS as error:
             log.info("no connection to the head: %s", str(error) or "nobody answers")
         if not is_connected:
@@ -369,10 +371,12 @@ class ClusterShell:
             self._end(self._farewell)
         elif state == OUTSIDE and self.failure is None:
             self.failure = (CAST_OUT if part.members.table else NOT_JOINED), part.members.why
-        if part.needs_fast_tick and not self._quick and self._ticking is not None:
-            self._quick = True
-            self._ticking.cancel()
-            self._ticking = self._loop.call_later(QUICK_TICK, self._tick)
+        wanted = part.tick_wanted_at
+        if wanted is not None and self._ticking is not None:
+            at = max(wanted, now + QUICK_TICK)
+            if at < self._ticking.when():
+                self._ticking.cancel()
+                self._ticking = self._loop.call_at(at, self._tick)
 
     def write(self, party: Party) -> None:
         """Writes the messages for a party that is no client."""
@@ -388,7 +392,6 @@ class ClusterShell:
 
     def _tick(self) -> None:
         assert self.part is not None
-        self._quick = False
         self._ticking = self._loop.call_later(TICK, self._tick)
         now = self._loop.time()
         late = max(0.0, now - self._ticked_at - TICK)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +32,15 @@ _LONGEST_ANSWER = 4096
 
 
 class HeadRefusal(Exception):
-    """The head does not take this node, or the two do not fit. Trying again is useless; the text is for people."""
+    """The process at the head's address does not take this node, or the two do not fit. The text is for people.
+
+    Args:
+        is_proven: the process has proved that it is the head. Otherwise it may be another one that got its port.
+    """
+
+    def __init__(self, why: str, *, is_proven: bool = False) -> None:
+        super().__init__(why)
+        self.is_proven = is_proven
 
 
 class HeadSilence(Exception):
@@ -153,7 +161,7 @@ class HeadClient:
                         max_msg_size=LARGEST_BODY + HEADER_LENGTH,
                     )
                 except aiohttp.WSServerHandshakeError as error:
-                    raise _explained(error) from None
+                    raise _explained(error, proof) from None
             try:
                 proof.check(answer)
             except HandshakeError as error:
@@ -170,9 +178,10 @@ def _explained_silence(problem: Exception | None) -> str:
     return os.strerror(number) if number else str(cause) or "nobody answers"
 
 
-def _explained(error: aiohttp.WSServerHandshakeError) -> Exception:
+def _explained(error: aiohttp.WSServerHandshakeError, proof: NodeProof) -> Exception:
     """The head's answer as an exception. 401 and 403 are its word against this node; other answers are accidents."""
-    why = f"it answers {error.status}"
-    if error.headers is not None:
-        why = error.headers.get(WHY_HEADER, why)
-    return HeadRefusal(why) if error.status in (401, 403) else HeadSilence(why)
+    headers: Mapping[str, str] = error.headers or {}
+    why = headers.get(WHY_HEADER, f"it answers {error.status}")
+    if error.status not in (401, 403):
+        return HeadSilence(why)
+    return HeadRefusal(why, is_proven=proof.is_refused(headers, why))

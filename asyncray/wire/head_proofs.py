@@ -79,6 +79,38 @@ class NodeProof:
         if not hmac.compare_digest(given, proof(self._token, "head", self._transcript)):
             raise HandshakeError("the head does not know the token of this cluster")
 
+    def is_refused(self, headers: Mapping[str, str], why: str) -> bool:
+        """True if the head has refused this node, for this reason. Others may hold its port and say so, too."""
+        try:
+            given = _bytes_of(headers, PROOF_HEADER, _PROOF_SIZE)
+        except HandshakeError:
+            return False
+        return hmac.compare_digest(given, proof(self._token, "refusal", self._transcript + why.encode()))
+
+
+class ProvenNode:
+    """A node that has proved to the head that it knows the token, and the head's proofs to it.
+
+    Args:
+        node: its ID.
+    """
+
+    def __init__(self, token: bytes, node: bytes, transcript: bytes) -> None:
+        self._token = token
+        self._transcript = transcript
+        self.id = node
+
+    def __repr__(self) -> str:
+        return f"<ProvenNode {self.id.hex()}>"
+
+    def proof(self) -> str:
+        """The proof of a head that takes the node."""
+        return proof(self._token, "head", self._transcript).hex()
+
+    def refusal(self, why: str) -> str:
+        """The proof of a head that refuses the node, for a reason."""
+        return proof(self._token, "refusal", self._transcript + why.encode()).hex()
+
 
 class HeadProofs:
     """The head's side of all attempts.
@@ -109,8 +141,8 @@ class HeadProofs:
         body = _NONCE_BODY.pack(now, random)
         return body + self._mark(body)
 
-    def answer(self, headers: Mapping[str, str], now: float) -> tuple[bytes, str]:
-        """Looks at the headers of a request. Returns the ID of the node, and the proof for the answer.
+    def answer(self, headers: Mapping[str, str], now: float) -> ProvenNode:
+        """Looks at the headers of a request. Returns the node.
 
         Raises:
             StaleNonce: the node must ask for another nonce.
@@ -130,7 +162,7 @@ class HeadProofs:
         if not hmac.compare_digest(given, proof(self._token, "node", transcript)):
             raise HandshakeError("the token is wrong, or missing")
         self._use(nonce, now)
-        return node, proof(self._token, "head", transcript).hex()
+        return ProvenNode(self._token, node, transcript)
 
     def _use(self, nonce: bytes, now: float) -> None:
         body, mark = nonce[: _NONCE_BODY.size], nonce[_NONCE_BODY.size :]

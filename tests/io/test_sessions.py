@@ -41,6 +41,21 @@ def test_a_session_without_processes_is_swept_but_never_ones_own(base: Path) -> 
     os.close(lock)
 
 
+def test_what_a_killed_daemon_leaves_for_others_goes_with_its_session(base: Path) -> None:
+    directory = stale_session()
+    living = base / "token"
+    left = [Path(directory, name) for name in (sessions.REGISTRY_FILE, sessions.TOKEN_FILE)]
+    for path in (living, *left):
+        path.write_text("secret")
+    links = base / sessions.CLUSTER_LINKS
+    links.mkdir()
+    for name, target in (("dead", left[1]), ("living", living)):
+        (links / name).symlink_to(target)
+    assert sessions.sweep_stale(f"{base}/own") == [directory]
+    assert not any(path.exists() for path in left)
+    assert [path.name for path in links.iterdir()] == ["living"]
+
+
 def test_a_removed_directory_is_made_again_with_a_lock(base: Path) -> None:
     directory, old = sessions.new_session()
     shutil.rmtree(base)

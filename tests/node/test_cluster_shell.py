@@ -15,6 +15,7 @@ from asyncray.cluster_messages import VIEW
 from asyncray.core.cluster.links import OPEN
 from asyncray.core.cluster.members import OUTSIDE
 from asyncray.core.head.membership import LEFT, LOST
+from asyncray.head import head_shell
 from asyncray.io import strangers
 from asyncray.io.addresses import listen_at
 from asyncray.io.link_streams import LinkStream
@@ -165,6 +166,67 @@ async def test_a_wrong_token_is_said_in_one_line() -> None:
         assert node.shell.failure == (NOT_JOINED, "the token is wrong, or missing")
         assert not head.others()
         await node.close()
+
+
+async def test_a_stranger_who_got_the_port_of_the_head_ends_no_member(caplog: pytest.LogCaptureFixture) -> None:
+    """1. The connection breaks. 2. Another process, or the head of another cluster, answers at the address."""
+    async with cluster(2) as (head, node), cluster(1) as (other,):
+        client = node.shell._head_client
+        assert client is not None
+        address, client.address = client.address, f"127.0.0.1:{other.address[1]}"
+        for carrier, _ in list(node.shell._connections._carriers.values()):
+            carrier.abort("the test cuts it")
+        await until(lambda: "another cluster answers" in caplog.text)
+        assert node.is_member()
+        client.address = address
+        head.say(node.id, "welcome back")
+        assert await node.heard.get() == (head.id, "welcome back")
+
+
+async def test_a_member_whose_connection_is_broken_learns_that_the_head_ends() -> None:
+    async with cluster(2) as (head, node):
+        for carrier, _ in list(node.shell._connections._carriers.values()):
+            carrier.abort("the test cuts it")
+        assert head.head is not None
+        machine = head.head.machine
+        await until(lambda: machine.awaits_members)
+        await head.head.close("it got SIGTERM")
+        await node.ended
+        await until(lambda: node.shell.failure is not None)
+        assert node.shell.failure == (CAST_OUT, "the head has ended: it got SIGTERM")
+
+
+async def test_a_head_waits_not_for_ever_for_a_member_without_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_shell, "FAREWELL_DEADLINE", 0.01)
+    async with cluster(2) as (head, node):
+        assert head.head is not None
+        assert node.shell._head_client is not None
+        node.shell._head_client.address = "127.0.0.1:1"
+        for carrier, _ in list(node.shell._connections._carriers.values()):
+            carrier.abort("the test cuts it")
+        machine = head.head.machine
+        await until(lambda: machine.awaits_members)
+        await head.head.close("it got SIGTERM")
+        assert node.is_member()
+
+
+async def test_a_tick_comes_when_a_dial_is_due_and_not_before() -> None:
+    async with cluster(2) as (_, node):
+        shell, loop = node.shell, asyncio.get_running_loop()
+        assert shell.part is not None
+        assert shell._ticking is not None
+        link = shell.part.peer(b"stranger", loop.time()).link
+        await until(lambda: shell.part is not None and shell.part.tick_wanted_at is None)
+        shell._ticking.cancel()
+        shell._ticking = loop.call_later(50.0, shell._tick)
+        planned = [shell._ticking.when()]
+        for due in (99.0, 20.0, 30.0, -1.0):
+            link._redial_at = loop.time() + due
+            shell.flush()
+            planned.append(shell._ticking.when())
+        now = loop.time()
+        assert [round(at - now) for at in planned] == [50, 50, 20, 20, 0]
+        link._redial_at = None
 
 
 async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,5 +108,16 @@ async def test_refusals_are_no_accidents(status: int, kind: type[Exception]) -> 
         return web.Response(status=status, headers={WHY_HEADER: "the reason"})
 
     async with served(answer_well, stream) as client:
-        with pytest.raises(kind, match="the reason"):
+        with pytest.raises(kind, match="the reason") as caught:
             await connect(client)
+        assert not getattr(caught.value, "is_proven", False)
+
+
+async def test_the_head_proves_that_it_is_the_head_that_refuses() -> None:
+    async with cluster(2) as (head, node):
+        assert head.head is not None
+        head.head.machine.members.lose(node.id, "a test says so", 0.0)
+        client = HeadClient(*head.address, TOKEN, node.id)
+        with pytest.raises(HeadRefusal, match="lost: a test says so") as caught:
+            await connect(client)
+        assert caught.value.is_proven

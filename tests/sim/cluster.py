@@ -227,8 +227,9 @@ class Host:
         if self.head is not None:
             self.head.tick(now, late)
         self.after()
-        fast = self.part.needs_fast_tick or (self.head is not None and self.head.needs_fast_tick)
-        self.clock.after(FAST_TICK if fast else TICK, self._tick)
+        wanted = [self.part.tick_wanted_at, None if self.head is None else self.head.tick_wanted_at]
+        pause = min((at - now for at in wanted if at is not None), default=TICK)
+        self.clock.after(min(TICK, max(FAST_TICK, pause)), self._tick)
 
     def pause(self, seconds: float) -> None:
         """The daemon's loop stands still: it reads nothing and does not tick."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncray.sync as ray
-from asyncray.head.registry import REGISTRY_FILE
+from asyncray.io.sessions import REGISTRY_FILE
 from tests.cli.test_commands import node
 
 

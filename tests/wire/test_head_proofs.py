@@ -34,14 +34,24 @@ def attempt(nonce: bytes, token: bytes = TOKEN) -> NodeProof:
 def test_both_sides_prove_that_they_know_the_token() -> None:
     proofs = head()
     node = attempt(proofs.new_nonce(1.0, b"r" * 8))
-    found, proof = proofs.answer(node.headers(), 2.0)
-    assert found == NODE
+    found = proofs.answer(node.headers(), 2.0)
+    assert found.id == NODE
+    proof = found.proof()
     node.check({PROOF_HEADER: proof})
     for other in (proof[:-1] + ("0" if proof[-1] != "0" else "1"), node.headers()[PROOF_HEADER], ""):
         with pytest.raises(HandshakeError):
             node.check({PROOF_HEADER: other})
     with pytest.raises(HandshakeError):
         node.check({})
+
+
+def test_only_the_head_can_refuse_a_node_and_only_for_its_own_reason() -> None:
+    proofs = head()
+    node = attempt(proofs.new_nonce(1.0, b"r" * 8))
+    found = proofs.answer(node.headers(), 2.0)
+    assert node.is_refused({PROOF_HEADER: found.refusal("it is lost")}, "it is lost")
+    for headers in ({}, {PROOF_HEADER: "zz"}, {PROOF_HEADER: found.proof()}, {PROOF_HEADER: found.refusal("other")}):
+        assert not node.is_refused(headers, "it is lost")
 
 
 def test_a_nonce_is_good_once_and_for_a_while() -> None:

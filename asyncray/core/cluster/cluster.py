@@ -158,12 +158,13 @@ class ClusterMachine(Watcher):
                 self.outbox.send(self.members.head, (COMPLAINT, node, now - since))
 
     @property
-    def needs_fast_tick(self) -> bool:
-        """True while ``tick`` should come soon."""
+    def tick_wanted_at(self) -> float | None:
+        """When ``tick`` should come at the latest. None: at any time."""
         head = self.members.head
-        return any(peer.link.needs_tick for peer in self.peers.values()) or (
-            isinstance(head, Peer) and head.link.needs_tick
-        )
+        wanted = [peer.link.tick_wanted_at for peer in self.peers.values()]
+        if isinstance(head, Peer):
+            wanted.append(head.link.tick_wanted_at)
+        return min((at for at in wanted if at is not None), default=None)
 
     def check(self) -> None:
         """Raises AssertionError if an invariant is broken."""

@@ -126,9 +126,9 @@ class Link:
         return self._connection
 
     @property
-    def needs_tick(self) -> bool:
-        """True while something waits for the next tick: an acknowledgement, or a dial."""
-        return self._owed or self._redial_at is not None
+    def tick_wanted_at(self) -> float | None:
+        """When a tick should come: at once for an acknowledgement, later for a dial. None: at any time."""
+        return self.heard_at if self._owed else self._redial_at
 
     # Sending ----------------------------------------------------------------------------------------------------------
 
@@ -288,6 +288,8 @@ class Link:
         """
         self.heard_at += late
         self._asked_at += late
+        if self.broken_since is not None:
+            self.broken_since = min(now, self.broken_since + late)
         if self._owed:
             self._send_ack()
         if self.state == OPEN:

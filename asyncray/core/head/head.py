@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, JOIN, LEAVING_CLUSTER
+from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, HEAD_ENDS, JOIN, LEAVING_CLUSTER
 from asyncray.core.cluster.links import BROKEN_AFTER, IDLE, OPEN, Link
 from asyncray.core.cluster.members import CUT_OFF_AFTER
 from asyncray.core.cluster.peers import Peer
@@ -42,6 +42,8 @@ class HeadMachine:
         # The head's own node.
         self.own = Party(self.outbox.new_party_number())
         self._now = now
+        # Why the head ends. Empty while it does not.
+        self._ends = ""
         self._services: dict[str, Service] = {"member": self._member}
 
     def __repr__(self) -> str:
@@ -56,6 +58,8 @@ class HeadMachine:
         if peer is None:
             link = Link(self.outbox, self.node, node, now, dials=False)
             peer = self.peers[node] = Peer(self.outbox.new_party_number(), node, link)
+            if self._ends:
+                self.outbox.send(peer, (HEAD_ENDS, self._ends))
         return peer
 
     def disconnected(self, peer: Peer, connection: int, now: float) -> None:
@@ -128,8 +132,17 @@ class HeadMachine:
         self.members.lose(younger.facts["node"], why, self._now)
 
     def stop(self, why: str) -> None:
-        """The head ends in order, and the cluster with it."""
-        self.members.stop(self.node, why)
+        """The head ends in order, and the cluster with it: all nodes that may be in it hear why."""
+        self._ends = why
+        for peer in self.peers.values():
+            if peer.id not in self.members.ended:
+                self.outbox.send(peer, (HEAD_ENDS, why))
+
+    @property
+    def awaits_members(self) -> bool:
+        """True while members have no connection: a head that ends waits for them, but not for long."""
+        peers = (self.peers.get(node) for node in self.members.table)
+        return any(peer is not None and peer.link.state != OPEN for peer in peers)
 
     # Time -------------------------------------------------------------------------------------------------------------
 
@@ -158,9 +171,11 @@ class HeadMachine:
         return peer.id in self.members.ended or now - since >= CUT_OFF_AFTER + BROKEN_AFTER
 
     @property
-    def needs_fast_tick(self) -> bool:
-        """True while ``tick`` should come soon."""
-        return self.members.needs_push or any(peer.link.needs_tick for peer in self.peers.values())
+    def tick_wanted_at(self) -> float | None:
+        """When ``tick`` should come at the latest. None: at any time."""
+        wanted = [peer.link.tick_wanted_at for peer in self.peers.values()]
+        wanted.append(self.members.push_wanted_at)
+        return min((at for at in wanted if at is not None), default=None)
 
     def check(self) -> None:
         """Raises AssertionError if an invariant of any machine is broken."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncray.cluster_messages import FENCED, HEAD_ENDS, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
+from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
 from asyncray.core.cluster.commands import Probe
 from asyncray.core.cluster.members import MOST_ENDED
 from asyncray.core.outbox import LogLine, Outbox
@@ -171,12 +171,6 @@ class Membership:
             self._outbox.send(member.party, (LEFT_CLUSTER,))
             self._end(member, LEFT, reason, now)
 
-    def stop(self, own: bytes, why: str) -> None:
-        """The head ends in order. Its own node, which knows of it, gets no message."""
-        for node, member in self.table.items():
-            if node != own:
-                self._outbox.send(member.party, (HEAD_ENDS, why))
-
     # Losing -----------------------------------------------------------------------------------------------------------
 
     def disconnected(self, node: bytes, now: float) -> None:
@@ -224,9 +218,9 @@ class Membership:
     # Views ------------------------------------------------------------------------------------------------------------
 
     @property
-    def needs_push(self) -> bool:
-        """True if something changed since the last view."""
-        return bool(self._joined or self._gone or self._changed)
+    def push_wanted_at(self) -> float | None:
+        """When the next view is due. None: nothing changed since the last one."""
+        return self._pushed_at + PUSH_EVERY if self._joined or self._gone or self._changed else None
 
     def flush(self, now: float) -> None:
         """Sends a view, if one is due."""

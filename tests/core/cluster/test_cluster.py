@@ -129,7 +129,7 @@ def test_the_node_of_the_head_has_no_link_to_it() -> None:
     assert not isinstance(stage.head, Peer)
     stage.part.tick(2 * CUT_OFF_AFTER, 0.0)
     assert stage.part.members.state == MEMBER
-    assert not stage.part.needs_fast_tick
+    assert stage.part.tick_wanted_at is None
 
 
 def test_the_row_names_the_largest_demands_that_wait() -> None:

@@ -161,7 +161,7 @@ class Pair:
 
     @staticmethod
     def _rests(link: Link) -> bool:
-        return link.state in (IDLE, OPEN) and not link.needs_tick and not list(link.kept())
+        return link.state in (IDLE, OPEN) and link.tick_wanted_at is None and not list(link.kept())
 
 
 class Network(RuleBasedStateMachine):
@@ -328,12 +328,29 @@ def test_dials_that_fail_come_again_after_longer_and_longer_pauses(pair: Pair) -
     assert pair.links[0].broken_since == 0.0
 
 
+def test_a_link_says_when_it_wants_to_dial_again_and_counts_no_time_of_a_loop_that_stood_still(pair: Pair) -> None:
+    link = pair.links[0]
+    pair.push(0)
+    for failures in range(5):
+        wanted = [link.tick_wanted_at]
+        link.dial_failed(10.0 + failures)
+        wanted.append(link.tick_wanted_at)
+        assert wanted[0] is None  # the dial is under way
+        assert wanted[1] is not None
+        link.tick(wanted[1], 0.0)
+    assert link.broken_since == 0.0
+    link.tick(100.0, 60.0)
+    assert link.broken_since == 60.0
+    link.tick(101.0, 60.0)
+    assert link.broken_since == 101.0  # never later than now
+
+
 def test_large_batches_are_acknowledged_at_once_and_small_ones_by_the_tick(pair: Pair) -> None:
     wire = linked(pair)
     pair.push(0)
     pair.deliver(wire, 1)
     assert list(pair.links[0].kept()) == [2]
-    assert pair.links[1].needs_tick
+    assert pair.links[1].tick_wanted_at == pair.links[1].heard_at
     pair.tick(0.01)
     pair.deliver(wire, 0)
     assert list(pair.links[0].kept()) == []

@@ -23,7 +23,7 @@ from asyncray.core.cluster.links import BROKEN_AFTER, BURIED, OPEN
 from asyncray.core.cluster.members import CUT_OFF_AFTER
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.head.head import COMPLAINT_AFTER, HeadMachine
-from asyncray.core.head.membership import LEFT, LOST, SUSPECT
+from asyncray.core.head.membership import LEFT, LOST, PUSH_EVERY, SUSPECT
 from asyncray.core.records import Party
 from tests.core.cluster.nodes import done, facts, row, taken
 
@@ -204,12 +204,34 @@ def test_a_head_that_ends_says_so_to_all_members_but_its_own_node() -> None:
     assert said == [[], [(HEAD_ENDS, "it got SIGTERM")], [(HEAD_ENDS, "it got SIGTERM")], []]
 
 
-def test_ticks_are_asked_for_while_a_view_is_due() -> None:
+def test_a_node_that_comes_while_the_head_ends_hears_of_that_too() -> None:
+    stage = Stage(b"a", b"b")
+    stage.head.stop("it got SIGTERM")
+    late = stage.connect(b"late")
+    assert stage.said(late) == [(HEAD_ENDS, "it got SIGTERM")]
+
+
+def test_a_head_that_ends_waits_for_members_without_a_connection_and_for_no_others() -> None:
+    stage = Stage(b"a", b"b")
+    stage.head.stop("it got SIGTERM")
+    waits = [stage.head.awaits_members]
+    away = stage.peers[b"a"]
+    stage.head.disconnected(away, away.number, 1.0)
+    waits.append(stage.head.awaits_members)
+    away.link.control(99, (RESUME, 99, 0), 0, 1.5)
+    waits.append(stage.head.awaits_members)
+    stage.head.disconnected(away, 99, 2.0)
+    stage.head.members.lose(b"a", "", 2.0)
+    waits.append(stage.head.awaits_members)
+    assert waits == [False, True, False, False]
+
+
+def test_a_tick_is_wanted_when_a_view_is_due() -> None:
     stage = Stage(b"a")
-    asked = [stage.head.needs_fast_tick]
+    asked = [stage.head.tick_wanted_at]
     stage.head.receive(stage.peers[b"a"], [(BEAT, 1, {"store_free": 1})], 0.1)
-    asked.append(stage.head.needs_fast_tick)
+    asked.append(stage.head.tick_wanted_at)
     stage.head.flush(1.0)
-    asked.append(stage.head.needs_fast_tick)
-    assert asked == [False, True, False]
+    asked.append(stage.head.tick_wanted_at)
+    assert asked == [None, PUSH_EVERY, None]
     stage.head.check()

@@ -66,7 +66,7 @@ def test_a_node_that_joins_twice_is_turned_away_and_the_member_stays() -> None:
     assert kind == TURNED_AWAY
     assert "another node has the same ID" in why
     assert stage.members.table[b"one"].party is stage.parties[b"one"]
-    assert not stage.members.needs_push
+    assert stage.members.push_wanted_at is None
     stage.members.check()
 
 
@@ -107,7 +107,7 @@ def test_a_beat_of_a_node_that_was_lost_changes_nothing() -> None:
     stage.members.leave(b"two", "late", 2.0)
     stage.members.lose(b"two", "again", 2.0)
     stage.members.disconnected(b"two", 2.0)
-    assert not stage.members.needs_push
+    assert stage.members.push_wanted_at is None
     assert done(stage.outbox, object) == []
     assert stage.members.ended[b"two"].state == LOST
 
@@ -143,14 +143,14 @@ def test_rows_wait_for_others_and_news_of_members_does_not() -> None:
     stage.members.beat(b"one", 1, {"store_free": 1}, 0.0)
     stage.members.flush(PUSH_EVERY / 2)
     assert stage.said(b"two") == []
-    assert stage.members.needs_push
+    assert stage.members.push_wanted_at is not None
     stage.members.beat(b"one", 2, {"draining": True}, 0.0)
     stage.members.flush(PUSH_EVERY)
     assert stage.said(b"two") == [(VIEW, 2, [], [], [(b"one", 2, {"store_free": 1, "draining": True})])]
     stage.members.lose(b"one", "why", PUSH_EVERY)
     stage.members.flush(PUSH_EVERY)
     assert stage.said(b"two") == [(VIEW, 3, [], [(b"one", LOST, "why")], [])]
-    assert not stage.members.needs_push
+    assert stage.members.push_wanted_at is None
 
 
 def test_a_node_that_joins_and_ends_within_a_turn_is_seen_to_do_both_in_that_order() -> None:
