@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
-VERSION = 4
+VERSION = 5
 """The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
@@ -209,6 +209,10 @@ STORE_FULL: Final = 51
 StoreFullMessage: TypeAlias = "tuple[Literal[51], int]"
 """request: no room is free now; the answer, ALLOCATED or REPLY_FAULT, follows later"""
 
+DISCONNECT: Final = 52
+DisconnectMessage: TypeAlias = "tuple[Literal[52], str, bool]"
+"""reason, whether the daemon's log says more: the daemon ends this connection. No other message follows"""
+
 # From the daemon to a worker -----------------------------------------------------------------------------------------
 SETUP: Final = 60
 SetupMessage: TypeAlias = "tuple[Literal[60], bytes, JobSetup]"
@@ -323,6 +327,7 @@ ToClient: TypeAlias = """(
     | UnreadMessage
     | NoticeMessage
     | StoreFullMessage
+    | DisconnectMessage
 )"""
 """Messages of the daemon to any client."""
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from asyncray.config import STOP_DEADLINE
 from asyncray.io.socket_protocol import SocketProtocol
-from asyncray.messages import Received
+from asyncray.messages import DISCONNECT, Received
 from asyncray.wire.frames import Decoder, ProtocolViolation, encode_all
 
 _FULL = 64 * 1024 * 1024
@@ -56,6 +57,22 @@ class MessageStream(SocketProtocol):
             for frame in encode_all(messages):
                 self.transport.write(frame)
 
+    def disconnect(self, why: str, *, defect: bool = False) -> None:
+        """Ends the connection when the peer has got all sent bytes and the reason, or has not read them in time.
+
+        Args:
+            defect: the reason is a defect of this process, and its log says more.
+        """
+        try:
+            self.send([(DISCONNECT, why, defect)])
+        except MemoryError:
+            self.abort(why)
+            return
+        self._why = self._why or why
+        self.close()
+        if self.backlog:  # the peer may never read it
+            asyncio.get_running_loop().call_later(STOP_DEADLINE, self.abort)
+
     @property
     def backlog(self) -> int:
         """Bytes that were sent and that the peer has not read yet, without those in the system's buffers."""
@@ -79,7 +96,12 @@ class MessageStream(SocketProtocol):
         try:
             messages = self._decoder.feed(data)
         except ProtocolViolation as error:
-            self.abort(str(error))
+            self.disconnect(str(error))
+            return
+        except MemoryError:
+            # A part of the batch is lost, so nothing that follows would make sense.
+            self._decoder = Decoder(0)  # its memory is free for the next line
+            self.disconnect("the node has no memory for a message of this process: MemoryError")
             return
         if messages:
             self._received(self, messages)

@@ -50,6 +50,9 @@ _CHECK_SECONDS = 0.005
 _BACKLOG = 1024
 """Connections that wait until they are accepted, in a burst."""
 
+_RESERVE = 8 * 1024 * 1024
+"""Bytes of addresses that a daemon keeps for its last messages."""
+
 _PRUNE_AFTER = 2.0
 """Seconds after the start until old session directories are removed: the first tasks do not wait for that."""
 
@@ -86,8 +89,13 @@ class Daemon:
         # True while a quick tick is scheduled.
         self._quick = False
         self._stopped = asyncio.Event()
-        # Why the node stops, for its log. The first reason counts.
+        # Why the node stops, for its log and its clients. The first reason counts.
         self._why = ""
+        # True if that is a defect, about which the log says more.
+        self._failed = False
+        # Given up when memory has run out, so that there is some for the log and the reason. It was never touched, so
+        # it takes addresses and no memory.
+        self._reserve: bytes | None = bytes(_RESERVE)
         self._zygote = ZygoteLink(self)
         self._deaths = DeathRate()  # of zygotes
         self._memory_kills = MemoryKills()
@@ -209,8 +217,11 @@ class Daemon:
     def _close_all(self) -> None:
         for segment in self._segments.values():
             segment.unlink()
-        self._doors.close()
+        self._close_doors()
         self._output.close()
+
+    def _close_doors(self) -> None:
+        self._doors.close(self._why or "it failed", defect=self._failed or not self._why)
 
     def _machine_stop(self, why: str) -> None:
         self._machine.stop(why)
@@ -228,9 +239,15 @@ class Daemon:
     def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception came up in a callback. A connection that breaks is no defect; any other exception is."""
         error = context.get("exception")
+        if isinstance(error, MemoryError):
+            self._reserve = None
         log.error("%s", context.get("message"), exc_info=error)
         if error is not None and not isinstance(error, OSError):
-            self._stop(f"a defect: {error!r}")
+            self._failed = True
+            lack = "its memory has run out: " if isinstance(error, MemoryError) else ""
+            self._stop(f"a defect: {lack}{error!r}")
+            if lack:  # reading on would take what is left of it
+                self._close_doors()
 
     def _prune(self) -> None:
         base = os.path.dirname(self._directory)

@@ -85,9 +85,12 @@ class Doors:
                 if client is None:
                     return
             self._machine.receive(client, messages)
+        except MemoryError as error:
+            # The client has done nothing wrong, and the core may have carried out half of the message.
+            self._loop.call_exception_handler({"message": "a message was lost", "exception": error})
         except Exception:  # the messages are invalid: the client ends, not the node
             log.exception("%s sent an invalid message", client or "a stranger")
-            stream.abort("it sent an invalid message")
+            stream.disconnect("it sent an invalid message")
         self._changed()
 
     def _greet(self, stream: MessageStream, message: Received) -> Client | None:
@@ -177,10 +180,10 @@ class Doors:
             self._machine.stop("its driver has ended")
         self._changed()
 
-    def close(self) -> None:
-        """Closes all connections once the messages for them are written."""
+    def close(self, why: str, *, defect: bool = False) -> None:
+        """Closes all connections once the messages for them, and the reason, are written."""
         for stream in [*self._streams.values(), *self._greeting]:
-            stream.close()
+            stream.disconnect(why, defect=defect)
 
 
 def _drop(party: Party) -> None:

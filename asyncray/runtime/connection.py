@@ -26,6 +26,7 @@ from asyncray.exceptions import AsyncraySystemError, WouldDeadlockError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
 from asyncray.messages import (
+    DISCONNECT,
     FAULT,
     HELLO,
     PLAIN,
@@ -38,6 +39,7 @@ from asyncray.messages import (
     VALUE,
     VERSION,
     WELCOME,
+    DisconnectMessage,
     Message,
     Received,
     RefusedMessage,
@@ -46,6 +48,7 @@ from asyncray.messages import (
 )
 from asyncray.runtime.blocking import BlockReporter, is_finished
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task
+from asyncray.runtime.daemon_log import complaints
 from asyncray.runtime.errors import system_fault
 from asyncray.runtime.references import LocalObject, References
 from asyncray.runtime.waiters import IoThreadCallback, LoopWaiter, ThreadWaiter, Waiters
@@ -90,6 +93,7 @@ class Connection:
 
     def __init__(self, stream: socket.socket, role: str, info: dict[str, Any], ended: Callable[[str], None]) -> None:
         self._ended = ended
+        self._is_driver = role == "driver"
         self.references = References(self._request_flush)
         self.waiters = Waiters()
         self.channel = Channel(
@@ -108,6 +112,7 @@ class Connection:
             REFUSED: self._refused,
             REPLY: lambda m: self._replied(m[1], PLAIN, m[2]),
             REPLY_FAULT: lambda m: self._replied(m[1], FAULT, (m[2], m[3])),
+            DISCONNECT: self._disconnected,
         }
         self.blocking = BlockReporter(self.references.posted.append, self.channel.request_flush)
         # Filled by the io thread at the welcome. A worker's job and namespace change with its tasks.
@@ -119,6 +124,8 @@ class Connection:
         self.replies: dict[int, LocalObject] = {}
         # Loops in which a flush at the end of the current turn is scheduled. Each entry belongs to its loop's thread.
         self._flushing_loops: set[asyncio.AbstractEventLoop] = set()
+        # The reason of the daemon for the end of the stream, and whether its log says more. None: it has sent none.
+        self._farewell: tuple[str, bool] | None = None
         self._greeting = self.new_reply()
         self.references.posted.append((HELLO, VERSION, role, info))
 
@@ -194,9 +201,15 @@ class Connection:
         if reply is not None:
             self.waiters.resolved([(reply, kind, payload)])
 
+    def _disconnected(self, message: DisconnectMessage) -> None:
+        _, why, defect = message
+        self._farewell = why, defect
+
     def _closed(self, reason: str) -> None:
-        self.waiters.fail(reason)
-        self._ended(reason)
+        why, log_says_more = self._farewell or (reason, True)
+        directory = self.facts.get("session_dir")
+        self.waiters.fail(why, complaints(directory) if log_says_more and directory and self._is_driver else "")
+        self._ended(why)
 
     # Sending: any thread ----------------------------------------------------------------------------------------------
 

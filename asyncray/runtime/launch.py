@@ -13,6 +13,7 @@ from asyncray.io import descriptors, forking, sessions
 from asyncray.io.credentials import credentials_of
 from asyncray.io.processes import ends_within, is_child, kill
 from asyncray.io.spawning import check_global_lock, check_interpreter, start_interpreter
+from asyncray.runtime import daemon_log
 
 if TYPE_CHECKING:
     from asyncray.words import NodeAmounts, NodeConfig
@@ -39,14 +40,7 @@ class LocalNode:
 
     def log_tail(self) -> str:
         """The last lines of the daemon's log and errors, for an error message."""
-        lines: list[str] = []
-        for name in ("node.err", "node.log"):
-            try:
-                with open(os.path.join(self.directory, "logs", name), encoding="utf-8", errors="replace") as file:
-                    lines += file.read()[-4000:].splitlines()[-8:]
-            except OSError:
-                continue
-        return "\n".join(lines) or _lack_of_room(self.directory)
+        return "\n".join(daemon_log.tail(self.directory)) or _lack_of_room(self.directory)
 
     def wait(self) -> None:
         """Waits for the daemon to end. Kills it if it does not end in time, and cleans up behind it."""

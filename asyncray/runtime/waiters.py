@@ -244,12 +244,16 @@ class Waiters:
         if fired:
             wake_all(fired)
 
-    def fail(self, reason: str) -> None:
-        """The session has ended: every waiter is woken and finds ``broken``."""
+    def fail(self, reason: str, details: str = "") -> None:
+        """The session has ended: every waiter is woken and finds ``broken``.
+
+        Args:
+            details: text that follows the sentence with the reason.
+        """
         left = "This process has left its node by shutdown(): no value arrives any more."
         fired: list[Waiter] = []
         with self._lock:
-            self.broken = left if self.leaving else f"The node of this process has ended: {reason}."
+            self.broken = left if self.leaving else f"The node of this process has ended: {reason}.{details}"
             self._fire_all(fired)
         wake_all(fired)
 

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import uvloop
 
+from asyncray.io import streams
 from asyncray.io.streams import MessageStream
+from asyncray.messages import DISCONNECT
+from asyncray.wire import frames
 from asyncray.wire.frames import Decoder, encode
 
 LIMIT = 1 << 20
@@ -116,7 +119,45 @@ def test_nonsense_ends_the_stream_with_a_reason(sent: bytes) -> None:
         await end.ended.wait()
         assert end.messages == []
         assert end.closed[0]
+        assert Decoder(LIMIT).feed(peer.recv(LIMIT)) == [(DISCONNECT, end.closed[0], False)]
         assert peer.recv(1) == b""
+        peer.close()
+
+    run(main)
+
+
+def test_a_message_for_which_there_is_no_memory_ends_the_stream_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(body: memoryview) -> Any:
+        raise MemoryError
+
+    async def main() -> None:
+        end = End()
+        peer = await end.connect()
+        monkeypatch.setattr(frames, "unpack", fail)
+        peer.sendall(encode([(1,)]))
+        await end.ended.wait()
+        monkeypatch.undo()
+        assert end.messages == []
+        ((kind, why, _),) = Decoder(LIMIT).feed(peer.recv(LIMIT))
+        assert (kind, why) == (DISCONNECT, "the node has no memory for a message of this process: MemoryError")
+        assert end.closed == [why]
+        peer.close()
+
+    run(main)
+
+
+def test_a_peer_that_never_reads_the_reason_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STOP_DEADLINE", 0.0)
+
+    async def main() -> None:
+        end = End()
+        peer = await end.connect()
+        end.stream.send([(1, b"x" * 10_000_000)])
+        end.stream.disconnect("it is tired")
+        await end.ended.wait()
+        assert end.closed == ["it is tired"]
         peer.close()
 
     run(main)

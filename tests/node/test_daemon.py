@@ -29,6 +29,7 @@ from asyncray.messages import (
     ABANDON,
     ALLOCATE,
     ALLOCATED,
+    DISCONNECT,
     DONE,
     ENDED,
     FORK,
@@ -532,6 +533,28 @@ def test_a_defect_stops_the_node_and_a_broken_connection_does_not() -> None:
             await node.stopped()
             assert await node.driver.ended()
             assert node.daemon._why == "a defect: KeyError('missing')"
+
+    run(main)
+
+
+def test_a_node_whose_memory_runs_out_says_so_at_once() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            asyncio.get_running_loop().call_soon(_raise, MemoryError())
+            message = await node.driver.hear_kind(DISCONNECT)
+            assert tuple(message) == (DISCONNECT, "a defect: its memory has run out: MemoryError()", True)
+            assert node.daemon._reserve is None, "the log and this message need some"
+            await node.stopped()
+
+    run(main)
+
+
+def test_clients_hear_why_a_node_stops() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            node.daemon._machine_stop("it was asked to")
+            message = await node.driver.hear_kind(DISCONNECT)
+            assert tuple(message) == (DISCONNECT, "it was asked to", False)
 
     run(main)
 

@@ -13,7 +13,7 @@ import uvloop
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Client
 from asyncray.io import streams
-from asyncray.messages import HELLO, REFUSED, REPLY, VERSION, WELCOME
+from asyncray.messages import DISCONNECT, HELLO, REFUSED, REPLY, VERSION, WELCOME
 from asyncray.node import doors
 from asyncray.node.doors import Doors
 from tests.node.peer import HELLO_OF_DRIVER, Peer
@@ -114,3 +114,34 @@ def test_a_client_that_leaves_too_much_unread_is_cut_off(monkeypatch: pytest.Mon
         peer.close()
 
     run(main)
+
+
+def test_a_lack_of_memory_in_the_middle_of_a_message_is_a_defect_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client has done nothing wrong, and the core may have carried out half of the message."""
+
+    async def main() -> None:
+        found: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context["exception"]))
+        node = Node()
+        peer = await node.connect()
+        await peer.say(HELLO_OF_DRIVER)
+        await peer.hear(1)
+        error = MemoryError()
+        monkeypatch.setattr(node.machine, "receive", raiser(error))
+        await peer.say((REPLY, 1, 2), (REPLY, 1, 2))
+        while not found:
+            await asyncio.sleep(0)
+        assert found[0] is error
+        node.doors.close("its memory has run out", defect=True)
+        assert await peer.hear(1) == [(DISCONNECT, "its memory has run out", True)]
+        assert await peer.ended()
+        peer.close()
+
+    run(main)
+
+
+def raiser(error: Exception) -> Any:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    return fail

@@ -7,13 +7,25 @@ import contextlib
 import queue
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asyncray.exceptions import AsyncraySystemError, LocalNodeDiedError
 from asyncray.ids import is_call
-from asyncray.messages import BLOCKED, FUNCTION, PLAIN, REFUSED, REPLY, REPLY_FAULT, REQUEST, UNBLOCKED, VALUE
+from asyncray.messages import (
+    BLOCKED,
+    DISCONNECT,
+    FUNCTION,
+    PLAIN,
+    REFUSED,
+    REPLY,
+    REPLY_FAULT,
+    REQUEST,
+    UNBLOCKED,
+    VALUE,
+)
 from asyncray.runtime.blocking import BlockReporter
 from asyncray.runtime.connection import Connection, IdSource
 from asyncray.runtime.context import TaskContext
@@ -74,6 +86,21 @@ def test_a_request_ends_by_its_deadline_and_with_the_daemon() -> None:
             connection.request("status")
         with pytest.raises(LocalNodeDiedError):
             connection.check_alive()
+
+
+@pytest.mark.parametrize("defect", [True, False])
+def test_the_end_has_the_reason_of_the_daemon_and_its_log_if_that_says_more(tmp_path: Path, defect: bool) -> None:
+    (tmp_path / "logs").mkdir()
+    log = tmp_path / "logs" / "node.log"
+    log.write_text("12:00 INFO serving\n12:01 ERROR no memory\n")
+    with connected() as (connection, daemon):
+        connection.facts["session_dir"] = str(tmp_path)
+        daemon.send((DISCONNECT, "it got SIGTERM", defect))
+        daemon.close()
+        with pytest.raises(LocalNodeDiedError) as caught:
+            connection.request("status")
+    more = f"\nThe end of its log, {log}:\n12:00 INFO serving\n12:01 ERROR no memory" if defect else ""
+    assert str(caught.value) == f"The node of this process has ended: it got SIGTERM.{more}"
 
 
 def test_messages_of_a_thread_stay_in_order() -> None:

@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 import os
 import queue
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 
 import asyncray.sync as ray
 from asyncray.api.session import Context
+from asyncray.exceptions import LocalNodeDiedError
 
 DEADLINE = 60.0
 
@@ -205,3 +207,17 @@ def test_forgotten_shared_memory_goes_with_its_worker(end: str, own_node: Contex
     assert psutil.wait_procs(trackers, timeout=DEADLINE)[1] == []
     assert not path.exists()
     shutil.rmtree(path, ignore_errors=True)
+
+
+@ray.remote(num_cpus=1)
+def same(value: object) -> object:
+    return value
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_daemon_without_memory_says_so(own_node: Context) -> None:
+    daemon = next(child.pid for child in psutil.Process().children() if "asyncray.node" in " ".join(child.cmdline()))
+    used = psutil.Process(daemon).memory_info().vms
+    resource.prlimit(daemon, resource.RLIMIT_AS, (used + (20 << 20), used + (20 << 20)))
+    with pytest.raises(LocalNodeDiedError, match="MemoryError"):
+        ray.get([same.remote(number) for number in range(400_000)], timeout=DEADLINE)
