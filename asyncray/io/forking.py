@@ -17,8 +17,8 @@ the child does), none of its own is closed, its signal mask and handlers are the
 4. **Signals.** All are blocked in the thread that forks, from before the fork until the child is in order. So one that
    is sent to the child at once is not lost to a handler of ours, and none interrupts the steps. The kernel may still
    give a signal to another thread, and Python runs its handler in the main thread. A handler that raised at the entry
-   of a hook would keep the hook from its work. So a fork of the main thread also defers handlers, from before it takes
-   ``lock`` until after it has released it.
+   of a hook would keep the hook from its work. So a fork of the main thread also defers the handlers of all signals,
+   from before it takes ``lock`` until after it has released it.
 5. **Steps of other modules** (``in_child``) run in the order of their registration, in each generation, so they must be
    idempotent: they reset what they find. If one fails, it is reported, and the others still run.
 """
@@ -111,8 +111,8 @@ def _identity(descriptor: int) -> tuple[int, int, int]:
 
 def _before() -> None:
     # A signal handler that raises does so before the next line has an effect: then the fork goes on without our hooks.
-    began = interrupts.begin_deferring()
-    # Record before acting: handlers of signals that are not deferred (SIGWINCH) may raise between these lines.
+    # Also those that seldom raise (SIGWINCH) are deferred, because one that did would leave what the others must undo.
+    began = interrupts.begin_deferring(_ALL_SIGNALS)
     _forks.stack.append((began, _signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
     lock.acquire()
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)

@@ -37,7 +37,7 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -125,8 +125,11 @@ def with_signals_deferred(work: Callable[[], T]) -> T:
             raise
 
 
-def begin_deferring() -> bool:
+def begin_deferring(numbers: Sequence[int] = _NUMBERS) -> bool:
     """Defers signal handlers from here to ``end_deferring``: for work that has its end in another function.
+
+    Args:
+        numbers: the signals. Inside of work that defers signals already, their handlers wait for the end of that.
 
     Returns:
         True if ``end_deferring`` must be called. False if that is not for this caller to do: off the main thread, and
@@ -138,11 +141,15 @@ def begin_deferring() -> bool:
             end_deferring()
     """
     global _deferring
-    if _deferring or _get_ident() != _main_thread:
+    if _get_ident() != _main_thread:
+        return False
+    if _deferring:
+        if numbers is not _NUMBERS:
+            _install_deferring_handlers(numbers)
         return False
     _deferring = 1
     try:
-        _install_deferring_handlers()
+        _install_deferring_handlers(numbers)
     except BaseException:  # a handler raised before it was replaced
         end_deferring()
         raise
@@ -202,8 +209,8 @@ def _restarts_never(number: int) -> bool:
     return False
 
 
-def _install_deferring_handlers() -> None:
-    for number, handler in zip(_NUMBERS, map(_getsignal, _NUMBERS), strict=True):
+def _install_deferring_handlers(numbers: Sequence[int] = _NUMBERS) -> None:
+    for number, handler in zip(numbers, map(_getsignal, numbers), strict=True):
         if callable(handler) and type(handler) is not Deferrable:
             restarts = handler is not _signal.default_int_handler and _restarts(number)
             deferring = Deferrable(handler)

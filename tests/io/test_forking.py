@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from asyncray.io import forking
+from asyncray.io import forking, interrupts
 from asyncray.io.interrupts import with_signals_deferred
 from tests.points import at_point
 
@@ -141,8 +141,9 @@ def test_a_fork_waits_until_what_another_thread_makes_is_registered() -> None:
     forking.close(numbers[0])
 
 
+@pytest.mark.parametrize("name", ["SIGALRM", "SIGWINCH"])
 def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python reports what hooks raise, and forks all the same."""
 
@@ -153,13 +154,14 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
         raise Came
 
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    before = signal.signal(signal.SIGALRM, handle)
+    came = signal.Signals[name]
+    before = signal.signal(came, handle)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     parent = os.getpid()
 
     def raise_signal() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        signal.raise_signal(signal.SIGALRM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {came})
+        signal.raise_signal(came)
 
     def come() -> None:
         """Raises the signal in another thread, because the hooks block signals. The main thread runs the handler."""
@@ -182,8 +184,10 @@ def test_a_signal_handler_that_raises_in_the_hooks_leaves_no_lock_and_no_mask(
     while at_point(number := number + 1, come, fork):
         assert not forking.lock.held_by_this_thread()
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
-        assert signal.getsignal(signal.SIGALRM) is handle
-    signal.signal(signal.SIGALRM, before)
+        assert signal.getsignal(came) is handle
+        assert not interrupts._deferring
+        assert not forking._forks.stack
+    signal.signal(came, before)
     for thread in threads:
         thread.join()
     assert number > 10
@@ -213,20 +217,24 @@ def test_a_handler_that_raises_where_signals_are_blocked_leaves_no_lock_and_no_m
     assert not forking._forks.stack
 
 
-def test_a_fork_in_the_middle_of_work_with_signals_deferred_does_not_end_that() -> None:
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGWINCH"])
+def test_a_fork_in_the_middle_of_work_with_signals_deferred_does_not_end_that(name: str) -> None:
+    """The fork defers those of other signals, too, until that work ends."""
+
     def handle(number: int, frame: object) -> None:
         done.append("handler")
 
     def work() -> None:
-        assert in_a_child(lambda: signal.getsignal(signal.SIGUSR1) is handle)
-        signal.raise_signal(signal.SIGUSR1)
+        assert in_a_child(lambda: signal.getsignal(came) is handle)
+        signal.raise_signal(came)
         done.append("work")
 
     done: list[str] = []
-    before = signal.signal(signal.SIGUSR1, handle)
+    came = signal.Signals[name]
+    before = signal.signal(came, handle)
     with_signals_deferred(work)
     assert done == ["work", "handler"]
-    assert signal.signal(signal.SIGUSR1, before) is handle
+    assert signal.signal(came, before) is handle
 
 
 def test_what_is_started_with_code_of_its_own_before_it_runs_forks_as_ever() -> None:
