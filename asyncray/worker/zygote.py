@@ -27,7 +27,7 @@ from typing import NoReturn
 import asyncray.runtime.submission  # noqa: F401 - each worker needs it: loaded once for all
 import asyncray.worker.lifetime
 from asyncray.config import FRAME_LIMIT
-from asyncray.io import sessions
+from asyncray.io import forking, sessions
 from asyncray.io.control_groups import usable_cpus
 from asyncray.io.janitor import TRACKER_GRACE, end_children, end_group, is_tracker
 from asyncray.io.processes import (
@@ -51,6 +51,7 @@ from asyncray.messages import (
 )
 from asyncray.wire.frames import Decoder, encode
 from asyncray.worker.leftovers import Leftovers
+from asyncray.worker.random_numbers import RandomNumbers
 from asyncray.worker.rehearsal import rehearse
 from asyncray.worker.start_report import StartReports, describe
 
@@ -63,9 +64,6 @@ that loads it itself. The functions of decimal are wrapped before a program has 
 
 _PRELOADED = ("cloudpickle", "asyncray.sync", "asyncray.api.asynchronous", "asyncio", "uvloop", "numpy.random")
 """Modules that most remote code uses. A worker that must load asyncray's own faces itself needs 27 ms more."""
-
-_WORDS_OF_RANDOM_STATE = 624
-"""Of numpy's generator, a Mersenne Twister. With as many words used, it makes new ones before the first draw."""
 
 _CHECK_SECONDS = 0.005
 """Between two looks for killed processes that have not ended."""
@@ -96,6 +94,7 @@ class Zygote:
         self._reports = StartReports()
         # Watches the workers, which inherit it: wrapping its functions in each of them would take 0.2 ms.
         self._leftovers = Leftovers()
+        self._random_numbers = RandomNumbers()
 
     def __repr__(self) -> str:
         return f"<Zygote {len(self._workers)} workers>"
@@ -216,10 +215,10 @@ class Zygote:
         # interpreter's free lists; a child would touch the pages of all that is in them at its end.
         gc.collect()
         gc.freeze()
-        _renew_random_numbers()
+        self._random_numbers.renew()
         zygote = os.getpid()
         try:
-            pid = os.fork()
+            pid = forking.fork_without_steps()
         except OSError as error:  # no memory, or too many processes: those that exist work on
             self._report((ENDED, number, 0, f"it could not be forked: {describe(error)}"))
             return
@@ -339,19 +338,6 @@ class Zygote:
             time.sleep(_CHECK_SECONDS)
         sessions.remove(sessions.garbage_of(self._directory))
         sessions.ended(self._directory)
-
-
-def _renew_random_numbers() -> None:
-    """The next worker draws other random numbers than the last one.
-
-    Here and not in the worker, where it would cost 0.2 ms (``seed()`` 0.5), because all code is cold there.
-    """
-    if "numpy.random" in sys.modules:
-        import numpy.random  # loaded already: only the name
-
-        words = memoryview(os.urandom(4 * _WORDS_OF_RANDOM_STATE)).cast("I").tolist()
-        state = {"key": words, "pos": _WORDS_OF_RANDOM_STATE}
-        numpy.random.set_state({"bit_generator": "MT19937", "state": state})
 
 
 def _ended_child() -> int | None:

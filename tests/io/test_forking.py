@@ -246,6 +246,36 @@ def test_what_is_started_with_code_of_its_own_before_it_runs_forks_as_ever() -> 
     forking.close(mine)
 
 
+def test_a_process_with_nothing_registered_may_fork_without_the_steps_and_its_child_forks_with_them() -> None:
+    done: list[str] = []
+    forking.in_child(lambda: done.append("step"))
+    with forking.lock:
+        mine = forking.own(os.memfd_create("mine"))
+    pid = forking.fork_without_steps()
+    if not pid:
+        code = 1
+        try:
+            code = not (is_open(mine) and not done and in_a_child(lambda: done == ["step"] and not is_open(mine)))
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert in_a_child(lambda: done == ["step"])
+    forking.close(mine)
+
+
+def test_the_next_fork_takes_the_steps_where_one_without_them_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise BlockingIOError
+
+    done: list[str] = []
+    forking.in_child(lambda: done.append("step"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", fail)
+        with pytest.raises(BlockingIOError):
+            forking.fork_without_steps()
+    assert in_a_child(lambda: done == ["step"])
+
+
 def test_no_thread_forks_while_a_directory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import numpy.random
 import pytest
 
-from asyncray.io import sessions
+from asyncray.io import forking, sessions
 from asyncray.messages import ENDED, FORK, FORKED, HELLO, KILL_WORKER
 from asyncray.node.start import start_zygote
 from asyncray.worker import zygote as zygote_module
@@ -140,14 +141,24 @@ def test_a_zygote_goes_on_where_the_rehearsal_fails(
     assert "Too many open files" in capsys.readouterr().err
 
 
-def test_each_worker_draws_other_random_numbers() -> None:
+def test_each_worker_is_forked_with_other_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        states.add(numpy.random.get_state(legacy=False)["state"]["key"].tobytes())
+        raise BlockingIOError(errno.EAGAIN, "no processes")
+
+    ours, its = socket.socketpair()
+    zygote = Zygote(its, "", -1)
+    states: set[bytes] = set()
+    monkeypatch.setattr(forking, "fork_without_steps", fork)
     before = numpy.random.get_state()
-    draws = []
-    for _ in range(3):
-        zygote_module._renew_random_numbers()
-        draws.append(tuple(numpy.random.randint(1 << 30, size=4)))
+    for number in range(3):
+        zygote._fork(number)
     numpy.random.set_state(before)
-    assert len(set(draws)) == 3
+    gc.unfreeze()
+    zygote._reports.close()
+    ours.close()
+    its.close()
+    assert len(states) == 3
 
 
 def test_a_group_is_ended_before_its_worker_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
