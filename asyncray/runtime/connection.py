@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncray.config import FRAME_LIMIT, LOOP_DEADLINE, REQUEST_DEADLINE, START_DEADLINE
@@ -51,7 +51,7 @@ from asyncray.runtime.context import TaskContext, in_event_loop, running_task
 from asyncray.runtime.daemon_log import complaints
 from asyncray.runtime.errors import system_fault
 from asyncray.runtime.references import LocalObject, References
-from asyncray.runtime.waiters import IoThreadCallback, LoopWaiter, ThreadWaiter, Waiters
+from asyncray.runtime.waiters import IoThreadCallback, LoopWaiter, ThreadWaiter, Waiter, Waiters
 
 if TYPE_CHECKING:
     import asyncio
@@ -276,14 +276,21 @@ class Connection:
             self.blocking.begin(task, waiter)
             return self._read_until(waiter, timeout)
         finally:
+            linked = not waiter.fired or fails_fast or enough < len(objects)
             try:
-                self.blocking.end(task, waiter, was_finished=was_finished)
-            finally:
-                # True if a signal handler has raised at the beginning of ``end``.
-                if waiter.reported:
-                    self.blocking.end(task, waiter, was_finished=was_finished)
-                linked = not waiter.fired or fails_fast or enough < len(objects)
-                self.waiters.withdraw(waiter, objects if linked else ())
+                self._end_wait(waiter, objects if linked else (), task, was_finished=was_finished)
+            except BaseException:  # of a handler; the next line does what it has prevented
+                self._end_wait(waiter, objects, task, was_finished=was_finished)
+                raise
+
+    def _end_wait(
+        self, waiter: Waiter, linked: Iterable[LocalObject], task: TaskContext | None, *, was_finished: bool
+    ) -> None:
+        """Reports that the wait has ended, and withdraws the waiter. Does nothing the second time."""
+        try:
+            self.blocking.end(task, waiter, was_finished=was_finished)
+        finally:
+            self.waiters.withdraw(waiter, linked)
 
     def _read_until(self, waiter: ThreadWaiter, timeout: float | None) -> bool:
         if (
@@ -324,9 +331,12 @@ class Connection:
                 return True
             return bool((await asyncio.wait((waiter.future,), timeout=timeout))[0])
         finally:
-            self.blocking.end(task, waiter, was_finished=was_finished)
             linked = not waiter.fired or fails_fast or enough < len(objects)
-            self.waiters.withdraw(waiter, objects if linked else ())
+            try:
+                self._end_wait(waiter, objects if linked else (), task, was_finished=was_finished)
+            except BaseException:  # of a handler; the next line does what it has prevented
+                self._end_wait(waiter, objects, task, was_finished=was_finished)
+                raise
 
     # Requests: any thread but the io thread ---------------------------------------------------------------------------
 

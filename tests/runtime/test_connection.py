@@ -30,7 +30,7 @@ from asyncray.runtime.blocking import BlockReporter
 from asyncray.runtime.connection import Connection, IdSource
 from asyncray.runtime.context import TaskContext
 from asyncray.runtime.refs import own
-from tests.points import at_every_point
+from tests.points import at_point
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, connected
 
 
@@ -144,13 +144,18 @@ def test_a_task_that_waits_is_reported() -> None:
         assert local.waiters is None
 
 
-def test_each_reported_wait_ends_once_wherever_a_signal_handler_raises() -> None:
+class Interrupted(Exception):
+    """Of a signal handler, in an event loop that survives it."""
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_each_wait_ends_once_wherever_a_signal_handler_raises(face: str) -> None:
     events: list[Any] = []
     interrupts: list[int] = []
 
     def interrupt() -> None:
         interrupts.append(len(events))
-        raise KeyboardInterrupt
+        raise Interrupted
 
     with connected() as (connection, _):
         blocking = connection.blocking = BlockReporter(events.append, lambda: None)
@@ -159,13 +164,24 @@ def test_each_reported_wait_ends_once_wherever_a_signal_handler_raises() -> None
 
         def wait() -> None:
             events.clear()
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(Interrupted):
                 connection.block_on((connection.new_reply(),), timeout=0, task=TaskContext(b"task", "f", "m.f"))
-            kinds = [event[0] for event in events]
-            assert kinds.count(BLOCKED) == kinds.count(UNBLOCKED) <= 1
-            assert kinds.count("closed") <= kinds.count("reopened")
 
-        at_every_point(interrupt, wait)
+        async def wait_in_loop() -> None:
+            events.clear()
+            with contextlib.suppress(Interrupted):
+                task = TaskContext(b"task", "f", "m.f")
+                await connection.wait_async((connection.new_reply(),), timeout=0, task=task)
+
+        number = 0
+        with asyncio.Runner() as runner:
+            runner.run(asyncio.sleep(0))
+            work = wait if face == "sync" else lambda: runner.run(wait_in_loop())
+            while at_point(number := number + 1, interrupt, work):
+                kinds = [event[0] for event in events]
+                assert kinds.count(BLOCKED) == kinds.count(UNBLOCKED) <= 1
+                assert kinds.count("closed") <= kinds.count("reopened")
+                assert not connection.waiters.has_waiters()
     assert {0, 1, 2, 4} <= set(interrupts)
 
 
