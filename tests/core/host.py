@@ -1,9 +1,9 @@
 """One node of the simulated world: its machine, processes, forks, shared memory, and commands that are under way.
 
 A host does what one daemon and its operating system do: it carries messages and commands, forks and kills, and lets
-the daemon learn of ends sooner or later. The world knows everything that concerns all nodes together: the clock, the
-content of objects, and which processes may still name a dead ref. A host asks the world. ``check`` and
-``nothing_is_left`` look at this node alone.
+the daemon learn of ends sooner or later. The world knows everything that concerns all nodes together: the content of
+objects, and which processes may still name a dead ref. A host asks the world. ``check`` and ``nothing_is_left`` look at
+this node alone. The machines of a cluster, and what they say to other nodes, are the affair of a ``Shell`` around it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from asyncray.core.lives import Actor
 from asyncray.core.machine import NodeMachine
-from asyncray.core.outbox import CreateSegment, FlushOutput, KillWorker, LogLine, RetireSegment, StartWorker
-from asyncray.core.records import Task
+from asyncray.core.outbox import (
+    Command,
+    CreateSegment,
+    FlushOutput,
+    KillWorker,
+    LogLine,
+    RetireSegment,
+    StartWorker,
+)
+from asyncray.core.records import Client, Party, Task
 from asyncray.core.states import DEAD, FINISHED, IDLE
 from asyncray.messages import (
     ADD_REFS,
@@ -41,10 +49,26 @@ from tests.core.programs import Content
 from tests.greeting import SETUP
 
 if TYPE_CHECKING:
-    from tests.core.world import World
+    from tests.core.oracle import Oracle
 
 CELL = 64
 CAPACITY = 8192
+
+
+class Shell(Protocol):
+    """What stands around a node that belongs to a cluster."""
+
+    def flush(self) -> None:
+        """All events of a batch have been handled: the machines of the cluster decide."""
+
+    def write(self, party: Party) -> None:
+        """Takes the messages for another node, or for the head."""
+
+    def do(self, command: Command) -> None:
+        """Carries out a command of the machines of the cluster."""
+
+    def end_turn(self) -> None:
+        """All messages and commands have been taken."""
 
 
 class Host:
@@ -56,7 +80,7 @@ class Host:
         resources: name -> amount.
     """
 
-    def __init__(self, world: World, node_id: bytes, resources: Mapping[str, float]) -> None:
+    def __init__(self, world: Oracle, node_id: bytes, resources: Mapping[str, float]) -> None:
         self.world = world
         self.total = resources
         self.machine = NodeMachine(node_id, resources, node_id.decode(), CAPACITY, {})
@@ -67,6 +91,7 @@ class Host:
         self.misses: list[int] = []  # workers that could not be forked, or were killed before
         self.segments: list[CreateSegment] = []  # segments that the shell has yet to make
         self.memory: dict[tuple[str, int], Content] = {}
+        self.shell: Shell | None = None
         self.tool = self.machine.observer_connected(0)
 
     def __repr__(self) -> str:
@@ -99,26 +124,42 @@ class Host:
         """Takes the messages and commands that the daemon has after an event."""
         self.world.before_flush(self)
         self.machine.flush()
+        if self.shell is not None:
+            self.shell.flush()
         self.machine.scheduler.check_round()
         outbox = self.machine.outbox
-        for client in outbox.dirty:
-            process = self.processes.get(client.number)
+        while outbox.commands or outbox.dirty:
+            commands, outbox.commands = outbox.commands, []
+            for command in commands:
+                self._do(command)
+            dirty, outbox.dirty = outbox.dirty, []
+            for party in dirty:
+                self._write(party)
+        if self.shell is not None:
+            self.shell.end_turn()
+
+    def _write(self, party: Party) -> None:
+        process = self.processes.get(party.number)
+        if isinstance(party, Client):
             if process is not None and process.alive:
-                process.inbox.extend(client.out)
-            client.out.clear()
-        outbox.dirty.clear()
-        for command in outbox.commands:
-            if isinstance(command, StartWorker):
-                self.unborn.append(command.number)
-            elif isinstance(command, KillWorker):
-                self.doomed.append(command.number)
-            elif isinstance(command, CreateSegment):
-                self.segments.append(command)
-            elif isinstance(command, RetireSegment):
-                self.memory = {cell: content for cell, content in self.memory.items() if cell[0] != command.name}
-            else:
-                assert isinstance(command, (LogLine, FlushOutput)), command
-        outbox.commands.clear()
+                process.inbox.extend(party.out)
+            party.out.clear()
+        else:
+            assert self.shell is not None
+            self.shell.write(party)
+
+    def _do(self, command: Command) -> None:
+        if isinstance(command, StartWorker):
+            self.unborn.append(command.number)
+        elif isinstance(command, KillWorker):
+            self.doomed.append(command.number)
+        elif isinstance(command, CreateSegment):
+            self.segments.append(command)
+        elif isinstance(command, RetireSegment):
+            self.memory = {cell: content for cell, content in self.memory.items() if cell[0] != command.name}
+        elif not isinstance(command, (LogLine, FlushOutput)):
+            assert self.shell is not None, command
+            self.shell.do(command)
 
     def driver(self) -> Driver:
         client = self.machine.driver_connected(1, "ns", SETUP)
@@ -169,6 +210,7 @@ class Host:
         self._note_orphans(process)
         while process.wire and len(messages) < count:
             messages.append(process.wire.popleft()[0])
+            self.world.carried(process, messages[-1], to_daemon=True)
         self._receive(process, messages)
         self.after()
 

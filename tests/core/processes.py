@@ -202,6 +202,7 @@ class Process:
 
     def read_inbox(self) -> None:
         message = self.inbox.popleft()
+        self.world.carried(self, message, to_daemon=False)
         kind = message[0]
         if kind == VALUE:
             _, ref, value_kind, payload = message
