@@ -335,12 +335,12 @@ class Scheduler:
         """Ends the lease of a worker that has nothing left to do for it.
 
         A worker that is leaving gets no further tasks. It may have to wait for its threads, and its threads for the
-        resources that it holds.
+        resources that it holds. A blocked lease gets none either: the process still waits for room for late puts.
         """
         lease = worker.lease
         if lease is None or lease.shape is None or worker.inflight:
             return
-        if not lease.shape.count or worker.state != LEASED:
+        if lease.blocked or not lease.shape.count or worker.state != LEASED:
             self._end(lease)
 
     def _end(self, lease: Lease) -> None:

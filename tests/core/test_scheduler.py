@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from asyncray.core.machine import NodeMachine
@@ -360,3 +362,22 @@ def test_an_actor_lives_on_the_account_of_its_placement() -> None:
     assert part.available == part.total
     aside.release()
     world.end()
+
+
+def test_a_lease_ends_that_only_late_puts_of_its_process_block() -> None:
+    """The tasks that were sent ahead go back, and another worker takes them. The lease would keep half of the GPU."""
+    world = World(CPU=2.0, GPU=1.0)
+    driver, random = world.driver(), Random(3)
+    driver.state.do(("share", 7001))
+    recipe = Recipe(steps=(("promise", 900),), extra=("GPU", 0.5), takes=5)
+    world.settle()
+    driver.submit(recipe)
+    world.settle()
+    for _ in range(3):
+        driver.state.do(("flood", recipe))
+    for _ in range(400):
+        if random.random() < 0.03:
+            world.wait(0.02)
+        if moves := world.moves():
+            random.choice(moves)()
+        world.check()
