@@ -56,7 +56,7 @@ CAPACITY = 8192
 
 
 class Shell(Protocol):
-    """What stands around a node that belongs to a cluster."""
+    """The code around a node that belongs to a cluster."""
 
     def flush(self) -> None:
         """All events of a batch have been handled: the machines of the cluster decide."""

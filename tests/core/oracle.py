@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Oracle:
-    """What is true in a world, and its hosts."""
+    """The hosts of a world, and the facts that they must agree with."""
 
     def __init__(self) -> None:
         self.truth: dict[bytes, Any] = {}

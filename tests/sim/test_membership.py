@@ -10,7 +10,8 @@ import pytest
 
 from asyncray.core.cluster.members import CUT_OFF_AFTER, MEMBER
 from asyncray.core.head.membership import LEFT, LOST, SILENCE
-from tests.sim.cluster import Cluster, Host
+from tests.sim.cluster import Cluster
+from tests.sim.cluster_host import ClusterHost
 
 SEEDS = int(os.environ.get("ASYNCRAY_SIM_SEEDS", "200"))
 FIRST_SEED = int(os.environ.get("ASYNCRAY_SIM_FIRST", "0"))
@@ -68,7 +69,7 @@ def run_seed(seed: int) -> None:
     cluster.settle()
 
 
-def member(cluster: Cluster, place: int) -> Host:
+def member(cluster: Cluster, place: int) -> ClusterHost:
     return list(cluster.hosts.values())[place]
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from asyncray.core.cluster import members
 from asyncray.core.questions import Answer, Question
-from tests.sim.cluster import Cluster, Host
+from tests.sim.cluster import Cluster
+from tests.sim.cluster_host import ClusterHost
 
 
-def ask(host: Host, method: str) -> Any:
+def ask(host: ClusterHost, method: str) -> Any:
     answers: list[Answer] = []
     host.machine.requests.ask(Question(host.machine.observer_connected(1), answers.append), method, [])
     assert answers[0][0] is True

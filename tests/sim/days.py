@@ -1,0 +1,234 @@
+"""Days of a simulated cluster: programs on all nodes, accidents of every kind, and an end without a trace.
+
+``rest`` lets the cluster heal and waits until nothing moves any more: then every message has arrived, and nothing may
+wait that could run. ``end`` ends all programs: then nothing may be left on any node.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from asyncray.core.pauses import LONGEST_PAUSE
+from asyncray.core.records import Task
+from asyncray.messages import CANCEL, KILL
+from tests.core.processes import Process
+from tests.core.programs import Recipe, Step
+from tests.core.test_chaos import numbers
+from tests.sim.cluster import Cluster
+from tests.sim.cluster_host import ClusterHost
+
+NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
+VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "share", "promise", "forget", "keep", "flood", "cancel"]
+ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["shared"] + ["raise", "retry", "crash", "exit"]
+STARTS_UP = 2.0
+"""Seconds until the first nodes have joined."""
+
+
+# Programs -------------------------------------------------------------------------------------------------------------
+
+
+def some_step(random: Random, depth: int) -> Step:
+    verb = random.choice(VERBS)
+    if verb in ("spawn", "flood"):
+        return (verb, some_recipe(random, depth - 1)) if depth else ("get", random.randrange(16))
+    return verb, random.choice([300, 900, 1500]) if verb in ("share", "promise") else random.randrange(16)
+
+
+def some_recipe(random: Random, depth: int) -> Recipe:
+    return Recipe(
+        steps=tuple(some_step(random, depth) for _ in range(random.randrange(5))),
+        ending=random.choice(ENDINGS),
+        cpus=random.choice([1, 1, 1, 1, 0, 0.5, 2]),
+        takes=random.choice([5, 5, 500, 10_000]),
+        extra=random.choice([None] * 9 + [("R", 1), ("R", 0.5), ("GPU", 1), ("GPU", 0.5), ("moon", 1)]),
+        returns=random.choice([1, 1, 1, 1, 0, 2]),
+        retries=random.choice([0, 0, 1, 2]),
+        careful=random.random() < 0.5,
+        arguments=numbers(random, 0, 0, 1, 2),
+        nested=numbers(random, 0, 1, 1, 2, 3),
+    )
+
+
+def drivers_of(cluster: Cluster) -> list[Process]:
+    return [driver for host in cluster.living for driver in host.node.drivers]
+
+
+def a_driver_works(cluster: Cluster) -> None:
+    """A driver does a step of its program. Sometimes it is a new one."""
+    random = cluster.clock.random
+    drivers = drivers_of(cluster)
+    if not drivers or random.random() < 0.05:
+        random.choice(cluster.living).driver()
+        return
+    driver = random.choice(drivers)
+    step = some_step(random, 3) if random.random() < 0.4 else ("spawn", some_recipe(random, 3))
+    driver.state.do(step)
+    cluster.host_of(driver).wake()
+
+
+# Accidents ------------------------------------------------------------------------------------------------------------
+
+
+def breaks(cluster: Cluster) -> None:
+    """A connection between two nodes breaks."""
+    live = cluster.net.live()
+    if live:
+        cluster.net.reset(cluster.clock.random.choice(live), both=cluster.clock.random.random() < 0.7)
+
+
+def dies(cluster: Cluster) -> None:
+    """A daemon is killed, and all processes of its node with it. The head's node and one other survive."""
+    mortal = [host for host in cluster.living if host is not cluster.head_host]
+    if len(mortal) > 1:
+        cluster.kill(cluster.clock.random.choice(mortal))
+
+
+def is_cut(cluster: Cluster) -> None:
+    """Two hosts are cut off from each other, until the next time."""
+    if cluster.net.cuts:
+        cluster.heal()
+    else:
+        one, other = cluster.clock.random.sample(cluster.living, 2)
+        cluster.net.cuts.add(frozenset((one.name, other.name)))
+
+
+def stalls(cluster: Cluster) -> None:
+    """A host stands still for a while."""
+    random = cluster.clock.random
+    random.choice(cluster.living).pause(random.choice((0.1, 1.0, 4.0)))
+
+
+def joins(cluster: Cluster) -> None:
+    """A node joins."""
+    if len(cluster.hosts) < 7:
+        cluster.add(resources=cluster.clock.random.choice(NODES))
+
+
+def crashes(cluster: Cluster) -> None:
+    """A process dies, perhaps before its last messages are read."""
+    random = cluster.clock.random
+    host = random.choice(cluster.living)
+    processes = [process for process in host.node.processes.values() if process.alive]
+    if processes:
+        process = random.choice(processes)
+        host.node.die(process)
+        for _ in range(min(random.randrange(4), len(process.wire))):
+            process.wire.pop()
+        host.wake()
+
+
+def fails(cluster: Cluster) -> None:
+    """A worker cannot be forked, or memory cannot be had."""
+    host = cluster.clock.random.choice(cluster.living)
+    if host.node.unborn:
+        host.node.fork(works=False)
+    elif host.node.segments:
+        host.node.segment(works=False)
+
+
+def cleans_up(cluster: Cluster) -> None:
+    """A process collects garbage."""
+    host = cluster.clock.random.choice(cluster.living)
+    for process in host.node.processes.values():
+        if process.alive:
+            process.collect()
+    host.wake()
+
+
+ACCIDENTS = [breaks] * 4 + [dies, is_cut, is_cut, stalls, stalls, joins, joins] + [crashes] * 3 + [fails, fails]
+
+
+def event(cluster: Cluster, danger: float) -> None:
+    random = cluster.clock.random
+    luck = random.random()
+    if luck < danger:
+        random.choice(ACCIDENTS)(cluster)
+    elif luck < 0.05 + danger:
+        cleans_up(cluster)
+    else:
+        a_driver_works(cluster)
+    cluster.run(random.choice((0.0, 0.0, 0.0005, 0.002, 0.005, 0.02, 0.3)))
+
+
+# Ends -----------------------------------------------------------------------------------------------------------------
+
+
+def rest(cluster: Cluster) -> None:
+    """The network heals, and time passes until nothing moves."""
+    cluster.settle()
+    quiet = 0.0
+    for _ in range(2000):
+        before = cluster.moved
+        cluster.run(2.0)
+        quiet = quiet + 2.0 if cluster.moved == before else 0.0
+        if quiet > LONGEST_PAUSE + 2.0:
+            break
+    else:
+        raise AssertionError("it never comes to rest")
+    for host in cluster.living:
+        host.check()
+        host.node.nothing_waits_that_could_run()
+
+
+def unresolved(cluster: Cluster) -> list[str]:
+    return [waiting for host in cluster.living for waiting in host.node.unresolved()]
+
+
+def _obstacles(cluster: Cluster) -> list[tuple[ClusterHost, Task]]:
+    """The tasks that can never run; if there are none, the constructors of the actors."""
+    hopeless = [(host, task) for host in cluster.living for task in host.node.hopeless()]
+    if hopeless or not unresolved(cluster):
+        return hopeless
+    return [(host, actor.task) for host in cluster.living for actor in host.node.actors()]
+
+
+def resolve_all(cluster: Cluster) -> None:
+    """Ends all tasks: cancels those that can never run, and kills actors that hold resources which others need."""
+    rest(cluster)
+    while obstacles := _obstacles(cluster):
+        for host, task in obstacles:
+            if task.is_constructor:
+                host.node.order(KILL, task.id, True)
+            else:
+                host.node.order(CANCEL, task.id, False, False)
+        rest(cluster)
+    assert not unresolved(cluster), unresolved(cluster)
+
+
+def end(cluster: Cluster) -> None:
+    """Ends all drivers and kills detached actors: nothing may be left."""
+    resolve_all(cluster)
+    for driver in drivers_of(cluster):
+        driver.host.die(driver)
+        cluster.host_of(driver).wake()
+    rest(cluster)
+    for host in cluster.living:
+        for actor in host.node.actors():
+            host.node.order(KILL, actor.id, True)
+    rest(cluster)
+    for host in cluster.living:
+        host.node.nothing_is_left()
+        host.nothing_is_left()
+
+
+def begin(seed: int) -> Cluster:
+    """Some nodes that have joined."""
+    cluster = Cluster(seed, 3 + seed % 3, NODES)
+    cluster.run(STARTS_UP)
+    return cluster
+
+
+def live(cluster: Cluster, events: int = 200) -> None:
+    """A day from begin to end. An error is raised with the story of the objects and tasks that it names."""
+    random = cluster.clock.random
+    try:
+        if random.random() < 0.3:
+            for host in cluster.living:
+                host.machine.scheduler.nest_after = random.choice([1, 2])
+        danger = random.choice([0, 0.03, 0.1])
+        for _ in range(events):
+            event(cluster, danger)
+        end(cluster)
+    except Exception as error:
+        error.add_note(cluster.oracle.recorder.story(str(error)))
+        raise

@@ -1,0 +1,46 @@
+"""The oracle of a simulated cluster: the value of every object on all nodes, and the excuses for its loss.
+
+It stands outside of the machines and knows which daemons live. Beside the rules of a lone node (``tests.core.oracle``):
+
+- an object may be lost only if the node that owns it has ended;
+- a task starts no more often than its retries allow, on all nodes together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncray.ids import NODE_SIZE
+from asyncray.messages import Received
+from tests.core.oracle import Oracle
+from tests.sim.recording import Recorder
+
+if TYPE_CHECKING:
+    from tests.core.processes import Process
+    from tests.sim.cluster import Cluster
+
+
+class ClusterOracle(Oracle):
+    """The facts that all nodes of a cluster must agree with."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.recorder = Recorder()
+
+    def carried(self, process: Process, message: Received, *, to_daemon: bool) -> None:
+        host = self.cluster.hosts[process.host.machine.node_id]
+        daemon, other = host.name, f"{host.name}:{process.client.number}"
+        ends = (other, daemon) if to_daemon else (daemon, other)
+        self.recorder.record(self.cluster.clock.now, *ends, message)
+
+    def agrees(self, ref: bytes, content: Any) -> None:
+        fault: Any = content if isinstance(content, list) and ref not in self.promised else ["", {}]
+        if fault[0] == "OwnerDiedError" and fault[1].get("object_id") == ref.hex():
+            assert self.has_ended(ref[:NODE_SIZE]), f"{ref.hex()} is lost, and its owner lives"
+            return
+        super().agrees(ref, content)
+
+    def has_ended(self, node: bytes) -> bool:
+        """True if the head has declared a node lost, or its daemon has ended."""
+        return not self.cluster.hosts[node].alive or node in self.cluster.head.members.ended
