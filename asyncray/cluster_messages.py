@@ -129,6 +129,10 @@ COMPLAINT: Final = 154
 ComplaintMessage: TypeAlias = "tuple[Literal[154], bytes, float]"
 """node, seconds: the link to this node has been broken for so long"""
 
+INQUIRY_ANSWER: Final = 155
+InquiryAnswerMessage: TypeAlias = "tuple[Literal[155], int, bool, Any]"
+"""inquiry, True and a value, or False and a fault (exception name, fields)"""
+
 # From the head to a node ----------------------------------------------------------------------------------------------
 JOINED: Final = 160
 JoinedMessage: TypeAlias = """(
@@ -170,11 +174,17 @@ HEAD_ENDS: Final = 166
 HeadEndsMessage: TypeAlias = "tuple[Literal[166], str]"
 """why: the head ends in order, and the cluster with it. The node must end"""
 
+INQUIRY: Final = 167
+InquiryMessage: TypeAlias = "tuple[Literal[167], int, str, Sequence[Any]]"
+"""inquiry, method, arguments: a question that only this node can answer. Answer: INQUIRY_ANSWER"""
+
 LinkControl: TypeAlias = "ResumeMessage | PingMessage | AckMessage"
-ToHead: TypeAlias = "JoinMessage | BeatMessage | LeavingClusterMessage | AskMessage | ComplaintMessage"
+ToHead: TypeAlias = (
+    "JoinMessage | BeatMessage | LeavingClusterMessage | AskMessage | ComplaintMessage | InquiryAnswerMessage"
+)
 ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
-    | HeadEndsMessage
+    | HeadEndsMessage | InquiryMessage
 )"""
 ToPeer: TypeAlias = """(
     BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage

@@ -180,6 +180,8 @@ class ActorRow(TypedDict):
     """An actor."""
 
     actor_id: str
+    node_id: str
+    """The node that decides about its life."""
     class_name: str
     state: str
     name: str
@@ -191,11 +193,34 @@ class ActorRow(TypedDict):
     death_cause: str
 
 
+class AllActors(TypedDict):
+    """The actors of all nodes that have answered in time."""
+
+    actors: list[ActorRow]
+    silent_nodes: list[str]
+    """NodeIDs of those that have not."""
+
+
 class DriverRow(TypedDict):
     """A driver."""
 
     pid: int
     client: int
+
+
+class JobRow(TypedDict):
+    """A job."""
+
+    job_id: str
+    node_id: str
+    """The node that its driver is connected to."""
+    namespace: str
+    pid: int
+    """Of its driver."""
+    state: str
+    """RUNNING, or ENDED: neither its driver nor a detached actor of it is left."""
+    why: str
+    """The reason of its end, for people; empty before."""
 
 
 class StoreUse(TypedDict):

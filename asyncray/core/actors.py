@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncray.core.clock import Clock
-from asyncray.core.directory import Directory, RegisteredName
+from asyncray.core.directory import Directory, NameKeeper, RegisteredName
 from asyncray.core.lives import Actor
 from asyncray.core.mailboxes import Mailboxes
 from asyncray.core.pauses import FIRST_PAUSE, LONGEST_PAUSE
@@ -41,6 +41,7 @@ class Actors:
     Args:
         finish: ends a call with a value: ``finish(call, kind, payload)``.
         abandon: cancels those of a dead process's tasks whose results no other process can use.
+        directory: hears of the ends of named actors, unless the node belongs to a cluster.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Actors:
         scheduler: Scheduler,
         finish: Callable[[Task, int, Any], None],
         abandon: Callable[[Sequence[Task]], None],
+        directory: Directory,
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
@@ -57,7 +59,8 @@ class Actors:
         self.mailboxes = Mailboxes(scheduler, finish, self._end_unreferenced)
         # All actors by ID, without dead ones that no handle refers to.
         self.table: dict[bytes, Actor] = {}
-        self.directory = Directory()
+        # Names of actors: in a cluster the head has them.
+        self.names: NameKeeper = directory
         # ID of a forgotten actor -> the error of its calls. Beyond MOST_CAUSES the oldest entries are removed.
         self._causes: dict[bytes, Fault] = {}
 
@@ -141,7 +144,7 @@ class Actors:
         if actor.detached:
             self.free_name(actor)
         elif actor.name is not None:
-            self.directory.died(actor.name, actor.id)
+            self.names.died(actor.name, actor.id)
         if actor.unreferenced:
             self._forget(actor)
         for call in self.mailboxes.close(actor):
@@ -176,7 +179,7 @@ class Actors:
     def free_name(self, actor: Actor) -> None:
         """Makes the name of the actor available to other actors."""
         if actor.name is not None:
-            self.directory.free(actor.name, actor.id)
+            self.names.free(actor.name, actor.id)
 
     def lost(self, actor: Actor, message: str) -> None:
         """The actor's process ended by itself: restarts the actor if it has restarts left and is still in use."""

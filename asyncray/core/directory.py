@@ -7,7 +7,7 @@ make a handle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 RegisteredName: TypeAlias = tuple[str, str]
 """Namespace, name."""
@@ -24,8 +24,15 @@ class Registration(NamedTuple):
     """False: the actor is dead, and keeps its name as long as handles of it exist."""
 
 
+class NameKeeper(Protocol):
+    """Hears of the ends of named actors. See ``Directory`` for the methods."""
+
+    def died(self, name: RegisteredName, actor: bytes) -> None: ...
+    def free(self, name: RegisteredName, actor: bytes) -> None: ...
+
+
 class Directory:
-    """The names of the actors of this node."""
+    """The names of the actors of a lone node, or of a cluster."""
 
     def __init__(self) -> None:
         self._table: dict[RegisteredName, Registration] = {}

@@ -10,7 +10,7 @@ Each job knows its own tasks, actors and workers, so nothing here looks at those
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncray.core.leases import Worker
 from asyncray.core.records import Client, Job, Task
@@ -21,11 +21,20 @@ from asyncray.ids import JOB_SIZE
 from asyncray.messages import FAULT, STOP_TASK
 
 if TYPE_CHECKING:
-    from asyncray.words import JobSetup
+    from asyncray.words import JobRow, JobSetup
 
+JOB_RUNNING: Final = "RUNNING"
+JOB_ENDED: Final = "ENDED"
 
 LONE_NODE = range(1, 1 << 8 * JOB_SIZE)
 """The numbers of jobs of a node that shares them with no other."""
+
+
+class JobWatcher(Protocol):
+    """Learns when jobs begin and end."""
+
+    def job_began(self, job: Job, pid: int) -> None: ...
+    def job_ended(self, job: Job) -> None: ...
 
 
 class Jobs:
@@ -46,6 +55,10 @@ class Jobs:
         self.block = numbers
         # Numbers that no job has had.
         self._numbers = iter(numbers)
+        # Job -> the pid of its driver, for people.
+        self._pids: dict[Job, int] = {}
+        # None unless the node belongs to a cluster.
+        self.watcher: JobWatcher | None = None
 
     def __repr__(self) -> str:
         return f"<Jobs {list(self.table.values())}>"
@@ -68,7 +81,14 @@ class Jobs:
         self.table[job.id] = job
         driver.job = job
         job.reports_to = driver
+        self._pids[job] = driver.pid
+        if self.watcher is not None:
+            self.watcher.job_began(job, driver.pid)
         return job
+
+    def rows(self, node: bytes) -> list[JobRow]:
+        """The jobs that run, for people."""
+        return [job_row(job, node, pid) for job, pid in self._pids.items()]
 
     def driver_ended(self, job: Job) -> None:
         """The driver has ended: ends everything that does not outlive it."""
@@ -102,7 +122,9 @@ class Jobs:
             if worker.actor is None and worker.client not in lasting and not worker.killed:
                 self._pool.kill(worker, "its job has ended")
         if not job.workers and not job.lasts and job in self._driverless:
-            del self.table[job.id], self._driverless[job]
+            del self.table[job.id], self._driverless[job], self._pids[job]
+            if self.watcher is not None:
+                self.watcher.job_ended(job)
 
     def _abort(self, task: Task) -> None:
         worker = task.worker
@@ -112,10 +134,23 @@ class Jobs:
 
     def check(self) -> None:
         """Raises AssertionError if a job's own tables disagree with the tables of all jobs."""
+        assert self._pids.keys() == set(self.table.values()), "a job has no row"
         for job in self.table.values():
             assert job.driver_ended == (job in self._driverless), f"{job} is in the wrong table"
             assert all(self._work.tasks.get(task) is job.tasks[task] for task in job.tasks), f"{job} has others' tasks"
             assert job.workers.items() <= self._pool.workers.items(), f"{job} has workers that have ended"
+
+
+def job_row(job: Job, node: bytes, pid: int) -> JobRow:
+    """Describes a job that runs."""
+    return {
+        "job_id": job.id.hex(),
+        "node_id": node.hex(),
+        "namespace": job.namespace,
+        "pid": pid,
+        "state": JOB_RUNNING,
+        "why": "",
+    }
 
 
 def _lasts(task: Task, lasting: dict[Client, None]) -> bool:

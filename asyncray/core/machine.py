@@ -17,6 +17,7 @@ from asyncray.core.cancelling import Cancelling
 from asyncray.core.client_messages import ClientMessages
 from asyncray.core.clock import Clock
 from asyncray.core.dead_refs import DeadRefs
+from asyncray.core.directory import Directory
 from asyncray.core.functions import Functions
 from asyncray.core.jobs import LONE_NODE, Jobs
 from asyncray.core.objects import Objects
@@ -98,11 +99,14 @@ class NodeMachine:
         jobs: dict[bytes, Job] = {}
         tasks = Tasks(jobs)
         self.cancelling = Cancelling(self.outbox, self.scheduler, tasks, self._finish)
-        self.actors = Actors(self._clock, self.scheduler, self._finish, self.cancelling.abandon)
+        self.directory = Directory()
+        self.actors = Actors(self._clock, self.scheduler, self._finish, self.cancelling.abandon, self.directory)
         self.work = Work(self.outbox, self.store, self.objects, self.functions, self.scheduler, tasks, self.actors)
         self.outcomes = Outcomes(self._clock, self.work, self.cancelling, self.unsealed)
         self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
-        self.requests = Requests(node_id, self.facts, self.work, self.stalls, self.clients, self.stop)
+        self.requests = Requests(
+            node_id, self.facts, self.work, self.stalls, self.jobs, self.directory, self.clients, self.stop
+        )
         # ``stop`` was called.
         self.stopping = False
         # When drivers may get the next notice that output is lost.

@@ -7,8 +7,11 @@ answer yet keeps the question and returns ``LATER``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asyncray.core.directory import Directory, RegisteredName, Registration
+from asyncray.core.jobs import Jobs
 from asyncray.core.leases import Worker
 from asyncray.core.lives import Actor
 from asyncray.core.outbox import FlushOutput
@@ -21,7 +24,8 @@ from asyncray.units import UNIT, plain
 
 if TYPE_CHECKING:
     from asyncray.core.cluster.node_rows import NodeRows
-    from asyncray.words import ActorRow, NodeFacts, NodeRow, NodeStatus, ObjectRow, WorkerRow
+    from asyncray.core.key_values import KeyValues
+    from asyncray.words import ActorRow, AllActors, JobRow, NodeFacts, NodeRow, NodeStatus, ObjectRow, WorkerRow
 
 _STORE = "object_store_memory"
 
@@ -40,6 +44,8 @@ class Requests:
         facts: NodeFacts,
         work: Work,
         stalls: Stalls,
+        jobs: Jobs,
+        directory: Directory,
         clients: Mapping[int, Client],
         stop: Callable[[str], None],
     ) -> None:
@@ -48,7 +54,8 @@ class Requests:
         self._facts = facts
         self._work = work
         self._actors = work.actors
-        self._directory = work.actors.directory
+        self._directory = directory
+        self._jobs = jobs
         self._stalls = stalls
         self._scheduler = work.scheduler
         self._resources = work.scheduler.resources
@@ -57,15 +64,31 @@ class Requests:
         self._stop_node = stop
         # Answers about all nodes. None on a node that belongs to no cluster.
         self.cluster: NodeRows | None = None
+        # Functions that take the place of those below on a node of a cluster, by method.
+        self.of_cluster: Mapping[str, Callable[..., Any]] = {}
+        # The pairs of a lone node. None before the first question about them.
+        self._key_values: KeyValues | None = None
 
     def ask(self, question: Question, method: str, arguments: Sequence[Any]) -> None:
         """Answers a question, now or after a later event."""
+        function = self.of_cluster.get(method)
+        if function is None:
+            self.ask_this_node(question, method, arguments)
+        else:
+            self._ask(question, function, arguments)
+
+    def ask_this_node(self, question: Question, method: str, arguments: Sequence[Any]) -> None:
+        """Answers a question about this node alone."""
         function = _TABLE.get(method)
         if function is None:
             question.refuse("InternalError", {"message": f"There is no request named {method!r}."})
-            return
+        else:
+            self._ask(question, partial(function, self), arguments)
+
+    @staticmethod
+    def _ask(question: Question, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
         try:
-            value = function(self, question, *arguments)
+            value = function(question, *arguments)
         except Refusal as refusal:
             question.refuse(refusal.name, {"message": refusal.message})
         else:
@@ -83,14 +106,7 @@ class Requests:
     ) -> Any:
         taken = self._directory.claim((namespace, name), create[1], handle)
         if taken is not None:
-            if if_exists and taken.alive:
-                return [taken.actor, taken.handle]
-            raise Refusal(
-                "ActorAlreadyExistsError",
-                f"The name {name} is already taken. Please use a different name or get the existing actor using "
-                f"ray.get_actor('{name}', namespace='{namespace}'), or get or make it by "
-                f".options(name='{name}', get_if_exists=True).",
-            )
+            return found_instead((namespace, name), taken, if_exists=if_exists)
         try:
             self._work.create(question.asker, create, (namespace, name), handle)
         except BaseException:
@@ -163,7 +179,10 @@ class Requests:
         }
 
     def _list_actors(self, question: Question) -> list[ActorRow]:
-        return [_actor_row(actor) for actor in self._actors.table.values()]
+        return [_actor_row(actor, self._node_id) for actor in self._actors.table.values()]
+
+    def _all_actors(self, question: Question) -> AllActors:
+        return {"actors": self._list_actors(question), "silent_nodes": []}
 
     def _object(self, question: Question, object_id: bytes) -> ObjectRow:
         entry = self._work.objects.table.get(object_id)
@@ -179,6 +198,19 @@ class Requests:
             "uses": entry.uses,
         }
 
+    def _list_jobs(self, question: Question) -> list[JobRow]:
+        return self._jobs.rows(self._node_id)
+
+    def _key_value(self, question: Question, operation: str, *arguments: Any) -> Any:
+        if self._key_values is None:
+            from asyncray.core.key_values import KeyValues  # start-up cost: few lone nodes are asked
+
+            self._key_values = KeyValues()
+        try:
+            return self._key_values.perform(operation, arguments)
+        except ValueError as error:
+            raise Refusal("ValueError", f"{error}.") from None
+
     def _ping(self, question: Question) -> Any:
         """A client wants to know that the daemon has handled all its earlier messages."""
 
@@ -191,6 +223,22 @@ class Requests:
 
     def _stop(self, question: Question) -> Any:
         self._stop_node("a client asked it to stop")
+
+
+def found_instead(name: RegisteredName, taken: Registration, *, if_exists: bool) -> list[bytes]:
+    """Returns actor and handle of the actor that has the name, if the caller would take it.
+
+    Raises:
+        Refusal: the caller wants a new one, or that one is dead.
+    """
+    if if_exists and taken.alive:
+        return [taken.actor, taken.handle]
+    raise Refusal(
+        "ActorAlreadyExistsError",
+        f"The name {name[1]} is already taken. Please use a different name or get the existing actor using "
+        f"ray.get_actor('{name[1]}', namespace='{name[0]}'), or get or make it by "
+        f".options(name='{name[1]}', get_if_exists=True).",
+    )
 
 
 def _worker_row(worker: Worker) -> WorkerRow:
@@ -206,9 +254,10 @@ def _worker_row(worker: Worker) -> WorkerRow:
     }
 
 
-def _actor_row(actor: Actor) -> ActorRow:
+def _actor_row(actor: Actor, node: bytes) -> ActorRow:
     return {
         "actor_id": actor.id.hex(),
+        "node_id": node.hex(),
         "class_name": actor.task.template.name,
         "state": actor.state.upper(),
         "name": actor.name[1] if actor.name else "",
@@ -229,7 +278,10 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "available_resources": Requests._available_resources,
     "nodes": Requests._nodes,
     "actors": Requests._list_actors,
+    "all_actors": Requests._all_actors,
     "object": Requests._object,
+    "jobs": Requests._list_jobs,
+    "key_value": Requests._key_value,
     "status": Requests._status,
     "ping": Requests._ping,
     "goodbye": Requests._goodbye,

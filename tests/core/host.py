@@ -392,7 +392,7 @@ class Host:
             "objects": machine.objects.table,
             "tasks": machine.work.tasks,
             "actors": machine.actors.table,
-            "names": list(machine.actors.directory.list(None)),
+            "names": list(machine.directory.list(None)),
             "blocks": machine.store.blocks,
             "copies": machine.store.copies,
             "unread": machine.objects.unread.errors,

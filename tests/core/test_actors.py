@@ -450,7 +450,7 @@ def test_what_a_forgotten_actor_died_of_is_known_for_a_while() -> None:
 
 
 def taken(world: World, name: str = "ann") -> bool:
-    return world.machine.actors.directory.find(("ns", name)) is not None
+    return world.machine.directory.find(("ns", name)) is not None
 
 
 def named(world: World, driver: Driver, **options: Any) -> bytes | None:
@@ -532,7 +532,7 @@ def test_a_crashed_actors_name_is_free_when_its_handle_is_gone_too() -> None:
     driver.state.make(Recipe(name="ann"))
     world.host.hear(driver, 2)  # in one batch
     world.settle()
-    found = world.machine.actors.directory.find(("ns", "ann"))
+    found = world.machine.directory.find(("ns", "ann"))
     assert found is not None
     assert world.machine.actors.table[found.actor].state == ALIVE
 

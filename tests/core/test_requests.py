@@ -70,7 +70,7 @@ def test_an_invalid_message_leaves_the_name_free() -> None:
     driver = world.driver()
     with pytest.raises(KeyError):
         ask(world, "create_named", "ns", "ann", False, b"", (0, b"actor", 99, 0, b"", None, None, None), asker=driver)
-    assert world.machine.actors.directory.find(("ns", "ann")) is None
+    assert world.machine.directory.find(("ns", "ann")) is None
 
 
 def test_resources_are_what_the_node_has_and_what_is_left() -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncray.cluster_messages import COMPLAINT
+from asyncray.cluster_messages import COMPLAINT, INQUIRY_ANSWER
+from asyncray.core.cluster.cluster_requests import ClusterRequests
+from asyncray.core.cluster.job_reports import JobReports
 from asyncray.core.cluster.links import Link
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
 from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
-from asyncray.core.records import Party
+from asyncray.core.questions import Answer, Question
+from asyncray.core.records import Client, Party
 
 if TYPE_CHECKING:
     from asyncray.cluster_words import ClusterRow, MemberFacts
@@ -26,6 +29,9 @@ LONGEST_QUEUE = 8
 
 _COMPLAIN_AFTER = 1.0
 """Seconds for which a link must be broken before the node complains to the head, and between two complaints."""
+
+INQUIRIES = ("actors", "object", "ping")
+"""The questions that the head may ask a node."""
 
 _LOG_INFO = 20
 
@@ -53,6 +59,12 @@ class ClusterMachine(Watcher):
             to_head = Peer(number, head, Link(self.outbox, self.node, head, now, to_head=True))
         self.members = Members(self.outbox, to_head, facts, self._row, self)
         machine.requests.cluster = NodeRows(self.members)
+        requests = ClusterRequests(self.node, self.members, machine.work, machine.requests.ask_this_node)
+        machine.requests.of_cluster = requests.table
+        machine.actors.names = requests.names
+        machine.jobs.watcher = JobReports(self.node, self.members)
+        # The head, where it asks what clients may ask.
+        self._asking_head = Client(self.outbox.new_party_number(), b"", "observer", 0)
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
         self.handlers: dict[int, PeerHandler] = {}
         # When the head next hears of broken links.
@@ -122,6 +134,17 @@ class ClusterMachine(Watcher):
         peer = self.peers.pop(node, None)
         if peer is not None:
             peer.bury(how)
+
+    def inquiry_came(self, number: int, method: str, arguments: Sequence[Any]) -> None:
+        def reply(answer: Answer) -> None:
+            value = answer[1] if answer[0] else list(answer[1:])
+            self.outbox.send(self.members.head, (INQUIRY_ANSWER, number, answer[0], value))
+
+        question = Question(self._asking_head, reply)
+        if method in INQUIRIES:
+            self._machine.requests.ask_this_node(question, method, arguments)
+        else:
+            question.refuse("InternalError", {"message": f"{method!r:.40} is no inquiry."})
 
     def must_end(self, why: str) -> None:
         self._machine.stop(f"it is no part of its cluster any more: {why}")

@@ -19,6 +19,7 @@ from asyncray.cluster_messages import (
     BEAT,
     FENCED,
     HEAD_ENDS,
+    INQUIRY,
     JOIN,
     JOINED,
     LEAVING_CLUSTER,
@@ -78,6 +79,9 @@ class Watcher:
 
     def member_ended(self, node: bytes, state: str, how: str) -> None:
         """Another node is LOST or has LEFT."""
+
+    def inquiry_came(self, number: int, method: str, arguments: Sequence[Any]) -> None:
+        """The head asks what only this node knows."""
 
     def must_end(self, why: str) -> None:
         """This node is no member any more and must stop."""
@@ -193,6 +197,8 @@ class Members:
         elif kind == ANSWER:
             _, number, ok, value = message
             self._questions.pop(number)((True, value) if ok else (False, *value))
+        elif kind == INQUIRY:
+            self._watcher.inquiry_came(*message[1:])
         elif kind == JOINED:
             self._joined(message, now)
         elif kind in (TURNED_AWAY, FENCED):

@@ -7,13 +7,18 @@ on the path of tasks, calls, objects or unnamed actors.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, HEAD_ENDS, JOIN, LEAVING_CLUSTER
+from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, HEAD_ENDS, INQUIRY_ANSWER, JOIN, LEAVING_CLUSTER
 from asyncray.core.cluster.links import BROKEN_AFTER, IDLE, OPEN, Link
 from asyncray.core.cluster.members import CUT_OFF_AFTER
 from asyncray.core.cluster.peers import Peer
+from asyncray.core.head.cluster_jobs import ClusterJobs
+from asyncray.core.head.inquiries import Inquiries
 from asyncray.core.head.membership import Membership
+from asyncray.core.head.names import ClusterNames
+from asyncray.core.key_values import KeyValues
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Party
 
@@ -36,7 +41,11 @@ class HeadMachine:
     def __init__(self, node: bytes, cluster: bytes, epoch: int, now: float) -> None:
         self.node = node
         self.outbox = Outbox()
-        self.members = Membership(self.outbox, cluster, epoch)
+        self.members = Membership(self.outbox, cluster, epoch, self._member_ended)
+        self.inquiries = Inquiries(self.outbox, self.members.table)
+        self.names = ClusterNames(self._inquire, self.members.table.__contains__)
+        self.jobs = ClusterJobs()
+        self.key_values = KeyValues()
         # Other nodes, by NodeID.
         self.peers: dict[bytes, Peer] = {}
         # The head's own node.
@@ -44,7 +53,20 @@ class HeadMachine:
         self._now = now
         # Why the head ends. Empty while it does not.
         self._ends = ""
-        self._services: dict[str, Service] = {"member": self._member}
+        self._services: dict[str, Service] = {
+            "member": self._member,
+            "claim_name": self.names.claim,
+            "find_name": self.names.find,
+            "list_names": self.names.list,
+            "name_died": self.names.died,
+            "free_name": self.names.free,
+            "job_began": self._job_began,
+            "job_ended": self._job_ended,
+            "jobs": lambda node, arguments, reply: reply(ok=True, value=self.jobs.rows()),
+            "key_value": self._key_value,
+            "inquire": self._pass_on_inquiry,
+            "gather": self._gather,
+        }
 
     def __repr__(self) -> str:
         return f"<HeadMachine {self.members}>"
@@ -92,6 +114,9 @@ class HeadMachine:
             return  # the verdict was faster: it is final
         elif kind == ASK:
             self._ask(node, party, message)
+        elif kind == INQUIRY_ANSWER:
+            _, number, ok, value = message
+            self.inquiries.answered(node, number, (True, value) if ok else (False, *value))
         elif kind == COMPLAINT:
             self._complain(node, message[1], message[2])
         elif kind == LEAVING_CLUSTER:
@@ -117,6 +142,44 @@ class HeadMachine:
         ended = self.members.ended.get(wanted)
         state = "alive" if wanted in self.members.table else "unknown" if ended is None else ended.state
         reply(ok=True, value=state)
+
+    # Names, jobs, key-value pairs, and what only nodes know -----------------------------------------------------------
+
+    def _member_ended(self, node: bytes, how: str) -> None:
+        self.names.node_ended(node)
+        self.jobs.node_ended(node, how)
+        self.inquiries.node_ended(node)
+
+    def _inquire(
+        self, node: bytes, method: str, arguments: Sequence[Any], reply: Callable[[tuple[Any, ...]], None]
+    ) -> None:
+        self.inquiries.ask(node, method, arguments, reply, self._now)
+
+    def _job_began(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
+        (row,) = arguments
+        self.jobs.began(row)
+        reply(ok=True, value=None)
+
+    def _job_ended(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
+        self.jobs.ended(*arguments)
+        reply(ok=True, value=None)
+
+    def _key_value(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
+        try:
+            value = self.key_values.perform(arguments[0], arguments[1:])
+        except ValueError as error:
+            reply(ok=False, value=["ValueError", {"message": f"{error}."}])
+        else:
+            reply(ok=True, value=value)
+
+    def _pass_on_inquiry(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
+        """A node asks another one through the head."""
+        wanted, method, rest = arguments
+        self._inquire(wanted, method, rest, partial(_reply_with, reply))
+
+    def _gather(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
+        """A node asks all nodes through the head."""
+        self.inquiries.gather(arguments[0], arguments[1:], partial(_reply_with, reply), self._now)
 
     def _complain(self, node: bytes, other: bytes, seconds: float) -> None:
         """The link between two members is broken: the cluster is always fully connected, or smaller."""
@@ -154,6 +217,7 @@ class HeadMachine:
         """Some time has passed."""
         self._now = now
         self.members.tick(now, late)
+        self.inquiries.tick(now)
         for peer in list(self.peers.values()):
             peer.link.tick(now, late)
             if self._is_forgotten(peer, now):
@@ -180,5 +244,16 @@ class HeadMachine:
     def check(self) -> None:
         """Raises AssertionError if an invariant of any machine is broken."""
         self.members.check()
+        self.names.check()
+        self.jobs.check()
+        self.key_values.check()
         for peer in self.peers.values():
             peer.link.check()
+
+
+def _reply_with(reply: Callable[..., None], answer: tuple[Any, ...]) -> None:
+    """Passes the answer of a node on to another one."""
+    if answer[0]:
+        reply(ok=True, value=answer[1])
+    else:
+        reply(ok=False, value=list(answer[1:]))

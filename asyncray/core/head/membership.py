@@ -22,7 +22,7 @@ sees that it has all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
@@ -90,10 +90,18 @@ class Membership:
     Args:
         cluster: the ID of the cluster.
         epoch: counts the starts of the head.
+        member_ended: learns that a node is LOST or has LEFT, and how.
     """
 
-    def __init__(self, outbox: Outbox, cluster: bytes, epoch: int) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        cluster: bytes,
+        epoch: int,
+        member_ended: Callable[[bytes, str], None] = lambda node, how: None,
+    ) -> None:
         self._outbox = outbox
+        self._member_ended = member_ended
         self.cluster = cluster
         self.epoch = epoch
         # Members that are ALIVE or SUSPECT, by NodeID.
@@ -213,6 +221,7 @@ class Membership:
         if member in self._joined:
             self._push(now)  # members learn of it first, then of its end
         self._gone.append(member)
+        self._member_ended(node, f"it is {state}: {how}")
         self._outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} at {member.facts['host']} is {state}: {how}"))
 
     # Views ------------------------------------------------------------------------------------------------------------
