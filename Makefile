@@ -5,6 +5,7 @@
 # make chaos      programs at work while processes are killed; ASYNCRAY_CHAOS_SECONDS (60), ASYNCRAY_CHAOS_SEED
 # make soak       the same work for minutes, and nothing may grow; ASYNCRAY_SOAK_SECONDS (120)
 # make sim        the simulation of a cluster from many seeds; SEEDS (20000), FIRST_SEED (0)
+# make model      the model of references between nodes, in all states; NODES (3), TASKS (3), MODEL_ARGS ("--losses 1")
 # make bench      asyncray's microbenchmark
 # make clean      take away what the others made
 #
@@ -17,6 +18,9 @@ PYTHON ?=
 PYTEST_ARGS ?=
 JOBS ?= 2
 SEEDS ?= 20000
+NODES ?= 3
+TASKS ?= 3
+MODEL_ARGS ?=
 FIRST_SEED ?= 0
 VERSIONS := 3.11 3.12 3.13
 SOURCES := asyncray tests examples
@@ -24,7 +28,7 @@ BIN := $(VENV)/bin
 # -qq drops what pip only wants to mention and keeps what failed.
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: demo test check pytest test-all chaos soak sim bench clean
+.PHONY: demo test check pytest test-all chaos soak sim model bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/quickstart.py </dev/null
@@ -58,6 +62,9 @@ chaos soak: $(VENV)/.installed-test
 sim: $(VENV)/.installed-test
 	@ASYNCRAY_SIM_SEEDS=$(SEEDS) ASYNCRAY_SIM_FIRST=$(FIRST_SEED) \
 		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/sim $(PYTEST_ARGS) </dev/null
+
+model: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.sim.model --nodes $(NODES) --tasks $(TASKS) $(MODEL_ARGS)
 
 bench: $(VENV)/.installed
 	@$(BIN)/asyncray microbenchmark </dev/null
