@@ -12,7 +12,7 @@ from asyncray.core.leases import Worker
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import QUEUED, SENT, WAITING
+from asyncray.core.states import CANCELLED, CANCELLED_WITH_CHILDREN, QUEUED, SENT, WAITING
 from asyncray.messages import FAULT, STOP_TASK
 
 
@@ -50,6 +50,7 @@ class Cancelling:
         task = self._tasks.get(task_id)
         if task is None:
             return
+        how_far = CANCELLED_WITH_CHILDREN if recursive else CANCELLED
         # An actor is killed, not cancelled, and with it the tasks that it has submitted.
         family = [] if task.is_constructor else [task]
         if recursive:
@@ -57,11 +58,10 @@ class Cancelling:
             for member in family:
                 family += (child for child in (member.children or {}).values() if not child.is_constructor)
         for member in reversed(family):
-            member.cancelled_with_children |= recursive
+            member.cancelled = max(member.cancelled, how_far)
             self._cancel_one(member, force=force)
 
     def _cancel_one(self, task: Task, *, force: bool) -> None:
-        task.cancelled = True
         if task.state in (WAITING, QUEUED):
             self._finish(task, FAULT, task.cancelled_fault())
         elif task.state == SENT and task.worker is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.placements import read_where
-from asyncray.core.states import WAITING
+from asyncray.core.states import CANCELLED_WITH_CHILDREN, NOT_CANCELLED, WAITING
 from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
 
@@ -214,9 +214,8 @@ class Task:
     """One invocation."""
 
     __slots__ = (
-        "actor", "cancelled", "cancelled_with_children", "children", "dependencies", "depth", "estimate", "given_name",
-        "id", "kind", "lease", "missing", "nested", "parent", "payload", "retries", "returns", "state", "submitter",
-        "template", "worker",
+        "actor", "cancelled", "children", "dependencies", "depth", "estimate", "given_name", "id", "kind", "lease",
+        "missing", "nested", "parent", "payload", "retries", "returns", "state", "submitter", "template", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -236,9 +235,8 @@ class Task:
         self.kind = kind
         self.payload = payload
         self.state = WAITING
-        self.cancelled = False
-        # Cancelled together with all tasks that it submits.
-        self.cancelled_with_children = False
+        # NOT_CANCELLED, which is false, or how far it was cancelled.
+        self.cancelled = NOT_CANCELLED
         # How many dependencies are not resolved yet.
         self.missing = 0
         # How many functions are above it in the tree of submissions, as far as they had not finished when it was
@@ -271,6 +269,11 @@ class Task:
     def name(self) -> str:
         """The name for people: the name given to this call, or the name of the function."""
         return self.given_name or self.template.name
+
+    @property
+    def cancelled_with_children(self) -> bool:
+        """True if all tasks that it submits are cancelled, too."""
+        return self.cancelled == CANCELLED_WITH_CHILDREN
 
     @property
     def is_constructor(self) -> bool:

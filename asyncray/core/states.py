@@ -12,6 +12,12 @@ SENT = "sent"
 # It has finished, with a value or an error.
 FINISHED = "finished"
 
+# How far a task was cancelled. One field for all three: with another one each task would take 16 bytes more.
+NOT_CANCELLED = 0
+CANCELLED = 1
+# Together with all tasks that it submits, also later.
+CANCELLED_WITH_CHILDREN = 2
+
 # Workers
 # A worker that was ordered and has not said hello; an actor whose constructor runs.
 STARTING = "starting"

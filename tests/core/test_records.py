@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asyncray.core.lives import Actor
-from asyncray.core.records import Client, Job, Task, Template
-from asyncray.core.states import WAITING
+from asyncray.core.records import Client, Job, ObjectEntry, Task, Template
+from asyncray.core.states import NOT_CANCELLED, WAITING
 
 JOB = Job(b"\0\0\0\1", "", {})  # type: ignore[typeddict-item]  # its setup does not matter here
 CALLER = Client(1, b"caller", "driver", 1)
@@ -41,7 +41,13 @@ def test_a_life_needs_no_more_than_the_start_and_every_demand_is_of_something(sp
 
 def test_a_task_begins_to_wait_with_the_retries_of_its_template() -> None:
     task = Task(b"\1", template(), CALLER, 0, b"")
-    assert (task.state, task.retries, task.cancelled) == (WAITING, 3, False)
+    assert (task.state, task.retries, task.cancelled) == (WAITING, 3, NOT_CANCELLED)
+
+
+def test_a_task_and_the_object_that_it_makes_are_small() -> None:
+    """A million of them wait in a daemon. The allocator rounds up to 16 bytes, and the collector adds 16."""
+    assert Task.__basicsize__ + 16 <= 192
+    assert ObjectEntry.__basicsize__ + 16 <= 144
 
 
 def test_a_task_has_the_name_of_its_call_or_of_its_function() -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from asyncray.runtime.arguments import NO_ARGUMENTS, pack, unpack
+from asyncray.runtime.arguments import pack, unpack
 from asyncray.runtime.references import References
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.serialization import deserialize
@@ -36,7 +36,6 @@ def test_plain_arguments() -> None:
     value, dependencies = pack((1, "a"), {"b": [2]}, "f", HOME)
     assert dependencies is None
     assert unpack(deserialize(value.pickled), []) == ((1, "a"), {"b": [2]})
-    assert unpack(deserialize(NO_ARGUMENTS), []) == ((), {})
 
 
 def test_refs_inside_arguments_stay_refs() -> None:

@@ -11,7 +11,7 @@ import pytest
 from asyncray.config import FUNCTION_LIMIT
 from asyncray.exceptions import LocalNodeDiedError
 from asyncray.ids import FIRST_RETURN, PUT_INDEX
-from asyncray.messages import CREATE, FUNCTION, RELEASE_REFS, SUBMIT, TEMPLATE
+from asyncray.messages import CREATE, FUNCTION, PLAIN, RELEASE_REFS, SUBMIT, TEMPLATE
 from asyncray.runtime.runtime import Runtime
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
 
@@ -54,6 +54,13 @@ def test_refs_among_the_arguments_are_dependencies_and_released_after_the_messag
     assert message[1] + FIRST_RETURN == result.binary()
     assert message[5] == (object_id,)
     assert daemon.next(RELEASE_REFS)[1] == (object_id,)
+
+
+def test_a_call_without_arguments_carries_no_bytes_for_them(session: Any) -> None:
+    runtime, daemon = session
+    result = runtime.submitter.submit(1, 1, (), {}, "f")
+    message = daemon.next(SUBMIT)
+    assert (message[1] + FIRST_RETURN, message[3], message[4]) == (result.binary(), PLAIN, b"")
 
 
 def test_returns_are_a_ref_a_list_or_nothing(session: Any) -> None:

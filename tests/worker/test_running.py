@@ -89,6 +89,7 @@ def no_room(number: int) -> tuple[Any, ...]:
 def test_arguments_are_put_where_their_places_are(runner: Any) -> None:
     plain = pickle.dumps((("one",), {"two": 2}))
     assert runner.arguments((RUN, b"task", 1, PLAIN, plain, None, None)) == (("one",), {"two": 2})
+    assert runner.arguments((RUN, b"task", 1, PLAIN, b"", None, None)) == ((), {})
     last = [[b"o" * 26, PLAIN, plain]]
     args, kwargs = runner.arguments((RUN, b"task", 1, OBJECT, None, last, None))
     assert (list(args), kwargs) == (["one"], {"two": 2})
