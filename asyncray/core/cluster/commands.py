@@ -2,17 +2,17 @@
 
 A connection of a link is a number that the shell gave it.
 
-The bytes of large objects travel on connections of their own, the *bulk connections*. The node that sends makes one when
-the first ``SendRange`` for a node comes, and there is no command for that; its bytes go one way. So two nodes have at
-most two of them, nothing has to be settled when both dial, and what breaks one direction leaves the other alone. A
-*transfer* brings one object, or the rest of one, from the node that has it to the node that asked for it. It is a number
-that the asking node has chosen and never uses again. Chunks of several transfers take turns on one connection; those of
-one transfer come in order.
+The bytes of large objects travel on connections of their own, the *bulk connections*. The node that sends makes one
+when the first ``SendRange`` for a node comes, and there is no command for that; its bytes go one way. So two nodes have
+at most two of them, nothing has to be settled when both dial, and a break in one direction leaves the other alone. A
+*transfer* brings one object, or the rest of one, from the node that has it to the node that asked for it. It is a
+number that the asking node has chosen and never uses again. Chunks of several transfers take turns on one connection;
+those of one transfer come in order.
 
 If a bulk connection breaks, the shell of the sender drops what it was about to write there, and reports
 ``ClusterMachine.sending_failed``; that of the receiver reports ``ClusterMachine.receiving_failed``, and writes nothing
 into memory from then on that still comes by the old connection. Transfers that were under way never go on: the asking
-node begins new ones. The next ``SendRange`` makes a new connection. A pause comes before it if the last one did no good.
+node begins new ones. The next ``SendRange`` makes a new connection, after a pause if the last one did no good.
 
 The events carry the NodeID of the other node, the number of the transfer, and the time: ``range_sent(node, transfer,
 length, now)``, ``sending_failed(node, now)``, ``range_received(node, transfer, position, now)``, ``range_failed(node,
