@@ -223,6 +223,26 @@ class JobRow(TypedDict):
     """The reason of its end, for people; empty before."""
 
 
+class GroupRow(TypedDict):
+    """A placement group, as nodes and people see it."""
+
+    group_id: bytes
+    namespace: str
+    name: str
+    strategy: str
+    state: str
+    """PENDING, PREPARED, CREATED, RESCHEDULING or REMOVED."""
+    bundles: Sequence[Sequence[tuple[str, int]]]
+    """Name and fixed amount of each resource, for each bundle."""
+    nodes: Sequence[bytes | None]
+    """The node of each bundle; None while it has none."""
+    attempts: int
+    """How often the head chose nodes for it."""
+    detached: bool
+    why: str
+    """Why it waits, for people; empty if it does not."""
+
+
 class StoreUse(TypedDict):
     """Bytes of the object store."""
 
@@ -289,4 +309,6 @@ class NodeStatus(NodeFacts):
     problem: str
     workers: list[WorkerRow]
     actors: list[ActorRow]
+    groups: list[dict[str, Any]]
+    """The placement groups: as ``GroupRow``, with IDs as text and plain amounts."""
     drivers: list[DriverRow]

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from asyncray.core.resources import Grant, Resources
-from asyncray.core.states import QUEUED, SENT, STARTING
+from asyncray.core.resources import Account, Grant
+from asyncray.core.states import LEASED, QUEUED, SENT, STARTING
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ class Worker:
         calls = () if self.actor is None else self.actor.inflight.values()
         return (task for task in (*self.inflight.values(), *self.nested.values(), *calls) if task.state == SENT)
 
+    def may_host(self, shape: Shape) -> bool:
+        """True if tasks of a shape may be nested into it while its own task waits.
+
+        The process must be on the same account: a placement group that is removed takes its processes along.
+        """
+        own = None if self.lease is None else self.lease.shape
+        same = own is not None and own.account is shape.account
+        return same and self.job is shape.job and self.state == LEASED and not self.gpu
+
     @property
     def is_actor_host(self) -> bool:
         """True as soon as it hosts an actor, and also after the death of that actor."""
@@ -95,7 +104,7 @@ class Shape:
         "templates", "turn", "where",
     )  # fmt: skip
 
-    def __init__(self, job: Job, demand: Demand, where: Where, account: Resources, *, lives: bool) -> None:
+    def __init__(self, job: Job, demand: Demand, where: Where, account: Account, *, lives: bool) -> None:
         self.job = job
         self.demand = demand
         # Where its tasks wish to run.

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 from asyncray.config import LOG_ERROR
 from asyncray.core.actors import Actors
 from asyncray.core.allocator import Allocator
+from asyncray.core.bundles import Bundles
 from asyncray.core.cancelling import Cancelling
 from asyncray.core.client_messages import ClientMessages
 from asyncray.core.clock import Clock
 from asyncray.core.dead_refs import DeadRefs
+from asyncray.core.destinations import Destinations
 from asyncray.core.directory import Directory
 from asyncray.core.functions import Functions
+from asyncray.core.group_requests import GroupRequests
 from asyncray.core.jobs import LONE_NODE, Jobs
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
+from asyncray.core.own_groups import OwnGroups
 from asyncray.core.records import Client, Job, Task
 from asyncray.core.requests import Requests
 from asyncray.core.resources import Resources
@@ -107,6 +111,7 @@ class NodeMachine:
         self.requests = Requests(
             node_id, self.facts, self.work, self.stalls, self.jobs, self.directory, self.clients, self.stop
         )
+        self._make_groups()
         # ``stop`` was called.
         self.stopping = False
         # When drivers may get the next notice that output is lost.
@@ -115,6 +120,20 @@ class NodeMachine:
 
     def __repr__(self) -> str:
         return f"<NodeMachine {self.node_id.hex()} {self.scheduler} {self.pool} {self.work}>"
+
+    def _make_groups(self) -> None:
+        """Makes the machines of placements and placement groups."""
+        labels = {"ray.io/node-id": self.node_id.hex()}
+        scheduler = self.scheduler
+        self.destinations = Destinations(self.node_id, labels, scheduler, self.actors, self.cancelling, self._finish)
+        # The machine that decides about groups, while this node is alone.
+        self.own_groups = OwnGroups(self._clock, self.node_id, labels, self.resources)
+        self.group_views = self.own_groups.views
+        self.bundles = Bundles(self._clock, self.resources, scheduler.shapes, self.group_views, self.destinations.evict)
+        self.own_groups.bundles = self.destinations.bundles = self.bundles
+        self.group_requests = GroupRequests(self._clock, self.work, self.group_views, self.stalls, self.jobs.table)
+        self.requests.further.update(self.group_requests.table)
+        self.requests.groups = self.group_requests.rows
 
     @property
     def now(self) -> float:
@@ -188,6 +207,8 @@ class NodeMachine:
         self.work.break_promises(client)
         self.objects.client_disconnected(client)
         self.settle_lives()
+        if client.role == "driver":
+            self.group_requests.settle()
 
     def _creator_disconnected(self, client: Client) -> None:
         for actor in list(client.actors.values()):
@@ -265,6 +286,11 @@ class NodeMachine:
 
     def flush(self) -> None:
         """All events of a batch have been handled: hands out work."""
+        if self.bundles.has_work and self.bundles.flush():
+            self.own_groups.groups.rows_changed()
+        self.own_groups.flush()
+        if self.scheduler.shapes.failing:
+            self.destinations.settle()
         self.scheduler.schedule()
 
     def settle_lives(self) -> None:
@@ -282,6 +308,9 @@ class NodeMachine:
         self.scheduler.tick()
         self.stalls.tick(self.now)
         self.jobs.tick()
+        self.group_requests.settle()
+        self.bundles.tick()
+        self.own_groups.tick()
 
     @property
     def needs_fast_tick(self) -> bool:
@@ -296,3 +325,5 @@ class NodeMachine:
         self.scheduler.check()
         self.work.check()
         self.jobs.check()
+        self.bundles.check()
+        self.own_groups.groups.check()

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from asyncray.core.leases import Shape
 from asyncray.core.records import Job
-from asyncray.core.resources import Resources
+from asyncray.core.resources import Account
 
 _LONGEST_BLOCK = 64
 
@@ -29,7 +29,7 @@ Precedence = tuple[int, int]
 WorkerKind = tuple[Job, bool, bool]
 """Job, whether the shapes need GPUs, whether their tasks are constructors. Shapes of a kind use the same processes."""
 
-GroupKey = tuple[WorkerKind, Resources, str]
+GroupKey = tuple[WorkerKind, Account, str]
 """The kind of the shapes, the account, and what they lack there."""
 
 

@@ -17,11 +17,6 @@ EXISTS: Final = "exists"
 ABSENT: Final = "absent"
 _OPERATORS = (IN, NOT_IN, EXISTS, ABSENT)
 
-WAIT: Final = "wait"
-SPILL: Final = "spill"
-FAIL: Final = "fail"
-_IF_BUSY = (WAIT, SPILL, FAIL)
-
 Condition: TypeAlias = tuple[str, str, tuple[str, ...]]
 """A condition on the labels of a node: key, operator (IN, NOT_IN, EXISTS or ABSENT), values."""
 
@@ -41,8 +36,6 @@ class Affinity:
     node: bytes
     soft: bool
     """If the node has ended or never fits, any other node will do."""
-    if_busy: str = WAIT
-    """What happens while the node has no room: WAIT for it, SPILL to another node (soft only), or FAIL (hard only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +63,9 @@ class Bundle:
 
 ANY_BUNDLE: Final = -1
 
+Named: TypeAlias = "Spread | Affinity | Labels | Selectors | Bundle"
+"""The placements that programs can ask for."""
+
 SPREAD: Final = Spread()
 
 
@@ -86,7 +82,7 @@ def _meets_one(value: str | None, operator: str, values: tuple[str, ...]) -> boo
     return (value in values) == (operator == IN)
 
 
-def read_where(parts: Sequence[Any]) -> Spread | Affinity | Labels | Selectors | Bundle:
+def read_where(parts: Sequence[Any]) -> Named:
     """Returns the placement that a list from a message describes.
 
     Raises:
@@ -98,16 +94,14 @@ def read_where(parts: Sequence[Any]) -> Spread | Affinity | Labels | Selectors |
             group, index = fields
             return Bundle(_checked(group, bytes), _checked(index, int))
         if kind == "affinity":
-            node, soft, if_busy = fields
-            if if_busy not in _IF_BUSY:
-                raise ValueError(if_busy)
-            return Affinity(_checked(node, bytes), _checked(soft, bool), if_busy)
+            node, soft = fields
+            return Affinity(_checked(node, bytes), _checked(soft, bool))
         if kind == "labels":
             hard, soft = fields
-            return Labels(_read_conditions(hard), _read_conditions(soft))
+            return Labels(read_conditions(hard), read_conditions(soft))
         if kind == "selectors":
             (alternatives,) = fields
-            return Selectors(tuple(_read_conditions(conditions) for conditions in alternatives))
+            return Selectors(tuple(read_conditions(conditions) for conditions in alternatives))
         if kind == "spread" and not fields:
             return SPREAD
     except (TypeError, ValueError):
@@ -121,7 +115,12 @@ def _checked(value: Any, wanted: type) -> Any:
     return value
 
 
-def _read_conditions(rows: Sequence[Any]) -> Conditions:
+def read_conditions(rows: Sequence[Any]) -> Conditions:
+    """Returns the conditions on labels that a list from a message describes.
+
+    Raises:
+        TypeError, ValueError: it describes none.
+    """
     conditions = []
     for key, operator, values in rows:
         if operator not in _OPERATORS:
@@ -130,12 +129,12 @@ def _read_conditions(rows: Sequence[Any]) -> Conditions:
     return tuple(conditions)
 
 
-def written(where: Spread | Affinity | Labels | Selectors | Bundle) -> list[Any]:
+def written(where: Named) -> list[Any]:
     """Returns a placement as the list that ``read_where`` reads."""
     if isinstance(where, Bundle):
         return ["bundle", where.group, where.index]
     if isinstance(where, Affinity):
-        return ["affinity", where.node, where.soft, where.if_busy]
+        return ["affinity", where.node, where.soft]
     if isinstance(where, Labels):
         return ["labels", where.hard, where.soft]
     if isinstance(where, Selectors):

@@ -62,6 +62,10 @@ class Requests:
         self._store = work.store
         self._clients = clients
         self._stop_node = stop
+        # Functions of other machines, which take the question and the arguments: method -> function.
+        self.further: dict[str, Callable[..., Any]] = {}
+        # The placement groups, for ``status``. ``NodeMachine`` sets it.
+        self.groups: Callable[[], list[dict[str, Any]]] = list
         # Answers about all nodes. None on a node that belongs to no cluster.
         self.cluster: NodeRows | None = None
         # Functions that take the place of those below on a node of a cluster, by method.
@@ -71,7 +75,7 @@ class Requests:
 
     def ask(self, question: Question, method: str, arguments: Sequence[Any]) -> None:
         """Answers a question, now or after a later event."""
-        function = self.of_cluster.get(method)
+        function = self.of_cluster.get(method) or self.further.get(method)
         if function is None:
             self.ask_this_node(question, method, arguments)
         else:
@@ -175,6 +179,7 @@ class Requests:
             "problem": self._scheduler.pool.failures.problem() or "",
             "workers": [_worker_row(worker) for worker in self._scheduler.pool.workers.values()],
             "actors": self._list_actors(question),
+            "groups": self.groups(),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
         }
 

@@ -13,12 +13,51 @@ left on the devices add up to the available amount of GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from asyncray.units import UNIT, Demand, fixed, plain
 
+if TYPE_CHECKING:
+    from asyncray.core.records import Fault
+
+_GIB = 1024**3
+
 _WHOLE, _PART = "whole GPU", "part of a GPU"
 """How ``shortage`` names GPU: enough in sum may be spread over several devices."""
+
+
+class Account(Protocol):
+    """An account as shapes use it: ``Resources``, or one whose resources are elsewhere or come later."""
+
+    @property
+    def fault(self) -> Fault | None:
+        """The error that ends all tasks of the shapes of this account. None while it may serve them."""
+
+    @property
+    def obstacle(self) -> str:
+        """Why it can serve nothing at present, for people. Empty if it can."""
+
+    def feasible(self, demand: Demand) -> bool:
+        """True if the account could serve the demand while nothing else uses it."""
+
+    def feasible_beside_actors(self, demand: Demand) -> bool:
+        """True if the account could serve the demand when all tasks have ended, beside the actors that live."""
+
+    def fits(self, demand: Demand) -> bool:
+        """True if the demand could be granted now."""
+
+    def shortage(self, demand: Demand) -> tuple[str, int] | None:
+        """Returns what is too little for the demand, as a name for ``room`` and the amount needed; None if it fits."""
+
+    def room(self, resource: str) -> int:
+        """Returns the largest amount of what ``shortage`` names that could be granted now."""
+
+    def acquire(self, demand: Demand) -> Grant | None:
+        """Takes all of the demand, or nothing (None)."""
+
+    def describe(self, demand: Demand, *, held: bool) -> str:
+        """Says for people how a demand exceeds the account, or with ``held`` what actors leave of it."""
 
 
 class Grant:
@@ -49,6 +88,7 @@ class Grant:
         self.end_life()
         self.held = False
         account = self.account
+        account.grants -= 1
         for name, amount in self.demand:
             if not (self.lent and name == "CPU"):
                 account.available[name] += amount
@@ -100,18 +140,29 @@ class Resources:
     """One account: the resources of a node, or of a part of it that was set aside.
 
     Args:
+        owner: what has them, for people: "this node".
         totals: name -> amount, as programs give them.
         devices: number of a GPU -> the amount of it, in fixed point; in sum the total of GPU. None: the total of GPU is
             a whole number of devices, numbered from 0.
     """
 
-    def __init__(self, totals: Mapping[str, float], devices: Mapping[int, int] | None = None) -> None:
+    fault: Fault | None = None
+    obstacle = ""
+
+    def __init__(
+        self, totals: Mapping[str, float], devices: Mapping[int, int] | None = None, owner: str = "this node"
+    ) -> None:
+        self.owner = owner
         # Name -> amount that the account has. Never changes.
         self.total: dict[str, int] = dict(fixed(totals))
         # Name -> amount that no grant holds, or that a grant lends.
         self.available: dict[str, int] = dict(self.total)
-        # Name -> amount that living actors hold and do not lend.
+        # Name -> amount that living actors and bundles of placement groups hold, and do not lend.
         self.for_life: dict[str, int] = {}
+        # How many grants are held.
+        self.grants = 0
+        # How many of them are bundles of placement groups. ``Bundles`` writes it.
+        self.bundles = 0
         if devices is None:
             devices = dict.fromkeys(range(self.total.get("GPU", 0) // UNIT), UNIT)
         # Number of a GPU -> the amount of it that no grant holds.
@@ -123,6 +174,11 @@ class Resources:
     def feasible(self, demand: Demand) -> bool:
         """True if the account could serve the demand while nothing else uses it."""
         return all(self.total.get(name, 0) >= amount for name, amount in demand)
+
+    def feasible_beside_actors(self, demand: Demand) -> bool:
+        """True if the account could serve the demand when all tasks have ended, beside the actors that live."""
+        held = self.for_life
+        return all(self.total.get(name, 0) - held.get(name, 0) >= amount for name, amount in demand)
 
     def fits(self, demand: Demand) -> bool:
         """True if the demand could be granted now."""
@@ -164,6 +220,7 @@ class Resources:
             available[name] -= amount
         for number, amount in devices:
             self.devices[number] -= amount
+        self.grants += 1
         return Grant(self, demand, devices)
 
     def _choose_devices(self, amount: int) -> tuple[tuple[int, int], ...]:
@@ -174,11 +231,32 @@ class Resources:
         fitting = [(left, number) for number, left in self.devices.items() if left >= amount]
         return ((min(fitting)[1], amount),) if fitting else ()
 
+    def describe(self, demand: Demand, *, held: bool) -> str:
+        """Says for people how a demand exceeds the account, or with ``held`` what actors leave of it."""
+        total, taken = self.total, self.for_life
+        if not held:
+            lacking = [(name, amount) for name, amount in demand if total.get(name, 0) < amount]
+            has = readable([(name, total.get(name, 0)) for name, _ in lacking])
+            return f"needs {readable(lacking)}, more than {self.owner} has ({has})"
+        short = [(name, amount) for name, amount in demand if total[name] - taken.get(name, 0) < amount]
+        of = [f"{readable([(name, taken.get(name, 0))])} of {readable([(name, total[name])])}" for name, _ in short]
+        holders = "actors and placement groups" if self.bundles else "actors"
+        return f"needs {readable(short)}, and {holders} hold {', '.join(of)}"
+
     def check(self) -> None:
         """Raises AssertionError if the accounts do not add up."""
+        assert self.grants >= 0, f"{self} got back more grants than it gave"
         for name, total in self.total.items():
             available = self.available[name]
             assert available <= total, f"{name}: {available} of {total}"
             assert available >= 0 or name == "CPU", f"{name}: {available}"
         assert sum(self.devices.values()) == self.available.get("GPU", 0), f"devices {self.devices}"
         assert all(0 <= left <= UNIT for left in self.devices.values()), f"devices {self.devices}"
+
+
+def readable(demand: Iterable[tuple[str, int]]) -> str:
+    """Formats a demand for people: ``1 CPU, 0.5 GPU, 2 GiB of memory``."""
+    return ", ".join(
+        f"{amount / UNIT / _GIB:.4g} GiB of {name}" if "memory" in name else f"{amount / UNIT:g} {name}"
+        for name, amount in demand
+    )

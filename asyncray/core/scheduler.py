@@ -79,7 +79,7 @@ class Scheduler:
         self.resources = resources
         self.pool = pool
         self.shapes = shapes
-        self.pauses = Pauses(self._enqueue_again)
+        self.pauses = Pauses(shapes.enqueue_again)
         self.nest_after = nest_after
         self.most_free = most_free
         # Workers whose own lease is blocked: further tasks may be nested into them.
@@ -94,10 +94,6 @@ class Scheduler:
     def __repr__(self) -> str:
         return f"<Scheduler {sum(s.count for s in self.shapes.ready)} queued, {len(self.blocked_workers)} blocked>"
 
-    def _enqueue_again(self, task: Task) -> None:
-        # A retry comes before tasks that have not started yet.
-        self.shapes.enqueue(task, first=not task.is_constructor)
-
     # Serving ---------------------------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
@@ -111,7 +107,10 @@ class Scheduler:
             for lease in shape.leases[:]:
                 if not lease.blocked and lease.worker.state == LEASED:
                     self._fill(lease)
-        if order and alone:
+        if self.shapes.collect is not None:
+            self.shapes.collect()
+            self._grow_all(order)
+        elif order and alone:
             self._grow(order[0])
         else:
             self._grow_all(order)
@@ -204,7 +203,7 @@ class Scheduler:
     def _host(self, shape: Shape) -> Worker | None:
         if shape.gpu:
             return None  # devices belong to a process, not to a thread
-        hosts = [w for w in self.blocked_workers if w.job is shape.job and w.state == LEASED and not w.gpu]
+        hosts = [worker for worker in self.blocked_workers if worker.may_host(shape)]
         return min(hosts, key=lambda worker: len(worker.nested), default=None)
 
     def _place(self, task: Task, worker: Worker, grant: Grant) -> None:
@@ -477,7 +476,7 @@ class Scheduler:
 
     def check(self) -> None:
         """Raises AssertionError if the queues, leases and accounts contradict each other."""
-        for account in self.shapes.accounts.values():
+        for account in self.shapes.parts:
             account.check()
         self.pool.check()
         self.shapes.check()

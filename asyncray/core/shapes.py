@@ -14,12 +14,12 @@ parked or in ``active``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from asyncray.core.leases import Shape
 from asyncray.core.parking import Parking, Precedence
 from asyncray.core.records import HERE, Job, Task, Template, Where
-from asyncray.core.resources import Resources
+from asyncray.core.resources import Account, Resources
 from asyncray.core.states import FINISHED, QUEUED
 from asyncray.units import Demand
 
@@ -32,8 +32,16 @@ class Shapes:
     """
 
     def __init__(self, resources: Resources) -> None:
-        # Placement -> the account that serves it.
-        self.accounts: dict[Where, Resources] = {HERE: resources}
+        # Placement -> the account that serves it, as far as ``elsewhere`` need not say it.
+        self.accounts: dict[Where, Account] = {HERE: resources}
+        # Returns the account for any other placement and demand. ``Destinations`` sets it.
+        self.elsewhere: Callable[[Where, Demand], Account] = _no_account
+        # The node's own resources, and parts of them that are set aside.
+        self.parts: dict[Resources, None] = {resources: None}
+        # Shapes whose tasks cannot run: their accounts have a fault.
+        self.failing: dict[Shape, None] = {}
+        # Takes resources for a bundle before shapes get them; ``Bundles`` sets it. Meanwhile leases end after a slice.
+        self.collect: Callable[[], None] | None = None
         # (job, demand, where its tasks wish to run, whether they are constructors) -> shape.
         self.table: dict[tuple[Job, Demand, Where, bool], Shape] = {}
         # Shapes with queued tasks.
@@ -57,7 +65,10 @@ class Shapes:
         key = (template.job, template.demand, template.where, lives)
         shape = self.table.get(key)
         if shape is None:
-            shape = self.table[key] = Shape(*key[:3], self.accounts[template.where], lives=lives)
+            account = self.accounts.get(template.where) or self.elsewhere(template.where, template.demand)
+            shape = self.table[key] = Shape(*key[:3], account, lives=lives)
+            if account.fault is not None:
+                self.failing[shape] = None
         template.shape = shape
         shape.templates += 1
         return shape
@@ -75,6 +86,11 @@ class Shapes:
         if not shape.templates and not shape.leases and shape.peek() is None:
             self._leave_ready(shape)
             self.table.pop((shape.job, shape.demand, shape.where, shape.lives), None)
+            self.failing.pop(shape, None)
+
+    def fail(self, account: Account) -> None:
+        """The account has a fault from now on: the tasks of its shapes cannot run."""
+        self.failing |= {shape: None for shape in self.table.values() if shape.account is account}
 
     def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Queues a task that is ready to run."""
@@ -86,6 +102,10 @@ class Shapes:
         elif shape not in self.active and task.depth > shape.depths[-1]:
             self.unpark(shape)
         shape.push(task, first=first)
+
+    def enqueue_again(self, task: Task) -> None:
+        """Queues a task whose pause has ended: a retry comes before tasks that have not started yet."""
+        self.enqueue(task, first=not task.is_constructor)
 
     def forget(self, task: Task) -> None:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
@@ -119,7 +139,9 @@ class Shapes:
             processes_start: False if no process could be started lately.
         """
         order = list(self.active)
-        self.starving = len(self.ready) > 1 and self._starves(order, processes_start=processes_start)
+        self.starving = self.collect is not None or (
+            len(self.ready) > 1 and self._starves(order, processes_start=processes_start)
+        )
         return order
 
     def _starves(self, order: Sequence[Shape], *, processes_start: bool) -> bool:
@@ -164,6 +186,8 @@ class Shapes:
 
     def check(self) -> None:
         """Raises AssertionError if the queues contradict each other."""
+        failing = [shape for shape in self.table.values() if shape.account.fault is not None]
+        assert {*failing} == set(self.failing), f"{failing} must fail, not {list(self.failing)}"
         for shape in self.table.values():
             queued = [task for queue in shape.queues.values() for task in queue]
             assert shape.count == len(queued), f"{shape} counts wrong"
@@ -175,3 +199,7 @@ class Shapes:
         assert not self.sliced, "a shape was sliced in an earlier round"
         assert not any(shape in self.parking for shape in self.active), "a shape is active and parked"
         assert {*self.active, *self.parking} == set(self.ready), "a ready shape is neither active nor parked"
+
+
+def _no_account(where: Where, demand: Demand) -> Account:
+    raise ValueError(f"there is no account for {where}")

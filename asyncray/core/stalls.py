@@ -17,10 +17,9 @@ from asyncray.config import LOG_WARNING
 from asyncray.core.leases import Shape
 from asyncray.core.outbox import LogLine, Outbox
 from asyncray.core.records import Job, Template
-from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import NOTICE, RUN_GC
-from asyncray.units import UNIT, Demand, plain
+from asyncray.units import plain
 
 if TYPE_CHECKING:
     from asyncray.words import ShapeRow
@@ -30,7 +29,6 @@ PATIENCE = 10.0
 
 # Seconds between two looks at the queues.
 _PAUSE = 1.0
-_GIB = 1024**3
 
 
 class _Stall:
@@ -68,11 +66,11 @@ class Stalls:
 
         Sends one notice for each demand of a job.
         """
-        refused, account = template.job.refused, self._scheduler.shapes.accounts[template.where]
-        if template.demand not in refused and not account.feasible(template.demand):
+        refused, account = template.job.refused, self._scheduler.shapes.accounts.get(template.where)
+        if account is not None and template.demand not in refused and not account.feasible(template.demand):
             refused.add(template.demand)
-            text = f"{template.name} {_infeasible(template.demand, account)}, and waits until it has."
-            self._notify(template.job, text)
+            text = f"{template.name} {account.describe(template.demand, held=False)}, and waits until it has."
+            self.notify(template.job, text)
 
     def tick(self, now: float) -> None:
         """Some time has passed: looks for stuck tasks, at most once a second."""
@@ -81,7 +79,7 @@ class Stalls:
         self._look_at = now + _PAUSE
         before, self._stalls = self._stalls, {}
         shapes = self._scheduler.shapes
-        if not any(any(account.for_life.values()) for account in shapes.accounts.values()):
+        if not any(any(account.for_life.values()) for account in shapes.parts):
             return  # no actor holds anything, and thousands of shapes may wait
         for shape in shapes.ready:
             task = shape.peek()
@@ -98,8 +96,9 @@ class Stalls:
                 self._collect(shape.job)
             if now - stall.since >= PATIENCE and not stall.reported:
                 stall.reported = True
-                text = f"{task.name} {_held(shape)}. It waits until one of them ends."
-                self._notify(shape.job, f"{text} `asyncray status` shows them.")
+                held = shape.account.describe(shape.demand, held=True)
+                text = f"{task.name} {held}. It waits until one of them ends."
+                self.notify(shape.job, f"{text} `asyncray status` shows them.")
 
     def _collect(self, job: Job) -> None:
         """Asks the processes of a job to collect garbage, which may hold the last handles of actors."""
@@ -115,16 +114,18 @@ class Stalls:
             task = shape.peek()
             if task is None:
                 continue
-            if not shape.account.feasible(shape.demand):
-                why = _infeasible(shape.demand, shape.account)
+            account = shape.account
+            if account.obstacle or not account.feasible(shape.demand):
+                why = account.obstacle or account.describe(shape.demand, held=False)
             elif _waits_for_actors(shape):
-                why = _held(shape)
+                why = account.describe(shape.demand, held=True)
             else:
                 why = self._scheduler.pool.failures.problem() or "its turn comes"
             rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
         return rows
 
-    def _notify(self, job: Job, text: str) -> None:
+    def notify(self, job: Job, text: str) -> None:
+        """Logs that something of a job waits, and sends it to the driver."""
         self._outbox.do(LogLine(LOG_WARNING, text))
         self._outbox.send_to_driver(job, (NOTICE, LOG_WARNING, text))
 
@@ -132,28 +133,6 @@ class Stalls:
 def _waits_for_actors(shape: Shape) -> bool:
     """True if the demand does not fit beside the resources that actors hold, even when all tasks have ended."""
     account = shape.account
-    if shape.leases or not account.feasible(shape.demand):
+    if shape.leases or account.obstacle or not account.feasible(shape.demand):
         return False
-    return any(account.total[name] - account.for_life.get(name, 0) < amount for name, amount in shape.demand)
-
-
-def _infeasible(demand: Demand, account: Resources) -> str:
-    total = account.total
-    lacking = [(name, amount) for name, amount in demand if total.get(name, 0) < amount]
-    has = _readable([(name, total.get(name, 0)) for name, _ in lacking])
-    return f"needs {_readable(lacking)}, more than this node has ({has})"
-
-
-def _held(shape: Shape) -> str:
-    total, held = shape.account.total, shape.account.for_life
-    short = [(name, amount) for name, amount in shape.demand if total[name] - held.get(name, 0) < amount]
-    of = [f"{_readable([(name, held.get(name, 0))])} of {_readable([(name, total[name])])}" for name, _ in short]
-    return f"needs {_readable(short)}, and actors hold {', '.join(of)}"
-
-
-def _readable(demand: Demand | list[tuple[str, int]]) -> str:
-    """Formats a demand for people: ``1 CPU, 0.5 GPU, 2 GiB of memory``."""
-    return ", ".join(
-        f"{amount / UNIT / _GIB:.4g} GiB of {name}" if "memory" in name else f"{amount / UNIT:g} {name}"
-        for name, amount in demand
-    )
+    return not account.feasible_beside_actors(shape.demand)

@@ -62,6 +62,7 @@ class Recipe:
     arguments: tuple[int, ...] = ()
     nested: tuple[int, ...] = ()
     name: str = ""
+    where: tuple[Any, ...] = ()  # a placement, as in messages
 
     # Of actors
     lives_on: float = 0  # CPUs for life
@@ -84,7 +85,8 @@ class Recipe:
         options = {"restarts": self.restarts, "detached": self.detached, "ordered": self.ordered}
         if what == "spawn":
             options = {"max_calls": int(self.ending == "exit")}
-        return {
+        where = {"where": list(self.where)} if self.where and what != "call" else {}
+        return where | {
             "name": what,
             "function": repr(self).encode(),
             "returns": 0 if what == "make" else self.returns,
