@@ -100,12 +100,12 @@ class NewCluster:
         hosts = frozenset({self._host, self._bound, facts["hostname"], addresses.local_host(self._bound)})
         named = frozenset(registry.url_host(host) for host in hosts)
         assert self._head is not None
-        door = registry.HeadDoor(
+        door = registry.RegistryDoor(
             self._listener,
             named,
             derived(self._token, "http").hex(),
-            stream.NodeStream(self._head).routes(),
             self._head.unproven,
+            stream.NodeStream(self._head).routes(),
         )
         await registry.run_registry(ask, facts, door)
 

@@ -26,8 +26,18 @@ if TYPE_CHECKING:
     from asyncray.node.cluster_shell import ClusterPlan
     from asyncray.words import NodeConfig, NodeFacts
 
-_QUERIES = {"status", "nodes", "actors", "object"}
-"""Requests that change nothing."""
+_QUERIES = {
+    "all_actors",
+    "available_resources",
+    "cluster_resources",
+    "jobs",
+    "key_value",
+    "list_named_actors",
+    "nodes",
+    "object",
+    "status",
+}
+"""Requests of the registry: they change nothing but key-value pairs."""
 
 _IP = "127.0.0.1"
 
@@ -143,7 +153,7 @@ def _querier(machine: NodeMachine) -> Query:
         if method in _QUERIES:
             machine.requests.ask(question, method, arguments)
         else:
-            question.refuse("InternalError", {"message": f"{method!r} is not a query."})
+            question.refuse("InternalError", {"message": f"{method!r} is no request of the registry."})
         return future
 
     return query

@@ -38,12 +38,12 @@ async def test_the_node_has_the_amounts_that_it_was_given_and_says_where_it_is(c
 async def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> None:
     machine = main._make_machine(config)
     query = main._querier(machine)
-    for method in ("status", "nodes", "actors"):
+    for method in ("status", "nodes", "all_actors", "jobs"):
         assert (await query(method, []))[0]
     for method in ("stop", "goodbye", "nonsense"):
         known, error, fields = await query(method, [])
         assert (known, error) == (False, "InternalError")
-        assert "is not a query" in fields["message"]
+        assert "is no request of the registry" in fields["message"]
     assert not machine.stopping
 
 

@@ -47,5 +47,11 @@ def test_it_resolves_ids_and_lists_actors() -> None:
             assert found["state"] == "ready"
             assert found["size"] > 200_000
             assert found["node_ids"] == [context["node_id"]] == [row["NodeID"] for row in ask(registry, "nodes")]
-            assert ask(registry, "actors") == []
+            assert ask(registry, "actors") == {"actors": [], "silent_nodes": []}
+            (job,) = ask(registry, "jobs")
+            assert (job["state"], job["node_id"]) == ("RUNNING", context["node_id"])
+            assert ask(registry, "resources")["total"]["CPU"] == 1.0
+            assert ask(registry, "kv") == []
+            assert ask(registry, "labels").keys() == {context["node_id"]}
+            assert ask(registry, "openapi.json")["openapi"] == "3.1.0"
     assert not file.exists()
