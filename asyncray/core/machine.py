@@ -313,6 +313,11 @@ class NodeMachine:
         self.own_groups.tick()
 
     @property
+    def is_idle(self) -> bool:
+        """True while all tasks have finished and nothing waits for memory: ``tick`` may come once a second."""
+        return not self.work.tasks and not self.store.waiting
+
+    @property
     def needs_fast_tick(self) -> bool:
         """True while ``tick`` should come within a hundredth of a second rather than half a second."""
         return self.scheduler.needs_fast_tick or self.store.waiting > 0

@@ -42,7 +42,9 @@ from asyncray.node.zygotes import DeathRate, ExitStatus, MemoryKills, ZygoteLink
 _TICK = 0.5
 _QUICK_TICK = 0.01
 _ROUND = 2
-"""Ticks between two looks at the files of all workers and at the session directory: a look costs system calls."""
+"""Ticks between two looks at the files of all workers and at the session directory: a look costs system calls.
+
+An idle daemon wakes up for every second tick only, because most of its CPU time goes by waking up."""
 
 _CHECK_SECONDS = 0.005
 """Between two looks for killed processes that have not ended."""
@@ -107,8 +109,10 @@ class Daemon:
         self._restoring: asyncio.Task[None] | None = None
         # The timer of the next slow tick.
         self._ticking: asyncio.TimerHandle | None = None
-        # How many slow ticks there were.
+        # How many slow ticks, with those left out, there were since the last look around.
         self._ticks = 0
+        # How many slow ticks later than the last one the next one comes.
+        self._ticks_ahead = 1
         self._loop = asyncio.get_running_loop()
         self._perform: dict[type[Command], Callable[[Any], None]] = {
             StartWorker: self._start_worker,
@@ -401,12 +405,14 @@ class Daemon:
     # Time -------------------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._ticking = self._loop.call_later(_TICK, self._tick)
+        self._ticks += self._ticks_ahead
+        self._ticks_ahead = _ROUND if self._machine.is_idle else 1
+        self._ticking = self._loop.call_later(self._ticks_ahead * _TICK, self._tick)
         self._machine.now = self._loop.time()
         self._machine.tick()
         self._doors.tick()
-        self._ticks += 1
-        if self._ticks % _ROUND == 0:
+        if self._ticks >= _ROUND:
+            self._ticks = 0
             self._look_around()
         if self._zygote.is_stuck():
             log.error("the zygote does not fork: it is killed")

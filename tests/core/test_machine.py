@@ -96,6 +96,23 @@ def test_the_story_of_a_workers_end_says_all_that_is_known() -> None:
     assert "exit code 3 (it was told to). The last lines of its log:\nthe last words" in driver.message(ref)
 
 
+def test_a_node_is_idle_while_no_task_is_unfinished_and_no_claim_waits() -> None:
+    world = World(CPU=1)
+    driver = world.driver()
+    idle = [world.machine.is_idle]
+    driver.allocate(64, lambda place: None)
+    world.host.hear(driver)
+    idle.append(world.machine.is_idle)
+    world.settle()
+    idle.append(world.machine.is_idle)
+    driver.submit()
+    world.deliver()
+    idle.append(world.machine.is_idle)
+    world.settle()
+    idle.append(world.machine.is_idle)
+    assert idle == [True, False, True, False, True]
+
+
 def test_ticks_are_asked_for_while_a_claim_waits() -> None:
     world = World(CPU=1)
     driver = world.driver()

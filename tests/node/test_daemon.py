@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -272,6 +273,34 @@ def test_ticks_bring_the_machine_to_its_deadlines(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(daemon_module, "_TICK", 0.01)
     monkeypatch.setattr(daemon_module, "_QUICK_TICK", NEVER)
     monkeypatch.setattr(store, "STORE_FULL_DEADLINE", 0.0)
+    run(main)
+
+
+def test_an_idle_node_leaves_every_second_tick_out_and_looks_around_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Node() as node:
+            pauses: list[float] = []
+            looks: list[int] = []
+            loop = node.daemon._loop
+
+            def call_later(pause: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+                pauses.append(pause)
+                return loop.call_later(NEVER, call)
+
+            def tick(times: int) -> None:
+                with monkeypatch.context() as patch:
+                    patch.setattr(node.daemon, "_loop", SimpleNamespace(call_later=call_later, time=loop.time))
+                    patch.setattr(node.daemon, "_look_around", lambda: looks.append(len(pauses)))
+                    for _ in range(times):
+                        node.daemon._tick()
+
+            tick(3)
+            await node.submit()
+            await node.ping(node.driver)
+            tick(4)
+            assert pauses == [pause * NEVER for pause in (2, 2, 2, 1, 1, 1, 1)]
+            assert looks == [2, 3, 4, 6]
+
     run(main)
 
 
