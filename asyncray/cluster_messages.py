@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from asyncray.cluster_words import ClusterRow, MemberFacts
-    from asyncray.messages import Ids, Kind, Payload, Refs
+    from asyncray.messages import Ids, Kind, Payload, Refs, Value
+    from asyncray.words import JobSetup, TemplateSpec
 
 MemberEntry: TypeAlias = "tuple[MemberFacts, int, ClusterRow]"
 """A member: the facts about it, and its row with the version of the row."""
+
+ArgumentValue: TypeAlias = "tuple[bytes, Kind, Payload, Refs]"
+"""An object, its kind and payload, and the refs inside it."""
 
 # Control of a link: not numbered --------------------------------------------------------------------------------------
 RESUME: Final = 100
@@ -108,14 +112,77 @@ GoneMessage: TypeAlias = "tuple[Literal[140], int, bool]"
 """transfer: nothing more of it is sent. True: the receiver may ask again, because only the connection broke; False:
 there is no such copy here"""
 
+# Between two nodes: tasks ---------------------------------------------------------------------------------------------
+JOB_OF: Final = 115
+JobOfMessage: TypeAlias = "tuple[Literal[115], bytes, str, JobSetup]"
+"""job, namespace, facts for its workers: templates of the job follow"""
+
+FUNCTION_OF: Final = 116
+FunctionOfMessage: TypeAlias = "tuple[Literal[116], bytes, int, bytes, bytes, Refs]"
+"""job, number of the sender, digest, pickled, objects that it captures"""
+
+TEMPLATE_OF: Final = 117
+TemplateOfMessage: TypeAlias = "tuple[Literal[117], bytes, int, bytes, TemplateSpec]"
+"""job, number of the sender, digest, spec"""
+
+FORGET_OF: Final = 118
+ForgetOfMessage: TypeAlias = "tuple[Literal[118], bytes, Sequence[int]]"
+"""job, numbers of functions and templates that no task of the sender needs any more. Answer: RELEASED for each function
+that captures objects"""
+
+RELEASED: Final = 119
+ReleasedMessage: TypeAlias = "tuple[Literal[119], int]"
+"""number of the receiver's function: the objects that it captures need not be kept for the sender any more"""
+
+JOB_OVER: Final = 120
+JobOverMessage: TypeAlias = "tuple[Literal[120], bytes]"
+"""job: its driver has ended, and nothing of it outlives the driver"""
+
+TASK: Final = 121
+TaskMessage: TypeAlias = """(
+    tuple[Literal[121], int, bytes, int, Kind, Payload, Sequence[ArgumentValue] | None, Refs, str | None, int, bool]
+)"""
+"""attempt, task, number of the template, kind and payload of the arguments, values of the objects among them, refs
+inside them, name for this call, depth, whether it may start more than once. Answer: RESULT or BACK"""
+
+RESULT: Final = 122
+ResultMessage: TypeAlias = "tuple[Literal[122], int, int, Sequence[Value], int, bool]"
+"""attempt, mean run time in microseconds, return values, how the task ended (``cluster_words``), whether the refs that
+came with it are still in use: DONE_WITH follows then. Answer, if the values contain refs: CLAIMED"""
+
+BACK: Final = 123
+BackMessage: TypeAlias = "tuple[Literal[123], int, int, bool]"
+"""attempt, why (``cluster_words``), whether refs are still in use: the task has not started and will not"""
+
+DONE_WITH: Final = 124
+DoneWithMessage: TypeAlias = "tuple[Literal[124], int]"
+"""attempt: the refs that came with it need not be kept for the sender any more"""
+
+TAKE_BACK: Final = 125
+TakeBackMessage: TypeAlias = "tuple[Literal[125], int, int]"
+"""number of a template, how many tasks: the sender has a place for them that is free. Answer: BACK for those that have
+not started, perhaps fewer"""
+
+SLOTS: Final = 126
+SlotsMessage: TypeAlias = "tuple[Literal[126], int, int]"
+"""number of the receiver's template, how many tasks with its demand the sender can run side by side for the receiver"""
+
+CANCEL_TASK: Final = 127
+CancelTaskMessage: TypeAlias = "tuple[Literal[127], int, bool, bool]"
+"""attempt, force, recursive"""
+
+CLAIMED: Final = 128
+ClaimedMessage: TypeAlias = "tuple[Literal[128], int]"
+"""attempt: the refs in its result need not be kept for the sender any more"""
+
 # From a node to the head ----------------------------------------------------------------------------------------------
 JOIN: Final = 150
 JoinMessage: TypeAlias = "tuple[Literal[150], MemberFacts, ClusterRow]"
 """the facts about the node that never change, its row. Answer: JOINED, or TURNED_AWAY"""
 
 BEAT: Final = 151
-BeatMessage: TypeAlias = "tuple[Literal[151], int, Mapping[str, Any]]"
-"""version of the row, the fields of the row that changed"""
+BeatMessage: TypeAlias = "tuple[Literal[151], int, Mapping[str, Any], Ids]"
+"""version of the row, the fields of the row that changed, lost nodes from which the sender needs nothing any more"""
 
 LEAVING_CLUSTER: Final = 152
 LeavingClusterMessage: TypeAlias = "tuple[Literal[152], str]"
@@ -153,10 +220,11 @@ ViewMessage: TypeAlias = """(
         Sequence[MemberEntry],
         Sequence[tuple[bytes, str, str]],
         Sequence[tuple[bytes, int, Mapping[str, Any]]],
+        Ids,
     ]
 )"""
 """number of the view, nodes that joined, nodes that ended (node, LOST or LEFT, how), rows (node, version, changed
-fields)"""
+fields), ended nodes from which no member needs anything any more"""
 
 FENCED: Final = 163
 FencedMessage: TypeAlias = "tuple[Literal[163], str]"
@@ -190,6 +258,9 @@ ToPeer: TypeAlias = """(
     BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage
     | LocatedMessage | SeekMessage | SourceMessage | SourceFailedMessage | HoldingMessage | UnholdMessage | FreeMessage
     | PromoteMessage | FetchMessage | FetchedMessage | GoneMessage
+    | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage | JobOverMessage
+    | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
+    | ClaimedMessage
 )"""
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"
 """Messages in numbered frames."""

@@ -6,7 +6,7 @@ As ``asyncray.words``: only for type checkers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Final, TypedDict
 
 
 class MemberFacts(TypedDict):
@@ -39,3 +39,9 @@ class ClusterRow(TypedDict):
     store_free: int
     """Bytes."""
     draining: bool
+
+
+# Why a task comes back that has not started: it never fits there, its job has ended, or its home wanted it back.
+NEVER_FITS: Final = 0
+OVER: Final = 1
+WANTED_BACK: Final = 2

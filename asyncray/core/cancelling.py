@@ -6,7 +6,7 @@ A task that is not at a worker ends at once. The worker of a task that was sent 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.core.leases import Worker
 from asyncray.core.outbox import Outbox
@@ -14,6 +14,9 @@ from asyncray.core.records import Task
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import CANCELLED, CANCELLED_WITH_CHILDREN, QUEUED, SENT, WAITING
 from asyncray.messages import FAULT, STOP_TASK
+
+if TYPE_CHECKING:
+    from asyncray.core.work import TasksElsewhere
 
 
 class Cancelling:
@@ -35,6 +38,8 @@ class Cancelling:
         self._scheduler = scheduler
         self._tasks = tasks
         self._finish = finish
+        # None on a node that belongs to no cluster.
+        self.elsewhere: TasksElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Cancelling among {len(self._tasks)} tasks>"
@@ -66,6 +71,8 @@ class Cancelling:
             self._finish(task, FAULT, task.cancelled_fault())
         elif task.state == SENT and task.worker is not None:
             self._stop(task, task.worker, force=force)
+        elif task.state == SENT and self.elsewhere is not None:
+            self.elsewhere.cancel(task, force=force, recursive=task.cancelled_with_children)
 
     def _stop(self, task: Task, worker: Worker, *, force: bool) -> None:
         # Never kill for a nested task: the blocked tasks of the same worker would die with it.

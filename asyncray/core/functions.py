@@ -21,7 +21,7 @@ Invariants (``check``): every record has a user; a record and the workers that k
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asyncray.core.leases import Worker
 from asyncray.core.objects import Objects
@@ -32,6 +32,13 @@ from asyncray.messages import DEFINE, UNDEFINE, FunctionMessage, TemplateMessage
 
 if TYPE_CHECKING:
     from asyncray.words import WorkerSpec
+
+
+class FunctionsElsewhere(Protocol):
+    """The other nodes that know functions and templates of this one, for a node that belongs to a cluster."""
+
+    def forgotten(self, template: Template) -> None:
+        """This node has forgotten a template."""
 
 
 class Functions:
@@ -46,6 +53,8 @@ class Functions:
         self.templates: dict[int, Template] = {}
         # The last number of a function or template.
         self._count = 0
+        # None on a node that belongs to no cluster.
+        self.elsewhere: FunctionsElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Functions {len(self.functions)}, {len(self.templates)} templates>"
@@ -122,6 +131,8 @@ class Functions:
             worker.calls.pop(template.number, None)
             self._tell(worker, [template.number], [])
         template.known_by.clear()
+        if self.elsewhere is not None:
+            self.elsewhere.forgotten(template)
         self._shapes.leave(template)
         if template.function is not None:
             self._leave(template.function)

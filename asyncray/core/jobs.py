@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncray.core.leases import Worker
 from asyncray.core.records import Client, Job, Task
+from asyncray.core.states import SENT
 from asyncray.core.work import Work
 from asyncray.core.workers import Pool
 from asyncray.exceptions import ActorDiedError
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 JOB_RUNNING: Final = "RUNNING"
 JOB_ENDED: Final = "ENDED"
+
+
+class JobsElsewhere(Protocol):
+    """The other nodes that know jobs of this one, for a node that belongs to a cluster."""
+
+    def job_over(self, job: Job) -> None:
+        """A job has ended on this node."""
+
 
 LONE_NODE = range(1, 1 << 8 * JOB_SIZE)
 """The numbers of jobs of a node that shares them with no other."""
@@ -59,6 +68,8 @@ class Jobs:
         self._pids: dict[Job, int] = {}
         # None unless the node belongs to a cluster.
         self.watcher: JobWatcher | None = None
+        # None on a node that belongs to no cluster.
+        self.elsewhere: JobsElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Jobs {list(self.table.values())}>"
@@ -90,6 +101,24 @@ class Jobs:
         """The jobs that run, for people."""
         return [job_row(job, node, pid) for job, pid in self._pids.items()]
 
+    def visiting(self, job_id: bytes, namespace: str, setup: JobSetup) -> Job | None:
+        """Tasks of a job come from another node: returns the job, or None if it began on this node and has ended."""
+        job = self.table.get(job_id)
+        if job is None:
+            if int.from_bytes(job_id, "big") in self.block:
+                return None
+            job = self.table[job_id] = Job(job_id, namespace, setup)
+        elif job in self._driverless and int.from_bytes(job_id, "big") not in self.block:
+            # 1. The only node that has told the job is lost, and the job is swept. 2. Another node sends a task of it.
+            job.driver_ended = False
+            del self._driverless[job]
+        return job
+
+    def ended_elsewhere(self, job: Job) -> None:
+        """All nodes that told this one the job say that it has ended, or are lost."""
+        if not job.driver_ended and int.from_bytes(job.id, "big") not in self.block:
+            self.driver_ended(job)
+
     def driver_ended(self, job: Job) -> None:
         """The driver has ended: ends everything that does not outlive it."""
         job.driver_ended = True
@@ -116,25 +145,31 @@ class Jobs:
                 self._work.actors.kill(actor, fault, "its job has ended")
         job.lasts = bool(job.actors)
         for task in list(job.tasks.values()):
-            if not task.is_constructor and not _lasts(task, lasting):
+            if not (task.is_constructor or task.is_guest or _lasts(task, lasting)):
                 self._abort(task)
         for worker in job.workers.values():
             if worker.actor is None and worker.client not in lasting and not worker.killed:
                 self._pool.kill(worker, "its job has ended")
-        if not job.workers and not job.lasts and job in self._driverless:
-            del self.table[job.id], self._driverless[job], self._pids[job]
-            if self.watcher is not None:
+        if job.lasts:
+            return
+        if self.elsewhere is not None:
+            self.elsewhere.job_over(job)
+        if not job.workers and job in self._driverless and not any(task.is_guest for task in job.tasks.values()):
+            del self.table[job.id], self._driverless[job]
+            if self._pids.pop(job, None) is not None and self.watcher is not None:
                 self.watcher.job_ended(job)
 
     def _abort(self, task: Task) -> None:
         worker = task.worker
         if worker is not None and worker.client is not None:
             self._work.outbox.send(worker.client, (STOP_TASK, task.id))
+        elif task.state == SENT and self._work.elsewhere is not None:
+            self._work.elsewhere.cancel(task, force=True, recursive=True)
         self._work.finish(task, FAULT, ["OwnerDiedError", {"message": "The driver of the task's job has ended."}])
 
     def check(self) -> None:
         """Raises AssertionError if a job's own tables disagree with the tables of all jobs."""
-        assert self._pids.keys() == set(self.table.values()), "a job has no row"
+        assert self._pids.keys() <= set(self.table.values()), "a job has ended and has a row"
         for job in self.table.values():
             assert job.driver_ended == (job in self._driverless), f"{job} is in the wrong table"
             assert all(self._work.tasks.get(task) is job.tasks[task] for task in job.tasks), f"{job} has others' tasks"

@@ -76,7 +76,7 @@ class NodeMachine:
         self.node_id = node_id
         self.facts = facts
         self.outbox = Outbox()
-        self._clock = Clock()
+        self.clock = Clock()
         # Connected processes and tools, by number.
         self.clients: dict[int, Client] = {}
         cpus = int(resources.get("CPU", 0))
@@ -84,12 +84,12 @@ class NodeMachine:
         dead_refs = DeadRefs(self.outbox, node_id)
         self.store = Store(self.outbox, Allocator(store_prefix, store_capacity), self.clients, dead_refs)
         self.objects = Objects(self.outbox, self.store, Unread(self.outbox), dead_refs)
-        self.pool = Pool(self.outbox, self._clock, spare=cpus)
+        self.pool = Pool(self.outbox, self.clock, spare=cpus)
         shapes = Shapes(self.resources)
         self.functions = Functions(self.outbox, self.objects, shapes)
         self.scheduler = Scheduler(
             self.outbox,
-            self._clock,
+            self.clock,
             self.resources,
             shapes,
             self.pool,
@@ -104,9 +104,9 @@ class NodeMachine:
         tasks = Tasks(jobs)
         self.cancelling = Cancelling(self.outbox, self.scheduler, tasks, self._finish)
         self.directory = Directory()
-        self.actors = Actors(self._clock, self.scheduler, self._finish, self.cancelling.abandon, self.directory)
+        self.actors = Actors(self.clock, self.scheduler, self._finish, self.cancelling.abandon, self.directory)
         self.work = Work(self.outbox, self.store, self.objects, self.functions, self.scheduler, tasks, self.actors)
-        self.outcomes = Outcomes(self._clock, self.work, self.cancelling, self.unsealed)
+        self.outcomes = Outcomes(self.clock, self.work, self.cancelling, self.unsealed)
         self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
         self.requests = Requests(
             node_id, self.facts, self.work, self.stalls, self.jobs, self.directory, self.clients, self.stop
@@ -127,22 +127,22 @@ class NodeMachine:
         scheduler = self.scheduler
         self.destinations = Destinations(self.node_id, labels, scheduler, self.actors, self.cancelling, self._finish)
         # The machine that decides about groups, while this node is alone.
-        self.own_groups = OwnGroups(self._clock, self.node_id, labels, self.resources)
+        self.own_groups = OwnGroups(self.clock, self.node_id, labels, self.resources)
         self.group_views = self.own_groups.views
-        self.bundles = Bundles(self._clock, self.resources, scheduler.shapes, self.group_views, self.destinations.evict)
+        self.bundles = Bundles(self.clock, self.resources, scheduler.shapes, self.group_views, self.destinations.evict)
         self.own_groups.bundles = self.destinations.bundles = self.bundles
-        self.group_requests = GroupRequests(self._clock, self.work, self.group_views, self.stalls, self.jobs.table)
+        self.group_requests = GroupRequests(self.clock, self.work, self.group_views, self.stalls, self.jobs.table)
         self.requests.further.update(self.group_requests.table)
         self.requests.groups = self.group_requests.rows
 
     @property
     def now(self) -> float:
         """The time of the events being worked on, in seconds on any steady clock."""
-        return self._clock.now
+        return self.clock.now
 
     @now.setter
     def now(self, now: float) -> None:
-        self._clock.now = now
+        self.clock.now = now
 
     def _finish(self, task: Task, kind: int, payload: Any) -> None:
         # ``Cancelling`` and ``Actors`` end tasks, and exist before ``work``, which needs ``Actors``.

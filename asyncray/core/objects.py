@@ -41,6 +41,9 @@ class OtherNodes(Protocol):
     def settle(self) -> None:
         """Reports the entries that were removed to their owners."""
 
+    def want(self, entry: ObjectEntry) -> None:
+        """A process or a task of this node waits for the value of an object of another node."""
+
     def push(self, entry: ObjectEntry, party: Party) -> None:
         """Sends a value to another node."""
 
@@ -210,6 +213,8 @@ class Objects:
                     self.unread.read(object_id)
             elif entry.waiting is None:
                 entry.waiting = [client]
+                if entry.far is not None and self.other_nodes is not None:
+                    self.other_nodes.want(entry)
             elif client not in entry.waiting:
                 entry.waiting.append(client)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asyncray.core.allocator import Allocation
 from asyncray.core.cancelling import Cancelling
 from asyncray.core.clock import Clock
 from asyncray.core.leases import Lease, Worker
 from asyncray.core.pauses import pause_before_retry
-from asyncray.core.records import Client, ObjectEntry, Task
-from asyncray.core.states import FINISHED, QUEUED
+from asyncray.core.records import Client, Guest, ObjectEntry, Task
+from asyncray.core.states import CRASHED, FINAL, FINISHED, QUEUED, RAISED
 from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
@@ -68,7 +69,7 @@ class Outcomes:
                 if allocation is None:
                     kind, payload = FAULT, ["InternalError", {"message": "A result is not in the named memory."}]
                 elif index < len(entries):
-                    entries[index].block = self._store.seal(entries[index].id, allocation)
+                    self._seal(task, entries[index], allocation)
                 else:
                     self._store.free(allocation)
             checked.append((kind, payload, contained))
@@ -87,6 +88,8 @@ class Outcomes:
         actor = task.actor
         if actor is not None and task.is_constructor:
             self._work.constructor_failed(actor, kind, payload)
+        elif task.is_guest:
+            self._end_guest(task, RAISED if retryable else FINAL, (kind, payload, contained))
         elif retryable and task.retries and not task.cancelled:
             task.retries -= 1
             if actor is not None:
@@ -97,6 +100,19 @@ class Outcomes:
                 self._scheduler.shapes.enqueue(task)
         else:
             self._work.finish(task, kind, payload, contained)
+
+    def _seal(self, task: Task | None, entry: ObjectEntry, allocation: Allocation) -> None:
+        """The memory becomes the value of a task of this node, or a copy of that of a guest."""
+        if isinstance(task, Guest):
+            self._store.seal_copy(entry.id, task.attempt, allocation)
+        else:
+            entry.block = self._store.seal(entry.id, allocation)
+
+    def _end_guest(self, guest: Task, how: int, value: Value) -> None:
+        """Ends a task of another node, which decides whether to try it again."""
+        assert isinstance(guest, Guest)
+        guest.how = how
+        self._work.finish(guest, *value)
 
     def _came_back(self, worker: Worker, task_id: bytes, microseconds: int) -> Task | None:
         lease = worker.lease
@@ -152,7 +168,7 @@ class Outcomes:
             self._again(task)
         for task in started:
             self._cancelling.abandon(list((task.children or {}).values()))
-            if task.retries and not task.cancelled:
+            if task.retries and not (task.cancelled or task.is_guest):
                 task.retries -= 1
                 self._retry(task)
             elif culprits and task in waited:
@@ -179,7 +195,10 @@ class Outcomes:
             fault = task.cancelled_fault()
         else:
             fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.name} died: {how}"}]
-        self._work.finish(task, FAULT, fault)
+        if task.is_guest:
+            self._end_guest(task, CRASHED, (FAULT, fault, None))
+        else:
+            self._work.finish(task, FAULT, fault)
 
 
 def _lease_of(worker: Worker, task_id: bytes) -> Lease | None:

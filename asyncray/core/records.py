@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.placements import read_where
-from asyncray.core.states import CANCELLED_WITH_CHILDREN, NOT_CANCELLED, WAITING
+from asyncray.core.states import CANCELLED_WITH_CHILDREN, FINAL, NOT_CANCELLED, WAITING
 from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
 
 if TYPE_CHECKING:
     from asyncray.cluster_messages import ClusterMessage
     from asyncray.core.claims import Claim
-    from asyncray.core.cluster.covers import Import
+    from asyncray.core.cluster.covers import Cover, Import
     from asyncray.core.leases import Lease, Shape, Worker
     from asyncray.core.lives import Actor
     from asyncray.words import FunctionOptions, JobSetup, TemplateSpec
@@ -80,8 +80,8 @@ class Job:
 class Party:
     """The other end of a connection of the daemon: the messages for it, and the objects that it keeps alive.
 
-    It is a process of this node (``Client``). The daemon of another node will be one, too, so code that needs no more
-    than these fields takes a party.
+    It is a process of this node (``Client``), or the daemon of another node (``Peer``). Code that needs no more than
+    these fields takes a party.
     """
 
     __slots__ = ("alive", "borrowed", "number", "out", "pinned")
@@ -213,6 +213,9 @@ class Template:
 class Task:
     """One invocation."""
 
+    is_guest: ClassVar[bool] = False
+    """True for a task of another node, which decides about its retries and has its return values."""
+
     __slots__ = (
         "actor", "cancelled", "children", "dependencies", "depth", "estimate", "given_name", "id", "kind", "lease",
         "missing", "nested", "parent", "payload", "retries", "returns", "state", "submitter", "template", "worker",
@@ -283,6 +286,26 @@ class Task:
     def cancelled_fault(self) -> Fault:
         """Returns the fault that ``get`` raises for a cancelled task."""
         return ["TaskCancelledError", {"task_id": self.id.hex()}]
+
+
+class Guest(Task):
+    """A task of another node, its *home*, that runs here. ``core.cluster.guests`` makes and writes it.
+
+    Its home decides about retries, so ``retries`` only says whether it may start more than once.
+    """
+
+    __slots__ = ("attempt", "cover", "home", "how")
+
+    is_guest = True
+
+    def __init__(self, task_id: bytes, template: Template, visitor: Client, home: Party, attempt: int) -> None:
+        super().__init__(task_id, template, visitor, UNRESOLVED, None)
+        self.home = home
+        # Counts the tasks that the home has sent to other nodes. It is the version of large values.
+        self.attempt = attempt
+        # The objects that its home keeps alive for it. None: the task came without refs.
+        self.cover: Cover | None = None
+        self.how = FINAL
 
 
 class ObjectEntry:

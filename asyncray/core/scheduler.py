@@ -89,10 +89,10 @@ class Scheduler:
         # Leases that were sent tasks ahead since the last tick, or had some then.
         self._ahead: dict[Lease, None] = {}
         # Workers that tasks were nested into.
-        self._hosts: dict[Worker, None] = {}
+        self.hosts: dict[Worker, None] = {}
 
     def __repr__(self) -> str:
-        return f"<Scheduler {sum(s.count for s in self.shapes.ready)} queued, {len(self.blocked_workers)} blocked>"
+        return f"<Scheduler {self.shapes}, {len(self.blocked_workers)} blocked>"
 
     # Serving ---------------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,8 @@ class Scheduler:
         Returns: False if the shape, and others of its kind, must wait for a process.
         """
         while (task := shape.peek()) is not None:
-            if shape.free_of_charge and not shape.lives and shape.serving >= self.most_free:
+            is_full = shape.free_of_charge and not shape.lives and shape.serving >= self.most_free
+            if is_full or self.shapes.held_back(shape):
                 break
             grant = shape.account.acquire(shape.demand)
             if grant is None:
@@ -191,13 +192,13 @@ class Scheduler:
             shape.pop()
             task.lease = Lease(host, None, grant, self._clock.now)
             host.nested[task.id] = task
-            self._hosts[host] = None
+            self.hosts[host] = None
             self._send(task, host, RUN_NESTED)
             host = self._host(shape)
             room -= 1
 
     def _threads(self, shape: Shape) -> int:
-        nested = (task for worker in self._hosts for task in worker.nested.values())
+        nested = (task for worker in self.hosts for task in worker.nested.values())
         return sum(1 for task in nested if task.template.shape is shape and task.lease and not task.lease.blocked)
 
     def _host(self, shape: Shape) -> Worker | None:
@@ -327,7 +328,7 @@ class Scheduler:
         if task.lease is not None and task.lease.grant.held:
             task.lease.grant.release()
         if not worker.nested:
-            del self._hosts[worker]
+            del self.hosts[worker]
         return True
 
     def end_idle_lease(self, worker: Worker) -> None:
@@ -430,7 +431,7 @@ class Scheduler:
             task.worker = task.lease = None
         worker.inflight.clear()
         worker.nested.clear()
-        self._hosts.pop(worker, None)
+        self.hosts.pop(worker, None)
         self.blocked_workers.pop(worker, None)
         lease = worker.lease
         if lease is not None:
@@ -490,8 +491,7 @@ class Scheduler:
         assert sorted(map(id, leases)) == sorted(map(id, self._leases)), "leases"
         ahead = {lease for lease in leases if len(lease.worker.inflight) > 1}
         assert ahead <= self._ahead.keys() <= set(leases), "leases with tasks ahead"
-        hosts = [worker for worker in self.pool.workers.values() if worker.nested]
-        assert sorted(map(id, hosts)) == sorted(map(id, self._hosts)), f"{hosts} host, not {list(self._hosts)}"
+        assert set(self.hosts) == {worker for worker in self.pool.workers.values() if worker.nested}, "hosts"
         waiting = {w for w in self.pool.workers.values() if w.lease and w.lease.shape and w.lease.blocked}
         assert waiting == set(self.blocked_workers), f"{waiting} wait, not {set(self.blocked_workers)}"
         for worker in self.pool.workers.values():

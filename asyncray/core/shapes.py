@@ -15,6 +15,7 @@ parked or in ``active``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from asyncray.core.leases import Shape
 from asyncray.core.parking import Parking, Precedence
@@ -22,6 +23,19 @@ from asyncray.core.records import HERE, Job, Task, Template, Where
 from asyncray.core.resources import Account, Resources
 from asyncray.core.states import FINISHED, QUEUED
 from asyncray.units import Demand
+
+
+class NodesElsewhere(Protocol):
+    """The other nodes that may run tasks of this one, for a node that belongs to a cluster."""
+
+    def route(self, task: Task) -> bool:
+        """A task with a placement is ready: True if another node will run it."""
+
+    def holds_back(self, shape: Shape) -> bool:
+        """True if the next task of a shape should not get a new lease here, because another node will run it."""
+
+    def parked(self, shape: Shape) -> None:
+        """A shape has tasks and no lease here."""
 
 
 class Shapes:
@@ -55,11 +69,17 @@ class Shapes:
         self.starving = False
         # Shapes that lost a lease to the starving ones in the present round.
         self.sliced: dict[Shape, None] = {}
+        # None on a node that belongs to no cluster.
+        self.others: NodesElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Shapes {len(self.ready)} of {len(self.table)} ready>"
 
-    def _shape_of(self, task: Task) -> Shape:
+    def shape_of(self, task: Task) -> Shape:
+        """Returns the shape that a task belongs to."""
+        return task.template.shape or self._make_shape(task)
+
+    def _make_shape(self, task: Task) -> Shape:
         template = task.template
         lives = task.is_constructor
         key = (template.job, template.demand, template.where, lives)
@@ -95,7 +115,9 @@ class Shapes:
     def enqueue(self, task: Task, *, first: bool = False) -> None:
         """Queues a task that is ready to run."""
         task.state = QUEUED
-        shape = task.template.shape or self._shape_of(task)
+        shape = task.template.shape or self._make_shape(task)
+        if shape.where is not HERE and self.others is not None and self.others.route(task):
+            return
         if not shape.count and shape not in self.ready:
             self.ready[shape] = self.active[shape] = None
             self.move_back(shape)
@@ -176,8 +198,18 @@ class Shapes:
         depth = shape.depths[-1] if shape.depths else 0
         return self.starving and (shape in self.sliced or shape.serving > 0), (-depth, shape.turn)
 
+    def held_back(self, shape: Shape) -> bool:
+        """True if the next task of a shape should not get a new lease here, because another node will run it."""
+        return self.others is not None and self.others.holds_back(shape)
+
     def end_turn(self, shape: Shape) -> None:
         """The round has looked at an active shape: takes it off the ready ones, or parks it, or leaves it active."""
+        self.close(shape)
+        if self.others is not None and shape in self.parking:
+            self.others.parked(shape)
+
+    def close(self, shape: Shape) -> None:
+        """Tasks of an active shape were taken: takes it off the ready ones if it is empty, or parks it."""
         if shape.peek() is None:
             self._leave_ready(shape)
         elif not shape.leases:

@@ -18,6 +18,14 @@ CANCELLED = 1
 # Together with all tasks that it submits, also later.
 CANCELLED_WITH_CHILDREN = 2
 
+# How a task of another node has ended here
+# With a value, or with an error after which it is not to be tried again.
+FINAL = 0
+# It raised, and its options allow a retry.
+RAISED = 1
+# Its process has ended.
+CRASHED = 2
+
 # Workers
 # A worker that was ordered and has not said hello; an actor whose constructor runs.
 STARTING = "starting"

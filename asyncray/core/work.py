@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
@@ -51,6 +51,23 @@ _MANY = 1000
 """Fewer small arguments than this always fit in one message."""
 
 
+class GuestEnds(Protocol):
+    """Tasks of other nodes that run here, for a node that belongs to a cluster."""
+
+    def ended(self, guest: Task, values: Sequence[Value]) -> None:
+        """A guest has ended: its home gets the values, and its uses of objects end."""
+
+
+class TasksElsewhere(Protocol):
+    """Tasks of this node that run at other nodes, for a node that belongs to a cluster."""
+
+    def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
+        """Stops a task that was sent to another node."""
+
+    def has(self, task: Task) -> bool:
+        """True if the task was sent to another node."""
+
+
 class Work:
     """Tasks in progress. ``tasks`` finds them by ID until they have finished.
 
@@ -81,6 +98,9 @@ class Work:
         self.keep: Callable[[Task], bool] | None = None
         # How many tasks were run again.
         self.reruns = 0
+        # None on a node that belongs to no cluster.
+        self.elsewhere: TasksElsewhere | None = None
+        self.guests: GuestEnds | None = None
         # Tasks that have ended, with their values, in a queue: the end of one may end others.
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
         # The queue is being worked off.
@@ -183,6 +203,8 @@ class Work:
                     task.missing += 1
                     if entry.dependents is None:
                         entry.dependents = []
+                        if entry.far is not None and self.objects.other_nodes is not None:
+                            self.objects.other_nodes.want(entry)
                     entry.dependents.append(task)
             return len(entries) == len(dependencies)
         return True
@@ -277,7 +299,7 @@ class Work:
         """The promised object has a value, or an error in its place."""
         del entry.maker.promised[entry.id]
         for task in self.objects.resolve(entry, kind, payload, contained):
-            self._resolved(task, entry)
+            self.dependency_resolved(task, entry)
 
     def break_promises(self, client: Client) -> None:
         """The client ended before it put what it had promised."""
@@ -287,7 +309,7 @@ class Work:
 
     # Dependencies -----------------------------------------------------------------------------------------------------
 
-    def _resolved(self, task: Task, entry: ObjectEntry) -> None:
+    def dependency_resolved(self, task: Task, entry: ObjectEntry) -> None:
         """A dependency of the task is resolved."""
         task.missing -= 1
         if task.state != WAITING:
@@ -330,7 +352,7 @@ class Work:
 
     def finish(self, task: Task, kind: int, payload: Any, contained: Sequence[bytes] | None = None) -> None:
         """Ends the task: every return value becomes this one, an error or nothing."""
-        if kind in ERRORS and task.id in task.template.job.tasks:
+        if kind in ERRORS and not task.is_guest and task.id in task.template.job.tasks:
             self.objects.unread.failed(task, kind, payload)
         self.finish_all(task, ((kind, payload, contained),) * len(task.returns))
 
@@ -356,12 +378,15 @@ class Work:
         task.state = FINISHED
         if task.parent is not None or task.children is not None:
             self._leave_family(task)
+        if task.is_guest:
+            self._end_guest(task, values)
+            return
         returns = task.returns
         # The hot path does without ``zip``, whose keyword costs 0.1 us.
         pairs = ((returns[0], values[0]),) if len(returns) == len(values) == 1 else zip(returns, values, strict=True)
         for entry, (kind, payload, contained) in pairs:
             for dependent in self.objects.resolve(entry, kind, payload, contained):
-                self._resolved(dependent, entry)
+                self.dependency_resolved(dependent, entry)
         if self.keep is None or not self.keep(task):
             # As ``let_go``, without a call on the hot path.
             if task.dependencies:
@@ -373,6 +398,19 @@ class Work:
                 self.functions.settle(template)
         if task.actor is not None and not task.is_constructor:
             self.mailboxes.call_finished(task)
+
+    def _end_guest(self, guest: Task, values: Sequence[Value]) -> None:
+        assert self.guests is not None
+        self.guests.ended(guest, values)
+        template = guest.template
+        template.users -= 1
+        self.functions.settle(template)
+
+    def welcome(self, guest: Task) -> None:
+        """A task of another node has come, with the values of its arguments."""
+        guest.template.users += 1
+        guest.template.job.tasks[guest.id] = guest
+        self._ready(guest)
 
     @staticmethod
     def _leave_family(task: Task) -> None:
@@ -423,7 +461,8 @@ class Work:
             assert task.missing == waits or (self.reruns and task.state == WAITING), f"{task} waits for {waits}"
             assert task.missing == dependents[task.id], f"{task} waits for {task.missing} and is not known there"
             assert task.state != FINISHED or task.is_constructor, f"{task} has finished and is in the tables"
-            assert task.state != SENT or task.worker is not None, f"{task} was sent to nobody"
+            is_away = task.worker is None and self.elsewhere is not None and self.elsewhere.has(task)
+            assert task.state != SENT or task.worker is not None or is_away, f"{task} was sent to nobody"
 
 
 def _holds_memory(task: Task) -> bool:

@@ -438,7 +438,7 @@ class Host:
                     assert self.look(place) == content, f"{process} sees {ref.hex()} change"
         self._exclusive_resources()
         users = Counter(task.template for task in self.world.tasks_with_arguments(self))
-        for client in self.machine.clients.values():
+        for client in (*self.machine.clients.values(), *self.world.visitors(self)):
             users.update(client.templates.values())
         for template in self.machine.functions.templates.values():
             assert template.users == users[template], f"{template} should have {users[template]} users"
@@ -467,6 +467,7 @@ class Host:
             uses.update(entry.id for entry in (*task.dependencies, *task.nested))
         for function in self.machine.functions.functions.values():
             uses.update(entry.id for entry in function.captured)
+        uses.update(entry.id for entry in self.world.used_for_other_nodes(self))
         for entry in self.machine.objects.table.values():
             assert entry.uses == uses[entry.id], f"{entry} should be used {uses[entry.id]} times"
 

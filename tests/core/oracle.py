@@ -7,9 +7,10 @@ no node alone can check. A test world overrides the methods that are rules of it
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from asyncray.core.records import Task
+from asyncray.core.records import Client, ObjectEntry, Task
 from asyncray.messages import INVOKE, Received
 from tests.core.processes import OFTEN_ENOUGH
 from tests.core.promises import BROKEN
@@ -59,6 +60,14 @@ class Oracle:
     def tasks_with_arguments(self, host: Host) -> list[Task]:
         """All tasks of a host that use objects."""
         return list(host.machine.work.tasks.values())
+
+    def used_for_other_nodes(self, host: Host) -> Iterable[ObjectEntry]:
+        """The objects that a host uses because other nodes may need them, once for each use."""
+        return ()
+
+    def visitors(self, host: Host) -> Iterable[Client]:
+        """The clients that stand for processes of other nodes."""
+        return ()
 
     # What processes need of the world ---------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ async def test_h26_words_that_a_node_wrote_before_it_was_lost_are_read_before_it
         assert head.head is not None
         assert node.shell.part is not None
         view = node.shell.part.members._view + 1
-        node.shell._receive_from_head([(VIEW, view, [], [(victim.id, LOST, "a test says so")], [])])
+        node.shell._receive_from_head([(VIEW, view, [], [(victim.id, LOST, "a test says so")], [], [])])
         assert victim.id not in node.shell.part.peers
         assert node.heard.get_nowait() == (victim.id, "last words")
 
@@ -95,7 +95,7 @@ async def test_a_node_that_is_lost_in_the_turn_in_which_it_should_be_dialled_is_
         victim.link.push(b"", 0, 0.0)
         node.shell.part.members.table[victim.id] = node.shell.part.members.table[head.id]
         view = node.shell.part.members._view + 1
-        node.shell._receive_from_head([(VIEW, view, [], [(victim.id, LOST, "a test says so")], [])])
+        node.shell._receive_from_head([(VIEW, view, [], [(victim.id, LOST, "a test says so")], [], [])])
         node._flush()
         assert victim.id not in node.shell.part.peers
         head.say(node.id, "still alive")

@@ -72,7 +72,10 @@ class ClusterHost:
         self._stirring = False
         self._awake_at = 0.0
         self._deferred: list[Callable[[], None]] = []
-        facts: Any = {"node": self.id, "host": self.name, "port": 1, "joined": 0}
+        total = dict(self.machine.resources.total)
+        facts: Any = {
+            "node": self.id, "host": self.name, "port": 1, "joined": 0, "resources": total, "labels": {}
+        }  # fmt: skip
         self.part = ClusterMachine(self.machine, facts, self.clock.now, None if is_head else cluster.head_host.id)
         self.part.handlers[HELLO] = self._hello
         self.part.members.join()

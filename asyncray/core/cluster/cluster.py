@@ -7,15 +7,24 @@ of the node. A node without a cluster does not import this package.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncray.cluster_messages import COMPLAINT, INQUIRY_ANSWER
+from asyncray import cluster_messages as m
+from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
+from asyncray.core.cluster.feeding import Feeding
+from asyncray.core.cluster.guests import Guests
+from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.job_reports import JobReports
+from asyncray.core.cluster.known_templates import KnownTemplates
+from asyncray.core.cluster.lending import Lending
 from asyncray.core.cluster.links import Link
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
 from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.cluster.peers import Peer
+from asyncray.core.cluster.placing import Placing
+from asyncray.core.cluster.task_lines import ASK_BACK_AGAIN
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
 from asyncray.core.questions import Answer, Question
@@ -65,14 +74,51 @@ class ClusterMachine(Watcher):
         machine.jobs.watcher = JobReports(self.node, self.members)
         # The head, where it asks what clients may ask.
         self._asking_head = Client(self.outbox.new_party_number(), b"", "observer", 0)
+        # Lost or left nodes whose graces have not ended, with their former peers.
+        self._graces: dict[bytes, Peer] = {}
+        self.imports = Imports(
+            self.outbox, machine.objects, machine.node_id, self._peer_of, machine.work.dependency_resolved
+        )
+        machine.objects.other_nodes = self.imports
+        self.lending = Lending(self.outbox, machine.objects)
+        self.templates = KnownTemplates(self.outbox, machine.functions, machine.objects, self.imports, machine.jobs)
+        self.placing = Placing(self.node, machine.resources, self.members)
+        self.away = AwayTasks(machine, self.imports, self.templates)
+        self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
+        self.guests = Guests(machine, self.imports, self.templates)
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
-        self.handlers: dict[int, PeerHandler] = {}
+        self.handlers: dict[int, PeerHandler] = self._own_handlers()
         # When the head next hears of broken links.
         self._complain_at = 0.0
         self._now = now
 
     def __repr__(self) -> str:
         return f"<ClusterMachine {self.node.hex()} {self.members}>"
+
+    def _own_handlers(self) -> dict[int, PeerHandler]:
+        imports, lending, templates = self.imports, self.lending, self.templates
+        away, guests = self.away, self.guests
+        return {
+            m.BORROW: lending.borrow,
+            m.BORROWED: imports.borrowed,
+            m.UNBORROW: lending.unborrow,
+            m.RESOLVE: lending.resolve,
+            m.VALUE_OF: imports.value_of,
+            m.JOB_OF: templates.job_of,
+            m.FUNCTION_OF: templates.function_of,
+            m.TEMPLATE_OF: templates.template_of,
+            m.FORGET_OF: templates.forget_of,
+            m.RELEASED: templates.released,
+            m.JOB_OVER: templates.job_ended,
+            m.TASK: guests.task,
+            m.CANCEL_TASK: guests.cancel,
+            m.TAKE_BACK: guests.take_back,
+            m.CLAIMED: guests.claimed,
+            m.RESULT: away.result,
+            m.BACK: away.back,
+            m.DONE_WITH: away.done_with,
+            m.SLOTS: self.feeding.slots_came,
+        }
 
     def _row(self) -> ClusterRow:
         machine = self._machine
@@ -97,6 +143,25 @@ class ClusterMachine(Watcher):
             peer = self.peers[node] = Peer(self.outbox.new_party_number(), node, link)
         return peer
 
+    def _peer_of(self, node: bytes) -> Peer:
+        """Returns the record of any node, living, ended or unknown."""
+        peer = self.peers.get(node) or self._graces.get(node)
+        if peer is not None:
+            return peer
+        if node in self.members.ended:
+            link = Link(self.outbox, self.node, node, self._now)
+            return Peer.ended(self.outbox.new_party_number(), node, link, self.members.ended[node][1])
+        peer = self.peer(node, self._now)
+        if node not in self.members.table:
+            # 1. Another node hears of a member and sends refs of it. 2. This node has not heard of that member yet.
+            self.members.ask("member", [node], partial(self._member_is, node))
+        return peer
+
+    def _member_is(self, node: bytes, answer: Answer) -> None:
+        """The head has said what a node is that this node did not know."""
+        if answer[0] and answer[1] != "alive" and node in self.peers:
+            self._bury(self.peers.pop(node), f"node {node.hex()} is {answer[1]} in this cluster", lambda: None)
+
     def fenced(self, node: bytes) -> str | None:
         """Returns why a node may not connect any more, or None."""
         ended = self.members.ended.get(node)
@@ -113,6 +178,7 @@ class ClusterMachine(Watcher):
         self._now = self._machine.now = now
         for message in messages:
             self.handlers[message[0]](peer, message)
+        self._machine.settle_lives()
 
     def receive_from_head(self, messages: Sequence[Any], now: float) -> None:
         """A batch of messages came from the head."""
@@ -132,13 +198,36 @@ class ClusterMachine(Watcher):
     def member_ended(self, node: bytes, state: str, how: str) -> None:
         self.outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} is {state}: {how}"))
         peer = self.peers.pop(node, None)
+        if peer is None:
+            self.members.settled(node)
+            return
+        self._graces[node] = peer
+        facts = self.members.past[node].facts
+        why = f"node {node.hex()} at {facts['host']}:{facts['port']} is {state}: {how}"
+        self._bury(peer, why, partial(self.members.settled, node))
+
+    def _bury(self, peer: Peer, how: str, settled: Callable[[], None]) -> None:
+        self.templates.lost(peer)
+        self.guests.home_lost(peer)
+        self.feeding.lost(peer, how)
+        self.imports.giver_lost(peer, settled)
+        peer.bury(how)
+        self._machine.settle_lives()
+
+    def grace_over(self, node: bytes) -> None:
+        peer = self._graces.pop(node, None)
         if peer is not None:
-            peer.bury(how)
+            for machine in (self.away, self.guests, self.templates, self.imports):
+                machine.grace_over(peer)
+            self._machine.settle_lives()
+
+    def view_changed(self) -> None:
+        self.feeding.view_changed()
 
     def inquiry_came(self, number: int, method: str, arguments: Sequence[Any]) -> None:
         def reply(answer: Answer) -> None:
             value = answer[1] if answer[0] else list(answer[1:])
-            self.outbox.send(self.members.head, (INQUIRY_ANSWER, number, answer[0], value))
+            self.outbox.send(self.members.head, (m.INQUIRY_ANSWER, number, answer[0], value))
 
         question = Question(self._asking_head, reply)
         if method in INQUIRIES:
@@ -152,7 +241,10 @@ class ClusterMachine(Watcher):
     # Time -------------------------------------------------------------------------------------------------------------
 
     def flush(self, now: float) -> None:
-        """All events of a batch have been handled."""
+        """All events of a batch have been handled, and the node has handed out work."""
+        if self.feeding.flush():
+            self.feeding.let_go(self._machine.flush)
+        self.guests.flush()
         self.members.flush(now)
 
     def tick(self, now: float, late: float) -> None:
@@ -170,6 +262,7 @@ class ClusterMachine(Watcher):
             if head.link.broken_since is not None:
                 self.members.head_is_away(now - head.link.broken_since)
         self.members.tick(now)
+        self.feeding.tick()
         if now >= self._complain_at and self.members.state == MEMBER:
             self._complain_at = now + _COMPLAIN_AFTER
             self._complain(now)
@@ -178,7 +271,7 @@ class ClusterMachine(Watcher):
         for node, peer in self.peers.items():
             since = peer.link.broken_since
             if since is not None and now - since >= _COMPLAIN_AFTER and node in self.members.table:
-                self.outbox.send(self.members.head, (COMPLAINT, node, now - since))
+                self.outbox.send(self.members.head, (m.COMPLAINT, node, now - since))
 
     @property
     def tick_wanted_at(self) -> float | None:
@@ -187,11 +280,15 @@ class ClusterMachine(Watcher):
         wanted = [peer.link.tick_wanted_at for peer in self.peers.values()]
         if isinstance(head, Peer):
             wanted.append(head.link.tick_wanted_at)
+        if self.feeding.needs_fast_tick:
+            wanted.append(self._now + ASK_BACK_AGAIN)
         return min((at for at in wanted if at is not None), default=None)
 
     def check(self) -> None:
         """Raises AssertionError if an invariant is broken."""
         self.members.check()
+        for machine in (self.imports, self.templates, self.feeding, self.guests):
+            machine.check()
         for node, peer in self.peers.items():
             peer.link.check()
             assert peer.alive, f"{peer} is buried and in the table"

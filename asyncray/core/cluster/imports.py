@@ -268,6 +268,12 @@ class Imports:
         contained = [inner.id for inner in entry.contained] or None
         self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
 
+    def know(self, object_id: bytes, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:
+        """The value of an object of another node has come with a task."""
+        entry = self._objects.table.get(object_id)
+        if entry is not None and entry.far is not None and entry.kind == UNRESOLVED:
+            self._resolve(entry, kind, payload, contained)
+
     def value_of(self, peer: Peer, message: Any) -> None:
         """VALUE_OF: the value of an object of another node."""
         _, object_id, kind, payload, contained = message

@@ -83,6 +83,12 @@ class Watcher:
     def inquiry_came(self, number: int, method: str, arguments: Sequence[Any]) -> None:
         """The head asks what only this node knows."""
 
+    def view_changed(self) -> None:
+        """Members have come or ended, or their rows have changed."""
+
+    def grace_over(self, node: bytes) -> None:
+        """No member needs anything any more that only this ended node kept alive."""
+
     def must_end(self, why: str) -> None:
         """This node is no member any more and must stop."""
 
@@ -120,6 +126,8 @@ class Members:
         # The row that the head knows, and how often it was sent.
         self._sent: ClusterRow | None = None
         self._version = 0
+        # Ended nodes from which this node needs nothing any more, and which the head does not know of yet.
+        self._settled: list[bytes] = []
         # The number of the last view.
         self._view = 0
         # Number of a question to the head -> who takes the answer.
@@ -175,10 +183,15 @@ class Members:
         if changes:
             self._version += 1
             self._sent = row
-        elif not always:
+        elif not always and not self._settled:
             return
         self._last_beat = now
-        self._outbox.send(self.head, (BEAT, self._version, changes))
+        settled, self._settled = self._settled, []
+        self._outbox.send(self.head, (BEAT, self._version, changes, settled))
+
+    def settled(self, node: bytes) -> None:
+        """This node has registered what it had from an ended node. ``Watcher.grace_over`` follows when all have."""
+        self._settled.append(node)
 
     def head_is_away(self, seconds: float) -> None:
         """There has been no connection to the head for so long."""
@@ -233,7 +246,7 @@ class Members:
             self._watcher.member_joined(member)
 
     def _view_came(self, message: Any) -> None:
-        _, number, joined, gone, rows = message
+        _, number, joined, gone, rows, over = message
         assert number == self._view + 1, f"view {number} follows view {self._view}"
         self._view = number
         for entry in joined:
@@ -253,6 +266,11 @@ class Members:
                 if len(self.past) > MOST_PAST:
                     del self.past[next(iter(self.past))]
                 self._watcher.member_ended(node, state, how)
+            else:
+                self.settled(node)  # this node came after it
+        for node in over:
+            self._watcher.grace_over(node)
+        self._watcher.view_changed()
 
     def _end(self, why: str) -> None:
         if self.state == OUTSIDE:

@@ -27,6 +27,13 @@ class Peer(Party):
     def __repr__(self) -> str:
         return f"<Peer {self.number} {self.id.hex()} {self.link.state}>"
 
+    @classmethod
+    def ended(cls, number: int, node: bytes, link: Link, why: str) -> Peer:
+        """Stands for a node that has ended, or that the cluster never had."""
+        peer = cls(number, node, link)
+        peer.bury(why)
+        return peer
+
     def bury(self, why: str) -> None:
         """The node is lost or has left."""
         self.alive = False

@@ -105,7 +105,9 @@ class HeadMachine:
     def _handle(self, node: bytes, party: Party, message: Any) -> None:
         kind = message[0]
         if kind == BEAT:
-            self.members.beat(node, message[1], message[2], self._now)
+            _, version, changes, settled = message
+            self.members.beat(node, version, changes, self._now)
+            self.members.settled(node, settled)
         elif kind == JOIN:
             if message[1]["node"] != node:
                 raise ValueError(f"node {node.hex()} joins as another one")

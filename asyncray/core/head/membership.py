@@ -22,7 +22,7 @@ sees that it has all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
@@ -113,6 +113,10 @@ class Membership:
         self._gone: list[Member] = []
         # Members whose rows changed since the last view.
         self._changed: dict[Member, None] = {}
+        # Ended node -> members that may still need what only it kept alive.
+        self._graces: dict[bytes, dict[bytes, None]] = {}
+        # Ended nodes from which no member needs anything any more, since the last view.
+        self._over: list[bytes] = []
         # The number of the last view, and when it was sent.
         self._view = 0
         self._pushed_at = 0.0
@@ -162,6 +166,16 @@ class Membership:
             member.row = {**member.row, **changes}  # type: ignore[typeddict-item]  # fields of a row
             member.changed.update(changes)
             self._changed[member] = None
+
+    def settled(self, node: bytes, ended: Sequence[bytes]) -> None:
+        """A member needs nothing any more that only these ended nodes kept alive."""
+        for other in ended:
+            awaited = self._graces.get(other, {})
+            if node in awaited:
+                del awaited[node]
+                if not awaited:
+                    del self._graces[other]
+                    self._over.append(other)
 
     def heard(self, node: bytes, now: float) -> None:
         """Something came from a node."""
@@ -222,6 +236,9 @@ class Membership:
             self._push(now)  # members learn of it first, then of its end
         self._gone.append(member)
         self._member_ended(node, f"it is {state}: {how}")
+        self.settled(node, list(self._graces))
+        if self.table:
+            self._graces[node] = dict.fromkeys(self.table)
         self._outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} at {member.facts['host']} is {state}: {how}"))
 
     # Views ------------------------------------------------------------------------------------------------------------
@@ -229,11 +246,15 @@ class Membership:
     @property
     def push_wanted_at(self) -> float | None:
         """When the next view is due. None: nothing changed since the last one."""
-        return self._pushed_at + PUSH_EVERY if self._joined or self._gone or self._changed else None
+        return self._pushed_at + PUSH_EVERY if self._has_news or self._changed else None
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._joined or self._gone or self._over)
 
     def flush(self, now: float) -> None:
         """Sends a view, if one is due."""
-        if self._joined or self._gone or (self._changed and now - self._pushed_at >= PUSH_EVERY):
+        if self._has_news or (self._changed and now - self._pushed_at >= PUSH_EVERY):
             self._push(now)
 
     def _push(self, now: float) -> None:
@@ -247,12 +268,12 @@ class Membership:
             for member in self._changed
             if member not in new
         ]
-        view: ViewMessage = (VIEW, self._view, joined, gone, rows)
+        view: ViewMessage = (VIEW, self._view, joined, gone, rows, self._over)
         for member in self.table.values():
             self._outbox.send(member.party, view)
         for member in self._changed:
             member.changed.clear()
-        self._joined, self._gone, self._changed = [], [], {}
+        self._joined, self._gone, self._changed, self._over = [], [], {}, []
 
     def tick(self, now: float, late: float) -> None:
         """Some time has passed.

@@ -61,7 +61,7 @@ def test_the_row_of_a_node_says_what_is_free_and_never_less_than_nothing() -> No
     }
     stage.node.resources.available["CPU"] = -10_000  # tasks woke up from a get and took their CPUs back
     stage.part.tick(1.0, 0.0)
-    assert stage.said(BEAT) == [(BEAT, 1, {"available": {"CPU": 0}})]
+    assert stage.said(BEAT) == [(BEAT, 1, {"available": {"CPU": 0}}, [])]
 
 
 def test_a_peer_exists_from_the_first_need() -> None:
@@ -82,11 +82,13 @@ def test_messages_of_a_peer_go_to_their_handlers_until_it_ends() -> None:
     assert stage.node.now == 3.0
     with pytest.raises(KeyError):
         stage.part.receive(peer, [(901,)], 3.0)
-    stage.part.receive_from_head([(VIEW, 1, [], [(b"other", "lost", "it was silent")], [])], 4.0)
+    stage.part.receive_from_head([(VIEW, 1, [], [(b"other", "lost", "it was silent")], [], [])], 4.0)
     stage.part.receive(peer, [HELLO], 5.0)
     assert stage.heard == [(b"other", HELLO)]
     assert b"other" not in stage.part.peers
-    assert done(stage.part.outbox, CloseConnection) == [CloseConnection(5, "it was silent")]
+    assert done(stage.part.outbox, CloseConnection) == [
+        CloseConnection(5, f"node {b'other'.hex()} at other:7000 is lost: it was silent")
+    ]
     assert stage.part.fenced(b"other") == "the cluster has declared this node lost: it was silent"
     assert stage.part.fenced(b"stranger") is None
     stage.part.check()
@@ -140,5 +142,5 @@ def test_the_row_names_the_largest_demands_that_wait() -> None:
         shape.count = size
         stage.node.scheduler.shapes.ready[shape] = None
     stage.part.tick(1.0, 0.0)
-    ((_, _, changes),) = stage.said(BEAT)
+    ((_, _, changes, _),) = stage.said(BEAT)
     assert changes["queued"] == [((("CPU", size * 10_000),), size) for size in range(LONGEST_QUEUE + 2, 2, -1)]

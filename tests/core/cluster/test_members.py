@@ -79,7 +79,7 @@ class Stage:
         return taken(self.outbox, self.head)
 
     def view(self, number: int, joined: Any = (), gone: Any = (), rows: Any = ()) -> None:
-        self.members.receive((VIEW, number, joined, gone, rows), 0.0)
+        self.members.receive((VIEW, number, joined, gone, rows, []), 0.0)
         self.members.check()
 
 
@@ -118,9 +118,9 @@ def test_a_beat_has_the_fields_that_changed_and_a_number_that_grows() -> None:
     stage.row = {**row(), "draining": True}
     stage.members.tick(3 * BEAT_EVERY)
     assert stage.said() == [
-        (BEAT, 1, {"store_free": 60}),
-        (BEAT, 1, {}),
-        (BEAT, 2, {"store_free": 100, "draining": True}),
+        (BEAT, 1, {"store_free": 60}, []),
+        (BEAT, 1, {}, []),
+        (BEAT, 2, {"store_free": 100, "draining": True}, []),
     ]
 
 
@@ -131,7 +131,7 @@ def test_a_change_is_said_early_but_not_at_once_and_no_change_is_not_said() -> N
     stage.members.flush(EARLIEST_BEAT / 2)
     assert stage.said() == []
     stage.members.flush(EARLIEST_BEAT)
-    assert stage.said() == [(BEAT, 1, {"available": {"CPU": 10_000}})]
+    assert stage.said() == [(BEAT, 1, {"available": {"CPU": 10_000}}, [])]
     stage.members.tick(EARLIEST_BEAT + BEAT_EVERY / 2)
     assert stage.said() == []
 
@@ -225,7 +225,7 @@ def test_a_node_leaves_once_and_ends_when_the_head_knows() -> None:
     assert stage.members.state == LEAVING
     assert stage.said() == [(LEAVING_CLUSTER, "its user stopped it")]
     stage.members.tick(BEAT_EVERY)
-    assert stage.said() == [(BEAT, 0, {})]
+    assert stage.said() == [(BEAT, 0, {}, [])]
     assert stage.story.events == []
     stage.members.receive((LEFT_CLUSTER,), 0.0)
     assert stage.story.events == [("must end", "it has left the cluster")]

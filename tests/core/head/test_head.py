@@ -77,8 +77,8 @@ def test_a_node_joins_under_its_own_name_only() -> None:
 
 def test_messages_reach_the_membership_in_the_name_of_their_node() -> None:
     stage = Stage(b"a", b"b")
-    stage.head.receive(stage.peers[b"a"], [(BEAT, 1, {"store_free": 1})], 1.0)
-    stage.head.receive(stage.head.own, [(BEAT, 1, {"store_free": 2})], 1.0)
+    stage.head.receive(stage.peers[b"a"], [(BEAT, 1, {"store_free": 1}, [])], 1.0)
+    stage.head.receive(stage.head.own, [(BEAT, 1, {"store_free": 2}, [])], 1.0)
     rows = {node: member.row["store_free"] for node, member in stage.head.members.table.items()}
     assert rows == {OWN: 2, b"a": 1, b"b": 100}
     stage.head.receive(stage.peers[b"b"], [(LEAVING_CLUSTER, "done")], 1.0)
@@ -115,7 +115,13 @@ def test_words_of_a_node_that_is_no_member_change_nothing() -> None:
     stage = Stage(b"a", b"b")
     stage.head.members.lose(b"a", "a test says so", 0.0)
     stage.said(stage.peers[b"a"])
-    late: list[Any] = [(BEAT, 9, {}), (ASK, 1, "member", [b"b"]), (COMPLAINT, b"b", 99.0), (LEAVING_CLUSTER, ""), (99,)]
+    late: list[Any] = [
+        (BEAT, 9, {}, []),
+        (ASK, 1, "member", [b"b"]),
+        (COMPLAINT, b"b", 99.0),
+        (LEAVING_CLUSTER, ""),
+        (99,),
+    ]
     stage.head.receive(stage.peers[b"a"], late, 1.0)
     assert stage.said(stage.peers[b"a"]) == []
     assert set(stage.head.members.table) == {OWN, b"b"}
@@ -229,7 +235,7 @@ def test_a_head_that_ends_waits_for_members_without_a_connection_and_for_no_othe
 def test_a_tick_is_wanted_when_a_view_is_due() -> None:
     stage = Stage(b"a")
     asked = [stage.head.tick_wanted_at]
-    stage.head.receive(stage.peers[b"a"], [(BEAT, 1, {"store_free": 1})], 0.1)
+    stage.head.receive(stage.peers[b"a"], [(BEAT, 1, {"store_free": 1}, [])], 0.1)
     asked.append(stage.head.tick_wanted_at)
     stage.head.flush(1.0)
     asked.append(stage.head.tick_wanted_at)

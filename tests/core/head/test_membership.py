@@ -123,8 +123,8 @@ def test_views_are_numbered_and_every_member_gets_each() -> None:
         assert stage.said(b"one") == [view]
         views.append(view)
     assert views == [
-        (VIEW, 2, [], [], [(b"one", 1, {"store_free": 1})]),
-        (VIEW, 3, [], [], [(b"one", 2, {"store_free": 2})]),
+        (VIEW, 2, [], [], [(b"one", 1, {"store_free": 1})], []),
+        (VIEW, 3, [], [], [(b"one", 2, {"store_free": 2})], []),
     ]
 
 
@@ -146,10 +146,10 @@ def test_rows_wait_for_others_and_news_of_members_does_not() -> None:
     assert stage.members.push_wanted_at is not None
     stage.members.beat(b"one", 2, {"draining": True}, 0.0)
     stage.members.flush(PUSH_EVERY)
-    assert stage.said(b"two") == [(VIEW, 2, [], [], [(b"one", 2, {"store_free": 1, "draining": True})])]
+    assert stage.said(b"two") == [(VIEW, 2, [], [], [(b"one", 2, {"store_free": 1, "draining": True})], [])]
     stage.members.lose(b"one", "why", PUSH_EVERY)
     stage.members.flush(PUSH_EVERY)
-    assert stage.said(b"two") == [(VIEW, 3, [], [(b"one", LOST, "why")], [])]
+    assert stage.said(b"two") == [(VIEW, 3, [], [(b"one", LOST, "why")], [], [])]
     assert stage.members.push_wanted_at is None
 
 

@@ -1,0 +1,244 @@
+"""Feeding: gives tasks of this node to other nodes.
+
+The home keeps the queues, and feeds other nodes in small windows (``task_lines``). A node that ends its tasks faster
+gets more of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from asyncray.core.cluster.away_tasks import AwayTasks
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.cluster.placing import Placing
+from asyncray.core.cluster.task_lines import AHEAD_MICROSECONDS, TaskLine, TaskLines, units
+from asyncray.core.leases import Shape
+from asyncray.core.machine import NodeMachine
+from asyncray.core.records import HERE, Task
+from asyncray.core.scheduler import SHORTEST_TASK
+from asyncray.core.states import QUEUED
+from asyncray.messages import FAULT
+
+SHORT_MICROSECONDS = 10_000.0
+"""Tasks that take less stay at home while it has room, because moving costs more than waiting."""
+
+_LOOKS = 64
+"""The most shapes without a lease that one flush looks at: thousands may wait."""
+
+
+class Feeding:
+    """Decides which tasks of this node go to other nodes, and when."""
+
+    def __init__(
+        self,
+        machine: NodeMachine,
+        away: AwayTasks,
+        placing: Placing,
+        peer: Callable[[bytes], Peer],
+    ) -> None:
+        self._clock = machine.clock
+        self._work = machine.work
+        self._scheduler = machine.scheduler
+        self._away = away
+        self._placing = placing
+        self.lines = TaskLines(machine.outbox, machine.scheduler.shapes, placing, peer)
+        # False: no task goes to another node. Until large objects can follow their tasks, only tests set it.
+        self.is_on = False
+        # Lines with a queue of their own.
+        self._filled: dict[TaskLine, None] = {}
+        # Shapes that have got no lease here since the last flush.
+        self._parked: dict[Shape, None] = {}
+        # Shapes that found no place elsewhere: the next look comes when something has changed.
+        self._waiting: dict[Shape, None] = {}
+        # Tasks with a placement for which there is no node at present.
+        self._homeless: dict[Task, None] = {}
+        # Tasks that no node will ever run, and why.
+        self._hopeless: list[tuple[Task, str]] = []
+        # A shape was held back in this round, and whether the next round holds none back.
+        self._held = False
+        self._lets_go = False
+        # The view or the slots of other nodes have changed since the last flush.
+        self._changed = False
+        machine.scheduler.shapes.others = self
+        machine.destinations.cluster = lambda where, demand: machine.resources
+
+    def __repr__(self) -> str:
+        return f"<Feeding {len(self._filled)} lines, {self._away}>"
+
+    # Placing ----------------------------------------------------------------------------------------------------------
+
+    def holds_back(self, shape: Shape) -> bool:
+        """True if the next task of a shape should not get a new lease here."""
+        if not self.is_on or shape.lives or not shape.demand or self._lets_go:
+            return False
+        task = shape.peek()
+        if task is None or task.is_guest or shape.where is not HERE:
+            return False
+        mean = task.template.mean
+        if mean is not None and mean < SHORT_MICROSECONDS:
+            return False
+        if not self._placing.is_better_elsewhere(shape.demand):
+            return False
+        self._held = True
+        self._parked[shape] = None
+        return True
+
+    def parked(self, shape: Shape) -> None:
+        """A shape has tasks and no lease here."""
+        self._parked[shape] = None
+
+    def route(self, task: Task) -> bool:
+        """A task with a placement is ready: True if it is not for this node."""
+        if not self.is_on or task.is_guest or task.is_constructor:
+            return False
+        template = task.template
+        found = self._placing.choose(template.where, template.demand)
+        if isinstance(found, str):
+            self._hopeless.append((task, found))
+        elif found is None:
+            self._homeless[task] = None
+        elif found.facts["node"] == self._placing.node:
+            return False
+        else:
+            line = self.lines.to(found, self._scheduler.shapes.shape_of(task))
+            line.queue.append(task)
+            self._filled[line] = None
+        return True
+
+    def view_changed(self) -> None:
+        """Members have come, or ended, or their rows have changed."""
+        self._changed = True
+        homeless, self._homeless = self._homeless, {}
+        for task in homeless:
+            if task.state == QUEUED:
+                self._scheduler.shapes.enqueue(task)
+
+    # Feeding ----------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> bool:
+        """All events of a batch have been handled, and the node has taken what it can: sends what is left.
+
+        Returns: True if tasks are left that were held back here: the node should take them now.
+        """
+        while self._hopeless:
+            task, why = self._hopeless.pop()
+            if task.state == QUEUED:
+                self._work.finish(task, FAULT, ["TaskUnschedulableError", {"message": f"{task.name}: {why}."}])
+        for line in list(self._filled):
+            self._feed_own(line)
+        if self._placing.is_alone or not self.is_on:
+            self._held = False
+            return False
+        shapes = self._scheduler.shapes
+        for shape in list(shapes.active):
+            if shape.count:
+                self._feed(shape)
+        self._feed_parked()
+        held, self._held = self._held, False
+        return held
+
+    def let_go(self, run: Callable[[], None]) -> None:
+        """Runs a round of the scheduler that holds nothing back."""
+        self._lets_go = True
+        try:
+            run()
+        finally:
+            self._lets_go = False
+
+    def _feed_parked(self) -> None:
+        parked, self._parked = self._parked, {}
+        if self._changed or self._away.changed:
+            again = list(self._waiting)[:_LOOKS]
+            self._changed = len(again) < len(self._waiting)
+            self._away.changed = False
+            for shape in again:
+                del self._waiting[shape]
+                parked[shape] = None
+        for shape in parked:
+            if not self._feed(shape):
+                self._waiting[shape] = None
+
+    def _feed(self, shape: Shape) -> bool:
+        """Sends tasks of a shape that this node will not take soon. Returns False if more could be sent."""
+        task = shape.peek()
+        if task is None or task.is_guest or shape.lives:
+            return True
+        excess = shape.count - self._kept_here(shape, task)
+        line = self.lines.best(shape) if excess > 0 else None
+        if line is None:
+            return excess <= 0
+        shapes = self._scheduler.shapes
+        if shape in shapes.parking:
+            shapes.unpark(shape)
+        while line is not None:
+            room = min(self.lines.room(line), excess)
+            excess -= room
+            while room > 0 and (task := shape.peek()) is not None and not task.is_guest:
+                shape.pop()
+                self._give(task, line)
+                room -= 1
+            line = self.lines.best(shape) if excess > 0 and not room else None
+        shapes.close(shape)
+        return shape.peek() is None
+
+    def _kept_here(self, shape: Shape, task: Task) -> int:
+        """How many tasks of a shape the leases here will take within a moment, or others that are about to start."""
+        mean = task.template.mean
+        if not shape.account.feasible(shape.demand):
+            return 0
+        if mean is None or mean >= SHORT_MICROSECONDS:
+            return units(shape) if not self._held else 0
+        ahead = int(AHEAD_MICROSECONDS / (mean + SHORTEST_TASK)) + 1
+        return (len(shape.leases) + units(shape)) * ahead
+
+    def _feed_own(self, line: TaskLine) -> None:
+        room = self.lines.room(line)
+        while line.queue and room > 0 and not line.peer.link.congested:
+            task = line.queue.popleft()
+            if task.state == QUEUED:
+                self._give(task, line)
+                room -= 1
+        if not line.queue:
+            del self._filled[line]
+
+    def _give(self, task: Task, line: TaskLine) -> None:
+        self._away.send(task, line)
+        self._placing.debit(line.peer.id, line.shape.demand)
+
+    def slots_came(self, peer: Peer, message: Any) -> None:
+        """SLOTS: another node says how many tasks of a shape it can run side by side."""
+        _, number, slots = message
+        template = self._work.functions.templates.get(number)
+        shape = None if template is None else template.shape
+        line = None if shape is None else self.lines.find(peer, shape)
+        if line is not None:
+            line.slots = slots
+            self._changed = True
+
+    # Time and losses --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Some time has passed."""
+        self.lines.tick(self._clock.now)
+
+    @property
+    def needs_fast_tick(self) -> bool:
+        """True while tasks wait at other nodes."""
+        return self.lines.need_tick
+
+    def lost(self, peer: Peer, why: str) -> None:
+        """Another node has ended: its tasks run again, or fail."""
+        lines = self.lines.pop(peer)
+        self._away.lost(peer, why, lines)
+        for line in lines:
+            self._filled.pop(line, None)
+            for task in line.queue:
+                if task.state == QUEUED:
+                    self._scheduler.shapes.enqueue(task)
+
+    def check(self) -> None:
+        """Raises AssertionError if the books about tasks elsewhere contradict each other."""
+        self._away.check(self.lines)
+        for line in self._filled:
+            assert line.queue, f"{line} has no queue"

@@ -1,0 +1,267 @@
+"""Guests: tasks of other nodes that run here.
+
+A guest comes with the values of its arguments, waits in the queue of its shape beside the tasks of this node, and goes
+home by exactly one message: RESULT when it has ended, or BACK if it did not start. Its home decides about retries, so a
+guest whose process dies is not tried again here. A guest is never sent on.
+
+The refs that come with a guest are covered until that message (``covers``). If code here still needs one of them whose
+owner is a third node, the message says so, and DONE_WITH follows. The refs inside a result are kept for the home until
+it sends CLAIMED.
+
+A home learns how many of its tasks can run here side by side: its *slots*. Each home that has guests in a shape gets an
+equal share of what the shape has: its leases and the room for more. A lease whose task waits for objects counts as
+well, and so does the CPU that it lends: otherwise the children of that task would find no slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from asyncray.cluster_messages import BACK, DONE_WITH, RESULT, SLOTS
+from asyncray.cluster_words import NEVER_FITS, OVER, WANTED_BACK
+from asyncray.core.cluster.covers import Cover
+from asyncray.core.cluster.imports import Imports
+from asyncray.core.cluster.known_templates import KnownTemplates
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.leases import Shape
+from asyncray.core.machine import NodeMachine
+from asyncray.core.records import Guest, ObjectEntry, Party, Task
+from asyncray.core.states import FINAL, FINISHED, QUEUED, SENT, WAITING
+from asyncray.ids import return_id
+from asyncray.messages import FAULT, RETURN_QUEUED, SHARED, Value
+
+_UNLIMITED = 1 << 20
+
+
+class _Visit:
+    """The guests of one home in one shape."""
+
+    __slots__ = ("count", "number", "told")
+
+    def __init__(self, number: int) -> None:
+        # A template of the shape, by the number of the home.
+        self.number = number
+        self.count = 0
+        # The slots that the home knows of.
+        self.told = -1
+
+
+class Guests:
+    """The tasks of other nodes on this one."""
+
+    def __init__(self, machine: NodeMachine, imports: Imports, templates: KnownTemplates) -> None:
+        self._outbox = machine.outbox
+        self._objects = machine.objects
+        self._work = machine.work
+        self._scheduler = machine.scheduler
+        self._cancelling = machine.cancelling
+        self._imports = imports
+        self._templates = templates
+        # Home -> its guests, by attempt.
+        self.table: dict[Party, dict[int, Guest]] = {}
+        # Home -> attempt -> the objects inside a result, until the home has claimed them.
+        self._claims: dict[Party, dict[int, tuple[ObjectEntry, ...]]] = {}
+        # Shape -> home -> its guests there.
+        self._visits: dict[Shape, dict[Party, _Visit]] = {}
+        # Objects inside results for lost homes, until their graces have ended.
+        self._graces: dict[Party, list[tuple[ObjectEntry, ...]]] = {}
+        machine.work.guests = self
+
+    def __repr__(self) -> str:
+        return f"<Guests {sum(map(len, self.table.values()))} of {len(self.table)} homes>"
+
+    # Arrival ----------------------------------------------------------------------------------------------------------
+
+    def task(self, peer: Peer, message: Any) -> None:
+        """TASK: runs a task of another node."""
+        _, attempt, task_id, number, kind, payload, values, nested, name, depth, again = message
+        found = self._templates.find(peer, number)
+        if found is None:
+            self._outbox.send(peer, (BACK, attempt, OVER, False))
+            return
+        visitor, template = found
+        shapes = self._scheduler.shapes
+        account = shapes.accounts.get(template.where)
+        if account is None or not account.feasible(template.demand):
+            self._outbox.send(peer, (BACK, attempt, NEVER_FITS, False))
+            return
+        guest = Guest(task_id, template, visitor, peer, attempt)
+        guest.kind, guest.payload, guest.given_name, guest.depth = kind, payload, name, depth
+        guest.retries = int(again)
+        guest.returns = tuple(
+            ObjectEntry(return_id(task_id, index), visitor, guest) for index in range(max(1, template.returns))
+        )
+        self.table.setdefault(peer, {})[attempt] = guest
+        self._count(guest, shapes.shape_of(guest), number)
+        if values or nested:
+            self._take_arguments(guest, values or (), nested or ())
+        self._work.welcome(guest)
+
+    def _take_arguments(self, guest: Guest, values: Sequence[Any], nested: Sequence[bytes]) -> None:
+        home, attempt = guest.home, guest.attempt
+        cover = guest.cover = Cover(home, partial(self._outbox.send, home, (DONE_WITH, attempt)))
+        names = [object_id for object_id, *_ in values]
+        self._imports.learn(cover, names)
+        self._imports.learn(cover, nested)
+        guest.dependencies = self._objects.use_all(names)
+        guest.nested = self._objects.use_all(nested)
+        for object_id, kind, payload, contained in values:
+            self._imports.know(object_id, kind, payload, contained)
+
+    def _count(self, guest: Guest, shape: Shape, number: int) -> None:
+        visits = self._visits.setdefault(shape, {})
+        visit = visits.get(guest.home)
+        if visit is None:
+            visit = visits[guest.home] = _Visit(number)
+        visit.number = number
+        visit.count += 1
+
+    # Ends -------------------------------------------------------------------------------------------------------------
+
+    def ended(self, guest: Task, values: Sequence[Value]) -> None:
+        """The guest has run, has failed or was cancelled: its home gets the values."""
+        assert isinstance(guest, Guest)
+        home, attempt = guest.home, guest.attempt
+        sent: list[Value] = []
+        contained: list[bytes] = []
+        for index, (kind, payload, refs) in enumerate(values):
+            if kind == SHARED and not home.alive:
+                self._work.store.drop_copy(guest.returns[index].id, attempt)
+            sent.append((kind, [attempt, payload[2]] if kind == SHARED else payload, refs))
+            contained += refs or ()
+        if contained and home.alive:
+            self._claims.setdefault(home, {})[attempt] = self._objects.use_all(contained)
+        later = self._leave(guest)
+        if home.alive:
+            mean = int(guest.template.mean or 0)
+            self._outbox.send(home, (RESULT, attempt, mean, sent, guest.how, later))
+
+    def _leave(self, guest: Guest) -> bool:
+        """Ends the guest's uses. Returns True if refs that came with it are still needed here."""
+        home = guest.home
+        table = self.table.get(home)
+        if table is not None:
+            table.pop(guest.attempt, None)
+        shape = guest.template.shape
+        visit = None if shape is None else self._visits.get(shape, {}).get(home)
+        if visit is not None:
+            visit.count -= 1
+        if guest.dependencies:
+            self._objects.unuse_all(guest.dependencies)
+        if guest.nested:
+            self._objects.unuse_all(guest.nested)
+        # A lost home waits for no word. ``Imports`` ends its covers.
+        return guest.cover is not None and home.alive and self._imports.end(guest.cover)
+
+    def _send_back(self, guest: Guest, why: int) -> None:
+        """The guest has not started, and will not."""
+        job = guest.template.job
+        del job.tasks[guest.id]
+        if guest.state == QUEUED:
+            self._scheduler.shapes.forget(guest)
+        guest.state = FINISHED
+        later = self._leave(guest)
+        self._outbox.send(guest.home, (BACK, guest.attempt, why, later))
+        guest.template.users -= 1
+        self._work.functions.settle(guest.template)
+
+    def claimed(self, peer: Peer, message: Any) -> None:
+        """CLAIMED: the home keeps the objects inside a result itself, or does not need them."""
+        _, attempt = message
+        self._objects.unuse_all(self._claims[peer].pop(attempt))
+
+    # What homes want --------------------------------------------------------------------------------------------------
+
+    def take_back(self, peer: Peer, message: Any) -> None:
+        """TAKE_BACK: the home has a free place for some of its tasks that wait here."""
+        _, number, count = message
+        found = self._templates.find(peer, number)
+        shape = None if found is None else found[1].shape
+        if shape is None:
+            return
+        waiting = [
+            guest
+            for depth in shape.depths
+            for guest in reversed(shape.queues[depth])
+            if isinstance(guest, Guest) and guest.home is peer and guest.state == QUEUED
+        ]
+        for guest in waiting[:count]:
+            self._send_back(guest, WANTED_BACK)
+        if len(waiting) >= count:
+            return
+        # Others were sent ahead to workers: they come back to the queue, and the home asks again.
+        for lease in shape.leases:
+            if len(lease.worker.inflight) > 1 and lease.worker.client is not None:
+                self._outbox.send(lease.worker.client, (RETURN_QUEUED,))
+
+    def cancel(self, peer: Peer, message: Any) -> None:
+        """CANCEL_TASK: the home wants a task to stop. Its end is reported as any other."""
+        _, attempt, force, recursive = message
+        guest = self.table.get(peer, {}).get(attempt)
+        if guest is not None:
+            self._cancelling.cancel(guest.id, force=force, recursive=recursive)
+
+    def flush(self) -> None:
+        """All events of a batch have been handled: tells homes whose slots have changed."""
+        for shape, visits in list(self._visits.items()):
+            if not shape.templates:
+                del self._visits[shape]
+                continue
+            homes = sum(1 for visit in visits.values() if visit.count)
+            if not homes:
+                continue
+            share = -(-self._slots(shape) // homes)
+            for home, visit in visits.items():
+                if visit.count and share != visit.told:
+                    visit.told = share
+                    self._outbox.send(home, (SLOTS, visit.number, share))
+
+    def _slots(self, shape: Shape) -> int:
+        """How many tasks of a shape could be here at once, with those that wait for objects."""
+        free = shape.account.room
+        room = min((max(0, free(name)) // amount for name, amount in shape.demand), default=_UNLIMITED)
+        if shape.free_of_charge:
+            room = max(0, self._scheduler.most_free - shape.serving)
+        nested = (task for worker in self._scheduler.hosts for task in worker.nested.values())
+        blocked = sum(1 for task in nested if task.template.shape is shape and task.lease and task.lease.blocked)
+        return len(shape.leases) + room + blocked
+
+    # Losses -----------------------------------------------------------------------------------------------------------
+
+    def home_lost(self, peer: Peer) -> None:
+        """A home is lost: its tasks end here, and nobody hears of it."""
+        for guest in list(self.table.get(peer, {}).values()):
+            if guest.state == SENT:
+                self._cancelling.cancel(guest.id, force=False, recursive=True)
+            elif guest.state in (QUEUED, WAITING):
+                self._work.finish(guest, FAULT, guest.cancelled_fault())
+        for guest in list(self.table.pop(peer, {}).values()):
+            # Code that cannot be interrupted runs on. Its uses end now: the covers of a lost node end at once.
+            self._objects.unuse_all(guest.dependencies)
+            self._objects.unuse_all(guest.nested)
+            guest.dependencies = guest.nested = ()
+        claims = self._claims.pop(peer, None)
+        if claims:
+            self._graces[peer] = list(claims.values())
+        for visits in self._visits.values():
+            visits.pop(peer, None)
+
+    def grace_over(self, peer: Peer) -> None:
+        """No node needs anything of a lost node any more: what its results contained is freed."""
+        for contained in self._graces.pop(peer, ()):
+            self._objects.unuse_all(contained)
+
+    def check(self) -> None:
+        """Raises AssertionError if the books about guests contradict each other."""
+        for home, table in self.table.items():
+            assert home.alive, f"{home} is lost and has guests"
+            for attempt, guest in table.items():
+                assert guest.attempt == attempt, f"{guest} is under attempt {attempt}"
+                assert guest.state != FINISHED, f"{guest} has finished and is in the books"
+                assert guest.how == FINAL, f"{guest} has ended"
+        for shape, visits in self._visits.items():
+            for home, visit in visits.items():
+                here = [g for g in self.table.get(home, {}).values() if g.template.shape is shape]
+                assert visit.count == len(here), f"{home} has {here} in {shape}, not {visit.count}"

@@ -1,0 +1,188 @@
+"""Placing: which node a task runs on, decided by its home from the rows of the members.
+
+The rows are some tenths of a second old. So a node debits what it sends: the row of another node counts for less until
+the next version of it comes. Two nodes may still see the same free CPU; the windows of ``task_lines`` bound that.
+
+Tasks without a placement run at home while it has room. Of those that run for long, or whose time is not known yet, the
+home takes as many as fill half of it; the others go to the node that is used least. A node that is used to less than
+half counts as unused, and among equals the choice goes round. Tasks that need no GPU avoid nodes that have some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from asyncray.core.cluster.members import Members, OtherNode
+from asyncray.core.placements import Affinity, Conditions, Labels, Selectors, Spread, meets
+from asyncray.core.records import Where
+from asyncray.core.resources import Resources
+from asyncray.units import UNIT, Demand
+
+HALF = 0.5
+"""A node that is used to a smaller share counts as unused."""
+
+_GPU = "GPU"
+
+
+class Placing:
+    """The choice of nodes, for one home.
+
+    Args:
+        node: the ID of this node.
+        own: the resources of this node.
+    """
+
+    def __init__(self, node: bytes, own: Resources, members: Members) -> None:
+        self.node = node
+        self._own = own
+        self._members = members
+        # Node -> (version of its row, the demands of the tasks that were sent there since).
+        self._debits: dict[bytes, tuple[int, dict[str, int]]] = {}
+        # Counts the choices among equals, and the tasks that are spread.
+        self._turn = 0
+        self._spread = -1
+
+    def __repr__(self) -> str:
+        return f"<Placing among {len(self._members.table)} nodes>"
+
+    @property
+    def is_alone(self) -> bool:
+        """True while the cluster has no other member."""
+        return len(self._members.table) < 2
+
+    def feasible(self, demand: Demand) -> bool:
+        """True if a member could serve the demand."""
+        return any(_could(member, demand) for member in self._members.table.values())
+
+    def candidates(self, demand: Demand) -> Iterator[OtherNode]:
+        """Yields the other members that could serve the demand."""
+        return (member for member in self._members.others() if _could(member, demand) and not member.row["draining"])
+
+    def room(self, node: bytes, demand: Demand) -> int:
+        """How many tasks with this demand another node has resources for, by its row and the debits."""
+        member = self._members.table.get(node)
+        if member is None:
+            return 0
+        free = self._free(member)
+        return min((max(0, free.get(name, 0)) // amount for name, amount in demand), default=_without_demand(member))
+
+    def debit(self, node: bytes, demand: Demand) -> None:
+        """A task with this demand was sent to another node."""
+        member = self._members.table.get(node)
+        if member is None:
+            return
+        version, sent = self._debits.get(node, (-1, {}))
+        if version != member.version:
+            sent = {}
+            self._debits[node] = (member.version, sent)
+        for name, amount in demand:
+            sent[name] = sent.get(name, 0) + amount
+
+    def _free(self, member: OtherNode) -> Mapping[str, int]:
+        version, sent = self._debits.get(member.facts["node"], (-1, {}))
+        available = member.row["available"]
+        if version != member.version or not sent:
+            return available
+        return {name: amount - sent.get(name, 0) for name, amount in available.items()}
+
+    def use(self, member: OtherNode, demand: Demand) -> float:
+        """The share of a member that is used: of the resource of the demand of which the least is free."""
+        return _use(self._free(member), member.facts["resources"], demand)
+
+    def own_use(self, demand: Demand) -> float:
+        """The share of this node that is used."""
+        return _use(self._own.available, self._own.total, demand)
+
+    def best(self, members: Iterable[OtherNode], demand: Demand) -> OtherNode | None:
+        """Returns the member for a task, None if there is none."""
+        wants_gpu = any(name == _GPU for name, _ in demand)
+        ranked: list[tuple[bool, float, OtherNode]] = []
+        for member in members:
+            use = self.use(member, demand)
+            has_gpu = not wants_gpu and bool(member.facts["resources"].get(_GPU))
+            ranked.append((has_gpu, 0.0 if use < HALF else use, member))
+        if not ranked:
+            return None
+        first = min(rank[:2] for rank in ranked)
+        equal = [member for *rank, member in ranked if tuple(rank) == first]
+        self._turn += 1
+        return equal[self._turn % len(equal)]
+
+    def is_better_elsewhere(self, demand: Demand) -> bool:
+        """True if this node is used to half, and another one has room and is used less."""
+        own = self.own_use(demand)
+        if own < HALF:
+            return False
+        return any(
+            self.use(member, demand) < own and self.room(member.facts["node"], demand)
+            for member in self.candidates(demand)
+        )
+
+    # Placements -------------------------------------------------------------------------------------------------------
+
+    def choose(self, where: Where, demand: Demand) -> OtherNode | str | None:
+        """Returns the member for a task with a placement.
+
+        Returns: this node's own entry, another member, None if no member will do at present, or why none ever will.
+        """
+        able = [member for member in self._members.table.values() if _could(member, demand)]
+        if isinstance(where, Spread):
+            return self._next(able)
+        if isinstance(where, Affinity):
+            return self._of_affinity(where, able, demand)
+        if isinstance(where, Labels):
+            fitting = [member for member in able if meets(member.facts["labels"], where.hard)]
+            preferred = [member for member in fitting if where.soft and meets(member.facts["labels"], where.soft)]
+            found = self._prefer_own(preferred or fitting, demand)
+            return found or "no node has the labels that it demands, and the resources"
+        if isinstance(where, Selectors):
+            return self._by_selectors(where.alternatives, able, demand)
+        return self._members.table.get(self.node)
+
+    def _next(self, able: list[OtherNode]) -> OtherNode | None:
+        """The next node in the order of joining."""
+        if not able:
+            return None
+        able.sort(key=lambda member: member.facts["joined"])
+        found = next((member for member in able if member.facts["joined"] > self._spread), able[0])
+        self._spread = found.facts["joined"]
+        return found
+
+    def _of_affinity(self, where: Affinity, able: list[OtherNode], demand: Demand) -> OtherNode | str | None:
+        wanted = next((member for member in able if member.facts["node"] == where.node), None)
+        if wanted is None:
+            if where.soft:
+                return self._prefer_own(able, demand)
+            return f"the node {where.node.hex()} has ended, is unknown, or never has the resources for it"
+        return wanted
+
+    def _by_selectors(
+        self, alternatives: tuple[Conditions, ...], able: list[OtherNode], demand: Demand
+    ) -> OtherNode | None:
+        for conditions in alternatives:
+            found = self._prefer_own([m for m in able if meets(m.facts["labels"], conditions)], demand)
+            if found is not None:
+                return found
+        return None
+
+    def _prefer_own(self, members: list[OtherNode], demand: Demand) -> OtherNode | None:
+        """This node if it is among them and has room, otherwise the one that is used least."""
+        own = next((member for member in members if member.facts["node"] == self.node), None)
+        if own is not None and (len(members) == 1 or self._own.fits(demand)):
+            return own
+        return self.best(members, demand)
+
+
+def _could(member: OtherNode, demand: Demand) -> bool:
+    total = member.facts["resources"]
+    return all(total.get(name, 0) >= amount for name, amount in demand)
+
+
+def _without_demand(member: OtherNode) -> int:
+    """How many tasks without a demand a node runs at once, as its scheduler limits it."""
+    return max(4 * (member.facts["resources"].get("CPU", 0) // UNIT), 32)
+
+
+def _use(free: Mapping[str, int], total: Mapping[str, int], demand: Demand) -> float:
+    shares = [1.0 - free.get(name, 0) / total[name] for name, _ in demand if total.get(name)]
+    return max(shares, default=0.0)

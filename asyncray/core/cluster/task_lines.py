@@ -1,0 +1,165 @@
+"""Lines: the ways of tasks to other nodes, and how many tasks each may have on it.
+
+A *line* leads to one node for the tasks of one shape. It has a window: the slots that the node has for this home, and
+as many tasks ahead as take two milliseconds. Tasks that may start only once, and those of functions whose time is not
+known, are never sent ahead. At least one task may wait at each node that could run it, so that every shape stands in
+the queue of some node. A line may have a queue of its own: of tasks whose placement names the node.
+
+A task that waits at another node while a free place is elsewhere is asked back (TAKE_BACK).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from asyncray.cluster_messages import TAKE_BACK
+from asyncray.core.cluster.members import OtherNode
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.cluster.placing import Placing
+from asyncray.core.leases import Shape
+from asyncray.core.outbox import Outbox
+from asyncray.core.records import HERE, ObjectEntry, Task
+from asyncray.core.scheduler import SHORTEST_TASK, UNKNOWN
+from asyncray.core.shapes import Shapes
+
+AHEAD_MICROSECONDS = 2000.0
+"""How much work is sent ahead to a slot of another node."""
+
+MOST_AHEAD = 128
+
+ASK_BACK_AGAIN = 0.02
+"""Seconds between two requests to give tasks of one line back."""
+
+
+class Away:
+    """A task at another node."""
+
+    __slots__ = ("attempt", "line", "task", "uses")
+
+    def __init__(self, task: Task, attempt: int, line: TaskLine, uses: tuple[ObjectEntry, ...]) -> None:
+        self.task = task
+        self.attempt = attempt
+        self.line = line
+        # The objects that it names, until the last word about it.
+        self.uses = uses
+
+    def __repr__(self) -> str:
+        return f"<Away {self.attempt} {self.task}>"
+
+
+class TaskLine:
+    """The way of the tasks of one shape to one node."""
+
+    __slots__ = ("asked_back_at", "peer", "queue", "sent", "shape", "slots")
+
+    def __init__(self, peer: Peer, shape: Shape) -> None:
+        self.peer = peer
+        self.shape = shape
+        # Tasks whose placement names the node.
+        self.queue: deque[Task] = deque()
+        # Tasks there, by attempt, in the order in which they were sent.
+        self.sent: dict[int, Away] = {}
+        # How many run there side by side, as the node says; None: it has not said, or long ago.
+        self.slots: int | None = None
+        self.asked_back_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<TaskLine to {self.peer} {self.shape} sent={len(self.sent)} slots={self.slots}>"
+
+
+class TaskLines:
+    """All lines of a node."""
+
+    def __init__(self, outbox: Outbox, shapes: Shapes, placing: Placing, peer: Callable[[bytes], Peer]) -> None:
+        self._outbox = outbox
+        self._shapes = shapes
+        self._placing = placing
+        self._peer = peer
+        # Node -> shape -> line.
+        self._table: dict[Peer, dict[Shape, TaskLine]] = {}
+
+    def __repr__(self) -> str:
+        return f"<TaskLines to {len(self._table)} nodes>"
+
+    def __iter__(self) -> Iterator[TaskLine]:
+        return (line for lines in self._table.values() for line in lines.values())
+
+    def find(self, peer: Peer, shape: Shape) -> TaskLine | None:
+        """Returns the line to a node, if there is one."""
+        return self._table.get(peer, {}).get(shape)
+
+    def to(self, member: OtherNode, shape: Shape) -> TaskLine:
+        """Returns the line to a member."""
+        peer = self._peer(member.facts["node"])
+        lines = self._table.setdefault(peer, {})
+        line = lines.get(shape)
+        if line is None:
+            line = lines[shape] = TaskLine(peer, shape)
+        return line
+
+    def pop(self, peer: Peer) -> list[TaskLine]:
+        """Removes the lines to a node that has ended, and returns them."""
+        return list(self._table.pop(peer, {}).values())
+
+    def best(self, shape: Shape) -> TaskLine | None:
+        """Returns the line for the next task of a shape. None: no other node should get one now."""
+        members = []
+        for member in self._placing.candidates(shape.demand):
+            line = self.find(self._peer(member.facts["node"]), shape)
+            if line is None or (not line.peer.link.congested and self.room(line) > 0):
+                members.append(member)
+        found = self._placing.best(members, shape.demand)
+        return None if found is None else self.to(found, shape)
+
+    def room(self, line: TaskLine) -> int:
+        """How many tasks may be sent on a line now. It is filled when it is half empty: batches, not single tasks."""
+        task = line.queue[0] if line.queue else line.shape.peek()
+        if task is None:
+            return 0
+        slots = line.slots
+        if slots is None:
+            slots = len(line.sent) + self._placing.room(line.peer.id, line.shape.demand)
+        mean = task.template.mean
+        if mean is None or not task.retries or task.estimate == UNKNOWN:
+            return max(1, slots) - len(line.sent)
+        ahead = min(MOST_AHEAD, int(AHEAD_MICROSECONDS / (mean + SHORTEST_TASK)))
+        window = max(1, slots) * (1 + ahead)
+        return 0 if 2 * len(line.sent) > window + 1 else window - len(line.sent)
+
+    def tick(self, now: float) -> None:
+        """Some time has passed: asks tasks back that wait elsewhere beside a free place, and forgets unused lines."""
+        for lines in self._table.values():
+            for shape, line in list(lines.items()):
+                if not line.sent and not line.queue:
+                    # The slots that the node named are old when the next task comes.
+                    del lines[shape]
+                elif now >= line.asked_back_at + ASK_BACK_AGAIN:
+                    self._ask_back(line, now)
+
+    def _ask_back(self, line: TaskLine, now: float) -> None:
+        waiting = len(line.sent) - max(0, line.slots or 0)
+        if waiting <= 0 or line.queue or line.shape.where is not HERE:
+            return
+        room = 0 if line.shape in self._shapes.ready else units(line.shape)
+        room = room or self._room_elsewhere(line)
+        if room > 0:
+            line.asked_back_at = now
+            number = next(iter(line.sent.values())).task.template.number
+            self._outbox.send(line.peer, (TAKE_BACK, number, min(room, waiting)))
+
+    def _room_elsewhere(self, line: TaskLine) -> int:
+        demand = line.shape.demand
+        members = self._placing.candidates(demand)
+        return sum(self._placing.room(m.facts["node"], demand) for m in members if m.facts["node"] != line.peer.id)
+
+    @property
+    def need_tick(self) -> bool:
+        """True while tasks wait at other nodes."""
+        return any(len(line.sent) > (line.slots or 0) for line in self)
+
+
+def units(shape: Shape) -> int:
+    """How many more tasks of a shape the account here has resources for."""
+    room = shape.account.room
+    return min((max(0, room(name)) // amount for name, amount in shape.demand), default=1)

@@ -1,0 +1,109 @@
+"""Tasks at other nodes: how they go, come back, and survive the loss of a node."""
+
+from __future__ import annotations
+
+from asyncray.cluster_messages import BACK, CANCEL_TASK, CLAIMED, DONE_WITH, RESULT, TASK
+from tests.core.cluster.pair import A, B, Pair
+from tests.core.programs import Recipe
+
+
+def far(**changes: object) -> Recipe:
+    """A function that only node B can run."""
+    return Recipe(extra=("R", 1), **changes)  # type: ignore[arg-type]  # as tests give them
+
+
+def pair() -> Pair:
+    return Pair({"CPU": 2.0}, {"CPU": 2.0, "R": 2.0})
+
+
+def test_a_task_that_only_another_node_can_run_runs_there() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far())
+    world.settle()
+    assert not world.unresolved()
+    assert TASK in world.kinds(A, B)
+    assert world.kinds(B, A).count(RESULT) == 1
+    assert CLAIMED not in world.kinds(A, B), "a result without refs needs no answer"
+    world.end()
+
+
+def test_arguments_and_results_with_refs_cross() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.put(1)
+    driver.state.spawn(far(ending="refs", nested=(0,), steps=(("put", 2),)))
+    world.settle()
+    driver.state.get(1)
+    world.settle()
+    assert not world.unresolved()
+    assert CLAIMED in world.kinds(A, B)
+    world.end()
+
+
+def test_a_task_that_raises_is_retried_by_its_home() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="retry", retries=2))
+    world.settle()
+    assert world.kinds(B, A).count(RESULT) == 3
+    world.end()
+
+
+def test_a_task_whose_process_dies_is_retried_by_its_home() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="crash", retries=1))
+    world.settle()
+    assert world.kinds(B, A).count(RESULT) == 2
+    assert not world.unresolved()
+    world.end()
+
+
+def test_r8_a_cancelled_task_keeps_its_arguments_until_the_last_word_about_it() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.put(1)
+    driver.state.spawn(far(nested=(0,), steps=(("put", 2),), ending="refs"))
+    while TASK not in world.kinds(A, B):
+        world.host.talk()
+        for wire, messages in world.wires.items():
+            if messages:
+                world.deliver_one(*wire)
+    driver.state.cancel(1)
+    world.settle()
+    assert CANCEL_TASK in world.kinds(A, B)
+    assert not world.unresolved()
+    world.end()
+
+
+def test_tasks_of_a_lost_node_run_elsewhere_or_fail() -> None:
+    world = pair()
+    driver = world.driver()
+    for retries in (0, 1):
+        driver.state.spawn(far(retries=retries))
+    while world.kinds(A, B).count(TASK) < 2:
+        world.host.talk()
+        for wire, messages in world.wires.items():
+            if messages:
+                world.deliver_one(*wire)
+    world.lose(B)
+    world.settle()
+    assert len(world.unresolved()) == 1, "the one with a retry waits for another node"
+    values = [value for value in driver.values.values() if isinstance(value, list)]
+    assert [value[0] for value in values] == ["NodeDiedError"]
+    assert B.hex() in values[0][1]["message"]
+    world.end_graces()
+    world.end()
+
+
+def test_a_task_of_a_job_that_has_ended_comes_back() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far())
+    world.host.talk()
+    world.die(driver)
+    world.settle()
+    assert BACK not in world.kinds(B, A)
+    assert DONE_WITH not in world.kinds(B, A)
+    world.end()

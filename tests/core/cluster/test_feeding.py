@@ -1,0 +1,161 @@
+"""The choice of tasks for other nodes, and its moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.cluster_messages import BACK, SLOTS, TAKE_BACK, TASK
+from tests.core.cluster.pair import A, B, C, Pair
+from tests.core.programs import Recipe
+
+
+def placed(world: Pair, where: list[Any], count: int = 1, **changes: Any) -> None:
+    """A driver of the first node submits tasks with a placement."""
+    recipe = Recipe(**changes)
+    spec = recipe.spec("spawn") | {"where": where}
+    driver = world.drivers[0] if world.drivers else world.driver()
+
+    class Placed(Recipe):
+        def spec(self, what: str) -> dict[str, Any]:
+            return spec
+
+    for _ in range(count):
+        driver.state.spawn(Placed(**changes))
+
+
+def starts(world: Pair, node: bytes) -> int:
+    return sum(1 for worker in world.members[node].host.workers for _ in worker.running)
+
+
+def begin(world: Pair) -> None:
+    """Everything happens but the end of tasks."""
+    while world.talk() | world.chores():
+        pass
+
+
+def test_tasks_of_unknown_length_fill_half_of_the_home_and_then_spread() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    driver = world.driver()
+    for _ in range(3):
+        driver.state.spawn(Recipe(steps=(("get", 0),)))
+    begin(world)
+    assert (world.kinds(A, B) + world.kinds(A, C)).count(TASK) == 2
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_short_tasks_stay_at_home_while_it_has_room() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0})
+    driver = world.driver()
+    driver.state.spawn(Recipe(takes=5))
+    world.settle()
+    for _ in range(40):
+        driver.state.spawn(Recipe(takes=5))
+    world.settle()
+    assert TASK not in world.kinds(A, B)
+    world.end()
+
+
+def test_spread_tasks_go_round() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    world.driver()
+    placed(world, ["spread"], count=6)
+    world.settle()
+    assert world.kinds(A, B).count(TASK) == 2
+    assert world.kinds(A, C).count(TASK) == 2
+    assert not world.unresolved()
+    world.end()
+
+
+def test_affinity_to_another_node_and_to_none() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0})
+    driver = world.driver()
+    placed(world, ["affinity", B, False])
+    placed(world, ["affinity", b"nowhere!", False])
+    placed(world, ["affinity", b"nowhere!", True])
+    world.settle()
+    assert world.kinds(A, B).count(TASK) == 1
+    assert not world.unresolved()
+    faults = [value for value in driver.values.values() if isinstance(value, list)]
+    assert [fault[0] for fault in faults] == ["TaskUnschedulableError"]
+    assert b"nowhere!".hex() in faults[0][1]["message"]
+    world.end()
+
+
+def test_a_task_for_a_lost_node_fails_or_goes_elsewhere() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 1.0})
+    driver = world.driver()
+    placed(world, ["affinity", B, False], count=2)
+    placed(world, ["affinity", B, True], count=2, retries=1)
+    begin(world)
+    world.lose(B)
+    world.settle()
+    assert not world.unresolved()
+    faults = sorted(value[0] for value in driver.values.values() if isinstance(value, list))
+    assert faults.count("NodeDiedError") + faults.count("TaskUnschedulableError") == 2
+    world.end_graces()
+    world.end()
+
+
+def test_tasks_wait_for_a_node_that_can_run_them() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0})
+    world.driver()
+    placed(world, ["selectors", [[["zone", "in", ["east"]]]]])
+    world.settle()
+    assert len(world.unresolved()) == 1
+    member = world.members[A].part.members.table[B]
+    member.facts = {**member.facts, "labels": {"zone": "east"}}
+    world.share_rows()
+    world.settle()
+    assert not world.unresolved()
+    assert world.kinds(A, B).count(TASK) == 1
+    world.end()
+
+
+def test_h2_every_shape_stands_in_the_queue_of_a_node_that_can_run_it() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 1.0, "R": 1.0})
+    driver = world.driver()
+    for amount in (0.25, 0.5, 1):
+        driver.state.spawn(Recipe(extra=("R", amount), steps=(("get", 0),)))
+    begin(world)
+    assert world.kinds(A, B).count(TASK) == 3
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_short_tasks_are_sent_ahead_and_a_slow_one_gives_the_others_back() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    recipe = Recipe(extra=("R", 1), takes=5, retries=1)
+    driver.state.spawn(recipe)
+    world.settle()
+    before = world.kinds(A, B).count(TASK)
+    for _ in range(20):
+        driver.state.spawn(recipe)
+    begin(world)
+    assert world.kinds(A, B).count(TASK) - before > 10
+    assert SLOTS in world.kinds(B, A)
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_r7_waiting_tasks_come_back_when_another_place_is_free() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    for _ in range(4):
+        driver.state.spawn(Recipe(steps=(("get", 0),)))
+    begin(world)
+    # The task at home ends, and those at the other node do not.
+    home = world.members[A].host
+    while home.run() | home.chores():
+        world.talk()
+        world.wait(0.05)
+    world.talk()
+    assert TAKE_BACK in world.kinds(A, B) or world.kinds(A, B).count(TASK) < 3
+    world.settle()
+    assert world.kinds(B, A).count(BACK) <= world.kinds(A, B).count(TASK)
+    assert not world.unresolved()
+    world.end()

@@ -1,0 +1,102 @@
+"""Tasks of other nodes: arrival, ends, slots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.cluster_messages import BACK, CANCEL_TASK, RESULT, SLOTS, TASK
+from asyncray.cluster_words import OVER
+from tests.core.cluster.pair import A, B, Pair
+from tests.core.programs import Recipe
+
+
+def pair(**there: float) -> Pair:
+    return Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 4.0} | there)
+
+
+def far(**changes: Any) -> Recipe:
+    return Recipe(extra=("R", 1), **changes)
+
+
+def until(world: Pair, kind: int, count: int = 1) -> None:
+    """Messages and forks happen until node B has got so many messages of a kind. No program runs."""
+    for _ in range(100):
+        if world.kinds(A, B).count(kind) >= count:
+            return
+        world.host.talk()
+        for wire, messages in world.wires.items():
+            if messages:
+                world.deliver_one(*wire)
+    raise AssertionError(f"message {kind} does not come")
+
+
+def test_a_home_learns_how_many_of_its_tasks_can_run_side_by_side() -> None:
+    world = pair(CPU=3.0)
+    driver = world.driver()
+    driver.state.spawn(far())
+    world.settle()
+    slots = [message[2] for _, _, message in world.written if message[0] == SLOTS]
+    assert slots
+    assert max(slots) == 3
+    world.end()
+
+
+def test_h1_children_of_a_guest_that_waits_for_them_find_a_slot() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 1.0})
+    driver = world.driver()
+    child = Recipe()
+    parent = Recipe(extra=None, steps=(("spawn", child), ("get", 0)), cpus=1)
+    for _ in range(3):
+        driver.state.spawn(parent)
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_a_guest_that_waits_in_the_queue_is_cancelled_at_once_and_one_that_runs_is_stopped() -> None:
+    world = pair(CPU=2.0)
+    driver = world.driver()
+    driver.state.spawn(far())
+    driver.state.spawn(far())
+    until(world, TASK, 2)
+    for index in (0, 1):
+        driver.state.cancel(index)
+    until(world, CANCEL_TASK, 2)
+    world.settle()
+    assert not world.unresolved()
+    assert world.kinds(B, A).count(RESULT) == 2
+    assert all(value[0] == "TaskCancelledError" for value in driver.values.values())
+    world.end()
+
+
+def test_a_task_of_an_unknown_template_comes_back() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far())
+    world.settle()
+    part = world.members[A].part
+    peer = part.peer(B, 0.0)
+    world.machine.outbox.send(peer, (TASK, 77, b"t" * 22, 999, 0, None, None, None, None, 0, False))
+    part.away._there.setdefault(peer, {})
+    world.host.after()
+    message: Any = None
+    while world.wires[A, B]:
+        world.deliver_one(A, B)
+    while world.wires[B, A]:
+        message = world.wires[B, A].popleft()
+    assert message == (BACK, 77, OVER, False)
+
+
+def test_guests_of_a_lost_home_end() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.put(1)
+    for _ in range(3):
+        driver.state.spawn(far(nested=(0,), steps=(("put", 2),), ending="refs"))
+    until(world, TASK, 1)
+    world.lose(A)
+    world.host = world.members[B].host
+    world.settle()
+    assert not world.members[B].part.guests.table
+    world.end_graces()
+    world.nothing_is_left()

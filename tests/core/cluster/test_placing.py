@@ -1,0 +1,119 @@
+"""The choice of nodes: rows and debits, use to half, placements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.core.cluster.members import Members, OtherNode, Watcher
+from asyncray.core.cluster.placing import Placing
+from asyncray.core.outbox import Outbox
+from asyncray.core.placements import IN, SPREAD, Affinity, Labels, Selectors
+from asyncray.core.records import HERE, Party
+from asyncray.core.resources import Resources
+from tests.core.cluster.nodes import facts, row
+
+CPU = (("CPU", 10_000),)
+
+
+class Stage:
+    def __init__(self, *others: bytes, cpus: int = 2) -> None:
+        self.own = Resources({"CPU": cpus})
+        outbox = Outbox()
+        self.members = Members(outbox, Party(1), facts(b"own"), row, Watcher())
+        for place, node in enumerate((b"own", *others)):
+            self.members.table[node] = OtherNode(facts(node, place), 1, row())
+        self.placing = Placing(b"own", self.own, self.members)
+
+    def row(self, node: bytes, **changes: Any) -> None:
+        member = self.members.table[node]
+        member.row = {**member.row, **changes}  # type: ignore[typeddict-item]  # fields of a row
+        member.version += 1
+
+    def choose(self, where: Any) -> Any:
+        found = self.placing.choose(where, CPU)
+        return found.facts["node"] if isinstance(found, OtherNode) else found
+
+
+def test_what_was_sent_counts_until_the_next_row() -> None:
+    stage = Stage(b"a")
+    assert stage.placing.room(b"a", CPU) == 2
+    stage.placing.debit(b"a", CPU)
+    stage.placing.debit(b"a", CPU)
+    assert stage.placing.room(b"a", CPU) == 0
+    stage.row(b"a", available={"CPU": 10_000})
+    assert stage.placing.room(b"a", CPU) == 1
+    assert stage.placing.room(b"unknown", CPU) == 0
+
+
+def test_the_node_that_is_used_least_is_best_and_a_draining_one_is_none() -> None:
+    stage = Stage(b"a", b"b")
+    stage.row(b"a", available={"CPU": 0})
+    found = stage.placing.best(stage.placing.candidates(CPU), CPU)
+    assert found is stage.members.table[b"b"]
+    stage.row(b"b", draining=True)
+    assert [m.facts["node"] for m in stage.placing.candidates(CPU)] == [b"a"]
+    assert not list(stage.placing.candidates((("moon", 1),)))
+    assert stage.placing.best([], CPU) is None
+
+
+def test_equal_nodes_take_turns() -> None:
+    stage = Stage(b"a", b"b", b"c")
+    found = [stage.placing.best(stage.placing.candidates(CPU), CPU) for _ in range(6)]
+    assert sorted(member.facts["node"] for member in found if member) == [b"a", b"a", b"b", b"b", b"c", b"c"]
+
+
+def test_a_node_with_gpus_is_not_for_tasks_without() -> None:
+    stage = Stage(b"a", b"b")
+    stage.members.table[b"a"].facts["resources"] = {"CPU": 20_000, "GPU": 10_000}
+    stage.row(b"b", available={"CPU": 5_000})
+    assert stage.placing.best(stage.placing.candidates(CPU), CPU) is stage.members.table[b"b"]
+
+
+def test_another_node_is_better_once_half_of_this_one_is_used() -> None:
+    stage = Stage(b"a")
+    assert not stage.placing.is_better_elsewhere(CPU)
+    assert stage.own.acquire(CPU)
+    assert stage.placing.is_better_elsewhere(CPU)
+    stage.row(b"a", available={"CPU": 10_000})
+    assert not stage.placing.is_better_elsewhere(CPU)
+    stage.row(b"a", available={"CPU": 20_000})
+    stage.placing.debit(b"a", CPU)
+    assert not stage.placing.is_better_elsewhere(CPU)
+
+
+def test_spread_goes_round_all_nodes_that_can() -> None:
+    stage = Stage(b"a", b"b")
+    assert [stage.choose(SPREAD) for _ in range(4)] == [b"own", b"a", b"b", b"own"]
+    del stage.members.table[b"a"]
+    assert [stage.choose(SPREAD) for _ in range(2)] == [b"b", b"own"]
+    assert stage.placing.choose(SPREAD, (("moon", 1),)) is None
+
+
+def test_affinity_names_a_node() -> None:
+    stage = Stage(b"a")
+    assert stage.choose(Affinity(b"a", soft=False)) == b"a"
+    assert "has ended, is unknown" in stage.choose(Affinity(b"gone", soft=False))
+    assert stage.choose(Affinity(b"gone", soft=True)) == b"own"
+    stage.row(b"a", available={"CPU": 0})
+    assert stage.choose(Affinity(b"a", soft=False)) == b"a", "it waits there"
+
+
+def test_labels_must_or_should_fit() -> None:
+    stage = Stage(b"a", b"b")
+    for node, zone in ((b"a", "east"), (b"b", "west")):
+        stage.members.table[node].facts["labels"] = {"zone": zone}
+    east, west, south = ((("zone", IN, (zone,)),) for zone in ("east", "west", "south"))
+    assert stage.choose(Labels(east, ())) == b"a"
+    assert stage.choose(Labels((), west)) == b"b"
+    assert "no node has the labels" in stage.choose(Labels(south, ()))
+    assert stage.choose(Selectors((south, west))) == b"b"
+    assert stage.choose(Selectors((south,))) is None
+    assert stage.choose(HERE) == b"own"
+
+
+def test_a_demand_is_feasible_if_one_member_has_it() -> None:
+    stage = Stage(b"a")
+    assert stage.placing.feasible(CPU)
+    assert not stage.placing.feasible((("CPU", 30_000),))
+    assert not stage.placing.is_alone
+    assert Stage().placing.is_alone

@@ -1,0 +1,69 @@
+"""Lines: windows, and tasks that are asked back."""
+
+from __future__ import annotations
+
+from asyncray.core.cluster.task_lines import MOST_AHEAD, Away, TaskLine
+from asyncray.core.records import Task
+from tests.core.cluster.pair import A, B, Pair
+from tests.core.programs import Recipe
+
+
+def line_of(world: Pair, retries: int = 1) -> tuple[TaskLine, Task]:
+    driver = world.driver()
+    driver.state.spawn(Recipe(extra=("R", 1), retries=retries))
+    world.host.talk()
+    (line,) = world.members[A].part.feeding.lines
+    (away,) = line.sent.values()
+    return line, away.task
+
+
+def test_a_task_of_unknown_length_is_not_sent_ahead() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
+    line, task = line_of(world)
+    lines = world.members[A].part.feeding.lines
+    line.queue.append(task)
+    line.slots = 2
+    assert lines.room(line) == 1
+    line.slots = 0
+    assert lines.room(line) == 0, "one waits there already"
+
+
+def test_short_tasks_are_sent_ahead_and_long_ones_are_not() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
+    line, task = line_of(world)
+    lines = world.members[A].part.feeding.lines
+    line.queue.append(task)
+    line.slots = 1
+    task.template.mean = 1.0
+    assert lines.room(line) == 1 + MOST_AHEAD - 1
+    task.template.mean = 1_000_000.0
+    assert lines.room(line) == 0
+    task.template.mean = 1.0
+    task.retries = 0
+    assert lines.room(line) == 0, "it may start only once"
+
+
+def test_a_line_is_filled_again_when_it_is_half_empty() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
+    line, task = line_of(world)
+    lines = world.members[A].part.feeding.lines
+    line.queue.append(task)
+    line.slots = 1
+    task.template.mean = 190.0
+    window = lines.room(line) + len(line.sent)
+    for attempt in range(100, 101 + window // 2):
+        line.sent[attempt] = Away(task, attempt, line, ())
+    assert lines.room(line) == 0
+    del line.sent[100], line.sent[101]
+    assert lines.room(line) == window - len(line.sent)
+
+
+def test_a_line_without_tasks_is_forgotten() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
+    line, _ = line_of(world)
+    lines = world.members[A].part.feeding.lines
+    assert lines.find(line.peer, line.shape) is line
+    world.settle()
+    assert not list(lines)
+    assert B not in world.members[A].part._graces
+    world.end()
