@@ -11,15 +11,17 @@ task that is stuck, before it sends the notice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncray.config import LOG_WARNING
 from asyncray.core.leases import Shape
 from asyncray.core.outbox import LogLine, Outbox
 from asyncray.core.records import Job, Template
+from asyncray.core.resources import Account, readable
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import NOTICE, RUN_GC
-from asyncray.units import plain
+from asyncray.units import Demand, plain
 
 if TYPE_CHECKING:
     from asyncray.words import ShapeRow
@@ -57,6 +59,8 @@ class Stalls:
         self._stalls: dict[Shape, _Stall] = {}
         # When ``tick`` looks next.
         self._look_at = 0.0
+        # True for a demand that another node could serve. None on a node that belongs to no cluster.
+        self.fits_elsewhere: Callable[[Demand], bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Stalls {len(self._stalls)}>"
@@ -67,10 +71,19 @@ class Stalls:
         Sends one notice for each demand of a job.
         """
         refused, account = template.job.refused, self._scheduler.shapes.accounts.get(template.where)
-        if account is not None and template.demand not in refused and not account.feasible(template.demand):
+        if account is not None and template.demand not in refused and self._is_too_large(account, template.demand):
             refused.add(template.demand)
-            text = f"{template.name} {account.describe(template.demand, held=False)}, and waits until it has."
+            text = f"{template.name} {self._describe(account, template.demand)}, and waits until it has."
             self.notify(template.job, text)
+
+    def _is_too_large(self, account: Account, demand: Demand) -> bool:
+        elsewhere = self.fits_elsewhere
+        return not account.feasible(demand) and not (elsewhere is not None and elsewhere(demand))
+
+    def _describe(self, account: Account, demand: Demand) -> str:
+        if self.fits_elsewhere is None:
+            return account.describe(demand, held=False)
+        return f"needs {readable(demand)}, and no node of the cluster has that much"
 
     def tick(self, now: float) -> None:
         """Some time has passed: looks for stuck tasks, at most once a second."""
@@ -115,8 +128,8 @@ class Stalls:
             if task is None:
                 continue
             account = shape.account
-            if account.obstacle or not account.feasible(shape.demand):
-                why = account.obstacle or account.describe(shape.demand, held=False)
+            if account.obstacle or self._is_too_large(account, shape.demand):
+                why = account.obstacle or self._describe(account, shape.demand)
             elif _waits_for_actors(shape):
                 why = account.describe(shape.demand, held=True)
             else:

@@ -16,6 +16,7 @@ from asyncray.core.cluster.peers import Peer
 from asyncray.core.head.head import HeadMachine
 from asyncray.core.outbox import LogLine
 from asyncray.io.link_connections import Carrier, LinkConnections
+from asyncray.io.next_tick import NextTick
 from asyncray.io.strangers import Strangers
 from asyncray.io.unproven import UnprovenConnections
 from asyncray.wire.head_proofs import HeadProofs
@@ -60,7 +61,8 @@ class HeadShell:
         # Set by each ``_flush``.
         self._flushed = asyncio.Event()
         self._ticked_at = self._loop.time()
-        self._ticking = self._loop.call_later(TICK, self._tick)
+        self._ticking = NextTick(self._loop, self._tick)
+        self._ticking.set_after(TICK)
         self._closed = False
         self._perform: dict[type, Callable[[Any], None]] = {
             SendControl: lambda command: self.connections.send_control(command.connection, command.message),
@@ -148,13 +150,10 @@ class HeadShell:
 
     def _tick_by(self, wanted: float) -> None:
         """Brings the next tick forward, if it would come after this time."""
-        at = max(wanted, self._loop.time() + QUICK_TICK)
-        if at < self._ticking.when():
-            self._ticking.cancel()
-            self._ticking = self._loop.call_at(at, self._tick)
+        self._ticking.bring_forward(max(wanted, self._loop.time() + QUICK_TICK))
 
     def _tick(self) -> None:
-        self._ticking = self._loop.call_later(TICK, self._tick)
+        self._ticking.set_after(TICK)
         now = self._loop.time()
         late = max(0.0, now - self._ticked_at - TICK)
         self._ticked_at = now

@@ -136,7 +136,8 @@ class LinkConnections:
         now = self._clock()
         for body in bodies(messages):
             number = link.push(body, len(body), now)
-            if link.connection is not None:
+            # While the node ends, the machine may have a connection that is closed here.
+            if link.connection in self._carriers:
                 self._carriers[link.connection][0].write(body, number, link.received)
 
     def send_control(self, connection: int, message: tuple[Any, ...]) -> None:

@@ -28,6 +28,7 @@ from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Party
 from asyncray.io.link_connections import LinkConnections
 from asyncray.io.link_streams import LinkStream
+from asyncray.io.next_tick import NextTick
 from asyncray.io.strangers import Strangers
 from asyncray.wire.handshake import LINK, NONCE_SIZE, AcceptorHandshake, DialerHandshake
 
@@ -132,7 +133,7 @@ class ClusterShell:
         self._server: asyncio.Server | None = None
         # Dials under way, and the connection to the head.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ticking: asyncio.TimerHandle | None = None
+        self._ticking = NextTick(self._loop, self._tick)
         self._ticked_at = 0.0
         # Set when this node has become a member, or cannot become one any more.
         self._decided = asyncio.Event()
@@ -201,7 +202,7 @@ class ClusterShell:
         head = None if self._head_client is None else self._head_client.head
         self.part = ClusterMachine(self._machine, facts, now, head)
         self.part.members.join()
-        self._ticking = self._loop.call_later(TICK, self._tick)
+        self._ticking.set_after(TICK)
         self._request_flush()
 
     def _fail(self, why: str) -> None:
@@ -372,11 +373,8 @@ class ClusterShell:
         elif state == OUTSIDE and self.failure is None:
             self.failure = (CAST_OUT if part.members.table else NOT_JOINED), part.members.why
         wanted = part.tick_wanted_at
-        if wanted is not None and self._ticking is not None:
-            at = max(wanted, now + QUICK_TICK)
-            if at < self._ticking.when():
-                self._ticking.cancel()
-                self._ticking = self._loop.call_at(at, self._tick)
+        if wanted is not None:
+            self._ticking.bring_forward(max(wanted, now + QUICK_TICK))
 
     def write(self, party: Party) -> None:
         """Writes the messages for a party that is no client."""
@@ -392,7 +390,7 @@ class ClusterShell:
 
     def _tick(self) -> None:
         assert self.part is not None
-        self._ticking = self._loop.call_later(TICK, self._tick)
+        self._ticking.set_after(TICK)
         now = self._loop.time()
         late = max(0.0, now - self._ticked_at - TICK)
         self._ticked_at = now
@@ -417,9 +415,7 @@ class ClusterShell:
         """The daemon ends: ends all connections. The head in this daemon passes the reason on to all nodes."""
         if self._server is not None:
             self._server.close()
-        if self._ticking is not None:
-            self._ticking.cancel()
-            self._ticking = None
+        self._ticking.cancel()
         for stream in list(self._unproven):
             stream.abort()
         self._connections.close_all()

@@ -59,6 +59,6 @@ async def test_at_its_end_it_leaves_no_probe_and_no_timer() -> None:
         head.head._probe(Probe(os.urandom(8), "127.0.0.1", 1))
         await head.head.close("the test ends it")
         assert not head.head._probes
-        assert head.head._ticking.cancelled()
+        assert head.head._ticking._handle is None
         head.head.receive_from_own_node([(1,)])  # the closed shell ignores messages
         await asyncio.sleep(0)

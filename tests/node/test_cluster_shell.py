@@ -214,16 +214,14 @@ async def test_a_tick_comes_when_a_dial_is_due_and_not_before() -> None:
     async with cluster(2) as (_, node):
         shell, loop = node.shell, asyncio.get_running_loop()
         assert shell.part is not None
-        assert shell._ticking is not None
         link = shell.part.peer(b"stranger", loop.time()).link
         await until(lambda: shell.part is not None and shell.part.tick_wanted_at is None)
-        shell._ticking.cancel()
-        shell._ticking = loop.call_later(50.0, shell._tick)
-        planned = [shell._ticking.when()]
+        shell._ticking.set_after(50.0)
+        planned = [shell._ticking._at]
         for due in (99.0, 20.0, 30.0, -1.0):
             link._redial_at = loop.time() + due
             shell.flush()
-            planned.append(shell._ticking.when())
+            planned.append(shell._ticking._at)
         now = loop.time()
         assert [round(at - now) for at in planned] == [50, 50, 20, 20, 0]
         link._redial_at = None

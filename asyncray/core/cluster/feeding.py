@@ -61,6 +61,7 @@ class Feeding:
         # The view or the slots of other nodes have changed since the last flush.
         self._changed = False
         machine.scheduler.shapes.others = self
+        machine.stalls.fits_elsewhere = placing.feasible
         machine.destinations.cluster = lambda where, demand: machine.resources
 
     def __repr__(self) -> str:
