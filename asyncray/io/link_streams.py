@@ -7,6 +7,7 @@ connection. The stream does not know what frames mean, nor what to do when they 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,6 +64,19 @@ class LinkStream(SocketProtocol):
         """Writes a frame; drops it if the connection has ended."""
         if self.transport is not None and not self._closing:
             self.transport.writelines((header(body, number, acknowledged), body))
+
+    def hand_over(self) -> tuple[asyncio.Transport, bytes]:
+        """Gives the connection away, from within ``shaken``, to another protocol. Reports nothing any more.
+
+        Returns: the transport, and the bytes that came behind the handshake.
+        """
+        transport, self.transport = self.transport, None
+        assert transport is not None, f"{self} has no connection"
+        self._closing = True
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        return transport, self.handshake.rest
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.address = (transport.get_extra_info("peername") or ("",))[0]

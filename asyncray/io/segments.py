@@ -19,6 +19,7 @@ is too small (docker gives 64 MB).
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import mmap
 import os
@@ -40,6 +41,7 @@ SHARED_MEMORY = "/dev/shm"
 # Short copies keep the GIL: 0.3 ms at most, less than getting it back may take.
 _TWO_THREADS_FROM = 32 << 20
 _RELEASE_GIL_FROM = 4 << 20
+_MADV_POPULATE_WRITE = 23  # not in Python's mmap
 _MOST_PARTS = 1024  # IOV_MAX of Linux and macOS
 
 
@@ -174,6 +176,26 @@ class Segment(shared_memory.SharedMemory):
         exporter = _array_type(span).from_buffer(self._mapping(), start)
         watch(exporter)
         return memoryview(exporter).cast("B")[offset - start : offset - start + size].toreadonly()
+
+    def populate(self, offset: int, size: int) -> None:
+        """Gives memory to the pages of a range that is about to be filled: its bytes may change.
+
+        After that no write through the mapping can fail. (Receiving from a socket into fresh pages of full shared
+        memory fails with EFAULT, and a write of the process itself is a SIGBUS.) It costs what the faults would cost.
+
+        Raises OSError (ENOSPC, ENOMEM) when the system has no memory.
+        """
+        self._check_range(offset, size)
+        start = offset - offset % mmap.PAGESIZE
+        try:
+            self._mapping().madvise(_MADV_POPULATE_WRITE, start, offset + size - start)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            if error.errno != errno.EINVAL:
+                raise
+            # Linux before 5.14, and other systems, do not know it.
+            _write_fresh(self._fd, offset, [memoryview(bytes(size))])
 
     def _mapping(self) -> mmap.mmap:
         if self._mmap is None:

@@ -30,7 +30,8 @@ from asyncray.io.link_connections import LinkConnections
 from asyncray.io.link_streams import LinkStream
 from asyncray.io.next_tick import NextTick
 from asyncray.io.strangers import Strangers
-from asyncray.wire.handshake import LINK, NONCE_SIZE, AcceptorHandshake, DialerHandshake
+from asyncray.node.bulk_shell import BulkShell
+from asyncray.wire.handshake import BULK, LINK, NONCE_SIZE, AcceptorHandshake, DialerHandshake
 
 if TYPE_CHECKING:
     from asyncray.cluster_words import MemberFacts
@@ -127,6 +128,9 @@ class ClusterShell:
         self._head_client: HeadClient | None = None
         self._cluster = b""
         self._connections = LinkConnections(self._loop.time, self._received, self._disconnected, request_flush)
+        self._bulk = BulkShell(
+            self._loop.time, partial(self._handshake_with, BULK), self._connect, self._spawn, request_flush
+        )
         self._strangers = Strangers()
         # Connections whose other sides have not proved anything yet, with the address under which each is counted.
         self._unproven: dict[LinkStream, str] = {}
@@ -146,6 +150,7 @@ class ClusterShell:
             SendControl: lambda command: self._connections.send_control(command.connection, command.message),
             SendAgain: lambda command: self._connections.send_again(command.connection, command.frames),
             CloseConnection: lambda command: self._connections.close(command.connection),
+            **self._bulk.perform,
         }
 
     def __repr__(self) -> str:
@@ -229,8 +234,10 @@ class ClusterShell:
         self._strangers.went(self._unproven.pop(stream))
         part, node = self.part, stream.handshake.peer
         why = "this node is no member yet" if part is None else part.fenced(node)
-        if part is None or why is not None or stream.handshake.role != LINK:
+        if part is None or why is not None:
             stream.abort(why)
+        elif stream.handshake.role == BULK:
+            self._bulk.accept(stream)
         else:
             self._connections.add(stream, part.peer(node, self._loop.time()))
 
@@ -297,21 +304,29 @@ class ClusterShell:
 
     async def _dial_node(self, peer: Peer) -> None:
         assert self.part is not None
-        member = self.part.members.table.get(peer.id)
-        if member is None:
-            self._dial_failed(peer, "the head has not named it yet")
-            return
-        handshake = DialerHandshake(
-            self._plan.token, self._machine.node_id, self._cluster, LINK, peer.id, os.urandom(NONCE_SIZE)
-        )
         stream = LinkStream(
-            handshake, partial(self._answered, peer), self._connections.arrived, partial(self._dialled_ended, peer)
+            self._handshake_with(LINK, peer.id),
+            partial(self._answered, peer),
+            self._connections.arrived,
+            partial(self._dialled_ended, peer),
         )
         try:
             async with asyncio.timeout(_DIAL_DEADLINE):
-                await self._loop.create_connection(lambda: stream, member.facts["host"], member.facts["port"])
+                await self._connect(peer.id, stream)
         except (OSError, TimeoutError) as error:
             self._dial_failed(peer, str(error) or "nobody answers")
+
+    def _handshake_with(self, role: int, node: bytes) -> DialerHandshake:
+        own = self._machine.node_id
+        return DialerHandshake(self._plan.token, own, self._cluster, role, node, os.urandom(NONCE_SIZE))
+
+    async def _connect(self, node: bytes, stream: LinkStream) -> None:
+        """Connects a stream to another node. Raises OSError."""
+        assert self.part is not None
+        member = self.part.members.table.get(node)
+        if member is None:
+            raise ConnectionError("the head has not named it yet")
+        await self._loop.create_connection(lambda: stream, member.facts["host"], member.facts["port"])
 
     def _answered(self, peer: Peer, stream: LinkStream) -> None:
         """The node that this one has dialled has proved who it is."""
@@ -376,6 +391,10 @@ class ClusterShell:
         if wanted is not None:
             self._ticking.bring_forward(max(wanted, now + QUICK_TICK))
 
+    def segment_retired(self, name: str) -> None:
+        """The daemon has removed a segment."""
+        self._bulk.retired(name)
+
     def write(self, party: Party) -> None:
         """Writes the messages for a party that is no client."""
         if isinstance(party, Peer):
@@ -393,6 +412,7 @@ class ClusterShell:
         self._ticking.set_after(TICK)
         now = self._loop.time()
         late = max(0.0, now - self._ticked_at - TICK)
+        self._bulk.tick(now - self._ticked_at)
         self._ticked_at = now
         self.part.tick(now, late)
         self._request_flush()
@@ -419,6 +439,7 @@ class ClusterShell:
         for stream in list(self._unproven):
             stream.abort()
         self._connections.close_all()
+        self._bulk.close()
         if self._own_head is not None:
             await self._own_head.close(why)
         # The connection to the head writes what is due, within a deadline of its own. Dials have one, too.

@@ -373,6 +373,8 @@ class Daemon:
 
     def _retire_segment(self, command: Any) -> None:
         self._segments.pop(command.name).unlink()
+        if self.cluster is not None:
+            self.cluster.segment_retired(command.name)
 
     def _request_flush(self) -> None:
         if not self._flush_requested:

@@ -250,3 +250,77 @@ def test_a_connection_that_must_go_at_once_is_ended_by_the_loop() -> None:
         theirs.close()
 
     run(main)
+
+
+def test_a_connection_is_handed_over_to_another_protocol_after_the_handshake() -> None:
+    class Heir(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.data = b""
+            self.ended = asyncio.Event()
+
+        def data_received(self, data: bytes) -> None:
+            self.data += data
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.ended.set()
+
+    async def main() -> None:
+        heirs = {True: Heir(), False: Heir()}
+        rests = []
+
+        def hand_over(stream: LinkStream) -> None:
+            transport, rest = stream.hand_over()
+            transport.set_protocol(heirs[isinstance(stream.handshake, DialerHandshake)])
+            rests.append(rest)
+            if isinstance(stream.handshake, DialerHandshake):
+                transport.write(b"no frames")
+                transport.close()
+
+        def stream(handshake: Any) -> LinkStream:
+            return LinkStream(
+                handshake, hand_over, lambda *frame: rests.append(b"frame"), lambda *end: rests.append(b"end")
+            )
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: stream(acceptor()), "127.0.0.1", 0)
+        await loop.create_connection(lambda: stream(dialer()), *server.sockets[0].getsockname())
+        for heir in heirs.values():
+            await heir.ended.wait()
+        assert heirs[False].data == b"no frames"
+        assert rests == [b"", b""]
+        server.close()
+
+    run(main)
+
+
+def test_bytes_that_came_behind_the_handshake_are_handed_over_too() -> None:
+    async def main() -> None:
+        rests = []
+        ended = asyncio.Event()
+
+        class Heir(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                ended.set()
+
+        def hand_over(stream: LinkStream) -> None:
+            transport, rest = stream.hand_over()
+            rests.append(rest)
+            transport.set_protocol(Heir())
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: LinkStream(acceptor(), hand_over, lambda *frame: None, lambda *end: None), "127.0.0.1", 0
+        )
+        ours = socket.socket()
+        ours.setblocking(False)
+        await loop.sock_connect(ours, server.sockets[0].getsockname())
+        handshake = dialer()
+        await loop.sock_sendall(ours, handshake.start())
+        await loop.sock_sendall(ours, handshake.feed(await loop.sock_recv(ours, 42)) + b"early")
+        ours.shutdown(socket.SHUT_WR)
+        await ended.wait()
+        assert rests == [b"early"]
+        ours.close()
+        server.close()
+
+    run(main)

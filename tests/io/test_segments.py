@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import mmap
 import os
 import pickle
 import secrets
@@ -217,6 +219,47 @@ except OSError as error:
     print(error.strerror, bytes(segment.buf).rstrip(bytes(1)) == b"a" * 50_000 + b"b" * 10_000)
 """
     assert run(code, f"{tmp_path}/full-0") == "File too large True\n"
+
+
+def blocks(segment: Segment) -> int:
+    """Bytes that have memory, or a place on the disk."""
+    return os.fstat(segment._fd).st_blocks * 512
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_range_gets_memory_before_it_is_filled(prefix: str, monkeypatch: pytest.MonkeyPatch, *, knows: bool) -> None:
+    if not knows:  # a system that does not know the request
+        monkeypatch.setattr(segments, "_MADV_POPULATE_WRITE", 1 << 20)
+    segment = Segment.create(f"{prefix}-0", 8 * MIB)
+    segment.buf[0:5] = b"first"
+    segment.populate(5, 4 * MIB)
+    segment.populate(8 * MIB - 1, 1)
+    assert bytes(segment.buf[0:5]) == b"first"
+    assert prefix.startswith("/") or 4 * MIB < blocks(segment) <= 4 * MIB + 2 * mmap.PAGESIZE
+    for wrong in ((-1, 1), (8 * MIB, 1), (0, 8 * MIB + 1)):
+        with pytest.raises(ValueError, match="are not in"):
+            segment.populate(*wrong)
+    segment.unlink()
+    segment.close()
+
+
+@pytest.mark.parametrize(("kind", "told"), [(errno.EFAULT, errno.ENOSPC), (errno.ENOMEM, errno.ENOMEM)])
+def test_memory_that_runs_out_before_a_range_is_filled_is_an_error(
+    session: str, monkeypatch: pytest.MonkeyPatch, kind: int, told: int
+) -> None:
+    """Full shared memory answers EFAULT: see ``tests/node/test_bulk_shell.py``, where it is real."""
+
+    class Mapping:
+        def madvise(self, *arguments: int) -> None:
+            raise OSError(kind, os.strerror(kind))
+
+    segment = Segment.create(f"{session}-0", MIB)
+    monkeypatch.setattr(segment, "_mapping", Mapping)
+    with pytest.raises(OSError, match=os.strerror(told)) as caught:
+        segment.populate(0, 10)
+    assert caught.value.errno == told
+    segment.unlink()
+    segment.close()
 
 
 def test_arrays_over_a_view_are_read_only_and_keep_it(prefix: str) -> None:
