@@ -153,7 +153,17 @@ def test_modules_that_make_way_are_imported_anew(tmp_path: Path, monkeypatch: py
     for name in ("rival", "rival.part", "rivals"):
         monkeypatch.setitem(sys.modules, name, module(name, None))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules["rival"], "__path__", [], raising=False)
     code_paths.make_way(["rival", "never_loaded"])
     assert importlib.import_module("rival").places == 1
     assert "rival.part" not in sys.modules
     assert "rivals" in sys.modules
+
+
+def test_the_path_module_makes_way_with_os(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("os", "os.path"):
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])
+    code_paths.make_way(["os"])
+    gone = "os" not in sys.modules and "os.path" not in sys.modules
+    monkeypatch.undo()
+    assert gone
