@@ -335,5 +335,5 @@ def test_a_lone_node_imports_nothing_of_a_cluster(tmp_path_factory: pytest.TempP
     assert done.returncode == 0, done.stderr
     assert "asyncray.node.daemon" in done.stdout
     assert "asyncray.head.registry" in done.stdout
-    for name in ("cluster", "link", "handshake", "head_", "strangers", "websockets"):
+    for name in ("cluster", "link", "handshake", "head_", "websockets"):
         assert name not in done.stdout, name
