@@ -42,6 +42,9 @@ FUNCTION_LIMIT = 95 * 1024 * 1024
 START_DEADLINE = _number("START_DEADLINE", 30.0)
 """The time in which the daemon must answer, and in which a forked worker must say hello."""
 
+JOIN_DEADLINE = _number("JOIN_DEADLINE", 10.0)
+"""The time in which a node must find the head, and in which that must take it. The head may be starting, too."""
+
 STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
 """A process that has not stopped by then is killed. The promise is that nothing is left after five seconds."""
 

@@ -66,7 +66,8 @@ def init(address: str | None = None, **options: Any) -> Context:
 
     Args:
         address: None or "local" starts a node, unless ASYNCRAY_ADDRESS names one; "auto" connects to the newest node
-            of this user on this machine, "unix:PATH" to that one.
+            of this user on this machine, "HOST:PORT" to the cluster with that head, "unix:PATH" to the node with
+            that socket.
         options: ``num_cpus``, ``num_gpus``, ``resources`` (name -> amount), ``object_store_memory`` (bytes), for a
             node that is started; ``namespace``, ``log_to_driver`` (None is True), ``ignore_reinit_error`` (False),
             ``logging_level`` (of the logger "asyncray" here). Ray's other arguments are accepted as long
@@ -77,7 +78,7 @@ def init(address: str | None = None, **options: Any) -> Context:
 
     Raises:
         RuntimeError: this process is connected already, or an unknown keyword.
-        ConnectionError: no node at the address.
+        ConnectionError: no node at the address, or the cluster there cannot be joined.
         ValueError: amounts for a node that runs already, or something that this release does not have.
 
     Example::

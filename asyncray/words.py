@@ -66,6 +66,8 @@ class NodeAmounts(TypedDict):
     num_gpus: float | None
     resources: dict[str, float] | None
     object_store_memory: int | None
+    memory: NotRequired[int | None]
+    """Bytes that tasks may ask for."""
 
 
 class NodeConfig(TypedDict):
@@ -78,6 +80,8 @@ class NodeConfig(TypedDict):
     driver: int | None
     """The descriptor of the connection to the driver that this node is for; None for a node of `asyncray node`."""
     amounts: NodeAmounts
+    head: NotRequired[tuple[str, int]]
+    """IP address and port of the head, if the node shall join a cluster for its driver."""
 
 
 class FunctionOptions(TypedDict, total=False):

@@ -41,7 +41,7 @@ LAYERS = (
     {"runtime"},
     {"worker", "node", "head"},
     {"", "api", "sync"},  # "" is asyncray/__init__.py: the two faces show what api makes
-    {"cli", "dashboard", "util", "__main__"},
+    {"cli", "dashboard", "util", "testing", "__main__"},
 )
 RANK = {part: rank for rank, row in enumerate(LAYERS) for part in row}
 PROCESSES = {"worker", "node", "head"}
@@ -52,7 +52,7 @@ IO = {"asyncio", "os", "socket", "threading", "time", "random", "logging"}
 IO_COMPANIONS = {"aiohttp", "concurrent", "multiprocessing", "secrets", "selectors", "signal", "subprocess", "uvloop"}
 
 # Each module with a function has a test module.
-MIRRORED = {"api", "cli", "core", "head", "io", "node", "runtime", "util", "wire", "worker"}
+MIRRORED = {"api", "cli", "core", "head", "io", "node", "runtime", "testing", "util", "wire", "worker"}
 # Modules that are tested together.
 COMPANIONS = {
     "asyncray.core.cluster.covers": "tests/sim/test_references.py",

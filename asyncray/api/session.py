@@ -50,6 +50,15 @@ class _Driver:
         """True if the node has died."""
         return self.runtime is not None and self.runtime.waiters.broken is not None
 
+    def raise_explained(self, error: Exception) -> None:
+        """The start has failed: raises an error that says more, if this driver has started the node."""
+        node = self.node
+        if node is None:
+            return
+        if node.cluster and self.runtime is not None and self.runtime.connection.refusal is not None:
+            raise launch.unreachable(node.cluster, self.runtime.connection.refusal) from None
+        raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
+
     def end(self) -> None:
         """Ends the connection, and the node if it is this driver's."""
         with contextlib.ExitStack() as steps:  # the last one first; if one fails, the others are still done
@@ -89,7 +98,7 @@ class Context:
 
     def __init__(self, facts: NodeWelcome) -> None:
         self.address_info = {
-            "address": facts["address"],
+            "address": facts.get("cluster_address", facts["address"]),
             "node_id": facts["node_id"].hex(),
             "session_dir": facts["session_dir"],
             "node_ip_address": facts["ip"],
@@ -193,8 +202,8 @@ class SessionStart:
                 # A second signal handler raised, perhaps before the undo began.
                 with_signals_deferred(self._undo)
                 raise
-            if made is not None and made.node is not None and isinstance(error, (AsyncrayError, TimeoutError)):
-                raise AsyncrayError(f"The node did not start: {error}\n{made.node.log_tail()}") from error
+            if made is not None and isinstance(error, (AsyncrayError, TimeoutError)):
+                made.raise_explained(error)
             raise
 
     def _run(self) -> Context:
@@ -226,7 +235,7 @@ class SessionStart:
                     signals.restore()
 
     def _enter(self, address: str) -> Context:
-        driver = with_signals_deferred(self._start_node) if address == "local" else self._connect(address)
+        driver = self._find_node(address)
         interpreter = this_interpreter()
         runtime = with_signals_deferred(lambda: self._new_runtime(driver, interpreter))
         if self._aborted:
@@ -239,8 +248,19 @@ class SessionStart:
         with_signals_deferred(lambda: self._set_session(runtime))
         return context
 
-    def _start_node(self) -> _Driver:
-        node = launch.start_node(self._arguments.amounts)
+    def _find_node(self, address: str) -> _Driver:
+        """A node of this process's own, or one that runs."""
+        if address == "local":
+            return with_signals_deferred(lambda: self._started(launch.start_node(self._arguments.amounts)))
+        cluster = launch.read_cluster_address(address)
+        if cluster is None:
+            return self._connect(address)
+        try:
+            return self._connect(cluster.text)
+        except ConnectionError:  # no node of the cluster runs on this machine
+            return with_signals_deferred(lambda: self._started(launch.start_node_in_cluster(cluster)))
+
+    def _started(self, node: launch.LocalNode) -> _Driver:
         return self._set_driver(_Driver(node.connection, node))
 
     def _connect(self, address: str) -> _Driver:

@@ -81,7 +81,15 @@ class NewCluster:
         """Makes the token of the cluster, and returns how the daemon takes part in it."""
         self._token, self._token_file = cluster_tokens.new_token(session, self._known_as)
         return ClusterPlan(
-            self._token, self.address, self._host, self._bound, None, self._make_head, self._name, self._labels
+            self._token,
+            self.address,
+            self._host,
+            self._bound,
+            None,
+            self._make_head,
+            self._name,
+            self._labels,
+            self._known_as,
         )
 
     def _make_head(self, node: bytes, to_own_node: Callable[[Sequence[Any]], None]) -> HeadShell:
@@ -151,7 +159,7 @@ class JoinedCluster:
         self._head = addresses.resolve(head_host, port), port
         self.address = addresses.join_address(*self._head)
         self._bound = addresses.address_towards(self._head[0]) if host is None else addresses.resolve(host)
-        self._token = cluster_tokens.find_token(self.address)
+        self._token = cluster_tokens.take_token(self.address)
 
     def __repr__(self) -> str:
         return f"<JoinedCluster {self.address}>"
@@ -159,7 +167,9 @@ class JoinedCluster:
     def plan(self, session: str) -> ClusterPlan:
         """Returns how the daemon takes part in the cluster."""
         host = addresses.shown_host(self._bound)
-        return ClusterPlan(self._token, self.address, host, self._bound, self._head, None, self._name, self._labels)
+        return ClusterPlan(
+            self._token, self.address, host, self._bound, self._head, None, self._name, self._labels, [self.address]
+        )
 
     async def run_registry(self, ask: Callable[..., Any], facts: NodeFacts) -> None:
         """Runs the registry of this node until it is cancelled."""

@@ -23,6 +23,9 @@ _UNITS = {"": 1} | {
 }
 
 
+_STANDARD_INPUT = 0
+
+
 def _read_size(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
     if text is None:
         return None
@@ -31,9 +34,15 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str | N
     if found is None or found[2].lower() not in units:
         units_shown = ", ".join(filter(None, _UNITS))
         raise click.BadParameter(f"{text!r} is no size; write bytes, or a number with one of {units_shown}")
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+def _read_store(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    size = _read_size(context, parameter, text)
+    if size is None:
+        return None
     from asyncray.api.init_arguments import check_store  # start-up cost: only where a size is given
 
-    size = int(float(found[1]) * units[found[2].lower()])
     try:
         check_store(size)
     except ValueError as error:
@@ -79,9 +88,11 @@ def _read_labels(context: click.Context, parameter: click.Parameter, text: str |
 @click.option(
     "--object-store-memory",
     metavar="SIZE",
-    callback=_read_size,
+    callback=_read_store,
     help="Bytes, or e.g. 2GB or 512MiB.  [default: 30 % of memory]",
 )
+@click.option("--memory", metavar="SIZE", callback=_read_size, help="Memory that tasks may ask for.")
+@click.option("--until-eof", is_flag=True, help="End when standard input does: with the program that started the node.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when the node is ready.")
 def node_command(
     *,
@@ -95,6 +106,8 @@ def node_command(
     num_gpus: int | None,
     resources: dict[str, float] | None,
     object_store_memory: int | None,
+    memory: int | None,
+    until_eof: bool,
     as_json: bool,
 ) -> None:
     """Runs a node here, until Ctrl-C, SIGTERM or `asyncray stop`.
@@ -119,10 +132,16 @@ def node_command(
         "num_gpus": num_gpus,
         "resources": resources,
         "object_store_memory": object_store_memory,
+        "memory": memory,
     }
     cluster = _cluster_of(head=head, address=address, host=host, port=port, name=name, labels=labels)
     try:
-        failure = _run(amounts, cluster, lambda facts: _announce(facts, cluster, as_json=as_json))
+        failure = _run(
+            amounts,
+            cluster,
+            lambda facts: _announce(facts, cluster, as_json=as_json),
+            lifeline=_STANDARD_INPUT if until_eof else None,
+        )
     except OSError as error:  # the message names the missing resource
         raise click.ClickException(f"The node did not start: {error}") from error
     if failure is not None:
@@ -134,7 +153,7 @@ def node_command(
 
 
 def _run(
-    amounts: NodeAmounts, cluster: ClusterStart | None, ready: Callable[[NodeFacts], None]
+    amounts: NodeAmounts, cluster: ClusterStart | None, ready: Callable[[NodeFacts], None], lifeline: int | None
 ) -> tuple[int, str] | None:
     """Runs the daemon. Returns exit code and reason if its cluster turned it away."""
     from asyncray.node.start import define_state, start_zygote_early  # start-up cost: for this command only
@@ -148,7 +167,7 @@ def _run(
 
         from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
 
-        return serve(config, zygote, ready, _run_registry if cluster is None else cluster.run_registry, plan)
+        return serve(config, zygote, ready, _run_registry if cluster is None else cluster.run_registry, plan, lifeline)
     finally:
         if cluster is not None:
             cluster.ended(config["directory"])

@@ -60,13 +60,24 @@ def forget_token(session: str, addresses: list[str]) -> None:
         os.unlink(path)
 
 
+def take_token(address: str) -> bytes:
+    """The same as ``find_token``, for a daemon: takes the variable out of the environment that workers inherit."""
+    try:
+        return find_token(address)
+    finally:
+        os.environ.pop(TOKEN_VARIABLE, None)
+
+
 def find_token(address: str) -> bytes:
     """Returns the token for a cluster: of the environment, or of a head of this user on this machine.
+
+    Args:
+        address: of the cluster, with an IP address.
 
     Raises:
         TokenError: there is none, or no good one.
     """
-    text = os.environ.pop(TOKEN_VARIABLE, "")
+    text = os.environ.get(TOKEN_VARIABLE)
     if text:
         return _parsed(text, TOKEN_VARIABLE)
     path = os.environ.get(TOKEN_FILE_VARIABLE)

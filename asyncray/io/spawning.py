@@ -70,8 +70,7 @@ def start_interpreter(
         OSError: the system starts no process.
         RuntimeError: this process has no interpreter to start.
     """
-    check_interpreter()
-    boot = _BOOT.format(entries=_entries(), root=_ROOT, module=module, keep=list(keep))
+    command = command_line(module, keep)
     actions: list[tuple[object, ...]] = []
     if output is not None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -87,13 +86,27 @@ def start_interpreter(
     actions += [(os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in keep]
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, *_options(), "-c", boot, *arguments],
+        [*command, *arguments],
         environment,
         file_actions=actions,
         setsid=True,
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+
+
+def command_line(module: str, keep: Sequence[int] = ()) -> list[str]:
+    """The command that runs ``main()`` of a module of asyncray in a new process. Arguments may follow.
+
+    Args:
+        keep: descriptors that the process inherits besides the standard ones; it closes all others.
+
+    Raises:
+        RuntimeError: this process has no interpreter to start.
+    """
+    check_interpreter()
+    boot = _BOOT.format(entries=_entries(), root=_ROOT, module=module, keep=list(keep))
+    return [sys.executable, *_options(), "-c", boot]
 
 
 def check_interpreter() -> None:

@@ -26,7 +26,7 @@ def detect(amounts: NodeAmounts) -> tuple[dict[str, float], int]:
     capacity = int(amounts["object_store_memory"] or max(STORE_MINIMUM, memory * STORE_FRACTION))
     resources: dict[str, float] = {
         "CPU": usable_cpus() if cpus is None else cpus,
-        "memory": max(0, memory - capacity),
+        "memory": max(0, memory - capacity) if (given := amounts.get("memory")) is None else given,
         "object_store_memory": capacity,
         **(amounts["resources"] or {}),
     }

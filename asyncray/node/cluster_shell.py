@@ -20,12 +20,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncray.cluster_messages import VIEW
+from asyncray.config import JOIN_DEADLINE
 from asyncray.core.cluster.cluster import ClusterMachine
 from asyncray.core.cluster.commands import CloseConnection, Dial, SendAgain, SendControl
 from asyncray.core.cluster.members import JOINING, MEMBER, OUTSIDE
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Party
+from asyncray.io import addresses
+from asyncray.io.cluster_sessions import note_cluster
 from asyncray.io.link_connections import LinkConnections
 from asyncray.io.link_streams import LinkStream
 from asyncray.io.next_tick import NextTick
@@ -40,9 +43,6 @@ if TYPE_CHECKING:
 
 TICK = 0.5
 QUICK_TICK = 0.01
-
-JOIN_DEADLINE = 10.0
-"""Seconds in which a node must become a member. The head may be starting, too."""
 
 FAREWELL_DEADLINE = 1.0
 """Seconds that a node waits for the answer to its farewell."""
@@ -83,6 +83,8 @@ class ClusterPlan:
         make_head: makes the head of a cluster that begins here.
         name: for people.
         labels: for placement.
+        known_as: the addresses by which programs on this machine may name the cluster to connect to this node. None
+            if the node is for one driver.
     """
 
     token: bytes
@@ -93,6 +95,7 @@ class ClusterPlan:
     make_head: MakeHead | None
     name: str
     labels: Mapping[str, str]
+    known_as: Sequence[str] | None = None
 
     def shell(
         self, machine: NodeMachine, request_flush: Callable[[], None], end: Callable[[str], None]
@@ -102,6 +105,16 @@ class ClusterPlan:
 
     def __repr__(self) -> str:
         return f"<ClusterPlan {self.address} {'as head' if self.head is None else ''} at {self.host}>"
+
+
+def plan_for_driver(token: bytes, head: tuple[str, int]) -> ClusterPlan:
+    """The plan of a node that joins a cluster for the driver that has started it.
+
+    Args:
+        head: IP address and port of the head.
+    """
+    bound = addresses.address_towards(head[0])
+    return ClusterPlan(token, addresses.join_address(*head), bound, bound, head, None, "", {})
 
 
 class ClusterShell:
@@ -173,6 +186,18 @@ class ClusterShell:
                     await self._decided.wait()
             except TimeoutError:
                 self._fail(f"the head did not take it within {JOIN_DEADLINE:g} s")
+            else:
+                self._note_cluster()
+
+    def _note_cluster(self) -> None:
+        """Lets programs on this machine find this node by the address of its cluster."""
+        assert self.part is not None
+        if self._plan.known_as is not None and self.part.members.state == MEMBER:
+            directory = self._machine.facts["session_dir"]
+            try:
+                note_cluster(directory, self._plan.known_as, is_head=self._plan.head is None)
+            except OSError as error:
+                log.warning("programs find this node by its own address only: %s", error)
 
     async def _find_head(self) -> None:
         if self._plan.head is None:

@@ -55,6 +55,8 @@ _BACKLOG = 1024
 _RESERVE = 8 * 1024 * 1024
 """Bytes of addresses that a daemon keeps for its last messages."""
 
+_LIFELINE_READ = 4096
+
 _PRUNE_AFTER = 2.0
 """Seconds after the start until old session directories are removed: the first tasks do not wait for that."""
 
@@ -152,13 +154,18 @@ class Daemon:
         try:
             await self._zygote.connect(*zygote)
             if self.cluster is not None:
-                # First, because the numbers of jobs come from the head: no driver may begin one before.
-                await self._join(self.cluster)
-                if self._stopped.is_set():
-                    return
-            await self._listen()
+                # The numbers of jobs come from the head: no driver may begin one before the node is a member.
+                self._doors.keep_closed()
             if driver is not None:
                 await self._doors.let_in(driver)
+            if self.cluster is not None:
+                await self._join(self.cluster)
+                if self._stopped.is_set():
+                    failure = self.cluster.failure
+                    self._doors.refuse(self._why if failure is None else failure[1])
+                    return
+            await self._listen()
+            self._doors.open()
             self._ticking = self._loop.call_later(_TICK, self._tick)
             self._loop.call_later(_PRUNE_AFTER, self._prune)
             log.info("serving at %s", self._address)
@@ -169,6 +176,18 @@ class Daemon:
             # Also after a failure: from now on the end of the zygote is no accident.
             self._stopped.set()
             await self._clean_up()
+
+    def end_with(self, lifeline: int) -> None:
+        """Stops the node when the stream of a descriptor ends. A thread reads it, because a loop cannot read files."""
+
+        def read() -> None:
+            with contextlib.suppress(OSError):
+                while os.read(lifeline, _LIFELINE_READ):
+                    pass
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._machine_stop, "its lifeline has ended")
+
+        threading.Thread(target=read, name="asyncray-lifeline", daemon=True).start()
 
     async def _join(self, cluster: ClusterShell) -> None:
         """Returns when the node is a member, or stops."""

@@ -46,6 +46,8 @@ class Doors:
         self._streams: dict[int, MessageStream] = {}
         # The same the other way round.
         self._clients: dict[MessageStream, Client] = {}
+        # The greeting of the starter while the node may serve no driver yet. None once it may: see ``open``.
+        self._early: list[tuple[MessageStream, list[Received]]] | None = None
         # Connections that have not greeted, and the timers that end them.
         self._greeting: dict[MessageStream, asyncio.TimerHandle] = {}
         # Parties that do not read: their messages wait in ``out``.
@@ -75,7 +77,28 @@ class Doors:
         starter = self._starter = self.new_stream()
         await self._loop.create_connection(lambda: starter, sock=driver)
 
+    def keep_closed(self) -> None:
+        """Greetings wait from now on until ``open`` or ``refuse``. The end of the starter counts at once."""
+        self._early = []
+
+    def open(self) -> None:
+        """The node serves drivers from now on."""
+        early, self._early = self._early or (), None
+        for stream, messages in early:
+            self._received(stream, messages)
+
+    def refuse(self, why: str) -> None:
+        """The node never serves a driver: the starter learns why, if it still waits."""
+        early, self._early = self._early or (), None
+        for stream, _ in early:
+            stream.send([(REFUSED, why)])
+            stream.close()
+
     def _received(self, stream: MessageStream, messages: list[Received]) -> None:
+        if self._early is not None:
+            # Only the starter can be connected, and it waits for its welcome before it says more.
+            self._early.append((stream, messages))
+            return
         self._machine.now = self._loop.time()
         client = self._clients.get(stream)
         try:

@@ -56,6 +56,7 @@ def serve(
     ready: Callable[[NodeFacts], None] = lambda facts: None,
     companion: Companion | None = None,
     plan: ClusterPlan | None = None,
+    lifeline: int | None = None,
 ) -> tuple[int, str] | None:
     """Runs the daemon until something stops it.
 
@@ -64,6 +65,7 @@ def serve(
         ready: called with the facts that clients get ("address", "pid", ...) as soon as clients may connect.
         companion: runs from then on until it is cancelled: the head registry.
         plan: how the node takes part in a cluster; None: it is alone.
+        lifeline: a descriptor; the node stops when its stream ends.
 
     Returns:
         Exit code and reason, if the node was turned away by its cluster; None if it was stopped.
@@ -85,6 +87,8 @@ def serve(
 
     async def run() -> tuple[int, str] | None:
         daemon = Daemon(machine, directory, config["lock"], plan)
+        if lifeline is not None:
+            daemon.end_with(lifeline)
         tasks: list[asyncio.Task[None]] = []
 
         def started() -> None:
@@ -119,6 +123,9 @@ def _make_machine(config: NodeConfig, plan: ClusterPlan | None = None) -> NodeMa
     if backend.warning:
         log.warning(backend.warning)
     resources["object_store_memory"] = backend.capacity
+    if "head" in config:
+        # The node ends with its driver: it is no place for work of others that asks for memory alone.
+        resources.pop("memory", None)
     ip = _IP if plan is None else plan.host
     resources[f"node:{ip}"] = 1.0
     if plan is None or plan.head is None:

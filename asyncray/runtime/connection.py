@@ -126,6 +126,8 @@ class Connection:
         self._flushing_loops: set[asyncio.AbstractEventLoop] = set()
         # The reason of the daemon for the end of the stream, and whether its log says more. None: it has sent none.
         self._farewell: tuple[str, bool] | None = None
+        # Why the daemon has refused this process. None before.
+        self.refusal: str | None = None
         self._greeting = self.new_reply()
         self.references.posted.append((HELLO, VERSION, role, info))
 
@@ -193,8 +195,8 @@ class Connection:
         self.waiters.resolved([(self._greeting, PLAIN, None)])
 
     def _refused(self, message: RefusedMessage) -> None:
-        _, why = message
-        self.waiters.resolved([(self._greeting, FAULT, why)])
+        _, self.refusal = message
+        self.waiters.resolved([(self._greeting, FAULT, self.refusal)])
 
     def _replied(self, number: int, kind: int, payload: Any) -> None:
         reply = self.replies.pop(number, None)

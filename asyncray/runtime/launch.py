@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncray.config import START_DEADLINE, STOP_DEADLINE
 from asyncray.io import descriptors, forking, sessions
@@ -28,12 +28,14 @@ class LocalNode:
     Args:
         pid: of the daemon.
         directory: the session's.
+        cluster: the address of the cluster that it shall join, or empty.
     """
 
-    def __init__(self, connection: socket.socket, pid: int, directory: str) -> None:
+    def __init__(self, connection: socket.socket, pid: int, directory: str, cluster: str = "") -> None:
         self.connection = connection
         self.pid = pid
         self.directory = directory
+        self.cluster = cluster
 
     def __repr__(self) -> str:
         return f"<LocalNode pid={self.pid} {self.directory}>"
@@ -89,10 +91,37 @@ def start_node(amounts: NodeAmounts) -> LocalNode:
         OSError: no directory, or no process, could be made.
         RuntimeError: this process has no interpreter that a node could run.
     """
-    config = configuration(amounts)
+    return _start(configuration(amounts), {}, "")
+
+
+def start_node_in_cluster(cluster: ClusterAddress) -> LocalNode:
+    """Starts a daemon without CPUs that joins a cluster for this process. It ends when the connection does.
+
+    Raises:
+        ConnectionError: there is no token for the cluster, or no good one.
+        OSError, RuntimeError: as ``start_node``.
+    """
+    from asyncray.io import cluster_tokens  # start-up cost: few programs start such a node
+
+    try:
+        token = cluster_tokens.find_token(cluster.text)
+    except cluster_tokens.TokenError as error:
+        raise unreachable(cluster.text, str(error)) from None
+    config = configuration({"num_cpus": 0, "num_gpus": 0, "resources": None, "object_store_memory": None})
+    config["head"] = cluster.host, cluster.port
+    # Not among the arguments, which all users of the machine can read.
+    return _start(config, {cluster_tokens.TOKEN_VARIABLE: token.hex()}, cluster.text)
+
+
+def unreachable(cluster: str, why: str) -> ConnectionError:
+    """The error of a program that cannot become part of a cluster."""
+    return ConnectionError(f"Could not connect to the cluster at {cluster}: {why}")
+
+
+def _start(config: NodeConfig, variables: dict[str, str], cluster: str) -> LocalNode:
     directory, lock = config["directory"], config["lock"]
     output = os.path.join(directory, "logs", "node.err")
-    environment = {**os.environ, **sessions.variables()}
+    environment = {**os.environ, **sessions.variables(), **variables}
     ends: tuple[socket.socket, ...] = ()
     try:
         ours, its = ends = _socketpair()
@@ -109,7 +138,7 @@ def start_node(amounts: NodeAmounts) -> LocalNode:
     close(its)
     sessions.close_lock(lock)  # the daemon holds it now
     point_latest(directory)
-    return LocalNode(ours, pid, directory)
+    return LocalNode(ours, pid, directory, cluster)
 
 
 def _socketpair() -> tuple[socket.socket, socket.socket]:
@@ -139,11 +168,50 @@ def point_latest(directory: str) -> None:
         pass  # the link is a convenience
 
 
+class ClusterAddress(NamedTuple):
+    """The address of a cluster: that of its head."""
+
+    host: str
+    """An IP address."""
+    port: int
+
+    @property
+    def text(self) -> str:
+        """As people write it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read_cluster_address(address: str) -> ClusterAddress | None:
+    """Reads HOST:PORT. None for an address of another kind.
+
+    Raises:
+        ConnectionError: the host has no IP address.
+        ValueError: not an address.
+    """
+    if address == "auto" or address.startswith(ADDRESS_SCHEME):
+        return None
+    # Start-up cost: a program with a node of its own needs no network.
+    from asyncray.io import addresses
+
+    try:
+        host, port = addresses.parse_address(address)
+    except ValueError:
+        scheme, mark, rest = address.partition("://")
+        hint = f" Write {rest!r}: {scheme}:// is no part of it." if mark and rest else ""
+        raise ValueError(
+            f"The address {address!r} is none of 'local', 'auto', 'HOST:PORT' of a head, and 'unix:PATH'.{hint}"
+        ) from None
+    try:
+        return ClusterAddress(addresses.resolve(host, port), port)
+    except OSError as error:
+        raise unreachable(address, error.strerror or str(error)) from None
+
+
 def connect(address: str) -> socket.socket:
-    """Connects to a running node.
+    """Connects to a running node of this user on this machine.
 
     Args:
-        address: "auto" for the newest running session of this user, or ``unix:PATH``.
+        address: "auto" for that of the newest session, ``HOST:PORT`` for a node of that cluster, or ``unix:PATH``.
 
     Raises:
         ConnectionError: there is none, it does not answer, or it belongs to another user.
@@ -152,14 +220,8 @@ def connect(address: str) -> socket.socket:
     """
     check_global_lock()
     descriptors.fill_standard()
-    if address == "auto":
-        paths = [sessions.socket_of(directory) for directory in sessions.running()]
-    elif address.startswith(ADDRESS_SCHEME):
-        paths = [address.removeprefix(ADDRESS_SCHEME)]
-    else:
-        raise ValueError(f"The address {address!r} is none of 'local', 'auto' or 'unix:PATH'.")
     reason = "no session runs"
-    for path in paths:
+    for path in _paths(address):
         with forking.lock:
             connection = socket.socket(socket.AF_UNIX)
             forking.close_in_child(connection.close, connection.fileno())
@@ -180,6 +242,20 @@ def connect(address: str) -> socket.socket:
         f"Could not find a running node at {address} ({reason}). Start one with `asyncray node`, or call init() "
         "without an address."
     )
+
+
+def _paths(address: str) -> list[str]:
+    """The sockets that may be meant, the best one first."""
+    if address.startswith(ADDRESS_SCHEME):
+        return [address.removeprefix(ADDRESS_SCHEME)]
+    cluster = read_cluster_address(address)
+    if cluster is None:
+        directories = sessions.running()
+    else:
+        from asyncray.io.cluster_sessions import sessions_of  # start-up cost, as above
+
+        directories = sessions_of(cluster.text)
+    return [sessions.socket_of(directory) for directory in directories]
 
 
 def _check_owner(connection: socket.socket) -> None:

@@ -26,6 +26,7 @@ class Machine:
         self.amounts: Any = None
         self.companion: Any = None
         self.steps: list[str] = []
+        self.lifeline: int | None = None
         self.facts = FACTS
         self.failure: tuple[int, str] | None = None
         monkeypatch.setattr(launch, "configuration", self.configuration)
@@ -39,9 +40,10 @@ class Machine:
         return {}
 
     def serve(
-        self, config: Any, zygote: Any, ready: Callable[[NodeFacts], None], companion: Any, plan: Any
+        self, config: Any, zygote: Any, ready: Callable[[NodeFacts], None], companion: Any, plan: Any, lifeline: Any
     ) -> tuple[int, str] | None:
         assert plan is None
+        self.lifeline = lifeline
         self.companion = companion
         ready(self.facts)
         return self.failure
@@ -65,13 +67,22 @@ def test_amounts_that_are_not_given_are_the_machines(machine: Machine) -> None:
 
 def test_options_become_amounts(machine: Machine) -> None:
     size = ("--object-store-memory", "2GB")
-    assert run("--num-cpus", "2.5", "--num-gpus", "1", "--resources", '{"disk": 2}', *size).exit_code == 0
+    given = ("--num-cpus", "2.5", "--num-gpus", "1", "--resources", '{"disk": 2}', "--memory", "3GB")
+    assert run(*given, *size).exit_code == 0
     assert machine.amounts == {
         "num_cpus": 2.5,
         "num_gpus": 1,
         "resources": {"disk": 2},
         "object_store_memory": 2_000_000_000,
+        "memory": 3_000_000_000,
     }
+
+
+def test_the_end_of_standard_input_ends_it_only_if_that_is_wanted(machine: Machine) -> None:
+    run()
+    assert machine.lifeline is None
+    run("--until-eof")
+    assert machine.lifeline == 0
 
 
 @pytest.mark.parametrize(
@@ -89,6 +100,7 @@ def test_sizes(machine: Machine, text: str, size: int) -> None:
         ("--object-store-memory", "much", "'much' is no size; write bytes, or a number with one of KB, KiB"),
         ("--object-store-memory", "-1GB", "is no size"),
         ("--object-store-memory", "2 parsecs", "is no size"),
+        ("--memory", "much", "is no size"),
         ("--object-store-memory", "1MB", "the minimum allowed is"),
         ("--resources", "disk", """(write it like '{"disk": 2}')"""),
         ("--resources", '{"CPU": 2}', "Use num_cpus"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncray.io.cluster_tokens import TokenError, find_token, forget_token, new_token
+from asyncray.io.cluster_tokens import TokenError, find_token, forget_token, new_token, take_token
 
 ADDRESS = "127.0.0.1:7"
 HEX = "ab" * 32
@@ -41,6 +41,11 @@ def test_the_environment_comes_first_and_workers_do_not_see_it(
     new_token(session_path, [ADDRESS])
     monkeypatch.setenv("ASYNCRAY_TOKEN", f" {HEX}\n")
     assert find_token(ADDRESS) == bytes.fromhex(HEX)
+    assert take_token(ADDRESS) == bytes.fromhex(HEX)
+    assert "ASYNCRAY_TOKEN" not in os.environ
+    monkeypatch.setenv("ASYNCRAY_TOKEN", "none")
+    with pytest.raises(TokenError):
+        take_token(ADDRESS)
     assert "ASYNCRAY_TOKEN" not in os.environ
 
 

@@ -26,6 +26,11 @@ def test_given_amounts_are_taken() -> None:
     assert {**resources, "GPU": 0} == {"CPU": 2.5, "GPU": 0, "object_store_memory": 10**8, "a": 1}
 
 
+def test_given_memory_is_taken_beside_the_store() -> None:
+    resources, _ = capacity.detect(amounts(memory=10**9, object_store_memory=1e8))
+    assert (resources["memory"], resources["object_store_memory"]) == (10**9, 10**8)
+
+
 def test_the_machine_says_the_rest() -> None:
     resources, store = capacity.detect(amounts())
     assert resources["CPU"] == usable_cpus() >= 1

@@ -69,6 +69,57 @@ def test_a_stranger_hears_why_it_is_refused(greeting: Any, why: str) -> None:
     run(main)
 
 
+def test_a_driver_waits_until_its_node_may_serve_it() -> None:
+    async def main() -> None:
+        node = Node()
+        node.doors.keep_closed()
+        ours, theirs = socket.socketpair()
+        await node.doors.let_in(ours)
+        peer = Peer(theirs)
+        await peer.say(HELLO_OF_DRIVER)
+        while node.doors._early == []:
+            await asyncio.sleep(0)
+        assert not node.machine.clients
+        node.doors.open()
+        assert (await peer.hear(1))[0][0] == WELCOME
+        peer.close()
+
+    run(main)
+
+
+def test_a_driver_hears_why_its_node_never_serves_it() -> None:
+    async def main() -> None:
+        node = Node()
+        node.doors.keep_closed()
+        ours, theirs = socket.socketpair()
+        await node.doors.let_in(ours)
+        peer = Peer(theirs)
+        await peer.say(HELLO_OF_DRIVER)
+        while node.doors._early == []:
+            await asyncio.sleep(0)
+        node.doors.refuse("the token is wrong")
+        assert tuple((await peer.hear(1))[0]) == (REFUSED, "the token is wrong")
+        assert not node.machine.clients
+        peer.close()
+
+    run(main)
+
+
+def test_a_node_stops_if_its_driver_ends_before_it_may_serve_it() -> None:
+    async def main() -> None:
+        node = Node()
+        node.doors.keep_closed()
+        ours, theirs = socket.socketpair()
+        await node.doors.let_in(ours)
+        Peer(theirs).close()
+        while not node.machine.stopping:
+            await asyncio.sleep(0)
+        # It ends as one that never greeted.
+        node.doors.refuse("its driver has ended")
+
+    run(main)
+
+
 def test_a_client_that_does_not_read_gets_all_of_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(streams, "_FULL", 1_000_000)

@@ -62,8 +62,70 @@ def test_no_node_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypa
     for where, why in (("auto", "no session runs"), ("unix:/no/such/socket", "No such file or directory")):
         with pytest.raises(ConnectionError, match=rf"at {where} \({why}\). Start one with `asyncray node`"):
             launch.connect(where)
-    with pytest.raises(ValueError, match="'nowhere' is none of"):
-        launch.connect("nowhere")
+    with pytest.raises(ConnectionError, match=r"at 127.0.0.1:7 \(no session runs\)"):
+        launch.connect("127.0.0.1:7")
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("nowhere", ""),
+        ("local", ""),
+        ("10.0.0.1", ""),
+        ("10.0.0.1:", ""),
+        ("10.0.0.1:port", ""),
+        ("10.0.0.1:0", ""),
+        ("10.0.0.1:65536", ""),
+        ("::1:7", ""),
+        (":7", ""),
+        ("ray://10.0.0.1:7", " Write '10.0.0.1:7': ray:// is no part of it."),
+        ("asyncray://head:7", " Write 'head:7': asyncray:// is no part of it."),
+        ("http://", ""),
+    ],
+)
+def test_what_is_no_address_is_named_so(address: str, hint: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        launch.connect(address)
+    forms = "'local', 'auto', 'HOST:PORT' of a head, and 'unix:PATH'."
+    assert str(caught.value) == f"The address {address!r} is none of {forms}{hint}"
+
+
+@pytest.mark.parametrize(
+    ("address", "read", "text"),
+    [
+        ("10.0.0.1:7", ("10.0.0.1", 7), "10.0.0.1:7"),
+        ("localhost:65535", ("127.0.0.1", 65535), "127.0.0.1:65535"),
+        ("[::1]:7", ("::1", 7), "[::1]:7"),
+    ],
+)
+def test_the_address_of_a_cluster(address: str, read: tuple[str, int], text: str) -> None:
+    cluster = launch.read_cluster_address(address)
+    assert cluster == read
+    assert cluster is not None
+    assert cluster.text == text
+
+
+def test_other_addresses_are_those_of_a_node() -> None:
+    assert launch.read_cluster_address("auto") is None
+    assert launch.read_cluster_address("unix:/a:7") is None
+
+
+def test_a_host_without_an_address_and_a_cluster_without_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(tmp_path))
+    with pytest.raises(ConnectionError, match=r"the cluster at no\.invalid:7: the host 'no\.invalid' has no address"):
+        launch.read_cluster_address("no.invalid:7")
+    with pytest.raises(
+        ConnectionError, match=r"cluster at 10\.0\.0\.1:7: no token for the cluster.*ASYNCRAY_TOKEN_FILE"
+    ):
+        launch.start_node_in_cluster(launch.ClusterAddress("10.0.0.1", 7))
+    monkeypatch.setenv("ASYNCRAY_TOKEN", "secret")
+    with pytest.raises(ConnectionError, match="ASYNCRAY_TOKEN holds no token"):
+        launch.start_node_in_cluster(launch.ClusterAddress("10.0.0.1", 7))
+    assert os.environ["ASYNCRAY_TOKEN"] == "secret"  # a second attempt finds it, too
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
