@@ -37,6 +37,7 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
@@ -54,6 +55,12 @@ _NUMBERS = tuple(
 """Signals whose handlers raise in practice."""
 
 _SA_RESTART = 0x10000000
+
+_IMPORTER = "<frozen importlib._bootstrap>"
+"""The code of the interpreter that imports modules, and that holds locks meanwhile."""
+
+_MOST_WAITS = 100
+"""Milliseconds that a signal handler in the middle of an import waits for another import, which takes 20."""
 
 _getsignal = _signal.getsignal
 _get_ident = threading.get_ident
@@ -191,8 +198,27 @@ def _load_reader_of_restarts() -> None:
         except RuntimeError:
             return  # the system gives no thread
         _loading = loading
+    if _is_importing():
+        _wait_a_little()
+        return
     with _loading:
         pass
+
+
+def _is_importing() -> bool:
+    """True if this thread is in the middle of an import, so that it may hold a lock that other imports wait for."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != _IMPORTER:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _wait_a_little() -> None:
+    """Waits for the import in the other thread, but not for ever: it may wait for a lock of this thread."""
+    for _ in range(_MOST_WAITS):
+        if _read_restarts is not None:
+            return
+        time.sleep(0.001)
 
 
 def _set_reader_of_restarts(loading: _thread.LockType) -> None:

@@ -168,6 +168,7 @@ class Reservation:
 
         Raises:
             ObjectStoreFullError: the system has no memory for fresh pages.
+            LocalNodeDiedError: the session has ended, here.
         """
         uninterrupted(functools.partial(self._write, segments, parts))
 
@@ -175,6 +176,8 @@ class Reservation:
         from asyncray.io.segments import copy_parts  # start-up cost: many programs have small values only
 
         assert self.room is not None
+        # A signal handler may have forked since the room was granted: in the child all segments are closed.
+        self._connection.check_alive()
         try:
             copy_parts(segments.writable(self.room.segment), self.room.offset, parts, warm=self.room.warm)
         except OSError as error:

@@ -279,6 +279,44 @@ def test_the_first_use_can_be_interrupted_at_any_point(monkeypatch: pytest.Monke
     assert number > 5
 
 
+MIDDLE_OF_AN_IMPORT = """
+import _imp, signal, sys
+from importlib.abc import MetaPathFinder
+from asyncray.io import interrupts
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "module":
+            _imp.acquire_lock()  # as importlib does at several places
+            try:
+                signal.raise_signal(signal.SIGUSR1)
+            finally:
+                _imp.release_lock()
+
+def handle(number, frame):
+    done.append(interrupts.with_signals_deferred(lambda: "done"))
+
+done = []
+assert "ctypes" not in sys.modules
+signal.signal(signal.SIGUSR1, handle)
+signal.siginterrupt(signal.SIGUSR1, False)
+sys.meta_path.insert(0, Finder())
+try:
+    import module
+except ImportError:
+    print(done)
+with interrupts._loading:
+    pass
+print(interrupts._restarts(signal.SIGINT), interrupts._read_restarts is not None)
+"""
+
+
+def test_the_first_use_by_a_handler_that_interrupts_an_import_does_not_wait_for_a_lock_of_that() -> None:
+    program = [sys.executable, "-c", MIDDLE_OF_AN_IMPORT]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("['done']\nFalse True\n", "")
+
+
 def test_a_python_without_ctypes_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupts, "_read_restarts", None)
     monkeypatch.setattr(interrupts, "_loading", None)

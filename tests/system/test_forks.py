@@ -127,6 +127,50 @@ def test_a_child_has_a_session_of_its_own_or_none() -> None:
     assert printed == "True\n"
 
 
+@pytest.mark.parametrize("place", ["driver", "worker"])
+def test_no_wait_hangs_in_which_a_signal_handler_forks(place: str) -> None:
+    """At 200 moments. The child ends in the handler, or returns into the wait, whose result it never gets."""
+    printed = run(
+        f"""
+        @ray.remote
+        def same(value):
+            return value
+
+        def forks_often(ends):
+            parent, children, limit = os.getpid(), [], 200
+
+            def handle(number, frame):
+                if os.getpid() != parent or len(children) == limit:
+                    return
+                pid = os.fork()
+                if pid:
+                    children.append(pid)
+                elif ends:
+                    os._exit(0)
+
+            signal.signal(signal.SIGALRM, handle)
+            for number in range(limit):
+                signal.setitimer(signal.ITIMER_REAL, 0.00005 + 0.00001 * (number * 37 % limit))
+                try:
+                    value = ray.get(same.remote(b"x" * (200_000 if number % 4 == 0 else 10)), timeout=30)
+                except ray.exceptions.AsyncrayError:
+                    assert os.getpid() != parent
+                    os._exit(0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                if os.getpid() != parent:
+                    os._exit(0)
+                assert value[:1] == b"x"
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            return sum(os.waitpid(pid, 0)[1] for pid in children), len(children) > 20
+
+        with ray.init(num_cpus=2):
+            for ends in (True, False):
+                print(forks_often(ends) if {place == "driver"} else ray.get(ray.remote(forks_often).remote(ends)))
+        """
+    )
+    assert printed == "(0, True)\n(0, True)\n"
+
+
 def test_children_and_grandchildren_of_a_task(sessions: Path) -> None:
     @ray.remote
     def fork() -> list[int]:
