@@ -6,10 +6,10 @@
         TaskCancelledError                   caller
         GetTimeoutError                      caller; also a TimeoutError
         PendingCallsLimitExceeded            caller
-        TaskPlacementGroupRemoved            caller; reserved
-        ActorPlacementGroupRemoved           caller; reserved
-        TaskUnschedulableError               caller; reserved
-        ActorUnschedulableError              caller; reserved
+        TaskPlacementGroupRemoved            caller
+        ActorPlacementGroupRemoved           caller
+        TaskUnschedulableError               caller
+        ActorUnschedulableError              caller
         ActorAlreadyExistsError              caller; also a ValueError
         ActorHandleNotFoundError             caller; also a ValueError
         RuntimeEnvSetupError                 caller; reserved

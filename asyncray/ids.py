@@ -105,6 +105,12 @@ class ActorID(TaskID):
         return JobID(self[CLIENT_SIZE:TASK_PREFIX_SIZE])
 
 
+class PlacementGroupID(BaseID):
+    """A placement group: an ID of the process that created it."""
+
+    SIZE = TASK_SIZE
+
+
 def return_id(task_id: bytes, number: int) -> bytes:
     """The object that is return value ``number`` (0-based) of a task."""
     return task_id + (number + 1).to_bytes(4, "big")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
-VERSION = 5
+VERSION = 6
 """The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
@@ -159,6 +159,10 @@ OutputLostMessage: TypeAlias = "tuple[Literal[27], str]"
 FORGET: Final = 28
 ForgetMessage: TypeAlias = "tuple[Literal[28], Sequence[int]]"
 """numbers (the client's) of functions and templates that it uses no more"""
+
+GROUP_READY: Final = 29
+GroupReadyMessage: TypeAlias = "tuple[Literal[29], bytes, bytes, bytes]"
+"""placement group, object, pickled value: the object exists from now on, and gets the value with the group's bundles"""
 
 # From the daemon to a driver or worker -------------------------------------------------------------------------------
 WELCOME: Final = 40
@@ -311,6 +315,7 @@ ToDaemon: TypeAlias = """(
     | PromiseMessage
     | OutputLostMessage
     | ForgetMessage
+    | GroupReadyMessage
 )"""
 """Messages of drivers and workers."""
 

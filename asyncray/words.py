@@ -103,6 +103,8 @@ class FunctionOptions(TypedDict, total=False):
     restarts: int
     detached: bool
     descriptor: bytes
+    group: Sequence[Any]
+    """The placement group that its tasks run in, and whether what they submit goes there, too."""
 
 
 class TemplateSpec(TypedDict):

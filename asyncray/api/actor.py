@@ -16,9 +16,11 @@ from asyncray.api.options import (
 )
 from asyncray.api.signature import Signature, is_asynchronous, is_generator
 from asyncray.api.source import MOST_TEMPLATES, ExportedFunction, Options
+from asyncray.api.strategies import place
 from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import KILL
+from asyncray.runtime import context
 from asyncray.runtime.context import running_task
 from asyncray.runtime.exports import Export
 from asyncray.runtime.runtime import Runtime, require
@@ -87,6 +89,7 @@ class ActorClassSpec:
                 "descriptor": descriptor.pickled(),
             },
         }
+        place(spec, named, demand.placement, f"actor {self.source.name}")
         export = runtime.submitter.template(spec, function)
         return export.number, descriptor, export
 
@@ -165,8 +168,8 @@ class ActorClass(Generic[C]):
         source.signature.check(args, kwargs)
         runtime = require()
         exported = self._asyncray_exported
-        if exported is None or exported[0] is not runtime:
-            exported = self._asyncray_exported = (runtime, *self._asyncray_spec.template(runtime, options))
+        if exported is None or exported[0] is not runtime or context.capturing:
+            exported = self._asyncray_export(runtime)
         _, template, descriptor, _ = exported
         actor_name = options.get("name")
         if actor_name is None:
@@ -181,6 +184,17 @@ class ActorClass(Generic[C]):
         if found is not None:
             return ActorHandle(found[0], known_descriptor(found[1]), None)
         return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
+
+    def _asyncray_export(self, runtime: Runtime) -> tuple[Runtime, int, ActorType, Export]:
+        options = self._asyncray_options
+        if context.capturing:
+            from asyncray.api.placement_groups import captured_options  # start-up cost: few programs have groups
+
+            options = captured_options(options)
+        exported = (runtime, *self._asyncray_spec.template(runtime, options))
+        if options is self._asyncray_options:
+            self._asyncray_exported = exported
+        return exported
 
 
 def _check_order(options: Options, *, asynchronous: bool) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, cast, overload
 from asyncray.api.options import complete_task_options, override_task_options, reject_unsupported, task_demand
 from asyncray.api.signature import is_generator
 from asyncray.api.source import ExportedFunction, Options
+from asyncray.api.strategies import place
 from asyncray.api.typing import Out_co, P, Submit
-from asyncray.runtime import current
+from asyncray.runtime import context, current
 from asyncray.runtime.exports import Export
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.runtime.serialization import serialize
@@ -83,14 +84,24 @@ class RemoteFunction(Generic[P, Out_co]):
         source = self._source
         source.signature.check(args, kwargs)
         exported = self._exported
-        if exported is None or exported[0] is not current.session:
-            runtime = require()
-            template = source.templates.get_or_make(runtime, source.name, self._options, self._make_template)
-            exported = self._exported = (runtime, *template)
+        if exported is None or exported[0] is not current.session or context.capturing:
+            exported = self._export()
         runtime, number, returns, _ = exported
         return runtime.submitter.submit(number, returns, args, kwargs, source.name, self._task_name)
 
     remote: Submit[P, Out_co, Callable[P, Out_co]] = cast("Submit[P, Out_co, Callable[P, Out_co]]", _submit)
+
+    def _export(self) -> tuple[Runtime, int, int, Export]:
+        runtime, options = require(), self._options
+        if context.capturing:
+            from asyncray.api.placement_groups import captured_options  # start-up cost: few programs have groups
+
+            options = captured_options(options)
+        source = self._source
+        exported = (runtime, *source.templates.get_or_make(runtime, source.name, options, self._make_template))
+        if options is self._options:
+            self._exported = exported
+        return exported
 
     def _make_template(self, runtime: Runtime, named: Options) -> tuple[int, int, Export]:
         source = self._source
@@ -118,6 +129,7 @@ class RemoteFunction(Generic[P, Out_co]):
                 "retry_on": retry_on(options["retry_exceptions"]),
             },
         }
+        place(spec, named, task_demand(named), f"function {source.name}")
         export = runtime.submitter.template(spec, function)
         return export.number, returns, export
 

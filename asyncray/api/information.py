@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncray.api.handle import ActorHandle, weak_handle
 from asyncray.ids import CLIENT_SIZE, TASK_PREFIX_SIZE, JobID, NodeID, TaskID
-from asyncray.runtime.context import running_task
+from asyncray.runtime.context import current_group, running_task
 from asyncray.runtime.runtime import Runtime, require
 from asyncray.units import plain
 
@@ -74,6 +74,17 @@ class RuntimeContext:
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The devices of the running task or actor, by kind."""
         return {"GPU": [str(device) for device in get_gpu_ids()]}
+
+    def get_placement_group_id(self) -> str | None:
+        """The placement group that the running task or actor is in; None outside of groups."""
+        group = current_group()
+        return None if group is None else group[0].hex()
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """True if tasks and actors that the running task submits go to its placement group."""
+        group = current_group()
+        return group is not None and group[1]
 
     @property
     def namespace(self) -> str:

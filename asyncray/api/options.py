@@ -18,6 +18,7 @@ from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 from asyncray.api.hints import did_you_mean
+from asyncray.api.strategies import SchedulingStrategy
 from asyncray.units import UNIT
 
 Check = Callable[[str, Any], object]
@@ -84,7 +85,7 @@ def _backpressure(name: str, value: int) -> int:
 # Resources
 
 
-def _amount(name: str, amount: float) -> float:
+def check_amount(name: str, amount: float) -> float:
     if not 0 <= amount < float("inf"):
         problem = "cannot be negative" if amount < 0 else f"must be a finite number, but is {amount}"
         raise ValueError(f"The quantity of resource {name} {problem}")
@@ -101,11 +102,11 @@ def _amount(name: str, amount: float) -> float:
 def _gpus(name: str, amount: float) -> float:
     if amount > 1 and amount % 1:
         raise ValueError(f"The quantity of resource {name} must be whole when it is greater than 1, but is {amount}")
-    return _amount(name, amount)
+    return check_amount(name, amount)
 
 
 def _memory(name: str, amount: float) -> int:
-    return int(_amount(name, amount))
+    return int(check_amount(name, amount))
 
 
 _OWN_KEYWORDS = {
@@ -122,7 +123,7 @@ def _resources(name: str, value: dict[Any, Any]) -> dict[str, float]:
             raise TypeError(f"'{name}' must map str to int or float, but has {resource!r}: {amount!r}")
         if resource in _OWN_KEYWORDS:
             raise ValueError(_OWN_KEYWORDS[resource])
-    return {resource: _amount(resource, amount) for resource, amount in value.items()}
+    return {resource: check_amount(resource, amount) for resource, amount in value.items()}
 
 
 # Where it runs
@@ -132,8 +133,7 @@ def _strategy(name: str, value: object) -> object:
     if isinstance(value, str):
         if value not in ("DEFAULT", "SPREAD"):
             raise ValueError(f"Invalid {name} {value!r}: use 'DEFAULT', 'SPREAD' or a strategy object.")
-    elif type(value).__module__ == "builtins":
-        # The strategies' classes live in layers above. A value of a built-in type is certainly none of them.
+    elif not isinstance(value, SchedulingStrategy):
         raise TypeError(f"The type of keyword '{name}' must be str or a strategy, but received type {type(value)}")
     return value
 
@@ -143,7 +143,7 @@ _LABEL_KEY = rf"([A-Za-z0-9]([A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?/)?{_LABEL_NAME}
 _LABEL_VALUE = rf"!?{_LABEL_NAME}|!?in\({_LABEL_NAME}(, ?{_LABEL_NAME})*\)|"
 
 
-def _labels(name: str, value: dict[Any, Any]) -> dict[str, str]:
+def check_labels(name: str, value: dict[Any, Any]) -> dict[str, str]:
     import re  # start-up cost, for an option that few programs name
 
     for key, expression in value.items():
@@ -167,7 +167,7 @@ def _fallbacks(name: str, value: list[Any]) -> list[dict[str, dict[str, str]]]:
             raise ValueError(f"Each element in {name} must have 'label_selector' and nothing else, not {fallback!r}")
         if not isinstance(fallback["label_selector"], dict):
             raise TypeError(f"The value of 'label_selector' in {name} must be a dictionary, not {fallback!r}")
-    return [{"label_selector": _labels(name, fallback["label_selector"])} for fallback in value]
+    return [{"label_selector": check_labels(name, fallback["label_selector"])} for fallback in value]
 
 
 # The rest
@@ -220,12 +220,12 @@ _DICT = (dict, NoneType)
 _AMOUNT = (float, int, NoneType)
 
 _COMMON: dict[str, Option] = {
-    "num_cpus": Option(_AMOUNT, check=_amount),
+    "num_cpus": Option(_AMOUNT, check=check_amount),
     "num_gpus": Option(_AMOUNT, check=_gpus),
     "memory": Option(_AMOUNT, check=_memory),
     "resources": Option(_DICT, check=_resources),
     "accelerator_type": Option(_STR),
-    "label_selector": Option(_DICT, check=_labels),
+    "label_selector": Option(_DICT, check=check_labels),
     "fallback_strategy": Option((list, NoneType), check=_fallbacks),
     "scheduling_strategy": Option(object, check=_strategy),
     "name": Option(_STR),
@@ -236,7 +236,7 @@ _COMMON: dict[str, Option] = {
 TASK_OPTIONS: Table = MappingProxyType(
     _COMMON
     | {
-        "num_cpus": Option(_AMOUNT, 1, _amount),
+        "num_cpus": Option(_AMOUNT, 1, check_amount),
         "num_returns": Option((int, str, NoneType), check=_num_returns),
         "max_retries": Option(_INT, 3, _counted_or_infinite),
         "retry_exceptions": Option((bool, list, tuple), default=False, check=_retry_exceptions),
@@ -281,8 +281,6 @@ _ABSENT_FEATURES = {
     "runtime_env": "runtime environments: set variables and paths before the node starts",
     "concurrency_groups": "concurrency groups: max_concurrency holds for all methods of an actor",
     "concurrency_group": "concurrency groups: max_concurrency holds for all methods of an actor",
-    "label_selector": "labels of nodes",
-    "fallback_strategy": "labels of nodes",
 }
 
 
@@ -295,8 +293,6 @@ def reject_unsupported(options: dict[str, object]) -> dict[str, object]:
     for name, value in options.items():
         if value and name in _ABSENT_FEATURES:
             raise ValueError(f"The option {name} cannot be used yet: this release has no {_ABSENT_FEATURES[name]}.")
-        if name == "scheduling_strategy" and value is not None and not isinstance(value, str):
-            raise ValueError(f"This release has no scheduling strategy {value!r}: use 'DEFAULT' or 'SPREAD'.")
     return options
 
 

@@ -72,6 +72,9 @@ def _show(found: NodeStatus) -> None:
     if found["waiting"]:
         waiting = [(row["name"], _needs(row["needs"]), row["tasks"], row["why"]) for row in found["waiting"]]
         _table("Waiting for resources", ("first of them", "needs", "tasks", "why"), waiting)
+    if found["groups"]:
+        groups = [(row["group_id"], row["name"], row["state"], _bundles(row), row["why"]) for row in found["groups"]]
+        _table("Placement groups", ("id", "name", "state", "bundles", "why"), groups)
     workers = [(row["number"], row["pid"], row["state"], row["inflight"], row["running"]) for row in found["workers"]]
     _table("Workers", ("number", "pid", "state", "tasks", "runs"), workers)
     actors = [
@@ -130,6 +133,12 @@ def _resource_rows(resources: dict[str, float], available: dict[str, float]) -> 
         show = _size if name in ("memory", "object_store_memory") else "{:g}".format
         rows.append((name, show(used), show(total)))
     return rows
+
+
+def _bundles(group: dict[str, Any]) -> str:
+    """The bundles, each on a line, with the node that has it."""
+    places = zip(group["bundles"], group["nodes"], strict=True)
+    return "\n".join(f"{_needs(needs)} at {node or 'no node'}" for needs, node in places)
 
 
 def _needs(needs: dict[str, float]) -> str:

@@ -26,6 +26,7 @@ from asyncray.messages import (
     FAILED,
     FORGET,
     FUNCTION,
+    GROUP_READY,
     KILL,
     LEAVING,
     NOT_STARTED,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from asyncray.core.actors import Actors
     from asyncray.core.cancelling import Cancelling
     from asyncray.core.functions import Functions
+    from asyncray.core.group_requests import GroupRequests
     from asyncray.core.leases import Worker
     from asyncray.core.objects import Objects
     from asyncray.core.outbox import Outbox
@@ -81,6 +83,7 @@ class Machines(Protocol):
     work: Work
     outcomes: Outcomes
     requests: Requests
+    group_requests: GroupRequests
 
     @property
     def now(self) -> float:
@@ -132,6 +135,7 @@ class ClientMessages:
             KILL: self._kill,
             LEAVING: self._leaving,
             OUTPUT_LOST: self._output_lost,
+            GROUP_READY: self._group_ready,
         }
 
     def __repr__(self) -> str:
@@ -236,6 +240,10 @@ class ClientMessages:
         _, places = message
         for object_id, times in places:
             self._node.store.unpin(client, object_id, times)
+
+    def _group_ready(self, client: Client, message: m.GroupReadyMessage) -> None:
+        _, group, object_id, value = message
+        self._node.group_requests.ready(client, group, object_id, value)
 
     # From workers only ------------------------------------------------------------------------------------------------
 

@@ -127,9 +127,9 @@ class Destinations:
             while (task := shape.peek()) is not None:
                 self._fail(task, fault)
 
-    def _fail(self, task: Task, fault: Fault) -> None:
+    def _fail(self, task: Task, fault: Fault, how: str = "cannot run") -> None:
         name, fields = fault
-        message = f"{task.name} cannot run: {fields['message']}"
+        message = f"{task.name} {how}: {fields['message']}"
         if task.actor is not None:
             self._actors.die(task.actor, [f"Actor{name}", {"message": message}])
         else:
@@ -151,7 +151,7 @@ class Destinations:
             submitted = [child for task in tasks for child in (task.children or {}).values()]
             pool.kill(worker, _WHY)
             for task in tasks:
-                self._fail(task, fault)
+                self._fail(task, fault, "was killed")
             self._cancelling.abandon(submitted)
 
 

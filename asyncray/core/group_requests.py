@@ -75,7 +75,6 @@ class GroupRequests:
             "remove_group": self._remove,
             "find_group": self._find,
             "groups": self._rows,
-            "group_ready": self._ready,
         }
 
     def __repr__(self) -> str:
@@ -90,6 +89,7 @@ class GroupRequests:
         bundles: Sequence[Any],
         detached: bool,  # noqa: FBT001 - arguments come from a message
     ) -> Any:
+        """Answers None, or why the group cannot be registered."""
         client = question.asker
         job = client.job
         if job is None:
@@ -104,7 +104,10 @@ class GroupRequests:
                 question.answer(None)
             else:
                 self._owned.pop(group, None)
-                question.refuse(*answer[1:])
+                if answer[1] == "ValueError":
+                    question.answer(answer[2]["message"])  # the caller raises one of Python's own
+                else:
+                    question.refuse(*answer[1:])
 
         self._views.ask("create_group", (group, job.namespace, name, strategy, bundles, detached), reply)
         return LATER
@@ -124,10 +127,10 @@ class GroupRequests:
         self._views.ask(method, arguments, lambda answer: _pass_on(question, answer))
         return LATER
 
-    def _ready(self, question: Question, group: bytes, object_id: bytes, value: bytes) -> None:
-        """An object of the asker exists from now on, and gets its value when the group is created."""
-        self._work.promise(question.asker, object_id)
-        self.promised.setdefault(group, []).append((question.asker, object_id, value))
+    def ready(self, client: Client, group: bytes, object_id: bytes, value: bytes) -> None:
+        """GROUP_READY: an object of the client exists from now on, and gets its value when the group is created."""
+        self._work.promise(client, object_id)
+        self.promised.setdefault(group, []).append((client, object_id, value))
         row = self._views.find(group)
         if row is not None:
             self._settle(row)

@@ -54,7 +54,7 @@ class WorkerInfo(Protocol):
 class TaskContext:
     """The running task, as the code in it may ask."""
 
-    __slots__ = ("blocks", "cancelled", "finished", "function_name", "id", "name", "shield")
+    __slots__ = ("blocks", "cancelled", "finished", "function_name", "group", "id", "name", "shield")
 
     def __init__(self, task_id: bytes, name: str, function_name: str) -> None:
         self.id = task_id
@@ -62,6 +62,8 @@ class TaskContext:
         self.function_name = function_name
         # Waiting inside this task should lend its CPU. No argument: a keyword would cost 0.15 us.
         self.blocks = True
+        # The placement group that it runs in, and whether its children go there, too. None outside of groups.
+        self.group: tuple[bytes, bool] | None = None
         # Set by the thread that interrupts the task, before it does. The task submits only clean-up afterwards.
         self.cancelled = False
         # Set by ``leave``.
@@ -76,6 +78,9 @@ class TaskContext:
 _variable: ContextVar[TaskContext | None] = ContextVar("asyncray_task", default=None)
 _main_task: TaskContext | None = None
 
+capturing = False
+"""Tasks of this process may run in a placement group that captures their children. ``capture_children`` sets it."""
+
 
 def running_task() -> TaskContext | None:
     """The task that the caller belongs to; None in a driver."""
@@ -83,6 +88,18 @@ def running_task() -> TaskContext | None:
     if task is None:
         return _main_task
     return (_main_task or task) if task.finished else task
+
+
+def capture_children() -> None:
+    """From now on calls look whether the running task captures its children."""
+    global capturing
+    capturing = True
+
+
+def current_group() -> tuple[bytes, bool] | None:
+    """The placement group of the running task, and whether it captures its children; None outside of groups."""
+    task = running_task()
+    return None if task is None else task.group
 
 
 def enter(context: TaskContext) -> None:

@@ -6,20 +6,34 @@ from typing import Any
 
 import asyncray.sync as ray
 from asyncray.api.information import node_ip_address
+from asyncray.api.placement_groups import (
+    get_current_placement_group,
+    get_placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from asyncray.runtime.runtime import require
 from asyncray.util.actor_pool import ActorPool
 from asyncray.util.completion import as_completed, map_unordered
+
+# A function and a module of this package have this name. The function wins here, as in Ray.
+from asyncray.util.placement_group import placement_group
 from asyncray.util.serializers import deregister_serializer, inspect_serializability, register_serializer
 
 __all__ = [
     "ActorPool",
     "as_completed",
     "deregister_serializer",
+    "get_current_placement_group",
     "get_node_ip_address",
+    "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
     "map_unordered",
+    "placement_group",
+    "placement_group_table",
     "register_serializer",
+    "remove_placement_group",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncray.runtime.context import capture_children
 from asyncray.runtime.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Definition:
 
     __slots__ = (
         "_retry_on", "_sent", "asynchronous", "calls", "concurrency", "descriptor", "discards", "function",
-        "max_calls", "method", "name", "returns", "shown",
+        "group", "max_calls", "method", "name", "returns", "shown",
     )  # fmt: skip
 
     def __init__(self, spec: WorkerSpec, function: SentFunction) -> None:
@@ -54,6 +55,13 @@ class Definition:
         self.asynchronous: bool = spec.get("asynchronous", False)
         self.concurrency: int = spec.get("concurrency", 1)
         self.descriptor: bytes = spec.get("descriptor", b"")
+        # The placement group that its tasks run in, and whether their children go there, too.
+        group = spec.get("group")
+        self.group: tuple[bytes, bool] | None = None
+        if group is not None:
+            self.group = group[0], group[1]
+            if group[1]:
+                capture_children()
         # The exceptions of user code after which a task is retried: none, all, or these classes, pickled until the
         # first exception.
         self._retry_on: bool | bytes | tuple[type[BaseException], ...] = spec.get("retry_on", False)

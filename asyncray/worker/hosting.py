@@ -77,6 +77,8 @@ class ActorHost:
         self.constructor = invocation
         self.concurrency = definition.concurrency
         self.class_name = definition.name
+        # The placement group that it lives in, and whether its children go there, too.
+        self.group = definition.group
         self.description = self.class_name
         # None before the constructor has returned and after ``let_go``.
         self.instance: Any = None
@@ -177,6 +179,7 @@ class ActorHost:
     def begin(self, message: InvokeMessage) -> Invocation:
         """A call starts."""
         invocation = Invocation(message, self.process.definitions[message[2]])
+        invocation.context.group = self.group
         if not self.blocks:
             invocation.context.blocks = False
         self.running[invocation.id] = invocation.context

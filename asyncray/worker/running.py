@@ -59,6 +59,7 @@ class Invocation:
         self.name: str = message[6] or definition.name  # of this call, or of its function
         self.started = perf_counter_ns()
         self.context = TaskContext(self.id, self.name, definition.shown)
+        self.context.group = definition.group
 
     def __repr__(self) -> str:
         return f"<Invocation {self.id.hex()} {self.name}>"

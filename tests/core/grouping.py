@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncray.core.bundles import GroupHere
 from asyncray.ids import PUT_INDEX
-from asyncray.messages import REQUEST
+from asyncray.messages import GROUP_READY, REQUEST
 from asyncray.units import fixed
 from tests.core.processes import Process
 from tests.core.world import World
@@ -31,8 +31,7 @@ def make(
 def ready(process: Process, group: bytes) -> bytes:
     """Returns the object that gets a value when the group is created."""
     ref = process.next_id() + PUT_INDEX
-    process.born(ref)
-    ask(process, "group_ready", group, ref, b"the group")
+    process.send((GROUP_READY, group, ref, b"the group"), (ref,))
     return ref
 
 

@@ -215,7 +215,7 @@ class Process:
         elif kind == REPLY:
             self.questions[message[1]](message[2])
         elif kind == REPLY_FAULT:
-            assert message[2] in ("ObjectStoreFullError", "ActorAlreadyExistsError", "ValueError")
+            assert message[2] in ("ObjectStoreFullError", "ActorAlreadyExistsError")
             if message[2] == "ObjectStoreFullError":
                 self.questions[message[1]](None)
         elif kind == RUN_GC:

@@ -46,7 +46,7 @@ def test_a_name_that_is_taken() -> None:
     refused = ask(other, "create_group", other.next_id(), "training", "PACK", [([("CPU", UNIT)], [])], False)
     found, missing = ask(other, "find_group", "training"), ask(other, "find_group", "inference")
     world.settle()
-    assert refused == []
+    assert "'training' already exists" in refused[0]
     assert found[0]["name"] == "training"
     assert missing == [None]
     world.end()
