@@ -98,9 +98,12 @@ def test_what_belongs_to_a_new_node_is_refused(option: dict[str, object]) -> Non
 
 def test_without_a_node_a_small_one_joins_and_ends_with_the_program(cluster: Cluster, token: str) -> None:
     before = head_of(cluster).rows()[head_of(cluster).node_id]["Resources"]
+    with ray.init(head_of(cluster).address):
+        job_at_head = ray.get_runtime_context().get_job_id()
     with ray.init(cluster.address) as context:
         assert context["node_id"] != head_of(cluster).node_id
         assert states(cluster) == ["ALIVE"]
+        assert ray.get_runtime_context().get_job_id() != job_at_head
         found = ray.cluster_resources()
         assert (found["CPU"], found["memory"]) == (2, before["memory"])
         assert ray.get(where.remote()) in (context["node_id"], head_of(cluster).node_id)

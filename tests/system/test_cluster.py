@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,36 @@ import pytest
 
 import asyncray.sync as ray
 from asyncray.cli.observer import Observer
+from asyncray.testing import Cluster, ClusterNode
+from tests.system.waiting import until
 
 DEADLINE = 30.0
 """Seconds for one event, on a machine that is busy with other tests."""
 
-_PAUSE = threading.Event()
+
+@pytest.fixture
+def cluster(nothing_left: object) -> Iterator[Cluster]:
+    """A head and two more nodes, which know one another."""
+    with Cluster(initialize_head=True, head_node_args={"node_name": "head"}) as made:
+        made.add_node(wait=False)
+        made.add_node()
+        yield made
 
 
-class Daemon:
-    """One ``asyncray node``."""
+def states(node: ClusterNode) -> list[str]:
+    """The states of all nodes as this one knows them."""
+    return [row["State"] for row in node.rows().values()]
 
-    def __init__(self, process: subprocess.Popen[str], facts: dict[str, Any]) -> None:
-        self.process = process
-        self.facts = facts
-        with Observer(facts["address"]) as observer:
-            self.id: str = observer.facts["node_id"].hex()
 
-    def rows(self) -> dict[str, Any]:
-        """The rows of all nodes, from this one."""
-        with Observer(self.facts["address"]) as observer:
-            return {row["NodeID"]: row for row in observer.request("nodes")}
-
-    def states(self) -> dict[str, str]:
-        return {node: row["State"] for node, row in self.rows().items()}
+def exit_code(node: ClusterNode) -> int | None:
+    """Waits until the daemon of the node has ended."""
+    until(lambda: not node.is_alive)
+    return node.exit_code
 
 
 @contextmanager
-def started(*options: str, **variables: str) -> Iterator[Daemon]:
+def started(*options: str, **variables: str) -> Iterator[dict[str, Any]]:
+    """Runs ``asyncray node`` as people do, and gives its facts."""
     command = [sys.executable, "-m", "asyncray", "node", "--json", "--num-cpus", "1", *options]
     environment = {**os.environ, **variables}
     with subprocess.Popen(
@@ -53,96 +54,77 @@ def started(*options: str, **variables: str) -> Iterator[Daemon]:
     ) as process:
         try:
             assert process.stdout is not None
-            yield Daemon(process, json.loads(process.stdout.readline()))
+            yield json.loads(process.stdout.readline())
         finally:
-            process.send_signal(signal.SIGCONT)
             process.terminate()
             process.wait(DEADLINE)
 
 
-@contextmanager
-def cluster() -> Iterator[tuple[Daemon, Daemon, Daemon]]:
-    """A head and two more nodes, which know one another."""
-    with started("--head", "--name", "head") as head:
-        address = head.facts["cluster_address"]
-        with started("--address", address, "--name", "one") as one, started("--address", address) as two:
-            until(lambda: all(list(node.states().values()) == ["ALIVE"] * 3 for node in (head, one, two)))
-            yield head, one, two
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits for an effect of another process."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        _PAUSE.wait(0.02)
-
-
-def test_three_nodes_are_one_cluster_for_programs_and_people() -> None:
-    with cluster() as (head, one, two):
-        assert len({daemon.id for daemon in (head, one, two)}) == 3
-        with ray.init(one.facts["address"]):
-            assert {row["NodeID"] for row in ray.nodes() if row["Alive"]} == {head.id, one.id, two.id}
-            assert ray.cluster_resources()["CPU"] == 3.0
-            assert ray.available_resources()["CPU"] == 3.0
-        done = subprocess.run([sys.executable, "-m", "asyncray", "status"], capture_output=True, text=True, check=True)
-        assert f"Cluster at {head.facts['cluster_address']}" in done.stdout
-        for daemon in (head, one, two):
-            assert daemon.id in done.stdout
+def test_three_nodes_are_one_cluster_for_programs_and_people(cluster: Cluster) -> None:
+    head, one, two = cluster.list_all_nodes()
+    ids = {node.node_id for node in (head, one, two)}
+    assert len(ids) == 3
+    with ray.init(one.address):
+        assert {row["NodeID"] for row in ray.nodes() if row["Alive"]} == ids
+        assert ray.cluster_resources()["CPU"] == 3.0
+        assert ray.available_resources()["CPU"] == 3.0
+    done = subprocess.run([sys.executable, "-m", "asyncray", "status"], capture_output=True, text=True, check=True)
+    assert f"Cluster at {cluster.address}" in done.stdout
+    for node in ids:
+        assert node in done.stdout
+    cluster.shutdown()
     # Each daemon stopped in order, and the head knew it.
-    assert [daemon.process.returncode for daemon in (head, one, two)] == [0, 0, 0]
-    log = (Path(head.facts["session_dir"]) / "logs" / "node.log").read_text()
-    assert f"node {two.id} at 127.0.0.1 is left: it got SIGTERM" in log
+    assert [node.exit_code for node in (head, one, two)] == [0, 0, 0]
+    log = Path(head.session_dir, "logs", "node.log").read_text()
+    assert f"node {two.node_id} at 127.0.0.1 is left: it got SIGTERM" in log
 
 
-def test_a_killed_daemon_is_lost_everywhere_and_a_stopped_one_is_fenced() -> None:
-    with cluster() as (head, killed, stopped):
-        killed.process.kill()
-        until(lambda: head.states()[killed.id] == stopped.states()[killed.id] == "LOST")
-        assert "refuses connections" in head.rows()[killed.id]["DeathReasonMessage"]
-        stopped.process.send_signal(signal.SIGSTOP)
-        until(lambda: head.states()[stopped.id] == "LOST")
-        assert "it was silent" in head.rows()[stopped.id]["DeathReasonMessage"]
-        stopped.process.send_signal(signal.SIGCONT)
-        assert stopped.process.wait(DEADLINE) == 3
-        assert stopped.process.stderr is not None
-        assert "Error: The node had to end: " in stopped.process.stderr.read()
-        assert list(head.states().values()) == ["ALIVE", "LOST", "LOST"]
+def test_a_killed_daemon_is_lost_everywhere_and_a_stopped_one_is_fenced(cluster: Cluster) -> None:
+    head, killed, stopped = cluster.list_all_nodes()
+    cluster.remove_node(killed, allow_graceful=False)
+    for node in (head, stopped):
+        until(lambda node=node: node.rows()[killed.node_id]["State"] == "LOST")  # type: ignore[misc]
+    assert "refuses connections" in head.rows()[killed.node_id]["DeathReasonMessage"]
+    os.kill(stopped.pid, signal.SIGSTOP)
+    until(lambda: head.rows()[stopped.node_id]["State"] == "LOST")
+    assert "it was silent" in head.rows()[stopped.node_id]["DeathReasonMessage"]
+    os.kill(stopped.pid, signal.SIGCONT)
+    assert exit_code(stopped) == 3
+    assert "Error: The node had to end: " in stopped.errors()
+    assert states(head) == ["ALIVE", "LOST", "LOST"]
 
 
-def test_nodes_end_at_once_with_a_head_that_is_stopped() -> None:
-    with cluster() as (head, one, two):
-        head.process.terminate()
-        for node in (one, two):
-            assert node.process.wait(DEADLINE) == 3
-            assert node.process.stderr is not None
-            assert node.process.stderr.read() == "Error: The node had to end: the head has ended: it got SIGTERM\n"
-        assert head.process.wait(DEADLINE) == 0
+def test_nodes_end_at_once_with_a_head_that_is_stopped(cluster: Cluster) -> None:
+    head, one, two = cluster.list_all_nodes()
+    cluster.remove_node(head)
+    for node in (one, two):
+        assert exit_code(node) == 3
+        assert node.errors() == "Error: The node had to end: the head has ended: it got SIGTERM\n"
+    assert head.exit_code == 0
 
 
-def test_a_node_that_asyncray_stop_ends_has_left() -> None:
-    with cluster() as (head, one, _):
-        with Observer(one.facts["address"]) as observer:
-            observer.request("stop")
-        assert one.process.wait(DEADLINE) == 0
-        until(lambda: head.states()[one.id] == "LEFT")
+def test_a_node_that_asyncray_stop_ends_has_left(cluster: Cluster) -> None:
+    head, one, _ = cluster.list_all_nodes()
+    with Observer(one.address) as observer:
+        observer.request("stop")
+    assert exit_code(one) == 0
+    until(lambda: head.rows()[one.node_id]["State"] == "LEFT")
 
 
 def test_the_token_is_on_no_command_line_in_no_log_and_in_no_environment_of_workers() -> None:
     with started("--head") as head:
-        directory = Path(head.facts["session_dir"])
+        directory = Path(head["session_dir"])
         token = (directory / "cluster.token").read_text().strip()
         assert len(token) == 64
-        address = head.facts["cluster_address"]
+        address = head["cluster_address"]
         with started("--address", address, ASYNCRAY_TOKEN=token) as node:
-            until(lambda: len(head.states()) == 2)
-            children = psutil.Process(node.process.pid).children(recursive=True)
+            children = psutil.Process(node["pid"]).children(recursive=True)
             assert children
-            for process in (psutil.Process(node.process.pid), psutil.Process(head.process.pid), *children):
+            for process in (psutil.Process(node["pid"]), psutil.Process(head["pid"]), *children):
                 assert token not in " ".join(process.cmdline())
             for process in children:
                 assert token not in process.environ().values()
-            logs = [*directory.glob("logs/*"), *Path(node.facts["session_dir"]).glob("logs/*")]
+            logs = [*directory.glob("logs/*"), *Path(node["session_dir"]).glob("logs/*")]
             assert not any(token in path.read_text() for path in logs)
         registry = json.loads((directory / "registry.json").read_text())
         assert registry["url"] == f"http://{address}"
@@ -162,7 +144,7 @@ def test_a_node_without_a_good_token_says_so_in_one_line(variables: dict[str, st
     tmp_path.chmod(0o700)
     given = {name: str(tmp_path) if name == "ASYNCRAY_TMPDIR" else value for name, value in variables.items()}
     with started("--head") as head:
-        command = [sys.executable, "-m", "asyncray", "node", "--address", head.facts["cluster_address"]]
+        command = [sys.executable, "-m", "asyncray", "node", "--address", head["cluster_address"]]
         environment = {**os.environ, **given}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
         assert done.returncode == 1
@@ -170,12 +152,13 @@ def test_a_node_without_a_good_token_says_so_in_one_line(variables: dict[str, st
         assert done.stderr.startswith("Error: The node did not start: ")
         assert words in done.stderr
         assert done.stderr.count("\n") == 1
-        assert list(head.states().values()) == ["ALIVE"]
+        with Observer(head["address"]) as observer:
+            assert [row["State"] for row in observer.request("nodes")] == ["ALIVE"]
 
 
 def test_a_second_head_at_the_same_port_says_so_in_one_line() -> None:
     with started("--head") as head:
-        port = head.facts["cluster_address"].rpartition(":")[2]
+        port = head["cluster_address"].rpartition(":")[2]
         command = [sys.executable, "-m", "asyncray", "node", "--head", "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
         assert done.returncode == 1
