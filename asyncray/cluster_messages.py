@@ -134,10 +134,6 @@ RELEASED: Final = 119
 ReleasedMessage: TypeAlias = "tuple[Literal[119], int]"
 """number of the receiver's function: the objects that it captures need not be kept for the sender any more"""
 
-JOB_OVER: Final = 120
-JobOverMessage: TypeAlias = "tuple[Literal[120], bytes]"
-"""job: its driver has ended, and nothing of it outlives the driver"""
-
 TASK: Final = 121
 TaskMessage: TypeAlias = """(
     tuple[Literal[121], int, bytes, int, Kind, Payload, Sequence[ArgumentValue] | None, Refs, str | None, int, bool]
@@ -246,19 +242,23 @@ INQUIRY: Final = 167
 InquiryMessage: TypeAlias = "tuple[Literal[167], int, str, Sequence[Any]]"
 """inquiry, method, arguments: a question that only this node can answer. Answer: INQUIRY_ANSWER"""
 
+JOBS_OVER: Final = 168
+JobsOverMessage: TypeAlias = "tuple[Literal[168], Ids]"
+"""jobs: their drivers have ended, and nothing of them outlives the drivers"""
+
 LinkControl: TypeAlias = "ResumeMessage | PingMessage | AckMessage"
 ToHead: TypeAlias = (
     "JoinMessage | BeatMessage | LeavingClusterMessage | AskMessage | ComplaintMessage | InquiryAnswerMessage"
 )
 ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
-    | HeadEndsMessage | InquiryMessage
+    | HeadEndsMessage | JobsOverMessage | InquiryMessage
 )"""
 ToPeer: TypeAlias = """(
     BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage
     | LocatedMessage | SeekMessage | SourceMessage | SourceFailedMessage | HoldingMessage | UnholdMessage | FreeMessage
     | PromoteMessage | FetchMessage | FetchedMessage | GoneMessage
-    | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage | JobOverMessage
+    | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage
     | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
     | ClaimedMessage
 )"""

@@ -28,13 +28,6 @@ JOB_RUNNING: Final = "RUNNING"
 JOB_ENDED: Final = "ENDED"
 
 
-class JobsElsewhere(Protocol):
-    """The other nodes that know jobs of this one, for a node that belongs to a cluster."""
-
-    def job_over(self, job: Job) -> None:
-        """A job has ended on this node."""
-
-
 LONE_NODE = range(1, 1 << 8 * JOB_SIZE)
 """The numbers of jobs of a node that shares them with no other."""
 
@@ -68,8 +61,6 @@ class Jobs:
         self._pids: dict[Job, int] = {}
         # None unless the node belongs to a cluster.
         self.watcher: JobWatcher | None = None
-        # None on a node that belongs to no cluster.
-        self.elsewhere: JobsElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Jobs {list(self.table.values())}>"
@@ -104,19 +95,14 @@ class Jobs:
     def visiting(self, job_id: bytes, namespace: str, setup: JobSetup) -> Job | None:
         """Tasks of a job come from another node: returns the job, or None if it began on this node and has ended."""
         job = self.table.get(job_id)
-        if job is None:
-            if int.from_bytes(job_id, "big") in self.block:
-                return None
+        if job is None and int.from_bytes(job_id, "big") not in self.block:
             job = self.table[job_id] = Job(job_id, namespace, setup)
-        elif job in self._driverless and int.from_bytes(job_id, "big") not in self.block:
-            # 1. The only node that has told the job is lost, and the job is swept. 2. Another node sends a task of it.
-            job.driver_ended = False
-            del self._driverless[job]
         return job
 
-    def ended_elsewhere(self, job: Job) -> None:
-        """All nodes that told this one the job say that it has ended, or are lost."""
-        if not job.driver_ended and int.from_bytes(job.id, "big") not in self.block:
+    def ended_elsewhere(self, job_id: bytes) -> None:
+        """A job has ended at the node where it began."""
+        job = self.table.get(job_id)
+        if job is not None and not job.driver_ended:
             self.driver_ended(job)
 
     def driver_ended(self, job: Job) -> None:
@@ -152,12 +138,10 @@ class Jobs:
                 self._pool.kill(worker, "its job has ended")
         if job.lasts:
             return
-        if self.elsewhere is not None:
-            self.elsewhere.job_over(job)
+        if self._pids.pop(job, None) is not None and self.watcher is not None:
+            self.watcher.job_ended(job)
         if not job.workers and job in self._driverless and not any(task.is_guest for task in job.tasks.values()):
             del self.table[job.id], self._driverless[job]
-            if self._pids.pop(job, None) is not None and self.watcher is not None:
-                self.watcher.job_ended(job)
 
     def _abort(self, task: Task) -> None:
         worker = task.worker

@@ -34,6 +34,9 @@ class NodesElsewhere(Protocol):
     def holds_back(self, shape: Shape) -> bool:
         """True if the next task of a shape should not get a new lease here, because another node will run it."""
 
+    def forget(self, task: Task) -> None:
+        """A queued task will not run."""
+
     def parked(self, shape: Shape) -> None:
         """A shape has tasks and no lease here."""
 
@@ -133,6 +136,8 @@ class Shapes:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
         task.state = FINISHED
         shape = task.template.shape
+        if shape is not None and shape.where is not HERE and self.others is not None:
+            self.others.forget(task)
         if shape is not None and shape in self.parking:
             self.unpark(shape)
 

@@ -71,7 +71,6 @@ class ClusterMachine(Watcher):
         requests = ClusterRequests(self.node, self.members, machine.work, machine.requests.ask_this_node)
         machine.requests.of_cluster = requests.table
         machine.actors.names = requests.names
-        machine.jobs.watcher = JobReports(self.node, self.members)
         # The head, where it asks what clients may ask.
         self._asking_head = Client(self.outbox.new_party_number(), b"", "observer", 0)
         # Lost or left nodes whose graces have not ended, with their former peers.
@@ -82,6 +81,7 @@ class ClusterMachine(Watcher):
         machine.objects.other_nodes = self.imports
         self.lending = Lending(self.outbox, machine.objects)
         self.templates = KnownTemplates(self.outbox, machine.functions, machine.objects, self.imports, machine.jobs)
+        machine.jobs.watcher = JobReports(self.node, self.members, self.templates.jobs_over)
         self.placing = Placing(self.node, machine.resources, self.members)
         self.away = AwayTasks(machine, self.imports, self.templates)
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
@@ -109,7 +109,6 @@ class ClusterMachine(Watcher):
             m.TEMPLATE_OF: templates.template_of,
             m.FORGET_OF: templates.forget_of,
             m.RELEASED: templates.released,
-            m.JOB_OVER: templates.job_ended,
             m.TASK: guests.task,
             m.CANCEL_TASK: guests.cancel,
             m.TAKE_BACK: guests.take_back,
@@ -197,6 +196,7 @@ class ClusterMachine(Watcher):
 
     def member_ended(self, node: bytes, state: str, how: str) -> None:
         self.outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} is {state}: {how}"))
+        self.templates.all_jobs_over(self.members.jobs_of(self.members.past[node]))
         peer = self.peers.pop(node, None)
         if peer is None:
             self.members.settled(node)
@@ -234,6 +234,10 @@ class ClusterMachine(Watcher):
             self._machine.requests.ask_this_node(question, method, arguments)
         else:
             question.refuse("InternalError", {"message": f"{method!r:.40} is no inquiry."})
+
+    def jobs_over(self, job_ids: Sequence[bytes]) -> None:
+        self.templates.jobs_over(job_ids)
+        self._machine.settle_lives()
 
     def must_end(self, why: str) -> None:
         self._machine.stop(f"it is no part of its cluster any more: {why}")

@@ -85,6 +85,10 @@ class Feeding:
         self._parked[shape] = None
         return True
 
+    def forget(self, task: Task) -> None:
+        """A queued task will not run: lines skip it when its turn comes."""
+        self._homeless.pop(task, None)
+
     def parked(self, shape: Shape) -> None:
         """A shape has tasks and no lease here."""
         self._parked[shape] = None

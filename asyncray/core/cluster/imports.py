@@ -26,6 +26,7 @@ Listing Revisited, TOPLAS 27(6), 2005* proves the idea.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from asyncray.cluster_messages import BORROW, BORROWED, RESOLVE, UNBORROW, VALUE_OF
@@ -229,7 +230,7 @@ class Imports:
         Args:
             settled: called when the owners of all these objects know of this node. The node's grace may end then.
         """
-        grace = self._graces[peer] = _Grace(peer, settled)
+        grace = self._graces[peer] = _Grace(peer, partial(self._settled, peer, settled))
         covers = dict.fromkeys(self._living.get(peer, ()))
         for batch in self._asked.values():
             covers.update({cover: None for _, far in batch for cover in far.late if cover.giver is peer})
@@ -249,9 +250,12 @@ class Imports:
                 cover.give_up()
         grace.cover_settled()
 
+    def _settled(self, peer: Peer, settled: Callable[[], None]) -> None:
+        del self._graces[peer]
+        settled()
+
     def grace_over(self, peer: Peer) -> None:
         """All members have registered what they had from a lost node: its borrows end."""
-        self._graces.pop(peer, None)
         self._objects.drop(peer, list(peer.borrowed))
 
     # Values -----------------------------------------------------------------------------------------------------------

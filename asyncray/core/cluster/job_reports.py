@@ -1,6 +1,8 @@
-"""The jobs of this node, as the head hears of them."""
+"""The ends of jobs, which begin at the node of their driver: that node reports them to the head."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 from asyncray.core.cluster.members import Members
 from asyncray.core.jobs import job_row
@@ -13,11 +15,13 @@ class JobReports:
 
     Args:
         node: the ID of this node.
+        over: called with the jobs that have ended. Elsewhere the head says so.
     """
 
-    def __init__(self, node: bytes, members: Members) -> None:
+    def __init__(self, node: bytes, members: Members, over: Callable[[Iterable[bytes]], None]) -> None:
         self._node = node
         self._members = members
+        self._over = over
 
     def __repr__(self) -> str:
         return f"<JobReports of {self._members}>"
@@ -27,7 +31,8 @@ class JobReports:
         self._members.ask("job_began", [job_row(job, self._node, pid)], _ignore)
 
     def job_ended(self, job: Job) -> None:
-        """Nothing of the job is left on this node."""
+        """The driver of a job has ended, and nothing of it outlives the driver."""
+        self._over([job.id])
         self._members.ask("job_ended", [job.id.hex(), "its driver has ended"], _ignore)
 
 

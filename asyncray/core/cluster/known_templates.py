@@ -8,16 +8,21 @@ does for its own processes.
 Objects that a function captures are covered (``covers``): the node that told the function keeps them until the other
 has given the function up.
 
-A job ends where its driver is, and each node passes the end on to the nodes that it has told the job. A job that no
-living node has told ends as well: it comes back with the next task of it, if there is one.
+A function goes with the templates that need it: a node that took it back with them keeps it at most for itself.
+Otherwise two nodes that tell each other the same function would keep it for ever.
+
+A job ends where its driver is. The head says so to all nodes, because no chain of nodes that told each other the job is
+sure to hold. With a node that is lost its jobs end.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, JOB_OVER, RELEASED, TEMPLATE_OF
+from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TEMPLATE_OF
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.peers import Peer
@@ -30,16 +35,21 @@ from asyncray.core.records import Client, Function, Job, ObjectEntry, Template
 from asyncray.ids import CLIENT_SIZE
 from asyncray.messages import FUNCTION, TEMPLATE
 
+MOST_OVER = 10_000
+"""The number of ended jobs that a node remembers: tasks of them may still be on their way."""
+
 
 class _Told:
     """The jobs, functions and templates of this node that another one knows."""
 
-    __slots__ = ("functions", "jobs", "templates")
+    __slots__ = ("functions", "jobs", "needs", "templates")
 
     def __init__(self) -> None:
         self.jobs: dict[bytes, Job] = {}
         # Number of a function -> the objects that it captures, kept for the other node.
         self.functions: dict[int, tuple[ObjectEntry, ...]] = {}
+        # Number of a function -> how many of the templates need it.
+        self.needs: Counter[int] = Counter()
         self.templates: dict[int, Template] = {}
 
 
@@ -72,10 +82,14 @@ class KnownTemplates:
         self._knowing: dict[int, dict[Peer, None]] = {}
         # Lost node -> captured objects that are kept until its grace has ended.
         self._graces: dict[Peer, list[tuple[ObjectEntry, ...]]] = {}
-        # Captured objects of functions that this node took back: until the other node has given them up.
-        self._late: dict[tuple[Peer, int], tuple[ObjectEntry, ...]] = {}
+        # Captured objects of functions that this node took back: until the other node has given them up. A function may
+        # have gone there and have been taken back several times.
+        self._late: dict[tuple[Peer, int], list[tuple[ObjectEntry, ...]]] = {}
+        # Jobs that have ended, the oldest end first.
+        self._over: dict[bytes, None] = {}
+        # The job numbers of nodes that have ended.
+        self._over_blocks: dict[range, None] = {}
         functions.elsewhere = self
-        jobs.elsewhere = self
 
     def __repr__(self) -> str:
         return f"<KnownTemplates of {len(self._told)} nodes, of {len(self._visits)} nodes>"
@@ -93,8 +107,10 @@ class KnownTemplates:
         if job.id not in told.jobs:
             told.jobs[job.id] = job
             self._outbox.send(peer, (JOB_OF, job.id, job.namespace, job.setup))
-        if function is not None and function.number not in told.functions:
-            self._tell_function(peer, told, function)
+        if function is not None:
+            if function.number not in told.functions:
+                self._tell_function(peer, told, function)
+            told.needs[function.number] += 1
         told.templates[template.number] = template
         self._knowing.setdefault(template.number, {})[peer] = None
         self._outbox.send(peer, (TEMPLATE_OF, job.id, template.number, *_shown(template)))
@@ -106,42 +122,41 @@ class KnownTemplates:
         self._outbox.send(peer, (FUNCTION_OF, function.job.id, number, digest, pickled, captured or None))
 
     def forgotten(self, template: Template) -> None:
-        """This node has forgotten a template: takes it back from the nodes that know it.
-
-        With the last template of a function the function goes, too, even if this node needs it further. Otherwise two
-        nodes that told each other a function would keep it for ever.
-        """
-        number, function = template.number, template.function
-        for peer in self._knowing.pop(number, ()):
+        """This node has forgotten a template: takes it back from the nodes that know it."""
+        for peer in self._knowing.pop(template.number, ()):
             told = self._told[peer]
-            del told.templates[number]
-            numbers = [number]
-            if function is not None and not any(other.function is function for other in told.templates.values()):
-                numbers.append(function.number)
-                captured = told.functions.pop(function.number)
-                if captured:
-                    self._late[peer, function.number] = captured
+            del told.templates[template.number]
+            numbers = [template.number]
+            function = template.function
+            if function is not None:
+                told.needs[function.number] -= 1
+                if not told.needs[function.number]:
+                    self._take_back(peer, told, function.number)
+                    numbers.append(function.number)
             self._outbox.send(peer, (FORGET_OF, template.job.id, numbers))
+
+    def _take_back(self, peer: Peer, told: _Told, number: int) -> None:
+        del told.needs[number]
+        captured = told.functions.pop(number)
+        if captured:
+            self._late.setdefault((peer, number), []).append(captured)
 
     def released(self, peer: Peer, message: Any) -> None:
         """RELEASED: another node does not need what a function captures any more."""
         _, number = message
-        self._objects.unuse_all(self._late.pop((peer, number), ()))
-
-    def job_over(self, job: Job) -> None:
-        """A job has ended here: so it does at the nodes that this one has told it."""
-        for peer, told in self._told.items():
-            if told.jobs.pop(job.id, None) is not None:
-                self._outbox.send(peer, (JOB_OVER, job.id))
+        late = self._late[peer, number]
+        self._objects.unuse_all(late.pop(0))
+        if not late:
+            del self._late[peer, number]
 
     # Hearing ----------------------------------------------------------------------------------------------------------
 
     def job_of(self, peer: Peer, message: Any) -> None:
         """JOB_OF: tasks of this job will come from another node."""
         _, job_id, namespace, setup = message
-        job = self._jobs.visiting(job_id, namespace, setup)
+        job = None if self._is_over(job_id) else self._jobs.visiting(job_id, namespace, setup)
         if job is None:
-            return  # it began here, and has ended
+            return
         visits = self._visits.setdefault(peer, _Visits())
         visitor = visits.visitors.get(job_id)
         if visitor is None:
@@ -153,18 +168,19 @@ class KnownTemplates:
         """FUNCTION_OF: templates of this function may follow."""
         _, job_id, number, digest, pickled, captured = message
         visits, visitor = self._visitor(peer, job_id)
-        if visits is None or visitor is None:
-            return
         if captured:
+            # Also if the job has ended: the other node waits for RELEASED.
             cover = visits.covers[number] = Cover(peer, partial(self._outbox.send, peer, (RELEASED, number)))
             self._imports.learn(cover, captured)
+        if visitor is None or visitor.job is None:
+            return
         self._functions.export(visitor, (FUNCTION, number, digest, pickled, captured))
 
     def template_of(self, peer: Peer, message: Any) -> None:
         """TEMPLATE_OF: tasks of this template may follow."""
         _, job_id, number, digest, spec = message
         visits, visitor = self._visitor(peer, job_id)
-        if visits is None or visitor is None:
+        if visitor is None or visitor.job is None:
             return
         self._functions.describe(visitor, (TEMPLATE, number, digest, spec))
         visits.templates[number] = visitor, visitor.templates[number]
@@ -173,36 +189,45 @@ class KnownTemplates:
         """FORGET_OF: no task of the other node needs these any more."""
         _, job_id, numbers = message
         visits, visitor = self._visitor(peer, job_id)
-        if visits is None or visitor is None:
-            return
         for number in numbers:
             visits.templates.pop(number, None)
-            self._functions.forget(visitor, [number])
+            if visitor is not None:
+                self._functions.forget(visitor, [number])
             cover = visits.covers.pop(number, None)
             if cover is not None and not self._imports.end(cover):
                 cover.give_up()
-        _forget_if_over(visits, visitor, job_id)
+        if visitor is not None:
+            _forget_if_over(visits, visitor, job_id)
 
-    def job_ended(self, peer: Peer, message: Any) -> None:
-        """JOB_OVER: a job has ended at the node that told it."""
-        _, job_id = message
-        visits = self._visits.get(peer)
-        visitor = None if visits is None else visits.visitors.get(job_id)
-        if visits is not None and visitor is not None:
-            self._leave(visits, visitor, job_id)
+    def jobs_over(self, job_ids: Iterable[bytes]) -> None:
+        """Jobs have ended where they began. Their functions stay until they are taken back."""
+        for job_id in job_ids:
+            self._over[job_id] = None
+            if len(self._over) > MOST_OVER:
+                del self._over[next(iter(self._over))]
+            for told in self._told.values():
+                told.jobs.pop(job_id, None)
+            for visits in self._visits.values():
+                visitor = visits.visitors.get(job_id)
+                if visitor is not None:
+                    visitor.job = None
+                    _forget_if_over(visits, visitor, job_id)
+            self._jobs.ended_elsewhere(job_id)
 
-    def _leave(self, visits: _Visits, visitor: Client, job_id: bytes) -> None:
-        """The job has ended at one of the nodes that told it. Its functions stay until they are taken back."""
-        job = visitor.job
-        visitor.job = None
-        others = (other.visitors.get(job_id) for other in self._visits.values())
-        if job is not None and all(other is None or other.job is None for other in others):
-            self._jobs.ended_elsewhere(job)
-        _forget_if_over(visits, visitor, job_id)
+    def all_jobs_over(self, block: range) -> None:
+        """A node has ended, and its jobs, which have these numbers."""
+        self._over_blocks[block] = None
+        if len(self._over_blocks) > MOST_OVER:
+            del self._over_blocks[next(iter(self._over_blocks))]
+        self.jobs_over([job_id for job_id in self._jobs.table if int.from_bytes(job_id, "big") in block])
 
-    def _visitor(self, peer: Peer, job_id: bytes) -> tuple[_Visits | None, Client | None]:
-        visits = self._visits.get(peer)
-        return visits, None if visits is None else visits.visitors.get(job_id)
+    def _is_over(self, job_id: bytes) -> bool:
+        number = int.from_bytes(job_id, "big")
+        return job_id in self._over or any(number in block for block in self._over_blocks)
+
+    def _visitor(self, peer: Peer, job_id: bytes) -> tuple[_Visits, Client | None]:
+        visits = self._visits.setdefault(peer, _Visits())
+        return visits, visits.visitors.get(job_id)
 
     def find(self, peer: Peer, number: int) -> tuple[Client, Template] | None:
         """Returns the visitor and the template that another node calls by a number. None: its job has ended."""
@@ -217,7 +242,7 @@ class KnownTemplates:
         told = self._told.pop(peer, None)
         kept = [] if told is None else [captured for captured in told.functions.values() if captured]
         for key in [key for key in self._late if key[0] is peer]:
-            kept.append(self._late.pop(key))
+            kept += self._late.pop(key)
         if kept:
             self._graces[peer] = kept
         for knowing in self._knowing.values():
@@ -225,9 +250,8 @@ class KnownTemplates:
         visits = self._visits.pop(peer, None)
         if visits is None:
             return
-        for job_id, visitor in list(visits.visitors.items()):
+        for visitor in visits.visitors.values():
             self._functions.client_disconnected(visitor)
-            self._leave(visits, visitor, job_id)
 
     def grace_over(self, peer: Peer) -> None:
         """No node needs anything of a lost node any more: what its functions captured is freed."""

@@ -20,6 +20,7 @@ from asyncray.cluster_messages import (
     FENCED,
     HEAD_ENDS,
     INQUIRY,
+    JOBS_OVER,
     JOIN,
     JOINED,
     LEAVING_CLUSTER,
@@ -89,6 +90,9 @@ class Watcher:
     def grace_over(self, node: bytes) -> None:
         """No member needs anything any more that only this ended node kept alive."""
 
+    def jobs_over(self, job_ids: Sequence[bytes]) -> None:
+        """Jobs have ended where they began, and so on all nodes."""
+
     def must_end(self, why: str) -> None:
         """This node is no member any more and must stop."""
 
@@ -130,6 +134,8 @@ class Members:
         self._settled: list[bytes] = []
         # The number of the last view.
         self._view = 0
+        # How many job numbers each member has.
+        self._job_block = 0
         # Number of a question to the head -> who takes the answer.
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
@@ -143,6 +149,11 @@ class Members:
         """Yields the other members."""
         own = self._facts["node"]
         return (member for node, member in self.table.items() if node != own)
+
+    def jobs_of(self, member: OtherNode) -> range:
+        """Returns the numbers that jobs of a member have."""
+        first = member.facts["joined"] * self._job_block
+        return range(first, first + self._job_block)
 
     # To the head ------------------------------------------------------------------------------------------------------
 
@@ -212,6 +223,8 @@ class Members:
             self._questions.pop(number)((True, value) if ok else (False, *value))
         elif kind == INQUIRY:
             self._watcher.inquiry_came(*message[1:])
+        elif kind == JOBS_OVER:
+            self._watcher.jobs_over(message[1])
         elif kind == JOINED:
             self._joined(message, now)
         elif kind in (TURNED_AWAY, FENCED):
@@ -234,6 +247,7 @@ class Members:
         self._last_beat = now
         self._facts = {**self._facts, "joined": place}
         self.table[self._facts["node"]] = OtherNode(self._facts, 0, self._sent)
+        self._job_block = count
         self._watcher.became_member(range(first, first + count))
         for entry in members:
             self._enter(entry)

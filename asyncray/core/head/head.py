@@ -10,7 +10,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from asyncray.cluster_messages import ANSWER, ASK, BEAT, COMPLAINT, HEAD_ENDS, INQUIRY_ANSWER, JOIN, LEAVING_CLUSTER
+from asyncray.cluster_messages import (
+    ANSWER,
+    ASK,
+    BEAT,
+    COMPLAINT,
+    HEAD_ENDS,
+    INQUIRY_ANSWER,
+    JOBS_OVER,
+    JOIN,
+    LEAVING_CLUSTER,
+)
 from asyncray.core.cluster.links import BROKEN_AFTER, IDLE, OPEN, Link
 from asyncray.core.cluster.members import CUT_OFF_AFTER
 from asyncray.core.cluster.peers import Peer
@@ -164,6 +174,8 @@ class HeadMachine:
 
     def _job_ended(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
         self.jobs.ended(*arguments)
+        for member in self.members.table.values():
+            self.outbox.send(member.party, (JOBS_OVER, [bytes.fromhex(arguments[0])]))
         reply(ok=True, value=None)
 
     def _key_value(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:

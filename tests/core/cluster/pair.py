@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from asyncray.cluster_messages import ASK, BEAT, JOINED, RESULT, VIEW
+from asyncray.cluster_messages import ASK, BEAT, JOBS_OVER, JOINED, RESULT, VIEW
 from asyncray.core.cluster.cluster import ClusterMachine
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.outbox import Command
@@ -57,6 +57,8 @@ class Member:
                 self.pair.wires[self.id, party.id].extend(batch)
         else:
             self.said += batch
+            jobs = [message[3][0] for message in batch if message[0] == ASK and message[2] == "job_ended"]
+            self.pair.ended_jobs += map(bytes.fromhex, jobs)
 
 
 class Pair(World):
@@ -72,6 +74,8 @@ class Pair(World):
         self.members: dict[bytes, Member] = {}
         self.wires: dict[tuple[bytes, bytes], deque[Any]] = {}
         self.written: list[tuple[bytes, bytes, Any]] = []
+        # Jobs whose end the head has heard of and has not said to all.
+        self.ended_jobs: list[bytes] = []
         nodes = (A, B, C)[: len(resources)]
         for node, amounts in zip(nodes, resources, strict=True):
             self.members[node] = Member(self, self.add_host(node, **amounts))
@@ -102,12 +106,19 @@ class Pair(World):
 
     def talk(self) -> bool:
         moved = super().talk()
+        self._end_jobs()
         while busy := [wire for wire, messages in self.wires.items() if messages]:
             for wire in busy:
                 self.deliver_one(*wire)
             super().talk()
             moved = True
         return moved
+
+    def _end_jobs(self) -> None:
+        ended, self.ended_jobs = self.ended_jobs, []
+        for member in self.members.values() if ended else ():
+            member.hear_head(JOBS_OVER, ended)
+            member.host.after()
 
     def kinds(self, one: bytes, other: bytes) -> list[int]:
         """The kinds of the messages that have arrived, in order."""
@@ -202,8 +213,9 @@ def used_for_other_nodes(part: ClusterMachine) -> Iterator[ObjectEntry]:
     for told in templates._told.values():
         for captured in told.functions.values():
             yield from captured
-    for captured in templates._late.values():
-        yield from captured
+    for late in templates._late.values():
+        for captured in late:
+            yield from captured
 
 
 def visitors(part: ClusterMachine) -> Iterator[Client]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.cluster_messages import BACK, SLOTS, TAKE_BACK, TASK
+from asyncray.ids import TASK_SIZE
+from asyncray.messages import CANCEL
 from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
 
@@ -110,6 +112,19 @@ def test_tasks_wait_for_a_node_that_can_run_them() -> None:
     world.settle()
     assert not world.unresolved()
     assert world.kinds(A, B).count(TASK) == 1
+    world.end()
+
+
+def test_a_cancelled_task_without_a_node_is_forgotten() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    ref = driver.submit(extra=("moon", 1), where=("spread",))
+    world.settle()
+    feeding = world.members[A].part.feeding
+    assert len(feeding._homeless) == 1
+    driver.send((CANCEL, ref[:TASK_SIZE], False, False))
+    begin(world)
+    assert not feeding._homeless
     world.end()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, JOB_OVER, RELEASED, TEMPLATE_OF
+from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TEMPLATE_OF
+from asyncray.ids import PUT_INDEX
 from asyncray.messages import FUNCTION
-from tests.core.cluster.pair import A, B, Pair
+from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
+from tests.greeting import SETUP
 
 FAR = Recipe(extra=("R", 1))
 
@@ -40,7 +42,6 @@ def test_the_end_of_a_job_reaches_the_nodes_that_know_it() -> None:
     assert len(jobs.table) == 1
     world.die(driver)
     world.settle()
-    assert world.kinds(A, B).count(JOB_OVER) == 1
     assert not jobs.table
     world.end()
 
@@ -78,3 +79,52 @@ def test_what_a_function_captures_is_kept_until_the_other_node_has_given_it_up()
     assert ref not in machine.objects.table
     assert not part.templates._late
     world.end()
+
+
+def test_nodes_that_tell_each_other_a_job_and_its_functions_forget_both() -> None:
+    """The parent runs at B and its child at A, so each node knows the job and a function by the other."""
+    world = Pair({"CPU": 1.0, "S": 1.0}, {"CPU": 1.0, "R": 1.0})
+    driver = world.driver()
+    driver.state.spawn(Recipe(extra=("R", 1), steps=(("spawn", Recipe(extra=("S", 1))),)))
+    world.settle()
+    assert JOB_OF in world.kinds(A, B)
+    assert JOB_OF in world.kinds(B, A)
+    world.die(driver)
+    world.settle()
+    assert [member.host.machine.jobs.table for member in world.members.values()] == [{}, {}]
+    world.end()
+
+
+def test_a_job_ends_where_the_node_that_told_it_is_lost() -> None:
+    """A told B, B told C, and B is lost. The end comes from the head."""
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 1.0}, {"CPU": 1.0, "S": 1.0})
+    driver = world.driver()
+    driver.state.spawn(Recipe(extra=("R", 1), steps=(("spawn", Recipe(extra=("S", 1))),)))
+    world.settle()
+    world.lose(B)
+    world.settle()
+    jobs = world.members[C].host.machine.jobs
+    assert jobs.table
+    world.die(driver)
+    world.settle()
+    assert not jobs.table
+
+
+def test_definitions_of_a_job_that_has_ended_are_not_taken() -> None:
+    world = pair()
+    driver = world.driver()
+    world.settle()
+    world.die(driver)
+    world.settle()
+    templates, machine = world.members[B].part.templates, world.members[B].host.machine
+    peer = world.members[B].part.peers.get(A) or world.members[B].part.peer(A, 0.0)
+    job_id = driver.job_id
+    spec = {"name": "f", "function": b"digest", "returns": 1, "retries": 0, "demand": [], "options": {}}
+    templates.job_of(peer, (JOB_OF, job_id, "ns", SETUP))
+    templates.function_of(peer, (FUNCTION_OF, job_id, 1, b"digest", b"code", [driver.next_id() + PUT_INDEX]))
+    templates.template_of(peer, (TEMPLATE_OF, job_id, 2, b"spec", spec))
+    assert templates.find(peer, 2) is None
+    templates.forget_of(peer, (FORGET_OF, job_id, [2, 1]))
+    assert peer.out == [(RELEASED, 1)], "the other node waits for it"
+    peer.out.clear()
+    assert not machine.functions.functions
