@@ -228,11 +228,15 @@ class Host:
         assert dead_refs.count - before <= allowed or excused, f"{process} names dead refs in {messages}"
 
     def _family(self, task_id: bytes) -> list[Task]:
-        """The tasks that a recursive cancellation must reach: this one and its descendants, but no constructors."""
+        """The tasks that a recursive cancellation must reach: this one and its descendants, but no constructors.
+
+        Without the children of an earlier run of a guest: with another attempt it has come as another task.
+        """
         tasks = self.machine.work.tasks
         found = [task for task in (tasks.get(task_id),) if task is not None and not task.is_constructor]
         for parent in found:
-            found += [t for t in tasks.values() if self.world.parents.get(t.id) == parent.id and not t.is_constructor]
+            children = [t for t in tasks.values() if self.world.parents.get(t.id) == parent.id]
+            found += [t for t in children if not t.is_constructor and (t.parent is parent or not parent.is_guest)]
         return found
 
     def repeat(self, process: Process) -> None:
@@ -416,7 +420,8 @@ class Host:
                 if c.pinned or c.borrowed or c.made or c.promised or c.actors or c.unsealed or c.claims
             ],
         }
-        assert {name: table for name, table in tables.items() if table} == {}
+        left = {name: table for name, table in tables.items() if table}
+        assert not left, f"{self} keeps {left}"
         assert machine.store.allocator.used == 0
         assert machine.resources.available == machine.resources.total
         assert len(machine.pool.workers) <= machine.pool.spare

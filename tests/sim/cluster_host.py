@@ -77,6 +77,7 @@ class ClusterHost:
             "node": self.id, "host": self.name, "port": 1, "joined": 0, "resources": total, "labels": {}
         }  # fmt: skip
         self.part = ClusterMachine(self.machine, facts, self.clock.now, None if is_head else cluster.head_host.id)
+        self.part.feeding.is_on = True
         self.part.handlers[HELLO] = self._hello
         self.part.members.join()
         self.after()
@@ -179,7 +180,9 @@ class ClusterHost:
             self.head.check()
 
     def nothing_is_left(self) -> None:
-        """Checks that no other node keeps anything here, and that every frame has arrived."""
+        """Checks that no record of a task, object or function elsewhere is left, and that every frame has arrived."""
+        left_over = {name: table for name, table in self._tables().items() if table}
+        assert not left_over, f"{self} keeps {left_over}"
         for peer in self.part.peers.values():
             left = {
                 "borrowed": peer.borrowed,
@@ -189,6 +192,27 @@ class ClusterHost:
             }
             found = {name: table for name, table in left.items() if table}
             assert not found, f"{self} keeps {found} for {peer}"
+
+    def _tables(self) -> dict[str, Any]:
+        away, feeding, guests = self.part.away, self.part.feeding, self.part.guests
+        templates, imports = self.part.templates, self.part.imports
+        return {
+            "away": away._of_task,
+            "away by node": [there for there in away._there.values() if there],
+            "late": [late for late in away._late.values() if late],
+            "graces": away._graces | guests._graces | templates._graces | imports._graces,
+            "lines": [line for line in feeding.lines if line.sent or line.queue],
+            "homeless": [*feeding._homeless, *feeding._hopeless, *feeding._filled],
+            "guests": [table for table in guests.table.values() if table],
+            "claims": [claims for claims in guests._claims.values() if claims],
+            "visits": [visit for visits in guests._visits.values() for visit in visits.values() if visit.count],
+            "told": [told for told in templates._told.values() if told.functions or told.templates or told.jobs],
+            "visitors": [visits for visits in templates._visits.values() if visits.visitors or visits.templates],
+            "captured": templates._late,
+            "asked": imports._asked,
+            "makers": imports._makers,
+            "living covers": imports._living,
+        }
 
     def write(self, party: Party) -> None:
         batch, party.out = party.out, []

@@ -7,6 +7,7 @@ wait that could run. ``end`` ends all programs: then nothing may be left on any 
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from asyncray.core.pauses import LONGEST_PAUSE
 from asyncray.core.records import Task
@@ -18,8 +19,8 @@ from tests.sim.cluster import Cluster
 from tests.sim.cluster_host import ClusterHost
 
 NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
-VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "share", "promise", "forget", "keep", "flood", "cancel"]
-ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["shared"] + ["raise", "retry", "crash", "exit"]
+VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "forget", "keep", "flood", "cancel"]
+ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["raise", "retry", "crash", "exit"]
 STARTS_UP = 2.0
 """Seconds until the first nodes have joined."""
 
@@ -27,16 +28,24 @@ STARTS_UP = 2.0
 # Programs -------------------------------------------------------------------------------------------------------------
 
 
-def some_step(random: Random, depth: int) -> Step:
+def some_step(random: Random, nodes: list[bytes], depth: int) -> Step:
     verb = random.choice(VERBS)
     if verb in ("spawn", "flood"):
-        return (verb, some_recipe(random, depth - 1)) if depth else ("get", random.randrange(16))
+        return (verb, some_recipe(random, nodes, depth - 1)) if depth else ("get", random.randrange(16))
     return verb, random.choice([300, 900, 1500]) if verb in ("share", "promise") else random.randrange(16)
 
 
-def some_recipe(random: Random, depth: int) -> Recipe:
+def some_placement(random: Random, nodes: list[bytes]) -> tuple[Any, ...]:
+    kind = random.choice(["", "", "", "", "spread", "spread", "affinity"])
+    if kind == "affinity":
+        return kind, random.choice(nodes), random.random() < 0.5
+    return (kind,) if kind else ()
+
+
+def some_recipe(random: Random, nodes: list[bytes], depth: int) -> Recipe:
     return Recipe(
-        steps=tuple(some_step(random, depth) for _ in range(random.randrange(5))),
+        where=some_placement(random, nodes),
+        steps=tuple(some_step(random, nodes, depth) for _ in range(random.randrange(5))),
         ending=random.choice(ENDINGS),
         cpus=random.choice([1, 1, 1, 1, 0, 0.5, 2]),
         takes=random.choice([5, 5, 500, 10_000]),
@@ -61,7 +70,8 @@ def a_driver_works(cluster: Cluster) -> None:
         random.choice(cluster.living).driver()
         return
     driver = random.choice(drivers)
-    step = some_step(random, 3) if random.random() < 0.4 else ("spawn", some_recipe(random, 3))
+    nodes = list(cluster.hosts)
+    step = some_step(random, nodes, 3) if random.random() < 0.4 else ("spawn", some_recipe(random, nodes, 3))
     driver.state.do(step)
     cluster.host_of(driver).wake()
 
@@ -176,7 +186,13 @@ def unresolved(cluster: Cluster) -> list[str]:
 
 def _obstacles(cluster: Cluster) -> list[tuple[ClusterHost, Task]]:
     """The tasks that can never run; if there are none, the constructors of the actors."""
-    hopeless = [(host, task) for host in cluster.living for task in host.node.hopeless()]
+    hopeless = [
+        (host, task)
+        for host in cluster.living
+        for task in host.node.hopeless()
+        if not task.is_guest
+        and not any(other.machine.resources.feasible(task.template.demand) for other in cluster.living)
+    ]
     if hopeless or not unresolved(cluster):
         return hopeless
     return [(host, actor.task) for host in cluster.living for actor in host.node.actors()]

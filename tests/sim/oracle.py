@@ -8,14 +8,18 @@ It stands outside of the machines and knows which daemons live. Beside the rules
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from asyncray.core.records import Client, ObjectEntry
 from asyncray.ids import NODE_SIZE
 from asyncray.messages import Received
+from tests.core.cluster.pair import used_for_other_nodes, visitors
 from tests.core.oracle import Oracle
 from tests.sim.recording import Recorder
 
 if TYPE_CHECKING:
+    from tests.core.host import Host
     from tests.core.processes import Process
     from tests.sim.cluster import Cluster
 
@@ -33,6 +37,12 @@ class ClusterOracle(Oracle):
         daemon, other = host.name, f"{host.name}:{process.client.number}"
         ends = (other, daemon) if to_daemon else (daemon, other)
         self.recorder.record(self.cluster.clock.now, *ends, message)
+
+    def used_for_other_nodes(self, host: Host) -> Iterable[ObjectEntry]:
+        return used_for_other_nodes(self.cluster.hosts[host.machine.node_id].part)
+
+    def visitors(self, host: Host) -> Iterable[Client]:
+        return visitors(self.cluster.hosts[host.machine.node_id].part)
 
     def agrees(self, ref: bytes, content: Any) -> None:
         fault: Any = content if isinstance(content, list) and ref not in self.promised else ["", {}]
