@@ -66,22 +66,22 @@ Versions: TypeAlias = "Sequence[tuple[bytes, int]]"
 """(object, version).."""
 
 LOCATED: Final = 130
-LocatedMessage: TypeAlias = "tuple[Literal[130], bytes, int, int, Refs, Ids]"
-"""object of the sender, version, bytes, refs inside, nodes that have it: as VALUE_OF, for a large value. No nodes: ask
-for one by SEEK once there is room"""
+LocatedMessage: TypeAlias = "tuple[Literal[130], bytes, int, int, Refs]"
+"""object of the sender, version, bytes, refs inside: as VALUE_OF, for a value that is fetched once there is room"""
 
 SEEK: Final = 131
-SeekMessage: TypeAlias = "tuple[Literal[131], bytes, int]"
-"""object of the receiver, version: name a node to fetch it from. Answer: SOURCE, at any time, or a VALUE_OF (error), or
-a LOCATED of another version"""
+SeekMessage: TypeAlias = "tuple[Literal[131], bytes, int, int]"
+"""object of the receiver, version, number: name a node to fetch it from. Answer: SOURCE, at any time; or a VALUE_OF or
+LOCATED, because there is no such version (any more)"""
 
 SOURCE: Final = 132
-SourceMessage: TypeAlias = "tuple[Literal[132], bytes, int, bytes]"
-"""object of the sender, version, node to fetch it from. The answer is one of HOLDING, SOURCE_FAILED and UNHOLD"""
+SourceMessage: TypeAlias = "tuple[Literal[132], bytes, int, int, bytes]"
+"""object of the sender, version, number of the SEEK, node to fetch it from. Answer: exactly one of HOLDING,
+SOURCE_FAILED and UNHOLD"""
 
 SOURCE_FAILED: Final = 133
-SourceFailedMessage: TypeAlias = "tuple[Literal[133], bytes, int, bytes]"
-"""object of the receiver, version, node: it has no such copy, or cannot send it. The sender seeks on"""
+SourceFailedMessage: TypeAlias = "tuple[Literal[133], bytes, int, int, bytes]"
+"""object of the receiver, version, number of the SEEK, node: it does not have the version. The sender still seeks"""
 
 HOLDING: Final = 134
 HoldingMessage: TypeAlias = "tuple[Literal[134], Versions]"
@@ -97,7 +97,10 @@ FreeMessage: TypeAlias = "tuple[Literal[136], Versions]"
 
 PROMOTE: Final = 137
 PromoteMessage: TypeAlias = "tuple[Literal[137], Versions]"
-"""objects of the sender: the receiver's copies must stay until FREE. It answers UNHOLD for those that it lacks"""
+"""objects of the sender: the receiver's copies must stay until FREE. If it has dropped one, its UNHOLD is under way"""
+
+ObjectMessage: TypeAlias = "SeekMessage | SourceFailedMessage | HoldingMessage | UnholdMessage"
+"""Words of a node that has copies of an object, or wants one, to the owner."""
 
 FETCH: Final = 138
 FetchMessage: TypeAlias = "tuple[Literal[138], int, bytes, int, int]"

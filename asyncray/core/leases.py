@@ -144,6 +144,11 @@ class Shape:
             queue.append(task)
         self.count += 1
 
+    def remove(self, task: Task) -> None:
+        """Removes a queued task. Costs a search of its queue."""
+        self.queues[task.depth].remove(task)
+        self.count -= 1
+
     def peek(self) -> Task | None:
         """Returns the next task, and removes the cancelled ones before it."""
         while self.depths:

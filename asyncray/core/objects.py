@@ -41,11 +41,30 @@ class OtherNodes(Protocol):
     def settle(self) -> None:
         """Reports the entries that were removed to their owners."""
 
+
+class ValuesElsewhere(Protocol):
+    """Values of objects as far as other nodes have to do with them, for a node that belongs to a cluster."""
+
     def want(self, entry: ObjectEntry) -> None:
         """A process or a task of this node waits for the value of an object of another node."""
 
+    def begin_read(self, party: Party) -> Party:
+        """A process or another node wants some objects. Returns the party that waits for them in its place."""
+
+    def expect(self, entry: ObjectEntry, party: Party) -> bool:
+        """The party wants an object that has no value yet. Returns False if it waits for it already."""
+
+    def end_read(self, party: Party) -> None:
+        """The party has named all objects that it wants now."""
+
     def push(self, entry: ObjectEntry, party: Party) -> None:
-        """Sends a value to another node."""
+        """Sends a value to a party that is no process, or a value that is elsewhere to a process."""
+
+    def freed(self, entry: ObjectEntry) -> None:
+        """An entry of another node's object, or of a value in shared memory, is removed."""
+
+    def client_disconnected(self, client: Client) -> None:
+        """A process ended."""
 
 
 class Objects:
@@ -61,6 +80,7 @@ class Objects:
         self.ended_lives: list[Actor] = []
         # None on a node that belongs to no cluster.
         self.other_nodes: OtherNodes | None = None
+        self.values_elsewhere: ValuesElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Objects {len(self.table)}>"
@@ -195,28 +215,32 @@ class Objects:
         return entry.payload
 
     def _push(self, entry: ObjectEntry, party: Party) -> None:
-        if party.is_node:
-            assert self.other_nodes is not None
-            self.other_nodes.push(entry, party)
+        elsewhere = entry.kind == SHARED and entry.block is None and self.values_elsewhere is not None
+        if party.is_node or elsewhere:
+            assert self.values_elsewhere is not None
+            self.values_elsewhere.push(entry, party)
         elif party.alive:
             self._outbox.send(party, (VALUE, entry.id, entry.kind, self.value_for(entry, party)))
 
     def subscribe(self, client: Party, object_ids: Iterable[bytes]) -> None:
         """Sends each value to the client as soon as it is resolved; for a lost object, sends the error."""
+        others = self.values_elsewhere
+        party = client if others is None else others.begin_read(client)
         for object_id in object_ids:
             entry = self.find(object_id, "waits for", client)
             if entry is None:
                 self._outbox.send(client, (VALUE, object_id, FAULT, self.dead_refs.fault(object_id)))
             elif entry.kind != UNRESOLVED:
-                self._push(entry, client)
+                self._push(entry, party)
                 if entry.kind in ERRORS:
                     self.unread.read(object_id)
-            elif entry.waiting is None:
-                entry.waiting = [client]
-                if entry.far is not None and self.other_nodes is not None:
-                    self.other_nodes.want(entry)
-            elif client not in entry.waiting:
-                entry.waiting.append(client)
+            elif others is None or others.expect(entry, party):
+                if entry.waiting is None:
+                    entry.waiting = [party]
+                elif party not in entry.waiting:
+                    entry.waiting.append(party)
+        if others is not None:
+            others.end_read(party)
 
     def read(self, object_ids: Iterable[bytes]) -> None:
         """A client waited for these objects and raised an error, of one of them or of an object before them."""
@@ -286,6 +310,9 @@ class Objects:
                     inner.uses -= 1
                     stack.append(inner)
                 entry.contained = ()
+            if self.values_elsewhere is not None and (entry.far is not None or entry.kind == SHARED):
+                # First, because to free memory may serve claims. It takes the memory of another node's object.
+                self.values_elsewhere.freed(entry)
             if entry.block is not None:
                 self._store.object_freed(entry.block)
                 entry.block = None
@@ -300,6 +327,8 @@ class Objects:
 
     def client_disconnected(self, client: Client) -> None:
         """Forgets all refs of a process that ended."""
+        if self.values_elsewhere is not None:
+            self.values_elsewhere.client_disconnected(client)
         self.drop(client, list(client.borrowed))
         self.drop(client, [entry.id for entry in client.made.values() if entry.held])
 
@@ -321,3 +350,12 @@ class Objects:
                 uses[inner.id] = uses.get(inner.id, 0) + 1
         for object_id, count in uses.items():
             assert self.table[object_id].uses >= count, f"{self.table[object_id]} is used {count} times by objects"
+
+
+def lose(entry: ObjectEntry, kind: int, payload: Any) -> None:
+    """All copies of a value that is elsewhere are lost: the value is this error from now on.
+
+    Refs inside the value stay in use until the entry goes, because a process may still have the value.
+    """
+    assert entry.kind == SHARED and entry.block is None, f"{entry} is not elsewhere"
+    entry.kind, entry.payload = kind, payload

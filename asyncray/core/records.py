@@ -87,7 +87,7 @@ class Party:
     __slots__ = ("alive", "borrowed", "number", "out", "pinned")
 
     is_node: ClassVar[bool] = False
-    """True for another node, whose messages differ from those of a process."""
+    """True for another node, whose messages differ from those of a process, and for what waits for values of nodes."""
 
     def __init__(self, number: int) -> None:
         # Counts the parties of the node. Never reused.

@@ -29,7 +29,7 @@ class NodesElsewhere(Protocol):
     """The other nodes that may run tasks of this one, for a node that belongs to a cluster."""
 
     def route(self, task: Task) -> bool:
-        """A task with a placement is ready: True if another node will run it."""
+        """A task with a placement or arguments is ready: True if another node will run it, or it has to wait."""
 
     def holds_back(self, shape: Shape) -> bool:
         """True if the next task of a shape should not get a new lease here, because another node will run it."""
@@ -119,7 +119,7 @@ class Shapes:
         """Queues a task that is ready to run."""
         task.state = QUEUED
         shape = task.template.shape or self._make_shape(task)
-        if shape.where is not HERE and self.others is not None and self.others.route(task):
+        if self.others is not None and (task.dependencies or shape.where is not HERE) and self.others.route(task):
             return
         if not shape.count and shape not in self.ready:
             self.ready[shape] = self.active[shape] = None

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from asyncray.config import STORE_FULL_DEADLINE
-from asyncray.core.allocator import Allocation, Allocator, MissingSegment
+from asyncray.core.allocator import Allocation, Allocator, MissingSegment, StoreFull
 from asyncray.core.claims import Claim
 from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.outbox import CreateSegment, Outbox, RetireSegment
@@ -59,6 +59,9 @@ class Store:
         # The last tick at which memory had been freed or a task that holds memory ran. The full time of the claims that
         # wait counts from then.
         self._hope_at = 0.0
+        # Called when the store is full: returns memory that can be freed at once, because the node can get the value
+        # again from another node. None on a node that belongs to no cluster.
+        self.evict: Callable[[], Block | None] | None = None
         # The first tick at which the store was empty and its segments were larger than ``keep``. None otherwise.
         self._idle_since: float | None = None
 
@@ -89,6 +92,14 @@ class Store:
         if self._creating:
             return None
         answer = self.allocator.allocate(claim.size)
+        while isinstance(answer, StoreFull) and self.evict is not None:
+            block = self.evict()
+            if block is None:
+                break
+            # Not ``object_freed``, which would serve the claims that wait: this one is the first of them.
+            self._remove(block)
+            self.allocator.release(block.allocation)
+            answer = self.allocator.allocate(claim.size)
         if isinstance(answer, Allocation):
             return answer
         if isinstance(answer, MissingSegment):
@@ -189,8 +200,11 @@ class Store:
         return True
 
     def _free_if_unused(self, block: Block) -> None:
-        if block.in_use or block.pins:
-            return
+        if not block.in_use and not block.pins:
+            self._remove(block)
+            self.free(block.allocation)
+
+    def _remove(self, block: Block) -> None:
         if block.version is None:
             del self.blocks[block.id]
         else:
@@ -198,7 +212,6 @@ class Store:
             del versions[block.version]
             if not versions:
                 del self.copies[block.id]
-        self.free(block.allocation)
 
     # Pins -------------------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,19 @@ class TasksElsewhere(Protocol):
         """True if the task was sent to another node."""
 
 
+class Bringer(Protocol):
+    """Brings arguments that are on other nodes to this one, for a node that belongs to a cluster."""
+
+    def bring(self, task: Task) -> bool:
+        """A task is about to be queued or posted. Returns True if arguments come here first."""
+
+    def brings(self, task: Task) -> bool:
+        """Returns True if arguments of the task are not here yet."""
+
+    def ended(self, task: Task) -> None:
+        """The task needs its arguments no more."""
+
+
 class Work:
     """Tasks in progress. ``tasks`` finds them by ID until they have finished.
 
@@ -101,6 +114,7 @@ class Work:
         # None on a node that belongs to no cluster.
         self.elsewhere: TasksElsewhere | None = None
         self.guests: GuestEnds | None = None
+        self.arguments: Bringer | None = None
         # Tasks that have ended, with their values, in a queue: the end of one may end others.
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
         # The queue is being worked off.
@@ -142,6 +156,8 @@ class Work:
             self.finish(call, FAULT, self._lost_argument(call, dependencies))
         elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
             call.actor = actor
+            if self.arguments is not None and not call.missing:
+                self.arguments.bring(call)
             self.mailboxes.submit(call)
 
     def create(
@@ -203,8 +219,8 @@ class Work:
                     task.missing += 1
                     if entry.dependents is None:
                         entry.dependents = []
-                        if entry.far is not None and self.objects.other_nodes is not None:
-                            self.objects.other_nodes.want(entry)
+                        if entry.far is not None and self.objects.values_elsewhere is not None:
+                            self.objects.values_elsewhere.want(entry)
                     entry.dependents.append(task)
             return len(entries) == len(dependencies)
         return True
@@ -243,7 +259,7 @@ class Work:
             return
         if task.actor is None or task.is_constructor:
             self._shapes.enqueue(task, first=self.store.under_pressure and _holds_memory(task))
-        else:
+        elif self.arguments is None or not self.arguments.bring(task):
             self.mailboxes.dependencies_ready(task)
 
     def gives_memory_back(self) -> bool:
@@ -390,12 +406,16 @@ class Work:
         if self.keep is None or not self.keep(task):
             # As ``let_go``, without a call on the hot path.
             if task.dependencies:
+                if self.arguments is not None:
+                    self.arguments.ended(task)
                 self.objects.unuse_all(task.dependencies)
             if task.nested:
                 self.objects.unuse_all(task.nested)
             template.users -= 1
             if not template.users:
                 self.functions.settle(template)
+        elif self.arguments is not None:
+            self.arguments.ended(task)
         if task.actor is not None and not task.is_constructor:
             self.mailboxes.call_finished(task)
 
@@ -457,9 +477,12 @@ class Work:
         for task in self.tasks.values():
             assert self.tasks.get(task.id) is task is task.template.job.tasks[task.id], f"{task} is not its job's"
             waits = sum(1 for entry in task.dependencies if entry.kind == UNRESOLVED)
+            comes = self.arguments is not None and self.arguments.brings(task)
             # A value may be lost while its task waits for another.
-            assert task.missing == waits or (self.reruns and task.state == WAITING), f"{task} waits for {waits}"
-            assert task.missing == dependents[task.id], f"{task} waits for {task.missing} and is not known there"
+            assert task.missing == waits + comes or (self.reruns and task.state == WAITING), f"{task} waits for {waits}"
+            assert task.missing == dependents[task.id] + comes, (
+                f"{task} waits for {task.missing} and is not known there"
+            )
             assert task.state != FINISHED or task.is_constructor, f"{task} has finished and is in the tables"
             is_away = task.worker is None and self.elsewhere is not None and self.elsewhere.has(task)
             assert task.state != SENT or task.worker is not None or is_away, f"{task} was sent to nobody"

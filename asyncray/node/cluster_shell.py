@@ -231,6 +231,7 @@ class ClusterShell:
         now = self._ticked_at = self._loop.time()
         head = None if self._head_client is None else self._head_client.head
         self.part = ClusterMachine(self._machine, facts, now, head)
+        self._bulk.events = self.part.large
         self.part.members.join()
         self._ticking.set_after(TICK)
         self._request_flush()

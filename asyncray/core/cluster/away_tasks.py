@@ -18,20 +18,29 @@ from asyncray.cluster_words import NEVER_FITS, OVER
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.known_templates import KnownTemplates
+from asyncray.core.cluster.large_objects import LargeObjects
 from asyncray.core.cluster.peers import Peer
+from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import Away, TaskLine
 from asyncray.core.machine import NodeMachine
 from asyncray.core.pauses import pause_before_retry
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.scheduler import UNKNOWN
 from asyncray.core.states import CRASHED, FINAL, FINISHED, SENT
-from asyncray.messages import ERRORS, FAULT
+from asyncray.messages import ERRORS, FAULT, SHARED
 
 
 class AwayTasks:
     """The books about the tasks of this node that are at other nodes."""
 
-    def __init__(self, machine: NodeMachine, imports: Imports, templates: KnownTemplates) -> None:
+    def __init__(
+        self,
+        machine: NodeMachine,
+        imports: Imports,
+        templates: KnownTemplates,
+        large: LargeObjects,
+        arguments: TaskArguments,
+    ) -> None:
         self._outbox = machine.outbox
         self._clock = machine.clock
         self._objects = machine.objects
@@ -39,6 +48,8 @@ class AwayTasks:
         self._scheduler = machine.scheduler
         self._imports = imports
         self._templates = templates
+        self._large = large
+        self._arguments = arguments
         # Node -> attempt -> task there.
         self._there: dict[Peer, dict[int, Away]] = {}
         self._of_task: dict[Task, Away] = {}
@@ -65,8 +76,10 @@ class AwayTasks:
         values = nested = None
         uses: tuple[ObjectEntry, ...] = ()
         if task.dependencies:
+            self._arguments.ended(task)  # those that were brought here
+            payload_of = self._large.values.payload_of
             values = [
-                (entry.id, entry.kind, entry.payload, [inner.id for inner in entry.contained] or None)
+                (entry.id, entry.kind, payload_of(entry), [inner.id for inner in entry.contained] or None)
                 for entry in task.dependencies
             ]
             uses = task.dependencies
@@ -121,6 +134,9 @@ class AwayTasks:
         cover = Cover(peer, partial(self._outbox.send, peer, (CLAIMED, attempt)))
         if contained:
             self._imports.learn(cover, contained)
+        kinds = [kind for kind, _, _ in values]
+        if SHARED in kinds:
+            self._large.holders.results(task, peer.id, attempt, values)
         if task.state == FINISHED:
             pass  # it was ended from outside, and nobody needs the values
         elif how != FINAL and task.retries and not task.cancelled:

@@ -18,12 +18,14 @@ from asyncray.core.cluster.guests import Guests
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.job_reports import JobReports
 from asyncray.core.cluster.known_templates import KnownTemplates
+from asyncray.core.cluster.large_objects import LargeObjects
 from asyncray.core.cluster.lending import Lending
 from asyncray.core.cluster.links import Link
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
 from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
+from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import ASK_BACK_AGAIN
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
@@ -75,19 +77,21 @@ class ClusterMachine(Watcher):
         self._asking_head = Client(self.outbox.new_party_number(), b"", "observer", 0)
         # Lost or left nodes whose graces have not ended, with their former peers.
         self._graces: dict[bytes, Peer] = {}
-        self.imports = Imports(
-            self.outbox, machine.objects, machine.node_id, self._peer_of, machine.work.dependency_resolved
-        )
+        self.imports = Imports(self.outbox, machine.objects, machine.node_id, self._peer_of)
         machine.objects.other_nodes = self.imports
+        arguments = machine.work.arguments = TaskArguments(machine.work, machine.scheduler.shapes)
+        self.large = LargeObjects(machine, self.imports, arguments, self._peer_of, self._describe)
+        arguments.pulls = self.large.pulls
         self.lending = Lending(self.outbox, machine.objects)
         self.templates = KnownTemplates(self.outbox, machine.functions, machine.objects, self.imports, machine.jobs)
         machine.jobs.watcher = JobReports(self.node, self.members, self.templates.jobs_over)
         self.placing = Placing(self.node, machine.resources, self.members)
-        self.away = AwayTasks(machine, self.imports, self.templates)
+        self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments)
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
-        self.guests = Guests(machine, self.imports, self.templates)
+        self.feeding.arguments = arguments
+        self.guests = Guests(machine, self.imports, self.templates, self.large.values, arguments)
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
-        self.handlers: dict[int, PeerHandler] = self._own_handlers()
+        self.handlers: dict[int, PeerHandler] = self._own_handlers() | self.large.handlers
         # When the head next hears of broken links.
         self._complain_at = 0.0
         self._now = now
@@ -103,7 +107,6 @@ class ClusterMachine(Watcher):
             m.BORROWED: imports.borrowed,
             m.UNBORROW: lending.unborrow,
             m.RESOLVE: lending.resolve,
-            m.VALUE_OF: imports.value_of,
             m.JOB_OF: templates.job_of,
             m.FUNCTION_OF: templates.function_of,
             m.TEMPLATE_OF: templates.template_of,
@@ -202,17 +205,22 @@ class ClusterMachine(Watcher):
             self.members.settled(node)
             return
         self._graces[node] = peer
-        facts = self.members.past[node].facts
-        why = f"node {node.hex()} at {facts['host']}:{facts['port']} is {state}: {how}"
-        self._bury(peer, why, partial(self.members.settled, node))
+        self._bury(peer, self._describe(node), partial(self.members.settled, node))
 
     def _bury(self, peer: Peer, how: str, settled: Callable[[], None]) -> None:
         self.templates.lost(peer)
         self.guests.home_lost(peer)
         self.feeding.lost(peer, how)
+        self.large.node_lost(peer)
         self.imports.giver_lost(peer, settled)
         peer.bury(how)
         self._machine.settle_lives()
+
+    def _describe(self, node: bytes) -> str:
+        member = self.members.table.get(node) or self.members.past.get(node)
+        where = "" if member is None else f" at {member.facts['host']}:{member.facts['port']}"
+        state, how = self.members.ended.get(node, ("", ""))
+        return f"node {node.hex()}{where}" + (f" is {state}: {how}" if state else "")
 
     def grace_over(self, node: bytes) -> None:
         peer = self._graces.pop(node, None)
@@ -246,6 +254,8 @@ class ClusterMachine(Watcher):
 
     def flush(self, now: float) -> None:
         """All events of a batch have been handled, and the node has handed out work."""
+        if self.large.flush():
+            self._machine.flush()
         if self.feeding.flush():
             self.feeding.let_go(self._machine.flush)
         self.guests.flush()
@@ -291,7 +301,7 @@ class ClusterMachine(Watcher):
     def check(self) -> None:
         """Raises AssertionError if an invariant is broken."""
         self.members.check()
-        for machine in (self.imports, self.templates, self.feeding, self.guests):
+        for machine in (self.imports, self.large, self.templates, self.feeding, self.guests):
             machine.check()
         for node, peer in self.peers.items():
             peer.link.check()

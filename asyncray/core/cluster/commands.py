@@ -10,7 +10,7 @@ number that the asking node has chosen and never uses again. Chunks of several t
 those of one transfer come in order.
 
 If a bulk connection breaks, the shell of the sender drops what it was about to write there, and reports
-``ClusterMachine.sending_failed``; that of the receiver reports ``ClusterMachine.receiving_failed``, and writes nothing
+``LargeObjects.sending_failed``; that of the receiver reports ``LargeObjects.receiving_failed``, and writes nothing
 into memory from then on that still comes by the old connection. Transfers that were under way never go on: the asking
 node begins new ones. The next ``SendRange`` makes a new connection, after a pause if the last one did no good.
 
@@ -71,7 +71,7 @@ class SendRange:
     """Write a range of a segment to another node, as one chunk behind those that were ordered before.
 
     The memory does not change until the receiver has said that it has the bytes, or is lost. Ends in
-    ``ClusterMachine.range_sent`` when the socket has taken all bytes, or in ``ClusterMachine.sending_failed``.
+    ``LargeObjects.range_sent`` when the socket has taken all bytes, or in ``LargeObjects.sending_failed``.
 
     Args:
         node: the receiver.
@@ -94,8 +94,8 @@ class SendRange:
 class ReceiveRange:
     """Write the chunks of a transfer that is about to begin into a segment.
 
-    ``ClusterMachine.range_received`` follows each chunk, or several of them. If the system has no memory for a page,
-    ``ClusterMachine.range_failed`` follows, and nothing of this transfer after that. A chunk that lies outside of the
+    ``LargeObjects.range_received`` follows each chunk, or several of them. If the system has no memory for a page,
+    ``LargeObjects.range_failed`` follows, and nothing of this transfer after that. A chunk that lies outside of the
     range ends the connection.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
+from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import AHEAD_MICROSECONDS, TaskLine, TaskLines, units
 from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
@@ -43,6 +44,8 @@ class Feeding:
         self._away = away
         self._placing = placing
         self.lines = TaskLines(machine.outbox, machine.scheduler.shapes, placing, peer)
+        # Brings arguments here for tasks that stay.
+        self.arguments: TaskArguments | None = None
         # False: no task goes to another node. Until large objects can follow their tasks, only tests set it.
         self.is_on = False
         # Lines with a queue of their own.
@@ -94,8 +97,14 @@ class Feeding:
         self._parked[shape] = None
 
     def route(self, task: Task) -> bool:
-        """A task with a placement is ready: True if it is not for this node."""
-        if not self.is_on or task.is_guest or task.is_constructor:
+        """A task with a placement or arguments is ready: True if it is not for this node, or not yet."""
+        arguments = self.arguments
+        if arguments is not None and arguments.are_here(task):
+            return False
+        return self._route_away(task) or (arguments is not None and arguments.bring(task))
+
+    def _route_away(self, task: Task) -> bool:
+        if task.template.where is HERE or not self.is_on or task.is_guest or task.is_constructor:
             return False
         template = task.template
         found = self._placing.choose(template.where, template.demand)

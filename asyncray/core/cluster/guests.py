@@ -22,9 +22,11 @@ from typing import Any
 from asyncray.cluster_messages import BACK, DONE_WITH, RESULT, SLOTS
 from asyncray.cluster_words import NEVER_FITS, OVER, WANTED_BACK
 from asyncray.core.cluster.covers import Cover
+from asyncray.core.cluster.far_values import FarValues
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.known_templates import KnownTemplates
 from asyncray.core.cluster.peers import Peer
+from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, ObjectEntry, Party, Task
@@ -51,13 +53,22 @@ class _Visit:
 class Guests:
     """The tasks of other nodes on this one."""
 
-    def __init__(self, machine: NodeMachine, imports: Imports, templates: KnownTemplates) -> None:
+    def __init__(
+        self,
+        machine: NodeMachine,
+        imports: Imports,
+        templates: KnownTemplates,
+        values: FarValues,
+        arguments: TaskArguments,
+    ) -> None:
         self._outbox = machine.outbox
         self._objects = machine.objects
         self._work = machine.work
         self._scheduler = machine.scheduler
         self._cancelling = machine.cancelling
         self._imports = imports
+        self._values = values
+        self._arguments = arguments
         self._templates = templates
         # Home -> its guests, by attempt.
         self.table: dict[Party, dict[int, Guest]] = {}
@@ -108,7 +119,7 @@ class Guests:
         guest.dependencies = self._objects.use_all(names)
         guest.nested = self._objects.use_all(nested)
         for object_id, kind, payload, contained in values:
-            self._imports.know(object_id, kind, payload, contained)
+            self._values.know(object_id, kind, payload, contained)
 
     def _count(self, guest: Guest, shape: Shape, number: int) -> None:
         visits = self._visits.setdefault(shape, {})
@@ -149,6 +160,7 @@ class Guests:
         if visit is not None:
             visit.count -= 1
         if guest.dependencies:
+            self._arguments.ended(guest)
             self._objects.unuse_all(guest.dependencies)
         if guest.nested:
             self._objects.unuse_all(guest.nested)
@@ -239,6 +251,7 @@ class Guests:
                 self._work.finish(guest, FAULT, guest.cancelled_fault())
         for guest in list(self.table.pop(peer, {}).values()):
             # Code that cannot be interrupted runs on. Its uses end now: the covers of a lost node end at once.
+            self._arguments.ended(guest)
             self._objects.unuse_all(guest.dependencies)
             self._objects.unuse_all(guest.nested)
             guest.dependencies = guest.nested = ()

@@ -27,16 +27,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from asyncray.cluster_messages import BORROW, BORROWED, RESOLVE, UNBORROW, VALUE_OF
+from asyncray.cluster_messages import BORROW, BORROWED, UNBORROW
 from asyncray.core.cluster.covers import Cover, Import
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Client, ObjectEntry, Party, Task
+from asyncray.core.records import Client, ObjectEntry, Party
 from asyncray.ids import CLIENT_SIZE, NODE_SIZE
-from asyncray.messages import FAULT, UNRESOLVED
+from asyncray.messages import FAULT
+
+
+class Losses(Protocol):
+    """Learns of objects of other nodes that do not exist any more: ``FarValues``."""
+
+    def becomes_error(self, entry: ObjectEntry, kind: int, payload: Any) -> None:
+        """The object has this error in place of its value, unless the value is here."""
 
 
 class Imports:
@@ -45,7 +52,6 @@ class Imports:
     Args:
         node: the ID of this node.
         peer: returns the record of another node.
-        resolved: called with a task and an entry that it waited for.
     """
 
     def __init__(
@@ -54,13 +60,11 @@ class Imports:
         objects: Objects,
         node: bytes,
         peer: Callable[[bytes], Peer],
-        resolved: Callable[[Task, ObjectEntry], None],
     ) -> None:
         self._outbox = outbox
         self._objects = objects
         self._node = node
         self._peer = peer
-        self._resolved = resolved
         # ClientID -> a record that stands for a process of another node: the maker of the entries.
         self._makers: dict[bytes, Client] = {}
         # Number of a BORROW -> the imports that it named, until the answer.
@@ -71,6 +75,8 @@ class Imports:
         self._settling = False
         # Giver -> its covers that live here.
         self._living: dict[Party, dict[Cover, None]] = {}
+        # Takes the word that objects are lost. ``FarValues`` enters itself.
+        self.losses: Losses
         # Lost node -> its grace, as long as registrations are under way here for which it waits.
         self._graces: dict[Party, _Grace] = {}
 
@@ -216,12 +222,6 @@ class Imports:
             for cover in late:
                 cover.registered()
 
-    def _lose(self, object_id: bytes) -> None:
-        entry = self._objects.table.get(object_id)
-        if entry is not None and entry.kind == UNRESOLVED:
-            name, fields = self._objects.dead_refs.fault(object_id)
-            self._resolve(entry, FAULT, [name, fields], None)
-
     # Losses -----------------------------------------------------------------------------------------------------------
 
     def giver_lost(self, peer: Peer, settled: Callable[[], None]) -> None:
@@ -260,42 +260,20 @@ class Imports:
 
     # Values -----------------------------------------------------------------------------------------------------------
 
-    def want(self, entry: ObjectEntry) -> None:
-        """The first process or task of this node waits for the value of an import: asks the owner."""
+    def contain(self, entry: ObjectEntry, contained: Sequence[bytes]) -> None:
+        """The value of an import is known: refs inside it are covered as the import is."""
         far = entry.far
         assert far is not None
-        if not far.watched and entry.kind == UNRESOLVED:
-            far.watched = True
-            self._outbox.send(far.owner, (RESOLVE, [entry.id]))
+        if far.registered or far.batch:
+            far.container = Cover(far.owner, lambda: self._unborrow(far.owner, entry.id))
+            self.learn(far.container, contained)
+        for cover in far.covers:
+            self.learn(cover, contained)
 
-    def push(self, entry: ObjectEntry, party: Party) -> None:
-        contained = [inner.id for inner in entry.contained] or None
-        self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
-
-    def know(self, object_id: bytes, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:
-        """The value of an object of another node has come with a task."""
+    def _lose(self, object_id: bytes) -> None:
         entry = self._objects.table.get(object_id)
-        if entry is not None and entry.far is not None and entry.kind == UNRESOLVED:
-            self._resolve(entry, kind, payload, contained)
-
-    def value_of(self, peer: Peer, message: Any) -> None:
-        """VALUE_OF: the value of an object of another node."""
-        _, object_id, kind, payload, contained = message
-        entry = self._objects.table.get(object_id)
-        if entry is not None and entry.kind == UNRESOLVED:
-            self._resolve(entry, kind, payload, contained)
-
-    def _resolve(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:
-        far = entry.far
-        assert far is not None
-        if contained:
-            if far.registered or far.batch:
-                far.container = Cover(far.owner, lambda: self._unborrow(far.owner, entry.id))
-                self.learn(far.container, contained)
-            for cover in far.covers:
-                self.learn(cover, contained)
-        for task in self._objects.resolve(entry, kind, payload, contained):
-            self._resolved(task, entry)
+        if entry is not None:
+            self.losses.becomes_error(entry, FAULT, self._objects.dead_refs.fault(object_id))
 
     def check(self) -> None:
         """Raises AssertionError if an import is kept by nothing, or a need is not secured."""

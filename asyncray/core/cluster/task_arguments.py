@@ -1,0 +1,72 @@
+"""Task arguments: what happens to a task while its large arguments come from other nodes.
+
+Such a task is WAITING and misses one thing more (``Task.missing``), so it is neither queued nor posted to an actor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncray.core.cluster.pulls import Pulls
+from asyncray.core.records import Task
+from asyncray.core.shapes import Shapes
+from asyncray.core.states import WAITING
+from asyncray.core.work import Work
+
+
+class TaskArguments:
+    """The arguments of the tasks that run on this node."""
+
+    def __init__(self, work: Work, shapes: Shapes) -> None:
+        self._work = work
+        self._shapes = shapes
+        # Set once: it needs this object, too.
+        self.pulls: Pulls
+
+    def __repr__(self) -> str:
+        return f"<TaskArguments of {self._work}>"
+
+    # From the node ----------------------------------------------------------------------------------------------------
+
+    def are_here(self, task: Task) -> bool:
+        """Returns True if arguments were brought for the task, and all of them are here."""
+        return self.pulls.brought(task)
+
+    def bring(self, task: Task) -> bool:
+        """A task is about to be queued or posted. Returns True if arguments come first."""
+        if not task.dependencies or not self.pulls.bring(task):
+            return False
+        task.state = WAITING
+        task.missing = 1
+        return True
+
+    def brings(self, task: Task) -> bool:
+        """Returns True if arguments of the task are not here yet."""
+        return self.pulls.brings(task)
+
+    def ended(self, task: Task) -> None:
+        """The task has ended, or is sent to another node."""
+        self.pulls.ended(task)
+
+    # From the pulls ---------------------------------------------------------------------------------------------------
+
+    def arguments_here(self, task: Task) -> None:
+        """All arguments of the task are here, or one is an error."""
+        self._work.dependency_resolved(task, task.dependencies[0])
+
+    def arguments_failed(self, task: Task, kind: int, payload: Any) -> None:
+        """There is no room for the arguments of the task."""
+        task.missing = 0
+        if task.actor is not None and task.is_constructor:
+            self._work.constructor_failed(task.actor, kind, payload)
+        else:
+            self._work.finish(task, kind, payload)
+
+    def wait_for_arguments(self, task: Task) -> None:
+        """The task is queued and has to wait for its arguments again."""
+        shape = self._shapes.shape_of(task)
+        shape.remove(task)
+        task.state = WAITING
+        task.missing = 1
+        if shape in self._shapes.parking:
+            self._shapes.unpark(shape)  # it may be empty now
