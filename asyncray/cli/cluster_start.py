@@ -21,6 +21,7 @@ from asyncray.wire.head_proofs import HeadProofs
 
 if TYPE_CHECKING:
     from asyncray.head.head_shell import HeadShell
+    from asyncray.io.tls import Tls
     from asyncray.words import NodeFacts
 
 _ASK_DEADLINE = 1.0
@@ -50,14 +51,15 @@ class NewCluster:
         OSError: the address cannot be used. The text is for people.
     """
 
-    def __init__(self, host: str, port: int, name: str, labels: Mapping[str, str]) -> None:
+    def __init__(self, host: str, port: int, name: str, labels: Mapping[str, str], tls: Tls | None = None) -> None:
+        self._tls = tls
         self._name = name
         self._labels = labels
         self._bound = addresses.resolve(host)
         try:
             self._listener = addresses.listen_at(self._bound, port)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and _is_head(addresses.local_host(self._bound), port):
+            if error.errno == errno.EADDRINUSE and _is_head(addresses.local_host(self._bound), port, tls):
                 at = addresses.join_address(host, port)
                 raise OSError(
                     error.errno, f"a head runs at {at} already: join it with `asyncray node --address {at}`"
@@ -90,6 +92,7 @@ class NewCluster:
             self._name,
             self._labels,
             self._known_as,
+            self._tls,
         )
 
     def _make_head(self, node: bytes, to_own_node: Callable[[Sequence[Any]], None]) -> HeadShell:
@@ -114,6 +117,7 @@ class NewCluster:
             derived(self._token, "http").hex(),
             self._head.unproven,
             stream.NodeStream(self._head).routes(),
+            None if self._tls is None else self._tls.server,
         )
         await registry.run_registry(ask, facts, door)
 
@@ -132,7 +136,7 @@ class NewCluster:
 
     def warning(self) -> str:
         """A warning about what is not safe; empty if nothing is to be said."""
-        return _warn_of_network(self._bound)
+        return _warn_of_network(self._bound, self._tls)
 
     def ended(self, session: str) -> None:
         """The node has ended: nothing of the token is left."""
@@ -152,7 +156,10 @@ class JoinedCluster:
         ValueError: not an address.
     """
 
-    def __init__(self, address: str, host: str | None, name: str, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: str, host: str | None, name: str, labels: Mapping[str, str], tls: Tls | None = None
+    ) -> None:
+        self._tls = tls
         self._name = name
         self._labels = labels
         head_host, port = addresses.parse_address(address)
@@ -168,7 +175,16 @@ class JoinedCluster:
         """Returns how the daemon takes part in the cluster."""
         host = addresses.shown_host(self._bound)
         return ClusterPlan(
-            self._token, self.address, host, self._bound, self._head, None, self._name, self._labels, [self.address]
+            self._token,
+            self.address,
+            host,
+            self._bound,
+            self._head,
+            None,
+            self._name,
+            self._labels,
+            [self.address],
+            self._tls,
         )
 
     async def run_registry(self, ask: Callable[..., Any], facts: NodeFacts) -> None:
@@ -176,7 +192,7 @@ class JoinedCluster:
         import asyncio  # start-up cost: only a daemon needs it
 
         registry = await asyncio.to_thread(importlib.import_module, "asyncray.head.registry")
-        await registry.run_registry(ask, facts)
+        await registry.run_registry(ask, facts, registry.loopback_door(None if self._tls is None else self._tls.server))
 
     def announcement(self) -> str:
         """A line for people."""
@@ -184,24 +200,27 @@ class JoinedCluster:
 
     def warning(self) -> str:
         """A warning about what is not safe; empty if nothing is to be said."""
-        return _warn_of_network(self._bound)
+        return _warn_of_network(self._bound, self._tls)
 
     def ended(self, session: str) -> None:
         """The node has ended."""
 
 
-def _warn_of_network(bound: str) -> str:
-    if addresses.is_loopback(bound):
+def _warn_of_network(bound: str, tls: Tls | None) -> str:
+    if addresses.is_loopback(bound) or tls is not None:
         return ""
     return (
         f"other machines can connect to this node at {bound}. Only those that know the token become nodes, but what "
-        "nodes send each other is not encrypted: use a network that you trust"
+        "nodes send each other is not encrypted: use a network that you trust, or --tls-cert, --tls-key and --tls-ca"
     )
 
 
-def _is_head(host: str, port: int) -> bool:
+def _is_head(host: str, port: int, tls: Tls | None = None) -> bool:
     """True if the process that occupies a port answers as a head does."""
-    connection = http.client.HTTPConnection(host, port, timeout=_ASK_DEADLINE)
+    if tls is None:
+        connection = http.client.HTTPConnection(host, port, timeout=_ASK_DEADLINE)
+    else:
+        connection = http.client.HTTPSConnection(host, port, timeout=_ASK_DEADLINE, context=tls.client)
     try:
         connection.request("GET", "/join")
         return "cluster" in json.loads(connection.getresponse().read(4096))

@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -82,6 +82,9 @@ def _read_labels(context: click.Context, parameter: click.Parameter, text: str |
 @click.option("--port", type=click.IntRange(0, 65535), help="The port of a head.  [default: any free one]")
 @click.option("--labels", metavar="JSON", callback=_read_labels, help="""Labels, e.g. '{"zone": "east"}'.""")
 @click.option("--name", default="", help="A name for people.")
+@click.option("--tls-cert", metavar="PATH", help="TLS with other nodes and tools: this node's certificate.")
+@click.option("--tls-key", metavar="PATH", help="Its key.")
+@click.option("--tls-ca", metavar="PATH", help="The certificate of the CA that signs for this cluster.")
 @click.option("--num-cpus", type=click.FloatRange(min=0), help="CPUs that tasks may use.  [default: all that exist]")
 @click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs that tasks may use.  [default: all that exist]")
 @click.option("--resources", metavar="JSON", callback=_read_resources, help="""Custom resources, e.g. '{"disk": 2}'.""")
@@ -102,6 +105,9 @@ def node_command(
     port: int | None,
     labels: dict[str, str],
     name: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_ca: str | None,
     num_cpus: float | None,
     num_gpus: int | None,
     resources: dict[str, float] | None,
@@ -117,7 +123,8 @@ def node_command(
 
     With --head other nodes can join it, with --address it joins a head. A node needs the token of the cluster: from
     ASYNCRAY_TOKEN, or from the file that ASYNCRAY_TOKEN_FILE names. On the machine of the head it finds the token by
-    itself.
+    itself. The options of TLS may also be ASYNCRAY_TLS_CERT, ASYNCRAY_TLS_KEY and ASYNCRAY_TLS_CA. With them both sides
+    of each connection show a certificate that the CA has signed.
 
     \b
     Example:
@@ -134,7 +141,8 @@ def node_command(
         "object_store_memory": object_store_memory,
         "memory": memory,
     }
-    cluster = _cluster_of(head=head, address=address, host=host, port=port, name=name, labels=labels)
+    tls = (tls_cert, tls_key, tls_ca)
+    cluster = _cluster_of(head=head, address=address, host=host, port=port, name=name, labels=labels, tls=tls)
     try:
         failure = _run(
             amounts,
@@ -145,11 +153,15 @@ def node_command(
     except OSError as error:  # the message names the missing resource
         raise click.ClickException(f"The node did not start: {error}") from error
     if failure is not None:
-        code, why = failure
-        click.echo(f"Error: The node {'did not start' if code == 1 else 'had to end'}: {why}", err=True)
-        raise SystemExit(code)
+        _exit_with(*failure)
     if not as_json:
         click.echo("The node has stopped.")
+
+
+def _exit_with(code: int, why: str) -> NoReturn:
+    """The node's cluster has turned it away."""
+    click.echo(f"Error: The node {'did not start' if code == 1 else 'had to end'}: {why}", err=True)
+    raise SystemExit(code)
 
 
 def _run(
@@ -174,7 +186,14 @@ def _run(
 
 
 def _cluster_of(
-    *, head: bool, address: str | None, host: str | None, port: int | None, name: str, labels: dict[str, str]
+    *,
+    head: bool,
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    name: str,
+    labels: dict[str, str],
+    tls: tuple[str | None, str | None, str | None],
 ) -> ClusterStart | None:
     """The node's part in a cluster; None if it is alone."""
     if head and address is not None:
@@ -182,21 +201,22 @@ def _cluster_of(
     if port is not None and not head:
         raise click.UsageError("--port belongs to --head.")
     if not head and address is None:
-        if host is not None or name or labels:
-            raise click.UsageError("--host, --name and --labels belong to --head or --address.")
+        if host is not None or name or labels or any(tls):
+            raise click.UsageError("--host, --name, --labels and those of TLS belong to --head or --address.")
         return None
     from asyncray.cli.cluster_start import JoinedCluster, NewCluster  # start-up cost: a lone node needs none of it
     from asyncray.io.cluster_tokens import TokenError
+    from asyncray.io.tls import TlsError, find_tls
 
     try:
         if address is None:
-            return NewCluster(host or "127.0.0.1", port or 0, name, labels)
-        return JoinedCluster(address, host, name, labels)
+            return NewCluster(host or "127.0.0.1", port or 0, name, labels, find_tls(*tls))
+        return JoinedCluster(address, host, name, labels, find_tls(*tls))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except OSError as error:
         raise click.ClickException(f"The node did not start: {error.strerror or error}") from error
-    except TokenError as error:
+    except (TokenError, TlsError) as error:
         raise click.ClickException(f"The node did not start: {error}") from error
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import cast
 
 from asyncray.config import READ_SIZE
+
+DECRYPT = "asyncray.decrypt"
+"""Name of the extra information of a transport with TLS: a function from encrypted bytes to those inside."""
 
 
 class SocketProtocol(asyncio.Protocol):
@@ -25,6 +29,8 @@ class SocketProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         # A duplicate of the socket's.
         self._descriptor: int | None = None
+        # Decrypts its input. None without TLS.
+        self._decrypt: Callable[[bytes], bytes] | None = None
 
     def ended(self, why: str | None) -> None:
         """The connection has ended, for a reason, or None for a plain end. Unread input may be left."""
@@ -52,10 +58,11 @@ class SocketProtocol(asyncio.Protocol):
                 return  # no more input
             if not data:
                 return
-            self.data_received(data)
+            self.data_received(data if self._decrypt is None else self._decrypt(data))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._decrypt = transport.get_extra_info(DECRYPT)
         try:
             self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
         except OSError as error:

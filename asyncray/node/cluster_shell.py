@@ -33,11 +33,14 @@ from asyncray.io.link_connections import LinkConnections
 from asyncray.io.link_streams import LinkStream
 from asyncray.io.next_tick import NextTick
 from asyncray.io.strangers import Strangers
+from asyncray.io.tls import find_tls
+from asyncray.io.tls_transport import secured
 from asyncray.node.bulk_shell import BulkShell
 from asyncray.wire.handshake import BULK, LINK, NONCE_SIZE, AcceptorHandshake, DialerHandshake
 
 if TYPE_CHECKING:
     from asyncray.cluster_words import MemberFacts
+    from asyncray.io.tls import Tls
     from asyncray.io.websockets import WebSocketCarrier
     from asyncray.node.head_client import HeadClient
 
@@ -85,6 +88,7 @@ class ClusterPlan:
         labels: for placement.
         known_as: the addresses by which programs on this machine may name the cluster to connect to this node. None
             if the node is for one driver.
+        tls: for all connections with other nodes. None: they are not encrypted.
     """
 
     token: bytes
@@ -96,6 +100,7 @@ class ClusterPlan:
     name: str
     labels: Mapping[str, str]
     known_as: Sequence[str] | None = None
+    tls: Tls | None = None
 
     def shell(
         self, machine: NodeMachine, request_flush: Callable[[], None], end: Callable[[str], None]
@@ -114,7 +119,7 @@ def plan_for_driver(token: bytes, head: tuple[str, int]) -> ClusterPlan:
         head: IP address and port of the head.
     """
     bound = addresses.address_towards(head[0])
-    return ClusterPlan(token, addresses.join_address(*head), bound, bound, head, None, "", {})
+    return ClusterPlan(token, addresses.join_address(*head), bound, bound, head, None, "", {}, tls=find_tls())
 
 
 class ClusterShell:
@@ -207,7 +212,8 @@ class ClusterShell:
             return
         # In a thread: the import takes 200 ms.
         clients = await asyncio.to_thread(importlib.import_module, "asyncray.node.head_client")
-        client: HeadClient = clients.HeadClient(*self._plan.head, self._plan.token, self._machine.node_id)
+        host, port = self._plan.head
+        client: HeadClient = clients.HeadClient(host, port, self._plan.token, self._machine.node_id, self._plan.tls)
         try:
             await client.find(JOIN_DEADLINE)
         except (clients.HeadSilence, clients.HeadRefusal) as error:
@@ -242,10 +248,11 @@ class ClusterShell:
 
     # Other nodes ------------------------------------------------------------------------------------------------------
 
-    def _new_stream(self) -> LinkStream:
+    def _new_stream(self) -> asyncio.BaseProtocol:
         """Another process has connected."""
         handshake = AcceptorHandshake(self._plan.token, self._machine.node_id, self._cluster, os.urandom(NONCE_SIZE))
-        return LinkStream(handshake, self._proven, self._connections.arrived, self._stream_ended, self._came)
+        stream = LinkStream(handshake, self._proven, self._connections.arrived, self._stream_ended, self._came)
+        return secured(stream, self._plan.tls, is_server=True)
 
     def _came(self, stream: LinkStream) -> None:
         members = () if self.part is None else self.part.members.table.values()
@@ -352,7 +359,9 @@ class ClusterShell:
         member = self.part.members.table.get(node)
         if member is None:
             raise ConnectionError("the head has not named it yet")
-        await self._loop.create_connection(lambda: stream, member.facts["host"], member.facts["port"])
+        await self._loop.create_connection(
+            lambda: secured(stream, self._plan.tls, is_server=False), member.facts["host"], member.facts["port"]
+        )
 
     def _answered(self, peer: Peer, stream: LinkStream) -> None:
         """The node that this one has dialled has proved who it is."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 
-from asyncray.io.addresses import join_address
+from asyncray.io.addresses import join_address, parse_address
 from asyncray.io.link_streams import FrameTaker
+from asyncray.io.tls import Tls, explain
 from asyncray.io.websockets import WebSocketCarrier
 from asyncray.wire.handshake import CLUSTER_SIZE, LINK_VERSION, NONCE_SIZE, HandshakeError
 from asyncray.wire.head_proofs import WHY_HEADER, NodeProof
@@ -58,10 +60,15 @@ class HeadClient:
         host, port: the address of the head's registry.
         token: the cluster's.
         node: the ID of this node.
+        tls: None if the head does not speak TLS.
     """
 
-    def __init__(self, host: str, port: int, token: bytes, node: bytes) -> None:
+    def __init__(self, host: str, port: int, token: bytes, node: bytes, tls: Tls | None = None) -> None:
         self.address = join_address(host, port)
+        self._scheme = "http" if tls is None else "https"
+        self._tls = tls
+        # For each request: True is the default of aiohttp, which has no meaning without TLS.
+        self._ssl: ssl.SSLContext | bool = True if tls is None else tls.client
         self._token = token
         self._node = node
         # The ID of the head's node and that of the cluster, once ``find`` has returned.
@@ -90,7 +97,7 @@ class HeadClient:
                     try:
                         await self._ask(session)
                         return
-                    except (OSError, aiohttp.ClientError, TimeoutError, HeadSilence) as error:
+                    except ACCIDENTS as error:
                         problem = error
                     await asyncio.sleep(_PAUSE)
         except TimeoutError:
@@ -101,7 +108,43 @@ class HeadClient:
 
     async def _ask(self, session: aiohttp.ClientSession) -> bytes:
         """Returns a nonce of the head."""
-        async with session.get(f"http://{self.address}/join", allow_redirects=False) as response:
+        try:
+            return await self._ask_for_nonce(session)
+        except (aiohttp.ClientError, ssl.SSLError) as error:
+            why = await self._fault_of_tls(error)
+            if why is not None:
+                raise HeadRefusal(f"no connection to the head at {self.address}: {why}") from None
+            if self._tls is not None and not isinstance(error, aiohttp.ClientConnectorError):
+                certificate = self._tls.certificate
+                raise HeadSilence(f"it ends connections, perhaps because of the certificate {certificate}") from None
+            raise
+
+    async def _fault_of_tls(self, error: Exception) -> str | None:
+        """The reason that TLS does not work with the head, for people. None if TLS is not at fault."""
+        for cause in (getattr(error, "certificate_error", None), getattr(error, "os_error", None), error):
+            # aiohttp's own exceptions are of this type as well, without its attributes.
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError):
+                return explain(cause, self._tls)
+        if self._tls is None and not isinstance(error, aiohttp.ClientConnectorError) and await self._speaks_tls():
+            return "it speaks TLS, so this node needs --tls-cert, --tls-key and --tls-ca"
+        return None
+
+    async def _speaks_tls(self) -> bool:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        host, port = parse_address(self.address)
+        try:
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def _ask_for_nonce(self, session: aiohttp.ClientSession) -> bytes:
+        async with session.get(
+            f"{self._scheme}://{self.address}/join", allow_redirects=False, ssl=self._ssl
+        ) as response:
             if response.status != 200 or (response.content_length or _LONGEST_ANSWER + 1) > _LONGEST_ANSWER:
                 raise HeadSilence(f"it answers {response.status}, as no head does")
             text = await response.read()
@@ -155,7 +198,8 @@ class HeadClient:
                 proof = NodeProof(self._token, self._node, self.head, nonce, os.urandom(NONCE_SIZE))
                 try:
                     socket = await session.ws_connect(
-                        f"http://{self.address}/stream",
+                        f"{self._scheme}://{self.address}/stream",
+                        ssl=self._ssl,
                         headers=proof.headers(),
                         compress=0,
                         max_msg_size=LARGEST_BODY + HEADER_LENGTH,

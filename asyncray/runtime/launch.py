@@ -98,7 +98,7 @@ def start_node_in_cluster(cluster: ClusterAddress) -> LocalNode:
     """Starts a daemon without CPUs that joins a cluster for this process. It ends when the connection does.
 
     Raises:
-        ConnectionError: there is no token for the cluster, or no good one.
+        ConnectionError: there is no token for the cluster, or no good one; or the files for TLS cannot be used.
         OSError, RuntimeError: as ``start_node``.
     """
     from asyncray.io import cluster_tokens  # start-up cost: few programs start such a node
@@ -107,10 +107,22 @@ def start_node_in_cluster(cluster: ClusterAddress) -> LocalNode:
         token = cluster_tokens.find_token(cluster.text)
     except cluster_tokens.TokenError as error:
         raise unreachable(cluster.text, str(error)) from None
+    if any(name.startswith("ASYNCRAY_TLS_") for name in os.environ):
+        _check_tls(cluster)
     config = configuration({"num_cpus": 0, "num_gpus": 0, "resources": None, "object_store_memory": None})
     config["head"] = cluster.host, cluster.port
     # Not among the arguments, which all users of the machine can read.
     return _start(config, {cluster_tokens.TOKEN_VARIABLE: token.hex()}, cluster.text)
+
+
+def _check_tls(cluster: ClusterAddress) -> None:
+    """The node reads the files for TLS itself, but could not say as clearly what is wrong with them."""
+    from asyncray.io import tls  # start-up cost: few clusters have it
+
+    try:
+        tls.find_tls()
+    except tls.TlsError as error:
+        raise unreachable(cluster.text, str(error)) from None
 
 
 def unreachable(cluster: str, why: str) -> ConnectionError:

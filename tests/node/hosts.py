@@ -19,6 +19,7 @@ from asyncray.core.outbox import LogLine, StopNode
 from asyncray.head.head_shell import HeadShell
 from asyncray.head.stream import NodeStream
 from asyncray.io import addresses
+from asyncray.io.tls import Tls
 from asyncray.node.cluster_shell import ClusterPlan, ClusterShell
 from asyncray.wire.head_proofs import HeadProofs
 
@@ -32,7 +33,9 @@ DEADLINE = 20.0
 class Host:
     """One node. Without the address of a head it has the head itself."""
 
-    def __init__(self, head: tuple[str, int] | None = None, token: bytes = TOKEN, number: int = 0) -> None:
+    def __init__(
+        self, head: tuple[str, int] | None = None, token: bytes = TOKEN, number: int = 0, tls: Tls | None = None
+    ) -> None:
         self.id = os.urandom(7) + bytes([number])
         self.machine = NodeMachine(self.id, {"CPU": 1.0}, "asyncray-test-", 1 << 20, {})
         self.head: HeadShell | None = None
@@ -41,7 +44,8 @@ class Host:
         self._flush_requested = False
         self._token = token
         make = None if head is not None else self._make_head
-        plan = ClusterPlan(token, "", "127.0.0.1", "127.0.0.1", head, make, "", {})
+        self._tls = tls
+        plan = ClusterPlan(token, "", "127.0.0.1", "127.0.0.1", head, make, "", {}, tls=tls)
         self.shell: ClusterShell = plan.shell(self.machine, self.request_flush, self._end)
         self.address = ("127.0.0.1", 0)
         self._runner: web.AppRunner | None = None
@@ -62,7 +66,8 @@ class Host:
             await self._runner.setup()
             listener = addresses.listen_at("127.0.0.1", 0)
             self.address = listener.getsockname()
-            await web.SockSite(self._runner, listener).start()
+            context = None if self._tls is None else self._tls.server
+            await web.SockSite(self._runner, listener, ssl_context=context).start()
 
     def _end(self, why: str) -> None:
         if not self.ended.done():
@@ -115,13 +120,13 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def cluster(nodes: int = 3) -> AsyncIterator[list[Host]]:
+async def cluster(nodes: int = 3, tls: Tls | None = None) -> AsyncIterator[list[Host]]:
     """Nodes that know one another; the first has the head."""
     async with asyncio.timeout(DEADLINE):
-        hosts = [Host()]
+        hosts = [Host(tls=tls)]
         await hosts[0].start()
         for number in range(1, nodes):
-            hosts.append(Host(hosts[0].address, number=number))
+            hosts.append(Host(hosts[0].address, number=number, tls=tls))
             await hosts[-1].start()
         try:
             await until(lambda: all(len(host.others()) == nodes - 1 for host in hosts))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import random
+import select
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from asyncray.io.link_streams import LinkStream
 from asyncray.node import cluster_shell
 from asyncray.node.cluster_shell import CAST_OUT, NOT_JOINED
 from asyncray.wire.handshake import LINK, DialerHandshake
+from tests.certificates import tls_of
 from tests.node.hosts import CLUSTER, TOKEN, Host, cluster, until
 
 
@@ -157,6 +159,82 @@ async def test_a_farewell_that_nobody_answers_holds_up_nothing(monkeypatch: pyte
         node.machine.stop("it got SIGTERM")
         node.request_flush()
         assert await node.ended == "it got SIGTERM"
+
+
+async def test_nodes_with_tls_join_and_talk_although_connections_break() -> None:
+    async with cluster(3, tls=tls_of("good")) as (head, one, other):
+        for number in range(200):
+            one.say(other.id, number, bytes(5000))
+            if number % 50 == 49:
+                for carrier, _ in list(one.shell._connections._carriers.values()):
+                    if isinstance(carrier, LinkStream):
+                        carrier.abort("the test cuts it")
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        assert [(await other.heard.get())[1] for _ in range(200)] == list(range(200))
+        head.say(one.id, "hello")
+        assert await one.heard.get() == (head.id, "hello")
+
+
+async def test_r5_the_last_words_of_a_lost_node_are_read_through_tls() -> None:
+    """1. A node writes and dies. 2. The head's verdict comes first. 3. The bytes in the socket are encrypted."""
+    async with cluster(3, tls=tls_of("good")) as (head, node, lost):
+        node.say(lost.id, "hello")
+        await lost.heard.get()
+        part = node.shell.part
+        assert part is not None
+        peer = part.peers[lost.id]
+        ((stream, _),) = [found for found in node.shell._connections._carriers.values() if found[1] is peer]
+        assert isinstance(stream, LinkStream)
+        assert stream.transport is not None
+        stream.transport.pause_reading()
+        lost.say(node.id, "last words")
+        lost.request_flush()
+        await until(lambda: not lost._flush_requested)
+        assert stream._descriptor is not None
+        readable = select.poll()
+        readable.register(stream._descriptor, select.POLLIN)
+        await until(lambda: readable.poll(0))
+        assert node.heard.empty()
+        assert head.head is not None
+        head.head.machine.members.lose(lost.id, "a test says so", 0.0)
+        head.head._request_flush()
+        await until(lambda: lost.id not in part.peers)
+        assert node.heard.get_nowait() == (lost.id, "last words")
+
+
+@pytest.mark.parametrize(
+    ("head_ca", "node_ca", "words"),
+    [
+        ("good", None, "it speaks TLS, so this node needs --tls-cert, --tls-key and --tls-ca"),
+        (None, "good", "it does not speak TLS"),
+        ("good", "other", "its certificate is not good for"),
+    ],
+)
+async def test_a_node_whose_tls_does_not_fit_says_so_at_once(
+    head_ca: str | None, node_ca: str | None, words: str
+) -> None:
+    async with cluster(1, tls=None if head_ca is None else tls_of(head_ca)) as (head,):
+        node = Host(head.address, tls=None if node_ca is None else tls_of(node_ca))
+        await node.start()
+        assert node.shell.failure is not None
+        code, why = node.shell.failure
+        assert code == NOT_JOINED
+        assert f"no connection to the head at 127.0.0.1:{head.address[1]}: " in why
+        assert words in why
+        assert not head.others()
+        await node.close()
+
+
+async def test_a_node_whose_certificate_another_ca_has_signed_does_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_shell, "JOIN_DEADLINE", 1.0)
+    async with cluster(1, tls=tls_of("good")) as (head,):
+        node = Host(head.address, tls=tls_of("other", authority="good"))
+        await node.start()
+        assert node.shell.failure is not None
+        assert "perhaps because of the certificate" in node.shell.failure[1]
+        assert not head.others()
+        await node.close()
 
 
 async def test_a_wrong_token_is_said_in_one_line() -> None:
@@ -335,5 +413,5 @@ def test_a_lone_node_imports_nothing_of_a_cluster(tmp_path_factory: pytest.TempP
     assert done.returncode == 0, done.stderr
     assert "asyncray.node.daemon" in done.stdout
     assert "asyncray.head.registry" in done.stdout
-    for name in ("cluster", "link", "handshake", "head_", "websockets"):
+    for name in ("cluster", "link", "handshake", "head_", "tls", "websockets"):
         assert name not in done.stdout, name

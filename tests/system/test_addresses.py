@@ -24,7 +24,9 @@ import pytest
 import asyncray
 import asyncray.sync as ray
 from asyncray.exceptions import LocalNodeDiedError
+from asyncray.io.tls import VARIABLES
 from asyncray.testing import Cluster, ClusterNode
+from tests.certificates import paths_of
 from tests.system.conftest import Run
 from tests.system.waiting import until
 
@@ -204,6 +206,28 @@ def test_a_program_without_a_good_token_reads_so_in_one_line(
     monkeypatch.setenv("ASYNCRAY_TOKEN", "ab" * 32)
     assert refusal(cluster.address).endswith(": the token is wrong, or missing")
     assert states(cluster) == []
+
+
+@pytest.fixture
+def secured_cluster(nothing_left: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster with TLS, whose files this process knows, too."""
+    for variable, path in zip(VARIABLES.values(), paths_of("good"), strict=True):
+        monkeypatch.setenv(variable, path)
+    with Cluster(initialize_head=True, head_node_args={"num_cpus": 1}) as made:
+        yield made
+
+
+def test_a_program_joins_a_cluster_with_tls_by_its_environment(
+    secured_cluster: Cluster, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = Path(head_of(secured_cluster).session_dir, "cluster.token").read_text().strip()
+    monkeypatch.setenv("ASYNCRAY_TOKEN", token)
+    with ray.init(secured_cluster.address):
+        assert states(secured_cluster) == ["ALIVE"]
+    monkeypatch.setenv(VARIABLES["ca"], paths_of("other")[2])
+    assert "its certificate is not good for" in refusal(secured_cluster.address)
+    monkeypatch.delenv(VARIABLES["key"])
+    assert "TLS needs three files, and --tls-key (or ASYNCRAY_TLS_KEY) is missing" in refusal(secured_cluster.address)
 
 
 def test_an_address_where_nobody_answers(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 import asyncray.sync as ray
 from asyncray.cli.observer import Observer
 from asyncray.testing import Cluster, ClusterNode
+from tests.certificates import paths_of, tls_of
 from tests.system.waiting import until
 
 DEADLINE = 30.0
@@ -130,6 +133,29 @@ def test_the_token_is_on_no_command_line_in_no_log_and_in_no_environment_of_work
         assert registry["url"] == f"http://{address}"
         assert token not in registry["token"]
     assert not (directory / "cluster.token").exists()
+
+
+def test_with_tls_nodes_join_and_tools_show_a_certificate() -> None:
+    certificate, key, authority = paths_of("good")
+    options = ("--tls-cert", certificate, "--tls-key", key, "--tls-ca", authority)
+    variables = {"ASYNCRAY_TLS_CERT": certificate, "ASYNCRAY_TLS_KEY": key, "ASYNCRAY_TLS_CA": authority}
+    with (
+        started("--head", *options) as head,
+        started("--address", head["cluster_address"], **variables) as node,
+    ):
+        for facts in (head, node):
+            file = Path(facts["session_dir"]) / "registry.json"
+            until(file.exists)
+            registry = json.loads(file.read_text())
+            assert registry["url"].startswith("https://127.0.0.1:")
+            request = urllib.request.Request(
+                f"{registry['url']}/api/nodes", headers={"Authorization": f"Bearer {registry['token']}"}
+            )
+            with urllib.request.urlopen(request, timeout=DEADLINE, context=tls_of("good").client) as response:
+                assert len(json.load(response)) == 2
+            for context in (tls_of("other", authority="good").client, ssl.create_default_context()):
+                with pytest.raises(OSError):
+                    urllib.request.urlopen(request, timeout=DEADLINE, context=context)
 
 
 @pytest.mark.parametrize(
