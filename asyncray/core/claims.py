@@ -34,7 +34,7 @@ class Claim:
         self.asked_at = 0.0
         # ``waits`` was called for it. ``Store`` writes it.
         self.blocked = False
-        # The claimant wants no answer any more, and sets this. The store drops the claim when its turn comes.
+        # The claimant wants no answer any more. ``Store.withdraw`` writes it.
         self.withdrawn = False
 
     def __repr__(self) -> str:

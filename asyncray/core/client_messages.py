@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from asyncray.core.objects import check_new
 from asyncray.core.questions import Answer, Question
 from asyncray.core.records import Client
 from asyncray.exceptions import ActorDiedError
@@ -224,12 +225,14 @@ class ClientMessages:
 
     def _seal(self, client: Client, message: m.SealMessage) -> None:
         _, object_id, segment, offset, nested = message
+        promised = client.promised.get(object_id)
+        if promised is None:
+            check_new(object_id, client)  # before the store takes the room and enters the block
         allocation = self._node.unsealed.take(client, segment, offset)
         if allocation is None:
             raise ValueError(f"{client} seals {segment}+{offset}, which is not its own")
         block = self._node.store.seal(object_id, allocation)
         payload = [segment, offset, allocation.size]
-        promised = client.promised.get(object_id)
         if promised is None:
             self._objects.resolve_new(object_id, client, SHARED, payload, nested, block)
         else:

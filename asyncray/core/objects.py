@@ -67,6 +67,14 @@ class ValuesElsewhere(Protocol):
         """A process ended."""
 
 
+def check_new(object_id: bytes, maker: Client) -> None:
+    """Raises ValueError if the process may make no object with this ID: one exists, or it names another maker."""
+    if object_id in maker.made:
+        raise ValueError(f"{maker} makes {maker.made[object_id]} again")
+    if object_id[:CLIENT_SIZE] != maker.id:
+        raise ValueError(f"{maker} makes {object_id.hex()}, whose ID names another maker")
+
+
 class Objects:
     """The object table."""
 
@@ -169,10 +177,9 @@ class Objects:
         """Enters a value that a client has put. The client has the value already, and pins it in shared memory.
 
         Raises:
-            ValueError: an object with this ID exists.
+            ValueError: see ``check_new``.
         """
-        if object_id in maker.made:
-            raise ValueError(f"{maker} makes {maker.made[object_id]} again")
+        check_new(object_id, maker)
         entry = self.expect(object_id, maker, None)
         entry.kind = kind
         entry.payload = payload

@@ -17,7 +17,7 @@ Invariants (``check``): a block is in use or pinned; a party that pins a block i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from asyncray.config import STORE_FULL_DEADLINE
 from asyncray.core.allocator import Allocation, Allocator, MissingSegment, StoreFull
@@ -85,6 +85,14 @@ class Store:
             claim.block()
         return False
 
+    def withdraw(self, claims: Collection[Claim]) -> None:
+        """The claimants want no answer any more. Serves the claims behind these, which may be smaller."""
+        for claim in claims:
+            claim.withdrawn = True
+        if claims and self._waiting:
+            self._waiting = deque(claim for claim in self._waiting if not claim.withdrawn)
+            self._retry()
+
     def _try(self, claim: Claim) -> Allocation | str | None:
         """Returns room for the claim, or why it gets none, or None if it has to wait."""
         if claim.size > self.allocator.capacity:
@@ -136,7 +144,7 @@ class Store:
         """The shell has created the segment: serves the claims that wait."""
         self._creating.discard(name)
         self.allocator.segment_created(name)
-        self.retry()
+        self._retry()
 
     def segment_failed(self, name: str, why: str) -> None:
         """The system has no room for the segment: refuses the first claim with the reason."""
@@ -145,15 +153,12 @@ class Store:
         if self._waiting:
             claim = self._waiting.popleft()
             claim.answer(f"The object store cannot grow by {claim.size} bytes: {why}")
-        self.retry()
+        self._retry()
 
-    def retry(self) -> None:
+    def _retry(self) -> None:
         """Serves the claims that wait, in order, as far as memory goes."""
         while self._waiting:
             claim = self._waiting[0]
-            if claim.withdrawn:
-                self._waiting.popleft()
-                continue
             answer = self._try(claim)
             if answer is None:
                 return
@@ -167,7 +172,7 @@ class Store:
         self.allocator.release(allocation)
         if self._waiting:
             self._freed = True
-            self.retry()
+            self._retry()
 
     # Objects ----------------------------------------------------------------------------------------------------------
 
@@ -271,10 +276,10 @@ class Store:
         if self._waiting and (self._freed or (self._first_is_late(now) and may_free_memory())):
             self._hope_at = now
         self._freed = False
-        while self._waiting and (self._waiting[0].withdrawn or self._first_is_late(now)):
+        while self._waiting and self._first_is_late(now):
             claim = self._waiting.popleft()
             claim.answer(self._refusal(claim))
-            self.retry()
+            self._retry()
         allocator = self.allocator
         if allocator.used or allocator.reserved <= keep:
             self._idle_since = None

@@ -96,8 +96,8 @@ class Unsealed:
 
     def client_disconnected(self, client: Client) -> None:
         """Withdraws the requests of a process that ended, and frees the room that it had."""
-        for claim in client.claims.values():
-            claim.withdrawn = True
+        claims = list(client.claims.values())
         client.claims.clear()
+        self._store.withdraw(claims)
         for place in list(client.unsealed):
             self.abandon(client, *place)

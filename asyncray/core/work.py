@@ -22,7 +22,7 @@ from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
 from asyncray.core.functions import Functions
 from asyncray.core.lives import Actor
-from asyncray.core.objects import Objects
+from asyncray.core.objects import Objects, check_new
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, ObjectEntry, Task
 from asyncray.core.scheduler import Scheduler
@@ -305,10 +305,9 @@ class Work:
         """PROMISE: the client will put the object later. Tasks may depend on it from now on.
 
         Raises:
-            ValueError: an object with this ID exists.
+            ValueError: an object with this ID exists, or the ID names another maker.
         """
-        if object_id in self.objects.table:
-            raise ValueError(f"{client} promises {self.objects.table[object_id]}, which exists")
+        check_new(object_id, client)
         client.promised[object_id] = self.objects.expect(object_id, client, None)
 
     def keep_promise(self, entry: ObjectEntry, kind: int, payload: Any, contained: Sequence[bytes] | None) -> None:

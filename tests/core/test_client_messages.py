@@ -75,6 +75,31 @@ def test_room_that_is_not_the_clients_cannot_be_sealed() -> None:
     assert world.machine.objects.table[ref].kind == SHARED
 
 
+def test_an_object_is_made_once_and_by_the_process_that_its_id_names() -> None:
+    """A second one would take the place of the first one's memory in the store."""
+    world = World(CPU=1)
+    owner, other = world.driver(), world.driver()
+    places: list[Any] = []
+    for driver in (owner, owner, other):
+        driver.allocate(64, places.append)
+        world.settle()
+    first, second, third = (place[:2] for place in places)
+    ref = object_id(owner)
+    world.machine.receive(owner.client, [(SEAL, ref, *first, None)])
+    block = world.machine.store.blocks[ref]
+    for client, message, why in (
+        (owner.client, (SEAL, ref, *second, None), "again"),
+        (owner.client, (PROMISE, ref), "again"),
+        (other.client, (SEAL, ref, *third, None), "names another maker"),
+        (other.client, (PUT, ref, PLAIN, b"", None), "names another maker"),
+        (other.client, (PROMISE, ref), "names another maker"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            world.machine.receive(client, [message])
+    assert world.machine.store.blocks == {ref: block}
+    assert (len(owner.client.unsealed), len(other.client.unsealed)) == (1, 1)
+
+
 @pytest.mark.parametrize("promised", [True, False])
 def test_a_value_keeps_its_promise_or_makes_an_object(promised: bool) -> None:
     world = World(CPU=1)

@@ -102,5 +102,5 @@ def test_what_exists_is_not_promised() -> None:
     driver = world.driver()
     ref = promise(driver)
     world.talk()
-    with pytest.raises(ValueError, match="promises"):
+    with pytest.raises(ValueError, match="again"):
         world.machine.receive(driver.client, [(PROMISE, ref)])

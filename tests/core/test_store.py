@@ -152,8 +152,8 @@ class StoreMachine(RuleBasedStateMachine):
         if waiting:
             wish = waiting[index % len(waiting)]
             assert wish.claim is not None
-            wish.claim.withdrawn = True
             self.wishes.remove(wish)
+            self.store.withdraw([wish.claim])
 
     @precondition(lambda self: self.orders)
     @rule()
@@ -268,6 +268,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.allocator.used == sum(aligned(one.size) for one in taken)
 
     @invariant()
+    def the_first_claim_wants_room(self) -> None:
+        """Otherwise it would hold back those behind it."""
+        assert not any(claim.withdrawn for claim in self.store._waiting)
+
+    @invariant()
     def claims_end_once_and_in_order(self) -> None:
         assert self.ended == self.wishes[: len(self.ended)]
         for wish in self.wishes:
@@ -359,12 +364,11 @@ def test_views_of_any_version_keep_all_versions_that_the_client_was_sent() -> No
     stored.store.check()
 
 
-def test_a_withdrawn_claim_is_passed_over() -> None:
+def test_a_claim_that_is_withdrawn_makes_way_at_once() -> None:
     stored = Stored()
-    first, _ = stored.ask(CAPACITY), stored.ask(PAGE)
-    assert (stored.store.waiting, stored.answers) == (2, [])
-    first.withdrawn = True
-    stored.store.retry()
+    first, second, _ = stored.ask(CAPACITY), stored.ask(CAPACITY), stored.ask(PAGE)
+    assert (stored.store.waiting, stored.answers) == (3, [])
+    stored.store.withdraw([first, second])
     assert stored.store.waiting == 0
     assert stored.room().size == PAGE
 
