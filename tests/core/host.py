@@ -228,15 +228,17 @@ class Host:
         assert dead_refs.count - before <= allowed or excused, f"{process} names dead refs in {messages}"
 
     def _family(self, task_id: bytes) -> list[Task]:
-        """The tasks that a recursive cancellation must reach: this one and its descendants, but no constructors.
+        """The tasks that a recursive cancellation must reach at once: this one and its descendants, no constructors.
 
-        Without the children of an earlier run of a guest: with another attempt it has come as another task.
+        Without the children of an earlier attempt of a guest, which was another task here, and without guests whose
+        parents ran elsewhere: their homes cancel them.
         """
         tasks = self.machine.work.tasks
         found = [task for task in (tasks.get(task_id),) if task is not None and not task.is_constructor]
         for parent in found:
             children = [t for t in tasks.values() if self.world.parents.get(t.id) == parent.id]
-            found += [t for t in children if not t.is_constructor and (t.parent is parent or not parent.is_guest)]
+            at_home = [t for t in children if t.parent is parent or not (t.is_guest or parent.is_guest)]
+            found += [task for task in at_home if not task.is_constructor]
         return found
 
     def repeat(self, process: Process) -> None:

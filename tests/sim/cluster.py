@@ -54,6 +54,10 @@ class Cluster:
     def host_of(self, process: Process) -> ClusterHost:
         return self.hosts[process.host.machine.node_id]
 
+    @property
+    def some_node_ended(self) -> bool:
+        return len(self.living) < len(self.hosts) or bool(self.head.members.ended)
+
     def kill(self, host: ClusterHost) -> None:
         """SIGKILL ends a daemon."""
         host.die()

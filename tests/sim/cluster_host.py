@@ -79,6 +79,7 @@ class ClusterHost:
         self.part = ClusterMachine(self.machine, facts, self.clock.now, None if is_head else cluster.head_host.id)
         self.part.feeding.is_on = True
         self.part.handlers[HELLO] = self._hello
+        self.part.handlers = {kind: partial(self._handle, handler) for kind, handler in self.part.handlers.items()}
         self.part.members.join()
         self.after()
         self.clock.after(self.clock.random.random() * TICK, self._tick)
@@ -98,6 +99,12 @@ class ClusterHost:
     def _hello(self, peer: Peer, message: Any) -> None:
         assert peer.id not in self.part.members.ended, f"{self} hears the words of {peer}, which is buried"
         self.heard.setdefault(peer.id, []).append(message[1])
+
+    def _handle(self, handler: Callable[[Peer, Any], None], peer: Peer, message: Any) -> None:
+        """S10: a fenced node's words change nothing."""
+        assert peer.alive, f"{self} obeys {message} of {peer}"
+        assert peer.id not in self.part.members.ended, f"{self} obeys {message} of {peer}, which has ended"
+        handler(peer, message)
 
     # Processes --------------------------------------------------------------------------------------------------------
 

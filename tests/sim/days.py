@@ -10,17 +10,20 @@ from random import Random
 from typing import Any
 
 from asyncray.core.pauses import LONGEST_PAUSE
-from asyncray.core.records import Task
+from asyncray.core.records import HERE, Task
 from asyncray.messages import CANCEL, KILL
 from tests.core.processes import Process
 from tests.core.programs import Recipe, Step
 from tests.core.test_chaos import numbers
 from tests.sim.cluster import Cluster
 from tests.sim.cluster_host import ClusterHost
+from tests.sim.reachability import check_references
 
 NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
 VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "forget", "keep", "flood", "cancel"]
 ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["raise", "retry", "crash", "exit"]
+CHECK_SHARE = 0.1
+"""The share of events after which the references of all nodes together are checked."""
 STARTS_UP = 2.0
 """Seconds until the first nodes have joined."""
 
@@ -158,6 +161,8 @@ def event(cluster: Cluster, danger: float) -> None:
     else:
         a_driver_works(cluster)
     cluster.run(random.choice((0.0, 0.0, 0.0005, 0.002, 0.005, 0.02, 0.3)))
+    if random.random() < CHECK_SHARE:
+        check_references(cluster)
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------
@@ -175,9 +180,23 @@ def rest(cluster: Cluster) -> None:
             break
     else:
         raise AssertionError("it never comes to rest")
+    check_references(cluster)
     for host in cluster.living:
         host.check()
         host.node.nothing_waits_that_could_run()
+        nothing_waits_that_could_run_elsewhere(cluster, host)
+
+
+def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) -> None:
+    for shape in host.machine.scheduler.shapes.table.values():
+        task = shape.peek()
+        if task is not None and shape.where is HERE and not shape.lives:
+            free = [other for other in cluster.living if other.machine.resources.fits(shape.demand)]
+            assert not free, f"{task} waits at {host} and could run at {free}"
+    for task in host.part.feeding._homeless:
+        template = task.template
+        found = host.part.placing.choose(template.where, template.demand)
+        assert found is None, f"{task} waits at {host} and could run at {found}"
 
 
 def unresolved(cluster: Cluster) -> list[str]:

@@ -49,6 +49,8 @@ class ClusterOracle(Oracle):
         if fault[0] == "OwnerDiedError" and fault[1].get("object_id") == ref.hex():
             assert self.has_ended(ref[:NODE_SIZE]), f"{ref.hex()} is lost, and its owner lives"
             return
+        if fault[0] == "NodeDiedError":
+            assert self.cluster.some_node_ended, f"{ref.hex()} failed with its node, and no node has ended"
         super().agrees(ref, content)
 
     def has_ended(self, node: bytes) -> bool:
