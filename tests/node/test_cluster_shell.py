@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from asyncray.cluster_messages import VIEW
+from asyncray.cluster_messages import RESUME, VIEW
 from asyncray.core.cluster.links import OPEN
 from asyncray.core.cluster.members import OUTSIDE
 from asyncray.core.head.membership import LEFT, LOST
@@ -22,7 +22,9 @@ from asyncray.io.addresses import listen_at
 from asyncray.io.link_streams import LinkStream
 from asyncray.node import cluster_shell
 from asyncray.node.cluster_shell import CAST_OUT, NOT_JOINED
+from asyncray.wire.frames import pack
 from asyncray.wire.handshake import LINK, DialerHandshake
+from asyncray.wire.link_frames import header
 from tests.certificates import tls_of
 from tests.node.hosts import CLUSTER, TOKEN, Host, cluster, until
 
@@ -341,6 +343,50 @@ async def test_strangers_at_the_port_of_a_node_change_nothing(caplog: pytest.Log
         assert repr(node.shell._strangers) == "<Strangers 0>"
         refused = [record for record in caplog.records if "was refused" in record.message]
         assert len(refused) == 1  # the node logs it once a minute for each address
+        head.say(node.id, "still alive")
+        assert await node.heard.get() == (head.id, "still alive")
+
+
+class Bomb:
+    """Records it if a node loads the pickle."""
+
+    loaded = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return setattr, (Bomb, "loaded", True)
+
+
+async def test_bad_frames_of_a_daemon_that_knows_the_token_end_its_connection_and_nothing_more() -> None:
+    chance = random.Random(8)
+    bomb = pickle.dumps(Bomb())
+    own = os.urandom(8)
+    good = pack([(RESUME, 1, 0)])
+    async with cluster(2) as (head, node):
+        assert node.shell._server is not None
+        port = node.shell._server.sockets[0].getsockname()[1]
+        for number in range(200):
+            handshake = DialerHandshake(TOKEN, own, CLUSTER, LINK, node.id, os.urandom(32))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(handshake.start())
+            while not handshake.done:
+                writer.write(handshake.feed(await reader.read(1000)))
+            frames = (
+                header(bomb, 1, 0) + bomb,
+                chance.randbytes(chance.randrange(1, 200)),
+                (header(good, 0, 0) + good)[: chance.randrange(len(good) + 20)],
+                header(good, 7, 0) + good,
+            )
+            writer.write(frames[number % len(frames)])
+            writer.write_eof()
+            try:
+                await reader.read()
+            except ConnectionResetError:
+                pass
+            writer.close()
+            await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
+        assert not Bomb.loaded
+        assert node.shell.part is not None
+        node.shell.part.peers.pop(own).bury("the test ends it")
         head.say(node.id, "still alive")
         assert await node.heard.get() == (head.id, "still alive")
 
