@@ -300,11 +300,9 @@ class Pulls:
             for bundle in {bundle: None for entry in crowded for bundle in self._needing.get(entry, ())}:
                 self._turn_away(bundle)
             self._crowded_at = store.allocator.used
-            store.retry()
         alone = self._alone
         if alone is not None and alone.place == ARGUMENTS and self._others_wait(alone):
             self._turn_away(alone)
-            store.retry()
         seen = store.allocator.used, store.waiting
         if self._changed or seen != self._seen:
             self._changed = False

@@ -139,13 +139,13 @@ class Receiving:
     def cancel(self, entry: ObjectEntry) -> None:
         """Nothing needs the object here any more, or its owner is lost: ends the pull and frees its room."""
         pull = self.pulls.pop(entry.id)
-        if pull.claim is not None:
-            pull.claim.withdrawn = True
         self._end_transfer(pull)
         if pull.seek:
             self._say(entry, (UNHOLD, [(entry.id, pull.version)]))
         if pull.allocation is not None:
             self._store.free(pull.allocation)
+        if pull.claim is not None:
+            self._store.withdraw([pull.claim])
 
     def begin_anew(self, entry: ObjectEntry, version: int, size: int) -> None:
         """The owner has another version of an object that is elsewhere (R46)."""
