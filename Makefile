@@ -4,6 +4,7 @@
 # make test-all   the same under every Python that we promise
 # make chaos      programs at work while processes are killed; ASYNCRAY_CHAOS_SECONDS (60), ASYNCRAY_CHAOS_SEED
 # make soak       the same work for minutes, and nothing may grow; ASYNCRAY_SOAK_SECONDS (120)
+# make netns      a cluster whose nodes have networks of their own; needs root and the command ip
 # make sim        the simulation of a cluster from many seeds; SEEDS (20000), FIRST_SEED (0)
 # make model      the model of references between nodes, in all states; NODES (3), TASKS (3), MODEL_ARGS ("--losses 1")
 # make bench      asyncray's microbenchmark
@@ -28,7 +29,7 @@ BIN := $(VENV)/bin
 # -qq drops what pip only wants to mention and keeps what failed.
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: demo test check pytest test-all chaos soak sim model bench clean
+.PHONY: demo test check pytest test-all chaos soak netns sim model bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/quickstart.py </dev/null
@@ -58,6 +59,9 @@ test-all:
 
 chaos soak: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -s -m $@ tests/system/test_$@.py $(PYTEST_ARGS) </dev/null
+
+netns: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -m netns tests/netns $(PYTEST_ARGS) </dev/null
 
 sim: $(VENV)/.installed-test
 	@ASYNCRAY_SIM_SEEDS=$(SEEDS) ASYNCRAY_SIM_FIRST=$(FIRST_SEED) \

@@ -13,7 +13,7 @@ import selectors
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import IO, Any, Self
 
@@ -220,7 +220,7 @@ class Cluster:
                 cluster_tokens.TOKEN_VARIABLE: "",
                 cluster_tokens.TOKEN_FILE_VARIABLE: os.path.join(self.head_node.session_dir, sessions.TOKEN_FILE),
             }
-        node = _start(options, variables)
+        node = start_daemon(options, variables)
         self._nodes.append(node)
         if self.head_node is None:
             self.head_node = node
@@ -339,17 +339,18 @@ _OPTIONS = {
 """The arguments of ``add_node`` and the options of ``asyncray node``."""
 
 
-def _start(options: list[str], variables: Mapping[str, str]) -> ClusterNode:
+def start_daemon(options: list[str], variables: Mapping[str, str], prefix: Sequence[str] = ()) -> ClusterNode:
     """Starts a daemon, and waits until programs can connect to it.
 
     Args:
         options: of ``asyncray node``.
         variables: of the environment, besides those of this process.
+        prefix: a command that runs the command which follows it, in its own process.
 
     Raises:
         AsyncrayError: it did not start.
     """
-    command = [*command_line("asyncray.cli"), "node", "--json", "--until-eof", *options]
+    command = [*prefix, *command_line("asyncray.cli"), "node", "--json", "--until-eof", *options]
     environment = {**os.environ, **variables}
     with contextlib.ExitStack() as undo:
         errors = undo.enter_context(tempfile.TemporaryFile())
