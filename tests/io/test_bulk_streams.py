@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Coroutine[Any,
     return runs
 
 
-_open: list[Any] = []
-"""Streams and servers of the present test: a loop of uvloop that closes waits for them."""
+_open: list[Callable[[], None]] = []
+"""End the streams and servers of the present test: a loop of uvloop that closes waits for them."""
 
 
 async def ending(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -58,11 +59,8 @@ async def ending(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         await asyncio.wait_for(main(), DEADLINE)
     finally:
-        for one in _open:
-            if isinstance(one, asyncio.Server):
-                one.close()
-            else:
-                one.abort("the test has ended")
+        for close in _open:
+            close()
         _open.clear()
         await asyncio.sleep(0)
 
@@ -78,7 +76,7 @@ class Receiving:
         self.news = asyncio.Event()
         self.ended = asyncio.Event()
         self.stream = BulkReceiver(self.landings, self._received, self._failed, self._closed)
-        _open.append(self.stream)
+        _open.append(partial(self.stream.abort, "the test has ended"))
 
     def _received(self, transfer: int, position: int) -> None:
         self.received.append((transfer, position))
@@ -107,7 +105,7 @@ class Sending:
         self.news = asyncio.Event()
         self.ended = asyncio.Event()
         self.stream = BulkSender(self._sent, self._closed)
-        _open.append(self.stream)
+        _open.append(partial(self.stream.abort, "the test has ended"))
 
     def _sent(self, transfer: int, length: int) -> None:
         self.sent.append((transfer, length))
@@ -147,7 +145,7 @@ async def connect(receiving: Receiving, sending: Sending, tls: Any = (None, None
         ready.set()
 
     server = await loop.create_server(lambda: _Beginning(accept), "127.0.0.1", 0, ssl=tls[0])
-    _open.append(server)
+    _open.append(server.close)
     address = server.sockets[0].getsockname()
     transport, _ = await loop.create_connection(asyncio.Protocol, *address, ssl=tls[1])
     sending.stream.begin(transport)
