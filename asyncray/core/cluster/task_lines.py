@@ -113,19 +113,24 @@ class TaskLines:
         return None if found is None else self.to(found, shape)
 
     def room(self, line: TaskLine) -> int:
-        """How many tasks may be sent on a line now. It is filled when it is half empty: batches, not single tasks."""
+        """How many tasks may be sent on a line now.
+
+        A free slot is filled at once. Beyond the slots the line is filled when it is half empty: batches, not single
+        tasks.
+        """
         task = line.queue[0] if line.queue else line.shape.peek()
         if task is None:
             return 0
         slots = line.slots
         if slots is None:
             slots = len(line.sent) + self._placing.room(line.peer.id, line.shape.demand)
+        slots = max(1, slots)
         mean = task.template.mean
         if mean is None or not task.retries or task.estimate == UNKNOWN:
-            return max(1, slots) - len(line.sent)
+            return slots - len(line.sent)
         ahead = min(MOST_AHEAD, int(AHEAD_MICROSECONDS / (mean + SHORTEST_TASK)))
-        window = max(1, slots) * (1 + ahead)
-        return 0 if 2 * len(line.sent) > window + 1 else window - len(line.sent)
+        window = slots * (1 + ahead)
+        return window - len(line.sent) if len(line.sent) < slots or 2 * len(line.sent) <= window + 1 else 0
 
     def tick(self, now: float) -> None:
         """Some time has passed: asks tasks back that wait elsewhere beside a free place, and forgets unused lines."""

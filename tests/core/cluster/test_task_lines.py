@@ -58,6 +58,19 @@ def test_a_line_is_filled_again_when_it_is_half_empty() -> None:
     assert lines.room(line) == window - len(line.sent)
 
 
+def test_a_free_slot_is_filled_although_the_line_is_not_half_empty() -> None:
+    """The tasks there may wait for the task that would take the slot."""
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
+    line, task = line_of(world)
+    lines = world.members[A].part.feeding.lines
+    line.queue.append(task)
+    line.slots = 5
+    task.template.mean = 10_000.0
+    for attempt in (100, 101, 102):
+        line.sent[attempt] = Away(task, attempt, line, ())
+    assert lines.room(line) == 1
+
+
 def test_a_line_without_tasks_is_forgotten() -> None:
     world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
     line, _ = line_of(world)
