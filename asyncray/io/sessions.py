@@ -15,6 +15,8 @@ takes a session for stale that has just begun. Two that sweep at once lock one s
 Sessions of other users are not ours to trust or to end: what a daemon sends is unpickled, and the name of a directory
 says which processes and which memory belong to it. So the base directory and each session in it must belong to this
 user and must not be writable by others. A base that others may write is refused; sessions of others are ignored.
+So is a base below a directory in which others may rename it and put another in its place: one that they may write, and
+that has no sticky bit. The owners of the directories above are trusted.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
 
 from asyncray.config import STOP_DEADLINE
 from asyncray.io import forking
@@ -116,6 +119,38 @@ def _check_base(path: str) -> None:
         raise PermissionError(errno.EACCES, f"others may write to it: its mode is {mode:04o}", path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "it cannot be written", path)
+    for parent in dict.fromkeys((*_parents(path), *_parents(os.path.realpath(path)))):
+        _check_parent(parent)
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path != (path := os.path.dirname(path)):
+        yield path
+
+
+def _check_parent(path: str) -> None:
+    """Raises OSError if other users may rename what is in the directory."""
+    status = os.stat(path)
+    mode = status.st_mode
+    if mode & stat.S_ISVTX or not mode & _OTHERS_WRITE:
+        return
+    if mode & stat.S_IWOTH or not _is_own_group(status.st_gid):
+        text = f"others may replace it, because they may write to {path}: its mode is {stat.S_IMODE(mode):04o}"
+        raise PermissionError(errno.EACCES, text, path)
+
+
+def _is_own_group(group: int) -> bool:
+    """True for the group of root, and for that of this user alone, which has the user's name on many systems."""
+    if group == 0:
+        return True
+    import grp  # start-up cost: few directories are writable by a group
+    import pwd
+
+    try:
+        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return user.pw_gid == group and found.gr_name == user.pw_name and {*found.gr_mem} <= {user.pw_name}
 
 
 def _unusable(path: str, error: OSError) -> OSError:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +106,48 @@ def test_a_base_that_others_may_write_is_refused(base: Path, mode: int) -> None:
             use()
     base.chmod(0o755)
     assert sessions.base_directory() == str(base)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o772])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_base_below_a_directory_in_which_others_may_replace_it_is_refused(
+    base: Path, mode: int, link: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, own = base / "shared", base / "own"
+    own.mkdir()
+    (shared / "a" / "b").mkdir(parents=True)
+    (own / "link").symlink_to(shared / "a" / "b")
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(own / "link" if link else shared / "a" / "b"))
+    assert sessions.base_directory()
+    shared.chmod(mode)
+    for use in (sessions.base_directory, sessions.new_session, sessions.running):
+        with pytest.raises(OSError, match=rf"others may replace it, because they may write to {shared}: .* {mode:04o}"):
+            use()
+    shared.chmod(mode | stat.S_ISVTX)  # as /tmp
+    assert sessions.base_directory()
+    own.chmod(0o777)
+    if link:
+        with pytest.raises(OSError, match=f"they may write to {own}: "):
+            sessions.base_directory()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_directory_above_may_be_writable_by_a_group_of_roots_or_ones_own(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (base / "shared" / "a").mkdir(parents=True)
+    (base / "shared").chmod(0o775)
+    monkeypatch.setenv("ASYNCRAY_TMPDIR", str(base / "shared" / "a"))
+    assert sessions.base_directory()
+    os.chown(base / "shared", 0, STRANGER)
+    with pytest.raises(OSError, match="others may replace it"):
+        sessions.base_directory()
+    user = SimpleNamespace(pw_gid=STRANGER, pw_name="me")
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: user)
+    for name, members, good in (("me", ["me"], True), ("me", [], True), ("me", ["you"], False), ("staff", [], False)):
+        group = SimpleNamespace(gr_name=name, gr_mem=members)
+        monkeypatch.setattr(grp, "getgrgid", lambda number, group=group: group)
+        assert sessions._is_own_group(STRANGER) == good
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
