@@ -23,7 +23,7 @@ _DEADLINE = 60.0
 
 
 def lacks() -> str:
-    """What is missing for such a network; empty if nothing is."""
+    """Names the thing that this machine lacks for such a network; empty if it lacks nothing."""
     if os.geteuid() != 0:
         return "needs root"
     if shutil.which("ip") is None:

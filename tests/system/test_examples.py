@@ -8,8 +8,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from asyncray.testing import Cluster
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -63,6 +66,13 @@ PRINTED = {
         r"^([0-5]) ready, ([5-9]|10) remaining$",
         r"^10 results with wait$",
         r"^10 results with as_completed$",
+    ],
+    "cluster/two_machines.py": [
+        r"^\$ asyncray node --head --name machine1$",
+        r"^\$ asyncray node --address 127\.0\.0\.1:\d+ --name machine2$",
+        r"^2 machines with 2 CPUs: machine1, machine2$",
+        r"^pi is about 3\.14\d$",
+        r"^machine1: \d+ tasks$",
     ],
     "deck/double.py": [r"double of 2: 4$", rf"10000 results in {SECONDS}: \[0, 2, 4, 6\]"],
     "deck/gpu_counter.py": [r"class: 1 2$", r"actor: (1 2|skipped, this machine has no GPU)$"],
@@ -122,11 +132,30 @@ PRINTED = {
 }
 
 
-def run_example(name: str, directory: Path) -> tuple[str, str]:
+IN_CLUSTER = """\
+import os, runpy, sys
+import asyncray, asyncray.sync
+
+def joins(init):
+    def init_in_cluster(*args, **options):
+        for amount in ("num_cpus", "num_gpus"):
+            options.pop(amount, None)
+        return init(*args, **options)
+    return init_in_cluster
+
+asyncray.init, asyncray.sync.init = joins(asyncray.init), joins(asyncray.sync.init)
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script in the cluster that ASYNCRAY_ADDRESS names. Amounts belong to nodes, so its ``init`` gets none."""
+
+
+def run_example(name: str, directory: Path, *runner: str) -> tuple[str, str]:
     """Run one script in a directory of its own; return what it wrote to stdout and to stderr."""
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, *runner, str(EXAMPLES / name)],
         cwd=directory,
         env=environment | {"ASYNCRAY_EXAMPLE_SPEED": "100", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -141,7 +170,11 @@ def run_example(name: str, directory: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
-    stdout, stderr = run_example(name, tmp_path)
+    check_output(name, *run_example(name, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def check_output(name: str, stdout: str, stderr: str) -> None:
     position = 0
     for expected in PRINTED[name]:
         found = re.compile(expected, re.MULTILINE).search(stdout, position)
@@ -149,7 +182,6 @@ def test_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
         position = found.end()
     assert "Traceback" not in stderr
     assert "Warning" not in stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_every_example_has_an_entry() -> None:
@@ -161,3 +193,15 @@ def test_every_example_says_where_it_is_from() -> None:
     for name in PRINTED:
         head = (EXAMPLES / name).read_text(encoding="utf-8").split("\n", 1)[0]
         assert "/" not in name or any(source in head for source in sources), name
+
+
+def test_all_of_them_run_in_a_cluster_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one test, because starting the cluster takes as long as an example."""
+    node: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 1_000_000_000}
+    with Cluster(initialize_head=True, head_node_args={**node, "num_gpus": 1}) as cluster:
+        cluster.add_node(**node)
+        monkeypatch.setenv("ASYNCRAY_ADDRESS", cluster.address)
+        for name in (name for name in PRINTED if not name.startswith("cluster/")):
+            check_output(name, *run_example(name, tmp_path, "-c", IN_CLUSTER))
+        assert {row["State"] for row in cluster.list_all_nodes()[1].rows().values()} == {"ALIVE"}
+    assert not list(tmp_path.iterdir())
