@@ -174,6 +174,51 @@ CLAIMED: Final = 128
 ClaimedMessage: TypeAlias = "tuple[Literal[128], int]"
 """attempt: the refs in its result need not be kept for the sender any more"""
 
+# Between two nodes: actors --------------------------------------------------------------------------------------------
+CONSTRUCT_AT: Final = 170
+ConstructAtMessage: TypeAlias = """(
+    tuple[
+        Literal[170], int, bytes, int, Kind, Payload, Sequence[ArgumentValue] | None, Refs, int, int, str
+    ]
+)"""
+"""attempt, actor, number of the template, kind and payload of the arguments, values of the objects among them, refs
+inside them, depth, how often the actor was restarted, its name or empty: the receiver gives the actor a process.
+Answer: SEATED and later RESULT, or only RESULT, or BACK"""
+
+SEATED: Final = 171
+SeatedMessage: TypeAlias = "tuple[Literal[171], int]"
+"""attempt: the constructor has returned. RESULT follows when the process has ended"""
+
+END_SEAT: Final = 172
+EndSeatMessage: TypeAlias = "tuple[Literal[172], int, bool, str]"
+"""attempt, whether the process may finish in order, why. Answer: RESULT"""
+
+CALL_AT: Final = 173
+CallAtMessage: TypeAlias = """(
+    tuple[
+        Literal[173], int, bytes, int, Kind, Payload, Sequence[ArgumentValue] | None, Refs, str | None, bytes, int, bool
+    ]
+)"""
+"""As TASK, without the depth, but with actor and incarnation before the last field. Answer: RESULT, or BACK if the
+receiver does not have the actor, or not in this incarnation"""
+
+LOCATE: Final = 174
+LocateMessage: TypeAlias = "tuple[Literal[174], bytes]"
+"""actor of the receiver: the sender has calls for it. Answer: SEAT_OF, now and at each change, until FORGET_ACTOR"""
+
+SEAT_OF: Final = 175
+SeatOfMessage: TypeAlias = "tuple[Literal[175], bytes, str, bytes, int, bool, int, Any]"
+"""actor of the sender, its state, node, incarnation, whether calls keep their order, how many calls to send ahead, the
+fault of its calls or None"""
+
+FORGET_ACTOR: Final = 176
+ForgetActorMessage: TypeAlias = "tuple[Literal[176], bytes]"
+"""actor of the receiver: the sender wants no SEAT_OF any more"""
+
+KILL_ACTOR: Final = 177
+KillActorMessage: TypeAlias = "tuple[Literal[177], bytes, bool]"
+"""actor of the receiver, whether it must not start again: as KILL"""
+
 # From a node to the head ----------------------------------------------------------------------------------------------
 JOIN: Final = 150
 JoinMessage: TypeAlias = "tuple[Literal[150], MemberFacts, ClusterRow]"
@@ -264,6 +309,8 @@ ToPeer: TypeAlias = """(
     | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage
     | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
     | ClaimedMessage
+    | ConstructAtMessage | SeatedMessage | EndSeatMessage | CallAtMessage | LocateMessage | SeatOfMessage
+    | ForgetActorMessage | KillActorMessage
 )"""
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"
 """Messages in numbered frames."""

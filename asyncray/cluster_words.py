@@ -45,3 +45,5 @@ class ClusterRow(TypedDict):
 NEVER_FITS: Final = 0
 OVER: Final = 1
 WANTED_BACK: Final = 2
+# A call: the actor is not at this node, or not in this incarnation.
+NOT_HERE: Final = 3

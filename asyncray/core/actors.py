@@ -15,16 +15,16 @@ table.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from asyncray.core.clock import Clock
 from asyncray.core.directory import Directory, NameKeeper, RegisteredName
-from asyncray.core.lives import Actor
+from asyncray.core.lives import Actor, GuestActor, Seat
 from asyncray.core.mailboxes import Mailboxes
 from asyncray.core.pauses import FIRST_PAUSE, LONGEST_PAUSE
-from asyncray.core.records import Fault, Task
+from asyncray.core.records import Fault, Guest, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ALIVE, DEAD, FINISHED, PENDING, RESTARTING, STARTING
+from asyncray.core.states import ALIVE, CRASHED, DEAD, FINISHED, PENDING, RESTARTING, STARTING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, PLAIN
 
@@ -33,6 +33,32 @@ MOST_CAUSES = 1000
 
 LIVED_A_WHILE = 5.0
 """Seconds since its constructor returned. An actor that lived so long restarts at once when its process ends."""
+
+
+class GuestActorEnds(Protocol):
+    """Actors of other nodes that have their processes here, in a cluster."""
+
+    def constructed(self, actor: GuestActor) -> None:
+        """The constructor of an actor of another node has returned here."""
+
+    def guest_died(self, actor: GuestActor, begun: Sequence[Task], calls: Sequence[Task]) -> None:
+        """An actor of another node has ended here, with calls that were sent to its process, and all calls."""
+
+
+class ActorsElsewhere(Protocol):
+    """Actors of this node that may have their processes at other nodes, in a cluster."""
+
+    def end_process(self, actor: Actor, why: str, *, graceful: bool) -> None:
+        """The actor is dead: ends its process at another node, if it has or gets one there."""
+
+    def unreferenced(self, route: Seat) -> None:
+        """No handle of an actor of another node is left here."""
+
+    def kill_for_client(self, actor_id: bytes, *, no_restart: bool) -> None:
+        """A client of this node kills an actor of any node."""
+
+    def changed(self, actor: Actor) -> None:
+        """An actor of this node is alive, restarts or is dead."""
 
 
 class Actors:
@@ -61,6 +87,9 @@ class Actors:
         self.table: dict[bytes, Actor] = {}
         # Names of actors: in a cluster the head has them.
         self.names: NameKeeper = directory
+        # None on a node that belongs to no cluster.
+        self.elsewhere: ActorsElsewhere | None = None
+        self.guests: GuestActorEnds | None = None
         # ID of a forgotten actor -> the error of its calls. Beyond MOST_CAUSES the oldest entries are removed.
         self._causes: dict[bytes, Fault] = {}
 
@@ -91,16 +120,24 @@ class Actors:
         actor.move(ALIVE)
         actor.constructed_at = self._clock.now
         actor.task.state = FINISHED
-        if not actor.restarts:
+        if isinstance(actor, GuestActor):
+            assert self.guests is not None
+            self.guests.constructed(actor)
+        elif not actor.restarts:
             # No restart will need the constructor's arguments.
             self._finish(actor.task, PLAIN, None)
+        self._report(actor)
         self.mailboxes.pump(actor)
         if actor.unreferenced and not actor.pending:
             self._end_unreferenced(actor)
 
-    def unreferenced(self, actor: Actor) -> None:
-        """The actor has no handle left: ends it when it has no unfinished calls left."""
+    def unreferenced(self, actor: Seat) -> None:
+        """The actor has no handle left on this node: ends it when it has no unfinished calls left."""
         actor.unreferenced = True
+        if not isinstance(actor, Actor):
+            assert self.elsewhere is not None
+            self.elsewhere.unreferenced(actor)
+            return
         if actor.state == DEAD:
             self._forget(actor)
         elif not actor.detached and not actor.pending:
@@ -120,6 +157,8 @@ class Actors:
         self.die(actor, fault)
         if worker is not None:
             self._scheduler.pool.retire(worker, why)
+        elif self.elsewhere is not None:
+            self.elsewhere.end_process(actor, why, graceful=True)
 
     def kill(self, actor: Actor, fault: Fault, why: str) -> None:
         """Ends an actor at once, with SIGKILL, and cancels what its running calls submitted."""
@@ -128,6 +167,8 @@ class Actors:
         self.die(actor, fault)
         if worker is not None:
             self._scheduler.pool.kill(worker, why)
+        elif self.elsewhere is not None:
+            self.elsewhere.end_process(actor, why, graceful=False)
         self._abandon(submitted)
 
     def die(self, actor: Actor, fault: Fault) -> None:
@@ -147,17 +188,29 @@ class Actors:
             self.names.died(actor.name, actor.id)
         if actor.unreferenced:
             self._forget(actor)
-        for call in self.mailboxes.close(actor):
-            self._finish(call, FAULT, fault)
+        begun = list(actor.inflight.values())
+        calls = self.mailboxes.close(actor)
+        if isinstance(actor, GuestActor):
+            assert self.guests is not None
+            self.guests.guest_died(actor, begun, calls)
+        else:
+            self._report(actor)
+            for call in calls:
+                self._finish(call, FAULT, fault)
         # No restart will need the constructor's arguments.
         self._finish(actor.task, FAULT, fault)
+
+    def _report(self, actor: Actor) -> None:
+        """Other nodes with calls for the actor hear of its new state."""
+        if self.elsewhere is not None and not actor.is_guest:
+            self.elsewhere.changed(actor)
 
     def _leave_worker(self, actor: Actor) -> None:
         if actor.lease is not None:
             actor.lease.grant.end_life()
         if actor.worker is not None:
             actor.worker.actor = None
-        actor.worker = actor.lease = None
+        actor.worker = actor.lease = actor.peer = None
 
     @staticmethod
     def _submitted(actor: Actor) -> list[Task]:
@@ -190,6 +243,8 @@ class Actors:
         if actor.restarts and wanted:
             self._restart(actor, message)
         else:
+            if isinstance(actor.task, Guest):
+                actor.task.how = CRASHED
             self.die(actor, actor.fault("ActorDiedError", message))
         self._abandon(submitted)
 
@@ -202,6 +257,7 @@ class Actors:
         calls = self.mailboxes.take_posted(actor) if actor.state == ALIVE else []
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
+        self._report(actor)
         self._enqueue_restart(actor)
         # Fail the lost calls last, because the end of the last call may end the actor. Calls that wait in lanes were
         # not sent yet, so they are not lost.
@@ -227,7 +283,8 @@ class Actors:
         for actor in self.table.values():
             known = [actor.id in actors for actors in (actor.job.actors, actor.creator.actors)]
             assert known == 2 * [actor.state != DEAD], f"{actor} and its job and creator disagree"
-            assert (actor.worker is not None) == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"
+            has_process = actor.worker is not None or actor.peer is not None
+            assert has_process == (actor.state in (STARTING, ALIVE)), f"{actor} and {actor.worker}"
             if actor.worker is not None:
                 assert actor.worker.actor is actor, f"{actor} is not its worker's"
             if actor.state == DEAD:

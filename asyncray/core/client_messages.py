@@ -154,6 +154,9 @@ class ClientMessages:
     def _kill(self, client: Client, message: m.KillMessage) -> None:
         _, actor_id, no_restart = message
         actors = self._node.actors
+        if actors.elsewhere is not None:
+            actors.elsewhere.kill_for_client(actor_id, no_restart=no_restart)
+            return
         actor = actors.table.get(actor_id)
         if actor is None:
             return

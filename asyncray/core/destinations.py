@@ -130,8 +130,9 @@ class Destinations:
     def _fail(self, task: Task, fault: Fault, how: str = "cannot run") -> None:
         name, fields = fault
         message = f"{task.name} {how}: {fields['message']}"
-        if task.actor is not None:
-            self._actors.die(task.actor, [f"Actor{name}", {"message": message}])
+        made = task.constructed_actor
+        if made is not None:
+            self._actors.die(made, [f"Actor{name}", {"message": message}])
         else:
             self._finish(task, FAULT, [f"Task{name}", {"message": message}])
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncray.core.leases import Worker
+from asyncray.core.lives import Actor
 from asyncray.core.records import Client, Job, Task
 from asyncray.core.states import SENT
 from asyncray.core.work import Work
@@ -173,7 +174,7 @@ def job_row(job: Job, node: bytes, pid: int) -> JobRow:
 
 
 def _lasts(task: Task, lasting: dict[Client, None]) -> bool:
-    return task.submitter in lasting or (task.actor is not None and task.actor.detached)
+    return task.submitter in lasting or (isinstance(task.actor, Actor) and task.actor.detached)
 
 
 def _lasting(job: Job) -> dict[Client, None]:

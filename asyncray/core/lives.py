@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from asyncray.config import MAILBOX_WINDOW
 from asyncray.core.states import ALIVE, DEAD, PENDING, RESTARTING, STARTING
 
 if TYPE_CHECKING:
     from asyncray.core.leases import Lease, Worker
-    from asyncray.core.records import Client, Fault, Job, Task
+    from asyncray.core.records import Client, Fault, Job, ObjectEntry, Party, Task
+    from asyncray.words import FunctionOptions
 
 # State -> the states that may follow it.
 _MOVES: dict[str, tuple[str, ...]] = {
@@ -29,20 +30,19 @@ class Seat:
     """The place of an actor: its process, and the calls for it. ``Mailboxes`` writes the calls, ``Actors`` the rest.
 
     Nothing here says whether the actor may start again, and for whom it lives: that is ``Actor``. An actor of this node
-    is both. The seat of an actor whose life is decided on another node will be a seat alone.
+    is both.
     """
 
     __slots__ = (
-        "cause", "id", "inflight", "job", "lanes", "lease", "mailbox", "ordered", "pending", "restarted", "state",
-        "task", "unreferenced", "window", "worker",
+        "cause", "id", "inflight", "lanes", "lease", "mailbox", "ordered", "peer", "pending", "restarted", "state",
+        "unreferenced", "window", "worker",
     )  # fmt: skip
 
-    def __init__(self, task: Task) -> None:
-        options = task.template.options
-        self.id = task.id
-        # The constructor, which runs again at each restart.
-        self.task = task
-        self.job: Job = task.template.job
+    is_route: ClassVar[bool] = False
+    """True for the way to an actor of another node (``Route``)."""
+
+    def __init__(self, actor_id: bytes, options: FunctionOptions) -> None:
+        self.id = actor_id
         # ``move`` writes it.
         self.state = PENDING
         # How often the actor was restarted.
@@ -55,6 +55,8 @@ class Seat:
         # both.
         self.worker: Worker | None = None
         self.lease: Lease | None = None
+        # The node with its process, if that is another one.
+        self.peer: Party | None = None
         # Posted calls that are not sent yet, with cancelled ones that are skipped later.
         self.mailbox: deque[Task] = deque()
         # ID of a call -> the call, which was sent to the worker and has not ended.
@@ -71,7 +73,7 @@ class Seat:
 
     def __repr__(self) -> str:
         calls = f"mailbox={len(self.mailbox)} inflight={len(self.inflight)}"
-        return f"<{type(self).__name__} {self.id.hex()} {self.task.template.name} {self.state} {calls}>"
+        return f"<{type(self).__name__} {self.id.hex()} {self.state} {calls}>"
 
     def move(self, state: str) -> None:
         """Moves the actor to another state. Raises AssertionError if the table of moves does not allow it."""
@@ -80,11 +82,6 @@ class Seat:
 
     def fault(self, name: str, message: str) -> Fault:
         return [name, {"actor_id": self.id.hex(), "message": message}]
-
-    @property
-    def registered_name(self) -> str:
-        """The name under which programs find the actor; empty if there is none."""
-        return ""
 
 
 class Actor(Seat):
@@ -95,11 +92,19 @@ class Actor(Seat):
     has. An ``actor.seat`` with a way back would cost each call six more loads: 3.52 us in the core instead of 3.48.
     """
 
-    __slots__ = ("constructed_at", "creator", "detached", "handle", "name", "restart_pause", "restarts")
+    __slots__ = (
+        "constructed_at", "creator", "detached", "handle", "job", "name", "restart_pause", "restarts", "task",
+    )  # fmt: skip
+
+    is_guest: ClassVar[bool] = False
+    """True for an actor whose life another node decides (``GuestActor``)."""
 
     def __init__(self, task: Task, creator: Client) -> None:
-        super().__init__(task)
         options = task.template.options
+        super().__init__(task.id, options)
+        # The constructor, which runs again at each restart.
+        self.task = task
+        self.job: Job = task.template.job
         # The process that created it.
         self.creator = creator
         # (namespace, name), or None.
@@ -117,7 +122,17 @@ class Actor(Seat):
 
     @property
     def registered_name(self) -> str:
+        """The name under which programs find the actor; empty if there is none."""
         return self.name[1] if self.name else ""
+
+    @property
+    def full_window(self) -> int:
+        """How many calls may be in flight. ``window`` is smaller while calls are held back."""
+        return MAILBOX_WINDOW + int(self.task.template.options.get("concurrency", 1))
+
+    def __repr__(self) -> str:
+        calls = f"mailbox={len(self.mailbox)} inflight={len(self.inflight)}"
+        return f"<{type(self).__name__} {self.id.hex()} {self.task.template.name} {self.state} {calls}>"
 
     def placed(self, worker: Worker, lease: Lease) -> None:
         """The actor gets a worker and the lease that it lives on: its constructor runs there."""
@@ -126,3 +141,42 @@ class Actor(Seat):
         worker.lease = lease
         self.worker = worker
         self.lease = lease
+
+
+class GuestActor(Actor):
+    """An actor that has its process here, and whose life another node decides: its home.
+
+    It never restarts here. When its process has ended, its home decides whether and where it starts again.
+    """
+
+    __slots__ = ("_shown_name",)
+
+    is_guest = True
+
+    def __init__(self, task: Task, creator: Client, restarted: int, name: str) -> None:
+        super().__init__(task, creator)
+        self.restarts = 0
+        self.restarted = restarted
+        self._shown_name = name
+
+    @property
+    def registered_name(self) -> str:
+        return self._shown_name
+
+
+class Route(Seat):
+    """The way of the calls of this node to an actor of another node.
+
+    It is PENDING until the home of the actor says where the actor is, ALIVE while calls may be sent there, RESTARTING,
+    and DEAD. A window of 0 holds all calls back.
+    """
+
+    __slots__ = ("home", "life")
+
+    is_route = True
+
+    def __init__(self, actor_id: bytes, home: Party) -> None:
+        super().__init__(actor_id, {})
+        self.home = home
+        # The object of the actor's life, which is in use while calls are unfinished.
+        self.life: tuple[ObjectEntry, ...] = ()

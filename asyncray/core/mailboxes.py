@@ -14,15 +14,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from asyncray.core.lives import Actor, Seat
+from asyncray.core.lives import Actor, Route, Seat
 from asyncray.core.records import Task
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.states import ALIVE, DEAD, FINISHED, QUEUED, RESTARTING, SENT, STARTING
 from asyncray.exceptions import ActorUnavailableError
 from asyncray.ids import caller_of
 from asyncray.messages import FAULT, INVOKE
+
+
+class CallsElsewhere(Protocol):
+    """The calls to actors of other nodes, for a node that belongs to a cluster."""
+
+    def send_call(self, call: Task, seat: Seat) -> None:
+        """Sends a call to the node that has the process of the actor."""
+
+    def is_idle(self, route: Route) -> None:
+        """The last unfinished call of this node to an actor of another node has ended."""
 
 
 class Mailboxes:
@@ -39,6 +49,8 @@ class Mailboxes:
         self._scheduler = scheduler
         self._finish = finish
         self._unneeded = unneeded
+        # None on a node that belongs to no cluster.
+        self.elsewhere: CallsElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Mailboxes of {self._scheduler}>"
@@ -102,6 +114,11 @@ class Mailboxes:
             seat.mailbox.append(call)
 
     def _send(self, seat: Seat, call: Task) -> None:
+        if seat.peer is not None:
+            seat.inflight[call.id] = call
+            assert self.elsewhere is not None
+            self.elsewhere.send_call(call, seat)
+            return
         worker = seat.worker
         assert worker is not None
         call.state = SENT
@@ -132,8 +149,12 @@ class Mailboxes:
                 self.pump(actor)
         elif actor.lanes:
             self._advance(actor, caller_of(call.id))
-        if actor.unreferenced and not actor.pending:
-            self._unneeded(actor)
+        if not actor.pending:
+            if isinstance(actor, Route):
+                assert self.elsewhere is not None
+                self.elsewhere.is_idle(actor)
+            elif isinstance(actor, Actor) and actor.unreferenced:
+                self._unneeded(actor)
 
     def resend(self, call: Task) -> None:
         """A call failed and is retried."""

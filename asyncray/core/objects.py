@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from asyncray.core.dead_refs import DeadRefs
-from asyncray.core.lives import Actor
+from asyncray.core.lives import Seat
 from asyncray.core.object_table import NOTHING_MADE, ObjectTable
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
@@ -85,7 +85,7 @@ class Objects:
         self.dead_refs = dead_refs
         self.table = ObjectTable()
         # Actors without a handle. ``release`` appends them, the node takes them out.
-        self.ended_lives: list[Actor] = []
+        self.ended_lives: list[Seat] = []
         # None on a node that belongs to no cluster.
         self.other_nodes: OtherNodes | None = None
         self.values_elsewhere: ValuesElsewhere | None = None

@@ -46,8 +46,8 @@ class Outcomes:
             raise ValueError(f"{client} is no worker")
         _, task_id, microseconds, kind, payload, contained = message
         task = self._came_back(worker, task_id, microseconds)
-        if task is not None and task.actor is not None and task.is_constructor:
-            self._actors.constructed(task.actor)
+        if task is not None and task.actor is not None and (made := task.constructed_actor) is not None:
+            self._actors.constructed(made)
         elif kind == SHARED:
             self._finish_shared(worker, task, ((kind, payload, contained),))
         elif task is not None:
@@ -86,8 +86,11 @@ class Outcomes:
         if task is None:
             return
         actor = task.actor
-        if actor is not None and task.is_constructor:
-            self._work.constructor_failed(actor, kind, payload)
+        made = task.constructed_actor
+        if made is not None:
+            if task.is_guest:  # its home hears of the error itself
+                self._end_guest(task, RAISED, (kind, payload, contained))
+            self._work.constructor_failed(made, kind, payload)
         elif task.is_guest:
             self._end_guest(task, RAISED if retryable else FINAL, (kind, payload, contained))
         elif retryable and task.retries and not task.cancelled:

@@ -10,7 +10,7 @@ only.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from asyncray.core.allocator import Allocation
 from asyncray.core.placements import read_where
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncray.core.claims import Claim
     from asyncray.core.cluster.covers import Cover, Import
     from asyncray.core.leases import Lease, Shape, Worker
-    from asyncray.core.lives import Actor
+    from asyncray.core.lives import Actor, Seat
     from asyncray.words import FunctionOptions, JobSetup, TemplateSpec
 
 _MEAN_WEIGHT = 0.2
@@ -262,8 +262,8 @@ class Task:
         # The worker that it was sent to, and the lease that it runs on.
         self.worker: Worker | None = None
         self.lease: Lease | None = None
-        # The actor that it constructs or calls.
-        self.actor: Actor | None = None
+        # The actor that it constructs or calls, or the way to it.
+        self.actor: Seat | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.id.hex()} {self.name} {self.state}>"
@@ -281,7 +281,12 @@ class Task:
     @property
     def is_constructor(self) -> bool:
         """True if the task constructs an actor. It is no call then."""
-        return self.actor is not None and self.actor.task is self
+        return self.actor is not None and self.actor.id == self.id
+
+    @property
+    def constructed_actor(self) -> Actor | None:
+        """The actor that the task constructs. None if it does not construct one."""
+        return cast("Actor", self.actor) if self.is_constructor else None
 
     def cancelled_fault(self) -> Fault:
         """Returns the fault that ``get`` raises for a cancelled task."""
@@ -338,8 +343,8 @@ class ObjectEntry:
         self.dependents: list[Task] | None = None
         # Its memory, if it is in shared memory.
         self.block: Block | None = None
-        # The actor whose handles are the refs of this entry.
-        self.actor: Actor | None = None
+        # The actor whose handles are the refs of this entry, or the way to it.
+        self.actor: Seat | None = None
         # How this node may keep an object of another node. None: the object is this node's own.
         self.far: Import | None = None
 

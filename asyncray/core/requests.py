@@ -184,7 +184,7 @@ class Requests:
         }
 
     def _list_actors(self, question: Question) -> list[ActorRow]:
-        return [_actor_row(actor, self._node_id) for actor in self._actors.table.values()]
+        return [_actor_row(actor, self._node_id) for actor in self._actors.table.values() if not actor.is_guest]
 
     def _all_actors(self, question: Question) -> AllActors:
         return {"actors": self._list_actors(question), "silent_nodes": []}

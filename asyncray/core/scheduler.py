@@ -210,7 +210,7 @@ class Scheduler:
     def _place(self, task: Task, worker: Worker, grant: Grant) -> None:
         """A worker becomes an actor: releases the demand for placing it, and takes the demand for its life."""
         grant.release()
-        actor = task.actor
+        actor = task.constructed_actor
         assert actor is not None
         life = grant.account.acquire(task.template.life)
         assert life is not None, f"{task}: the demand for life is part of the demand for placing"
@@ -290,8 +290,8 @@ class Scheduler:
             value_for = self._objects.value_for
             values = [(entry.id, entry.kind, value_for(entry, client)) for entry in task.dependencies]
         message: WorkMessage = (how, task.id, template.number, task.kind, task.payload, values, task.given_name)
-        if how == CONSTRUCT and task.actor is not None:
-            message = (*message, task.actor.restarted, task.actor.registered_name)
+        if how == CONSTRUCT and (made := task.constructed_actor) is not None:
+            message = (*message, made.restarted, made.registered_name)
         self._outbox.send(client, message)
 
     # Tasks that come back ---------------------------------------------------------------------------------------------

@@ -119,7 +119,8 @@ class Shapes:
         """Queues a task that is ready to run."""
         task.state = QUEUED
         shape = task.template.shape or self._make_shape(task)
-        if self.others is not None and (task.dependencies or shape.where is not HERE) and self.others.route(task):
+        may_leave = self.others is not None and (task.dependencies or shape.where is not HERE or shape.lives)
+        if may_leave and self.others is not None and self.others.route(task):
             return
         if not shape.count and shape not in self.ready:
             self.ready[shape] = self.active[shape] = None

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from asyncray.config import ARGUMENTS_LIMIT
 from asyncray.core.actors import Actors
 from asyncray.core.functions import Functions
-from asyncray.core.lives import Actor
+from asyncray.core.lives import Actor, Route
 from asyncray.core.objects import Objects, check_new
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, ObjectEntry, Task
@@ -56,6 +56,16 @@ class GuestEnds(Protocol):
 
     def ended(self, guest: Task, values: Sequence[Value]) -> None:
         """A guest has ended: its home gets the values, and its uses of objects end."""
+
+
+class WaysToActors(Protocol):
+    """The ways to actors of other nodes, for a node that belongs to a cluster."""
+
+    def find(self, actor_id: bytes) -> Route | None:
+        """Returns the way to an actor of another node. None: the actor is this node's own."""
+
+    def submit(self, call: Task, route: Route) -> None:
+        """A process of this node calls an actor of another one."""
 
 
 class TasksElsewhere(Protocol):
@@ -115,6 +125,7 @@ class Work:
         self.elsewhere: TasksElsewhere | None = None
         self.guests: GuestEnds | None = None
         self.arguments: Bringer | None = None
+        self.routes: WaysToActors | None = None
         # Tasks that have ended, with their values, in a queue: the end of one may end others.
         self._ending: deque[tuple[Task, Sequence[Value]]] = deque()
         # The queue is being worked off.
@@ -150,15 +161,21 @@ class Work:
         call = Task(task_id, client.templates[number], client, kind, payload, name)
         whole = self._register(call, client, dependencies, nested, parent)
         actor = self.actors.table.get(actor_id)
-        if actor is None:
+        route = None if self.routes is None or actor is not None else self.routes.find(actor_id)
+        if actor is None and route is None:
             self.finish(call, FAULT, self.actors.absent(actor_id))
         elif not whole:
             self.finish(call, FAULT, self._lost_argument(call, dependencies))
         elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
-            call.actor = actor
             if self.arguments is not None and not call.missing:
                 self.arguments.bring(call)
-            self.mailboxes.submit(call)
+            if actor is not None:
+                call.actor = actor
+                if actor.is_guest:  # its home must not end it before the call has ended
+                    call.nested += self.objects.use_all([actor_id + PUT_INDEX])
+                self.mailboxes.submit(call)
+            elif route is not None and self.routes is not None:
+                self.routes.submit(call, route)
 
     def create(
         self, client: Client, message: CreateMessage, name: tuple[str, str] | None = None, handle: bytes = b""
@@ -293,8 +310,9 @@ class Work:
             f"{ARGUMENTS_LIMIT >> 20} MiB are possible. Pass them as one list of refs, and get them inside."
         )
         fault = ["AsyncraySystemError", {"message": message}]
-        if task.actor is not None and task.is_constructor:
-            self.constructor_failed(task.actor, FAULT, fault)
+        made = task.constructed_actor
+        if made is not None:
+            self.constructor_failed(made, FAULT, fault)
         else:
             self.finish(task, FAULT, fault)
         return True
@@ -360,8 +378,9 @@ class Work:
     def _end_with(self, task: Task, failed: ObjectEntry) -> None:
         """Ends the task with the error of a dependency, and the actor if the task is its constructor."""
         self.objects.unread.read(failed.id)
-        if task.actor is not None and task.is_constructor:
-            self.constructor_failed(task.actor, failed.kind, failed.payload)
+        made = task.constructed_actor
+        if made is not None:
+            self.constructor_failed(made, failed.kind, failed.payload)
         else:
             self.finish(task, failed.kind, failed.payload, [entry.id for entry in failed.contained] or None)
 
@@ -424,12 +443,17 @@ class Work:
         template = guest.template
         template.users -= 1
         self.functions.settle(template)
+        if guest.actor is not None and not guest.is_constructor:
+            self.mailboxes.call_finished(guest)
 
     def welcome(self, guest: Task) -> None:
-        """A task of another node has come, with the values of its arguments."""
+        """A task, a constructor or a call of another node has come, with the values of its arguments."""
         guest.template.users += 1
         guest.template.job.tasks[guest.id] = guest
-        self._ready(guest)
+        if guest.actor is None or guest.is_constructor:
+            self._ready(guest)
+        else:
+            self.mailboxes.submit(guest)
 
     @staticmethod
     def _leave_family(task: Task) -> None:

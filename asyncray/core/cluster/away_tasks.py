@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from asyncray.cluster_messages import CANCEL_TASK, CLAIMED, TASK
+from asyncray.cluster_messages import CALL_AT, CANCEL_TASK, CLAIMED, CONSTRUCT_AT, TASK
 from asyncray.cluster_words import NEVER_FITS, OVER
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
@@ -22,12 +22,23 @@ from asyncray.core.cluster.large_objects import LargeObjects
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import Away, TaskLine
+from asyncray.core.lives import Actor, Seat
 from asyncray.core.machine import NodeMachine
 from asyncray.core.pauses import pause_before_retry
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.scheduler import UNKNOWN
 from asyncray.core.states import CRASHED, FINAL, FINISHED, SENT
-from asyncray.messages import ERRORS, FAULT, SHARED
+from asyncray.messages import ERRORS, FAULT, SHARED, Value
+
+
+class ActorReports(Protocol):
+    """Hears of constructors and calls that were at other nodes."""
+
+    def constructor_ended(self, task: Task, values: Sequence[Value], how: int) -> None:
+        """An actor has ended at another node, before or after its constructor has returned."""
+
+    def call_came_back(self, call: Task, *, begun: bool) -> None:
+        """A call has not run to its end: that node does not have the actor, or its process has ended."""
 
 
 class AwayTasks:
@@ -60,6 +71,8 @@ class AwayTasks:
         self._attempts = 0
         # A task has come back since the reader last reset it.
         self.changed = False
+        # Decides about actors and calls. ``ClusterMachine`` sets it: it needs these books itself.
+        self.actors: ActorReports
         machine.work.elsewhere = machine.cancelling.elsewhere = self
 
     def __repr__(self) -> str:
@@ -70,9 +83,46 @@ class AwayTasks:
     def send(self, task: Task, line: TaskLine) -> None:
         """Sends a task to the node of a line."""
         peer, template = line.peer, task.template
-        self._templates.describe(peer, template)
+        away, values, nested = self._enter(task, peer)
+        away.line = line
+        line.sent[away.attempt] = away
+        self._outbox.send(
+            peer,
+            (
+                TASK, away.attempt, task.id, template.number, task.kind, task.payload, values, nested, task.given_name,
+                task.depth, bool(task.retries) and task.estimate != UNKNOWN,
+            ),
+        )  # fmt: skip
+
+    def send_call(self, call: Task, seat: Seat) -> None:
+        """Sends a call to the node that has the process of the actor."""
+        peer = seat.peer
+        assert isinstance(peer, Peer)
+        away, values, nested = self._enter(call, peer)
+        self._outbox.send(
+            peer,
+            (
+                CALL_AT, away.attempt, call.id, call.template.number, call.kind, call.payload, values, nested,
+                call.given_name, seat.id, seat.restarted, bool(call.retries),
+            ),
+        )  # fmt: skip
+
+    def send_constructor(self, actor: Actor, peer: Peer) -> None:
+        """Sends the constructor of an actor to the node that is to have its process."""
+        task = actor.task
+        away, values, nested = self._enter(task, peer)
+        self._outbox.send(
+            peer,
+            (
+                CONSTRUCT_AT, away.attempt, task.id, task.template.number, task.kind, task.payload, values, nested,
+                task.depth, actor.restarted, actor.registered_name,
+            ),
+        )  # fmt: skip
+
+    def _enter(self, task: Task, peer: Peer) -> tuple[Away, list[Any] | None, list[bytes] | None]:
+        """Enters a task in the books. Returns its record, the values of its arguments, and the refs inside them."""
+        self._templates.describe(peer, task.template)
         self._attempts += 1
-        attempt = self._attempts
         values = nested = None
         uses: tuple[ObjectEntry, ...] = ()
         if task.dependencies:
@@ -89,15 +139,10 @@ class AwayTasks:
         for entry in uses:
             entry.uses += 1
         task.state = SENT
-        away = Away(task, attempt, line, uses)
-        line.sent[attempt] = self._of_task[task] = away
-        self._there.setdefault(peer, {})[attempt] = away
-        again = bool(task.retries) and task.estimate != UNKNOWN
-        name, depth = task.given_name, task.depth
-        kind, payload = task.kind, task.payload
-        self._outbox.send(
-            peer, (TASK, attempt, task.id, template.number, kind, payload, values, nested, name, depth, again)
-        )
+        away = Away(task, self._attempts, peer, uses)
+        self._of_task[task] = away
+        self._there.setdefault(peer, {})[away.attempt] = away
+        return away, values, nested
 
     def has(self, task: Task) -> bool:
         """True if the task is at another node."""
@@ -107,14 +152,25 @@ class AwayTasks:
         """Stops a task that was sent to another node. Its end comes as RESULT or BACK."""
         away = self._of_task.get(task)
         if away is not None:
-            self._outbox.send(away.line.peer, (CANCEL_TASK, away.attempt, force, recursive))
+            self._outbox.send(away.peer, (CANCEL_TASK, away.attempt, force, recursive))
+
+    def task_at(self, peer: Peer, attempt: int) -> Task | None:
+        """Returns the task that is at another node by this attempt."""
+        away = self._there.get(peer, {}).get(attempt)
+        return None if away is None else away.task
+
+    def find(self, task: Task) -> Away | None:
+        """Returns the record of a task that is at another node."""
+        return self._of_task.get(task)
 
     # What comes back --------------------------------------------------------------------------------------------------
 
     def _take_out(self, peer: Peer, attempt: int) -> Away:
         away = self._there[peer].pop(attempt)
-        del away.line.sent[attempt], self._of_task[away.task]
-        self.changed = True
+        del self._of_task[away.task]
+        if away.line is not None:
+            del away.line.sent[attempt]
+            self.changed = True
         return away
 
     def _end_uses(self, peer: Peer, away: Away, *, later: bool) -> None:
@@ -128,7 +184,7 @@ class AwayTasks:
         _, attempt, mean, values, how, later = message
         away = self._take_out(peer, attempt)
         task = away.task
-        if mean:
+        if mean and away.line is not None:
             task.template.ran(mean)
         contained = [object_id for _, _, refs in values for object_id in refs or ()]
         cover = Cover(peer, partial(self._outbox.send, peer, (CLAIMED, attempt)))
@@ -137,11 +193,18 @@ class AwayTasks:
         kinds = [kind for kind, _, _ in values]
         if SHARED in kinds:
             self._large.holders.results(task, peer.id, attempt, values)
-        if task.state == FINISHED:
+        if task.is_constructor:
+            self.actors.constructor_ended(task, values, how)
+        elif task.state == FINISHED:
             pass  # it was ended from outside, and nobody needs the values
+        elif task.actor is not None and how == CRASHED:
+            self.actors.call_came_back(task, begun=True)
         elif how != FINAL and task.retries and not task.cancelled:
             task.retries -= 1
-            self._retry(task, crashed=how == CRASHED)
+            if task.actor is None:
+                self._retry(task, crashed=how == CRASHED)
+            else:
+                self._work.mailboxes.resend(task)
         else:
             self._finish(task, values)
         self._end_uses(peer, away, later=later)
@@ -173,10 +236,12 @@ class AwayTasks:
         task = away.task
         if task.state != FINISHED and task.cancelled:
             self._work.finish(task, FAULT, task.cancelled_fault())
-        elif task.state != FINISHED and why == OVER:
+        elif task.state != FINISHED and why == OVER and not task.is_constructor:
             self._work.finish(task, FAULT, ["OwnerDiedError", {"message": "The driver of the task's job has ended."}])
+        elif task.state != FINISHED and task.actor is not None and not task.is_constructor:
+            self.actors.call_came_back(task, begun=False)
         elif task.state != FINISHED:
-            if why == NEVER_FITS:
+            if why == NEVER_FITS and away.line is not None:
                 away.line.slots = 0
             self._scheduler.shapes.enqueue(task, first=True)
         self._end_uses(peer, away, later=later)
@@ -198,14 +263,25 @@ class AwayTasks:
         kept = [uses for uses in self._late.pop(peer, {}).values() if uses]
         self.changed = True
         started = {attempt: None for line in lines for attempt in list(line.sent)[: max(1, line.slots or 0)]}
-        for attempt, away in reversed(there.items()):
+        for away in there.values():
             del self._of_task[away.task]
             if away.uses:
                 kept.append(away.uses)
-            if away.task.state != FINISHED:
+        for attempt, away in reversed(there.items()):
+            if away.line is not None and away.task.state != FINISHED:
                 self._lose(away.task, why, started=attempt in started)
+        self._lose_calls([away.task for away in there.values() if away.line is None], why)
         if kept:
             self._graces[peer] = kept
+
+    def _lose_calls(self, tasks: Sequence[Task], why: str) -> None:
+        """The calls come before the constructors: an actor that starts again has to know its calls."""
+        for task in tasks:
+            if not task.is_constructor and task.state != FINISHED:
+                self.actors.call_came_back(task, begun=True)
+        for task in tasks:
+            if task.is_constructor:
+                self.actors.constructor_ended(task, [(FAULT, ["NodeDiedError", {"message": why}], None)], CRASHED)
 
     def _lose(self, task: Task, why: str, *, started: bool) -> None:
         if task.cancelled:
@@ -229,7 +305,8 @@ class AwayTasks:
         """Raises AssertionError if the books contradict each other."""
         sent = {away for line in lines for away in line.sent.values()}
         there = {away for table in self._there.values() for away in table.values()}
-        assert sent == there == set(self._of_task.values()), "a task is in one book and not in the other"
+        assert there == set(self._of_task.values()), "a task is in one book and not in the other"
+        assert sent == {away for away in there if away.line is not None}, "a line and the books disagree"
         for away in there:
-            assert away.line.peer.alive, f"{away} is at a lost node"
+            assert away.peer.alive, f"{away} is at a lost node"
             assert away.task.state in (SENT, FINISHED), f"{away} is elsewhere and here"

@@ -14,7 +14,9 @@ from asyncray import cluster_messages as m
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
 from asyncray.core.cluster.feeding import Feeding
+from asyncray.core.cluster.guest_actors import GuestActors
 from asyncray.core.cluster.guests import Guests
+from asyncray.core.cluster.homes import Homes
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.job_reports import JobReports
 from asyncray.core.cluster.known_templates import KnownTemplates
@@ -25,6 +27,7 @@ from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, W
 from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
+from asyncray.core.cluster.routes import Routes
 from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import ASK_BACK_AGAIN
 from asyncray.core.machine import NodeMachine
@@ -88,8 +91,12 @@ class ClusterMachine(Watcher):
         self.placing = Placing(self.node, machine.resources, self.members)
         self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments)
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
-        self.feeding.arguments = arguments
         self.guests = Guests(machine, self.imports, self.templates, self.large.values, arguments)
+        self.routes = Routes(machine, self.away, self._peer_of)
+        self.homes = Homes(machine, self.away, self.routes, self.placing, self._peer_of)
+        self.guest_actors = GuestActors(machine, self.guests, self.routes)
+        self.feeding.constructors = self.homes.route_constructor
+        self.feeding.arguments = arguments
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
         self.handlers: dict[int, PeerHandler] = self._own_handlers() | self.large.handlers
         # When the head next hears of broken links.
@@ -120,6 +127,14 @@ class ClusterMachine(Watcher):
             m.BACK: away.back,
             m.DONE_WITH: away.done_with,
             m.SLOTS: self.feeding.slots_came,
+            m.CONSTRUCT_AT: self.guest_actors.construct_at,
+            m.SEATED: self.homes.seated,
+            m.END_SEAT: self.guest_actors.end_seat,
+            m.CALL_AT: self.guest_actors.call_at,
+            m.LOCATE: self.homes.locate,
+            m.SEAT_OF: self.routes.seat_of,
+            m.FORGET_ACTOR: self.homes.forget_actor,
+            m.KILL_ACTOR: self.homes.kill_actor,
         }
 
     def _row(self) -> ClusterRow:
@@ -211,6 +226,7 @@ class ClusterMachine(Watcher):
         self.templates.lost(peer)
         self.guests.home_lost(peer)
         self.feeding.lost(peer, how)
+        self.homes.lost(peer, how)
         self.large.node_lost(peer)
         self.imports.giver_lost(peer, settled)
         peer.bury(how)
@@ -301,7 +317,8 @@ class ClusterMachine(Watcher):
     def check(self) -> None:
         """Raises AssertionError if an invariant is broken."""
         self.members.check()
-        for machine in (self.imports, self.large, self.templates, self.feeding, self.guests):
+        machines = (self.imports, self.large, self.templates, self.feeding, self.guests, self.routes, self.homes)
+        for machine in machines:
             machine.check()
         for node, peer in self.peers.items():
             peer.link.check()

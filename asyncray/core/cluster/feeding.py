@@ -46,6 +46,8 @@ class Feeding:
         self.lines = TaskLines(machine.outbox, machine.scheduler.shapes, placing, peer)
         # Brings arguments here for tasks that stay.
         self.arguments: TaskArguments | None = None
+        # Decides where an actor starts: ``Homes.route_constructor``. ``ClusterMachine`` sets it.
+        self.constructors: Callable[[Task], bool | None]
         # False: no task goes to another node. Until large objects can follow their tasks, only tests set it.
         self.is_on = False
         # Lines with a queue of their own.
@@ -104,9 +106,16 @@ class Feeding:
         return self._route_away(task) or (arguments is not None and arguments.bring(task))
 
     def _route_away(self, task: Task) -> bool:
-        if task.template.where is HERE or not self.is_on or task.is_guest or task.is_constructor:
+        if not self.is_on or task.is_guest:
             return False
+        if task.is_constructor:
+            away = self.constructors(task)
+            if away is None:
+                self._homeless[task] = None
+            return away is not False
         template = task.template
+        if template.where is HERE:
+            return False
         found = self._placing.choose(template.where, template.demand)
         if isinstance(found, str):
             self._hopeless.append((task, found))

@@ -31,6 +31,7 @@ from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, ObjectEntry, Party, Task
 from asyncray.core.states import FINAL, FINISHED, QUEUED, SENT, WAITING
+from asyncray.exceptions import ActorDiedError
 from asyncray.ids import return_id
 from asyncray.messages import FAULT, RETURN_QUEUED, SHARED, Value
 
@@ -88,29 +89,38 @@ class Guests:
     def task(self, peer: Peer, message: Any) -> None:
         """TASK: runs a task of another node."""
         _, attempt, task_id, number, kind, payload, values, nested, name, depth, again = message
+        guest = self.welcome(peer, attempt, task_id, number)
+        if guest is None:
+            return
+        guest.kind, guest.payload, guest.given_name, guest.depth = kind, payload, name, depth
+        guest.retries = int(again)
+        self._count(guest, self._scheduler.shapes.shape_of(guest), number)
+        self.take_arguments(guest, values, nested)
+        self._work.welcome(guest)
+
+    def welcome(self, peer: Peer, attempt: int, task_id: bytes, number: int) -> Guest | None:
+        """Makes the record of a task of another node. None: it cannot run here, and has gone back."""
         found = self._templates.find(peer, number)
         if found is None:
             self._outbox.send(peer, (BACK, attempt, OVER, False))
-            return
+            return None
         visitor, template = found
-        shapes = self._scheduler.shapes
-        account = shapes.accounts.get(template.where)
+        account = self._scheduler.shapes.accounts.get(template.where)
         if account is None or not account.feasible(template.demand):
             self._outbox.send(peer, (BACK, attempt, NEVER_FITS, False))
-            return
+            return None
         guest = Guest(task_id, template, visitor, peer, attempt)
-        guest.kind, guest.payload, guest.given_name, guest.depth = kind, payload, name, depth
-        guest.retries = int(again)
         guest.returns = tuple(
             ObjectEntry(return_id(task_id, index), visitor, guest) for index in range(max(1, template.returns))
         )
         self.table.setdefault(peer, {})[attempt] = guest
-        self._count(guest, shapes.shape_of(guest), number)
-        if values or nested:
-            self._take_arguments(guest, values or (), nested or ())
-        self._work.welcome(guest)
+        return guest
 
-    def _take_arguments(self, guest: Guest, values: Sequence[Any], nested: Sequence[bytes]) -> None:
+    def take_arguments(self, guest: Guest, values: Sequence[Any] | None, nested: Sequence[bytes] | None) -> None:
+        """Enters the objects that came with a guest."""
+        if not values and not nested:
+            return
+        values, nested = values or (), nested or ()
         home, attempt = guest.home, guest.attempt
         cover = guest.cover = Cover(home, partial(self._outbox.send, home, (DONE_WITH, attempt)))
         names = [object_id for object_id, *_ in values]
@@ -167,11 +177,11 @@ class Guests:
         # A lost home waits for no word. ``Imports`` ends its covers.
         return guest.cover is not None and home.alive and self._imports.end(guest.cover)
 
-    def _send_back(self, guest: Guest, why: int) -> None:
+    def send_back(self, guest: Guest, why: int) -> None:
         """The guest has not started, and will not."""
         job = guest.template.job
         del job.tasks[guest.id]
-        if guest.state == QUEUED:
+        if guest.state == QUEUED and guest.actor is None:
             self._scheduler.shapes.forget(guest)
         guest.state = FINISHED
         later = self._leave(guest)
@@ -200,7 +210,7 @@ class Guests:
             if isinstance(guest, Guest) and guest.home is peer and guest.state == QUEUED
         ]
         for guest in waiting[:count]:
-            self._send_back(guest, WANTED_BACK)
+            self.send_back(guest, WANTED_BACK)
         if len(waiting) >= count:
             return
         # Others were sent ahead to workers: they come back to the queue, and the home asks again.
@@ -245,7 +255,11 @@ class Guests:
     def home_lost(self, peer: Peer) -> None:
         """A home is lost: its tasks end here, and nobody hears of it."""
         for guest in list(self.table.get(peer, {}).values()):
-            if guest.state == SENT:
+            made = guest.constructed_actor
+            if made is not None:
+                fault = made.fault("ActorDiedError", ActorDiedError.OWNER_DIED)
+                self._work.actors.kill(made, fault, "its home is lost")
+            elif guest.state == SENT:
                 self._cancelling.cancel(guest.id, force=False, recursive=True)
             elif guest.state in (QUEUED, WAITING):
                 self._work.finish(guest, FAULT, guest.cancelled_fault())
@@ -272,7 +286,7 @@ class Guests:
             assert home.alive, f"{home} is lost and has guests"
             for attempt, guest in table.items():
                 assert guest.attempt == attempt, f"{guest} is under attempt {attempt}"
-                assert guest.state != FINISHED, f"{guest} has finished and is in the books"
+                assert guest.state != FINISHED or guest.is_constructor, f"{guest} has finished and is in the books"
                 assert guest.how == FINAL, f"{guest} has ended"
         for shape, visits in self._visits.items():
             for home, visit in visits.items():

@@ -125,9 +125,9 @@ class Placing:
 
         Returns: this node's own entry, another member, None if no member will do at present, or why none ever will.
         """
-        able = [member for member in self._members.table.values() if _could(member, demand)]
+        able = self._able(demand)
         if isinstance(where, Spread):
-            return self._next(able)
+            return self.next(demand)
         if isinstance(where, Affinity):
             return self._of_affinity(where, able, demand)
         if isinstance(where, Labels):
@@ -139,8 +139,12 @@ class Placing:
             return self._by_selectors(where.alternatives, able, demand)
         return self._members.table.get(self.node)
 
-    def _next(self, able: list[OtherNode]) -> OtherNode | None:
-        """The next node in the order of joining."""
+    def _able(self, demand: Demand) -> list[OtherNode]:
+        return [m for m in self._members.table.values() if _could(m, demand) and not m.row["draining"]]
+
+    def next(self, demand: Demand) -> OtherNode | None:
+        """Returns the next node that could serve the demand, in the order of joining. None: there is none."""
+        able = self._able(demand)
         if not able:
             return None
         able.sort(key=lambda member: member.facts["joined"])
@@ -164,6 +168,15 @@ class Placing:
             if found is not None:
                 return found
         return None
+
+    def own_or_best(self, demand: Demand) -> OtherNode | None:
+        """Returns this node while the demand fits, otherwise a node with room, otherwise one that could serve it."""
+        able = self._able(demand)
+        own = next((member for member in able if member.facts["node"] == self.node), None)
+        if own is not None and self._own.fits(demand):
+            return own
+        with_room = [member for member in able if self.room(member.facts["node"], demand)]
+        return self.best(with_room, demand) or own or self.best(able, demand)
 
     def _prefer_own(self, members: list[OtherNode], demand: Demand) -> OtherNode | None:
         """This node if it is among them and has room, otherwise the one that is used least."""

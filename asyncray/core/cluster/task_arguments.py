@@ -57,8 +57,9 @@ class TaskArguments:
     def arguments_failed(self, task: Task, kind: int, payload: Any) -> None:
         """There is no room for the arguments of the task."""
         task.missing = 0
-        if task.actor is not None and task.is_constructor:
-            self._work.constructor_failed(task.actor, kind, payload)
+        made = task.constructed_actor
+        if made is not None:
+            self._work.constructor_failed(made, kind, payload)
         else:
             self._work.finish(task, kind, payload)
 

@@ -35,12 +35,14 @@ ASK_BACK_AGAIN = 0.02
 class Away:
     """A task at another node."""
 
-    __slots__ = ("attempt", "line", "task", "uses")
+    __slots__ = ("attempt", "line", "peer", "task", "uses")
 
-    def __init__(self, task: Task, attempt: int, line: TaskLine, uses: tuple[ObjectEntry, ...]) -> None:
+    def __init__(self, task: Task, attempt: int, peer: Peer, uses: tuple[ObjectEntry, ...]) -> None:
         self.task = task
         self.attempt = attempt
-        self.line = line
+        self.peer = peer
+        # None for constructors and calls of actors.
+        self.line: TaskLine | None = None
         # The objects that it names, until the last word about it.
         self.uses = uses
 

@@ -52,7 +52,7 @@ def test_a_line_is_filled_again_when_it_is_half_empty() -> None:
     task.template.mean = 190.0
     window = lines.room(line) + len(line.sent)
     for attempt in range(100, 101 + window // 2):
-        line.sent[attempt] = Away(task, attempt, line, ())
+        line.sent[attempt] = Away(task, attempt, line.peer, ())
     assert lines.room(line) == 0
     del line.sent[100], line.sent[101]
     assert lines.room(line) == window - len(line.sent)
