@@ -66,6 +66,7 @@ COMPANIONS = {
     "asyncray.core.cluster.receiving": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.serving": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.task_arguments": "tests/sim/test_transfers.py",
+    "asyncray.core.elsewhere": "tests/core/cluster/test_cluster.py",
 }
 INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}
 

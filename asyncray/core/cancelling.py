@@ -16,7 +16,7 @@ from asyncray.core.states import CANCELLED, CANCELLED_WITH_CHILDREN, QUEUED, SEN
 from asyncray.messages import FAULT, STOP_TASK
 
 if TYPE_CHECKING:
-    from asyncray.core.work import TasksElsewhere
+    from asyncray.core.elsewhere import TasksElsewhere
 
 
 class Cancelling:

@@ -67,7 +67,7 @@ def test_a_free_slot_is_filled_although_the_line_is_not_half_empty() -> None:
     line.slots = 5
     task.template.mean = 10_000.0
     for attempt in (100, 101, 102):
-        line.sent[attempt] = Away(task, attempt, line, ())
+        line.sent[attempt] = Away(task, attempt, line.peer, ())
     assert lines.room(line) == 1
 
 
