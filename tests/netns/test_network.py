@@ -106,7 +106,7 @@ def test_a_short_outage_costs_no_node_and_no_news(cluster: NetworkCluster, machi
         threading.Event().wait(OUTAGE)
         assert cluster.rows(cluster.head)[second.ip]["Available"]["CPU"] == 1
         second.plug_in()
-        # What the node has said meanwhile arrives at all.
+        # The other nodes learn the new row of that node.
         for machine in (machines[0], machines[2]):
             until(lambda machine=machine: not free_cpus(cluster, machine, second))  # type: ignore[misc]
     until(lambda: free_cpus(cluster, machines[0], second) == 1)
