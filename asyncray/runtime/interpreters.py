@@ -11,6 +11,7 @@ it does not, the error names both interpreters.
 from __future__ import annotations
 
 import sys
+from pickle import PicklingError
 from typing import TYPE_CHECKING
 
 from asyncray.messages import RELEASE
@@ -51,8 +52,17 @@ def compare(program: Interpreter, workers: Interpreter) -> None:
         )
 
 
+_NO_MAIN = (
+    "The __main__ of a worker is not that of the program, so pickle finds no function or class of the program there by "
+    "its name. Define what you send to a pool of processes in a module that the program imports, or call remote "
+    "functions instead of the pool."
+)
+
+
 def environment_note(error: BaseException) -> str:
-    """A sentence for the text of an error that different environments may have caused; empty for other errors."""
+    """Text for an error that the environment of workers may have caused; empty for other errors."""
+    if isinstance(error, PicklingError) and "__main__" in str(error):
+        return _NO_MAIN
     missing = isinstance(error, ImportError) or (
         isinstance(error, AttributeError) and str(error).startswith("Can't get attribute")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,20 @@ def forget() -> Iterator[None]:
 def test_code_of_another_version_cannot_be_loaded() -> None:
     assert interpreters.loads_code_of(THIS, other(executable="/other/python", prefix="/other", asyncray="9"))
     assert not interpreters.loads_code_of(THIS, other(python="cpython 2.7"))
+
+
+def test_what_only_a_program_has_in_its_main_module_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a pool of multiprocessing inside a task."""
+
+    def function() -> None:
+        raise AssertionError
+
+    function.__qualname__ = "function"
+    monkeypatch.setattr(function, "__module__", "__main__")
+    with pytest.raises(pickle.PicklingError) as caught:
+        pickle.dumps(function)
+    assert "in a module that the program imports" in interpreters.environment_note(caught.value)
+    assert interpreters.environment_note(pickle.PicklingError("Can't pickle <a lock>")) == ""
 
 
 @pytest.mark.parametrize(
