@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.cluster_words import ClusterRow, MemberFacts
     from asyncray.messages import Ids, Kind, Payload, Refs, Value
-    from asyncray.words import JobSetup, TemplateSpec
+    from asyncray.units import Demand
+    from asyncray.words import GroupRow, JobSetup, TemplateSpec
 
 MemberEntry: TypeAlias = "tuple[MemberFacts, int, ClusterRow]"
 """A member: the facts about it, and its row with the version of the row."""
@@ -294,13 +295,51 @@ JOBS_OVER: Final = 168
 JobsOverMessage: TypeAlias = "tuple[Literal[168], Ids]"
 """jobs: their drivers have ended, and nothing of them outlives the drivers"""
 
+# Between the head and a node: placement groups ------------------------------------------------------------------------
+# A bundle is named by its index and the attempt of its present place. ``BundleNames`` is a list of both.
+BundleNames: TypeAlias = Sequence[tuple[int, int]]
+
+PREPARE: Final = 190
+PrepareMessage: TypeAlias = "tuple[Literal[190], bytes, Sequence[tuple[int, int, Demand]], bool]"
+"""group, (index, attempt, demand) of each bundle, patient: set these bundles aside, all or none. Answer: PREPARED"""
+
+COMMIT: Final = 191
+CommitMessage: TypeAlias = "tuple[Literal[191], bytes, BundleNames]"
+"""group, bundles: tasks may use them. Answer: COMMITTED"""
+
+ABORT: Final = 192
+AbortMessage: TypeAlias = "tuple[Literal[192], bytes, BundleNames]"
+"""group, bundles: they are not wanted any more, and no task has used them"""
+
+RELEASE_BUNDLES: Final = 193
+ReleaseBundlesMessage: TypeAlias = "tuple[Literal[193], bytes, BundleNames]"
+"""group, bundles: the group is removed, and with it all that uses them"""
+
+GROUP: Final = 194
+GroupMessage: TypeAlias = "tuple[Literal[194], GroupRow]"
+"""a group that the node watches has changed"""
+
+PREPARED: Final = 195
+PreparedMessage: TypeAlias = "tuple[Literal[195], bytes, BundleNames, bool]"
+"""group, bundles, True if they are set aside"""
+
+COMMITTED: Final = 196
+CommittedMessage: TypeAlias = "tuple[Literal[196], bytes, BundleNames]"
+"""group, bundles"""
+
+UNSURE: Final = 197
+UnsureMessage: TypeAlias = "tuple[Literal[197], bytes, BundleNames]"
+"""group, bundles that have been prepared for long. Answer: COMMIT or ABORT, or none while nothing is decided"""
+
 LinkControl: TypeAlias = "ResumeMessage | PingMessage | AckMessage"
 ToHead: TypeAlias = (
     "JoinMessage | BeatMessage | LeavingClusterMessage | AskMessage | ComplaintMessage | InquiryAnswerMessage"
+    " | PreparedMessage | CommittedMessage | UnsureMessage"
 )
 ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
     | HeadEndsMessage | JobsOverMessage | InquiryMessage
+    | PrepareMessage | CommitMessage | AbortMessage | ReleaseBundlesMessage | GroupMessage
 )"""
 ToPeer: TypeAlias = """(
     BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage

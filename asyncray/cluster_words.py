@@ -41,9 +41,11 @@ class ClusterRow(TypedDict):
     draining: bool
 
 
-# Why a task comes back that has not started: it never fits there, its job has ended, or its home wanted it back.
+# Why a task comes back that has not started: it never fits there, its job has ended, its home wanted it back, or its
+# bundle is elsewhere.
 NEVER_FITS: Final = 0
 OVER: Final = 1
 WANTED_BACK: Final = 2
 # A call: the actor is not at this node, or not in this incarnation.
 NOT_HERE: Final = 3
+NO_BUNDLE: Final = 4

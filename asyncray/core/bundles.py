@@ -134,7 +134,7 @@ class BundleAccount:
             return True
         bundles = row["bundles"]
         wanted = bundles if self.index == ANY_BUNDLE else bundles[self.index : self.index + 1]
-        return any(_covers(bundle, demand) for bundle in wanted)
+        return any(covers(bundle, demand) for bundle in wanted)
 
     def feasible_beside_actors(self, demand: Demand) -> bool:
         parts = self.parts
@@ -172,9 +172,10 @@ class BundleAccount:
         return f"needs {readable(demand)}, more than a bundle of {self._group.title} has"
 
 
-def _covers(bundle: Sequence[tuple[str, int]], demand: Demand) -> bool:
+def covers(bundle: Sequence[tuple[str, int]], demand: Demand) -> int:
+    """Returns how often a bundle could serve a demand at once; once if the demand is empty."""
     amounts = dict(bundle)
-    return all(amounts.get(name, 0) >= amount for name, amount in demand)
+    return min((amounts.get(name, 0) // amount for name, amount in demand), default=1)
 
 
 class _PatientPrepare:
@@ -222,7 +223,7 @@ class Bundles:
         self._clock = clock
         self._resources = resources
         self._shapes = shapes
-        self._views = views
+        self.views = views
         self._evict = evict
         views.listeners.append(self._row_changed)
         # Groups that this node has bundles of, or shapes have named.
@@ -232,8 +233,8 @@ class Bundles:
         # Bundles that are prepared and not committed, and their groups.
         self._undecided: dict[HeldBundle, GroupHere] = {}
         self._collecting: _PatientPrepare | None = None
-        # Called when bundles have left this node: a shape may have tasks that run elsewhere now.
-        self.left: Callable[[bytes], None] | None = None
+        # Asks what was decided about bundles that have been prepared for long. None on a node that is alone.
+        self.unsure: Callable[[bytes, Sequence[tuple[int, int]]], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Bundles of {len(self.groups)} groups, {len(self._ending)} end>"
@@ -244,7 +245,7 @@ class Bundles:
         """Returns the account of the shapes with this placement."""
         here = self._here(where.group)
         if here.row is None:
-            row = self._views.find(where.group)
+            row = self.views.find(where.group)
             if row is not None:
                 self._learn(here, row)
         account = here.accounts.get(where.index)
@@ -388,8 +389,6 @@ class Bundles:
             if held.part is not None:
                 del here.parts[index]
                 self._evict(held.part, here.fault or removed_fault(here.row))
-        if self.left is not None:
-            self.left(group)
 
     def settle(self) -> bool:
         """Returns the bundles whose last process has ended to the node. False if there are none."""
@@ -416,8 +415,8 @@ class Bundles:
         self.collect()
         return returned
 
-    def tick(self) -> list[tuple[bytes, list[tuple[int, int]]]]:
-        """Some time has passed. Returns the bundles, by group, whose decision is overdue."""
+    def tick(self) -> None:
+        """Some time has passed: ends what was patient for too long, and asks about decisions that are overdue."""
         now = self._clock.now
         collecting = self._collecting
         if collecting is not None and now >= collecting.deadline:
@@ -428,7 +427,9 @@ class Bundles:
             if now >= held.ask_at:
                 held.ask_at = now + UNSURE_AFTER
                 overdue.setdefault(here.id, []).append((held.index, held.attempt))
-        return [*overdue.items()]
+        if self.unsure is not None:
+            for group, pairs in overdue.items():
+                self.unsure(group, pairs)
 
     def check(self) -> None:
         """Raises AssertionError if the bundles contradict the accounts."""

@@ -156,7 +156,7 @@ class PlacedGroup:
             "strategy": self.strategy,
             "state": self.state,
             "bundles": [bundle.demand for bundle in self.bundles],
-            "nodes": [bundle.node if bundle.stage not in UNDECIDED else None for bundle in self.bundles],
+            "nodes": [bundle.node if bundle.stage == COMMITTED else None for bundle in self.bundles],
             "attempts": self.rounds,
             "detached": self.detached,
             "why": self.why,

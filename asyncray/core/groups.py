@@ -60,6 +60,9 @@ from asyncray.core.questions import Refusal
 if TYPE_CHECKING:
     from asyncray.words import GroupRow
 
+LOOK_EVERY = 0.1
+"""Seconds between two looks at groups that wait, if only amounts of nodes have changed: they change all the time."""
+
 PATIENT_AGAIN_AFTER = 10.0
 """Seconds after a patient round that failed before the group gets another one."""
 
@@ -88,8 +91,11 @@ class Groups:
         self._waiting: dict[PlacedGroup, None] = {}
         # The group of the patient round under way.
         self._patient: PlacedGroup | None = None
-        # Something has changed since nodes were last chosen.
+        # A group or a node came or ended since nodes were last chosen.
         self._dirty = False
+        # Amounts of nodes have changed since then, and when nodes are chosen again for that.
+        self._amounts_changed = False
+        self._look_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Groups {len(self.table)}, {len(self._waiting)} waiting>"
@@ -179,16 +185,17 @@ class Groups:
 
     # Choosing ---------------------------------------------------------------------------------------------------------
 
-    def rows_changed(self) -> None:
-        """A node joined, or has more or less to give than before."""
+    def nodes_changed(self) -> None:
+        """A node joined, or has got resources back: groups that wait may fit."""
         self._dirty = True
+
+    def amounts_changed(self) -> None:
+        """A node has more or less to give than before."""
+        self._amounts_changed = True
 
     def flush(self, now: float) -> None:
         """Tries to place the groups that wait, if something has changed since the last time."""
-        if not self._dirty:
-            return
-        self._dirty = False
-        if self._waiting:
+        if self._waiting and (self._dirty or (self._amounts_changed and now >= self._look_at)):
             self._place_all(now)
 
     def tick(self, now: float) -> None:
@@ -197,6 +204,8 @@ class Groups:
             self._place_all(now)
 
     def _place_all(self, now: float) -> None:
+        self._dirty = self._amounts_changed = False
+        self._look_at = now + LOOK_EVERY
         rooms = self._rooms()
         by_node = {room.node: room for room in rooms}
         for group in self._waiting:

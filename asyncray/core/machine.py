@@ -287,7 +287,7 @@ class NodeMachine:
     def flush(self) -> None:
         """All events of a batch have been handled: hands out work."""
         if self.bundles.has_work and self.bundles.flush():
-            self.own_groups.groups.rows_changed()
+            self.own_groups.groups.nodes_changed()
         self.own_groups.flush()
         if self.scheduler.shapes.failing:
             self.destinations.settle()

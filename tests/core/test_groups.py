@@ -127,7 +127,7 @@ def test_a_refusal_aborts_the_others_and_is_tried_again_after_a_pause() -> None:
     cluster.make(1, 1)
     cluster.says("a", (0, 1))
     assert cluster.says("b", (1, 1), ready=False) == [("abort", "a", [(0, 1)])]
-    cluster.groups.rows_changed()
+    cluster.groups.nodes_changed()
     assert cluster.flush() == []
     assert cluster.later(0.1) == [("prepare", "a", [(0, 2)]), ("prepare", "b", [(1, 2)])]
 
@@ -203,7 +203,7 @@ def test_h20_only_the_attempt_of_the_lost_bundle_grows() -> None:
     assert cluster.state == RESCHEDULING
     assert cluster.groups.table[GROUP].pairs([0, 1]) == [(0, 1), (1, 1)]
     cluster.rooms[b"c"] = [UNIT, UNIT]
-    cluster.groups.rows_changed()
+    cluster.groups.nodes_changed()
     assert cluster.flush() == [("prepare", "c", [(1, 2)])]
 
 
@@ -214,7 +214,7 @@ def test_the_node_of_a_round_for_a_lost_bundle_is_lost_too() -> None:
     assert cluster.lose("c") == []
     assert cluster.state == RESCHEDULING
     cluster.rooms[b"d"] = [UNIT, UNIT]
-    cluster.groups.rows_changed()
+    cluster.groups.nodes_changed()
     assert cluster.flush() == [("prepare", "d", [(1, 3)])]
 
 
@@ -265,7 +265,7 @@ def test_why_a_group_can_never_be_met_is_shown_and_ends_with_a_new_node() -> Non
     assert row is not None
     assert row["why"] == "STRICT_SPREAD needs 2 nodes that fit, and the cluster has 1 node"
     cluster.rooms[b"b"] = [UNIT, UNIT]
-    cluster.groups.rows_changed()
+    cluster.groups.nodes_changed()
     assert cluster.flush() == [("prepare", "a", [(0, 1)]), ("prepare", "b", [(1, 1)])]
     row = cluster.groups.look(GROUP)
     assert row is not None

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from asyncray.cluster_messages import CALL_AT, CANCEL_TASK, CLAIMED, CONSTRUCT_AT, TASK
-from asyncray.cluster_words import NEVER_FITS, OVER
+from asyncray.cluster_words import NEVER_FITS, NO_BUNDLE, OVER
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.known_templates import KnownTemplates
@@ -25,6 +25,7 @@ from asyncray.core.cluster.task_lines import Away, TaskLine
 from asyncray.core.lives import Actor, Seat
 from asyncray.core.machine import NodeMachine
 from asyncray.core.pauses import pause_before_retry
+from asyncray.core.placements import Bundle
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.scheduler import UNKNOWN
 from asyncray.core.states import CRASHED, FINAL, FINISHED, SENT
@@ -61,6 +62,7 @@ class AwayTasks:
         self._templates = templates
         self._large = large
         self._arguments = arguments
+        self._views = machine.group_views
         # Node -> attempt -> task there.
         self._there: dict[Peer, dict[int, Away]] = {}
         self._of_task: dict[Task, Away] = {}
@@ -243,6 +245,8 @@ class AwayTasks:
         elif task.state != FINISHED:
             if why == NEVER_FITS and away.line is not None:
                 away.line.slots = 0
+            elif why == NO_BUNDLE and away.line is not None and isinstance(task.template.where, Bundle):
+                away.line.misled_by = self._views.rows.get(task.template.where.group)
             self._scheduler.shapes.enqueue(task, first=True)
         self._end_uses(peer, away, later=later)
 

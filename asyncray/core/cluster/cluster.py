@@ -23,6 +23,7 @@ from asyncray.core.cluster.known_templates import KnownTemplates
 from asyncray.core.cluster.large_objects import LargeObjects
 from asyncray.core.cluster.lending import Lending
 from asyncray.core.cluster.links import Link
+from asyncray.core.cluster.member_groups import MemberGroups
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
 from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.cluster.peers import Peer
@@ -88,7 +89,8 @@ class ClusterMachine(Watcher):
         self.lending = Lending(self.outbox, machine.objects)
         self.templates = KnownTemplates(self.outbox, machine.functions, machine.objects, self.imports, machine.jobs)
         machine.jobs.watcher = JobReports(self.node, self.members, self.templates.jobs_over)
-        self.placing = Placing(self.node, machine.resources, self.members)
+        self.groups = MemberGroups(machine, self.members)
+        self.placing = Placing(self.node, machine.resources, self.members, machine.bundles)
         self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments)
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
         self.guests = Guests(machine, self.imports, self.templates, self.large.values, arguments)

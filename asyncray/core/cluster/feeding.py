@@ -16,6 +16,7 @@ from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import AHEAD_MICROSECONDS, TaskLine, TaskLines, units
 from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
+from asyncray.core.placements import Bundle
 from asyncray.core.records import HERE, Task
 from asyncray.core.scheduler import SHORTEST_TASK
 from asyncray.core.states import QUEUED
@@ -68,6 +69,8 @@ class Feeding:
         machine.scheduler.shapes.others = self
         machine.stalls.fits_elsewhere = placing.feasible
         machine.destinations.cluster = lambda where, demand: machine.resources
+        self._views = machine.group_views
+        machine.group_views.listeners.append(lambda row: self._look_for_homes())
 
     def __repr__(self) -> str:
         return f"<Feeding {len(self._filled)} lines, {self._away}>"
@@ -125,13 +128,24 @@ class Feeding:
             return False
         else:
             line = self.lines.to(found, self._scheduler.shapes.shape_of(task))
-            line.queue.append(task)
-            self._filled[line] = None
+            if isinstance(template.where, Bundle) and self._is_old(line, template.where):
+                self._homeless[task] = None
+            else:
+                line.queue.append(task)
+                self._filled[line] = None
         return True
+
+    def _is_old(self, line: TaskLine, where: Bundle) -> bool:
+        """True if a task has come back from there, because the present row of its group is too old."""
+        return line.misled_by is not None and line.misled_by is self._views.rows.get(where.group)
 
     def view_changed(self) -> None:
         """Members have come, or ended, or their rows have changed."""
         self._changed = True
+        self._look_for_homes()
+
+    def _look_for_homes(self) -> None:
+        """Nodes or bundles have come: tasks that had no node may have one."""
         homeless, self._homeless = self._homeless, {}
         for task in homeless:
             if task.state == QUEUED:
@@ -185,8 +199,8 @@ class Feeding:
     def _feed(self, shape: Shape) -> bool:
         """Sends tasks of a shape that this node will not take soon. Returns False if more could be sent."""
         task = shape.peek()
-        if task is None or task.is_guest or shape.lives:
-            return True
+        if task is None or task.is_guest or shape.lives or shape.where is not HERE:
+            return True  # a task with a placement was routed when it was queued
         excess = shape.count - self._kept_here(shape, task)
         line = self.lines.best(shape) if excess > 0 else None
         if line is None:

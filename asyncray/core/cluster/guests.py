@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from asyncray.cluster_messages import BACK, DONE_WITH, RESULT, SLOTS
-from asyncray.cluster_words import NEVER_FITS, OVER, WANTED_BACK
+from asyncray.cluster_words import NEVER_FITS, NO_BUNDLE, OVER, WANTED_BACK
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.far_values import FarValues
 from asyncray.core.cluster.imports import Imports
@@ -105,9 +105,14 @@ class Guests:
             self._outbox.send(peer, (BACK, attempt, OVER, False))
             return None
         visitor, template = found
-        account = self._scheduler.shapes.accounts.get(template.where)
-        if account is None or not account.feasible(template.demand):
+        shapes = self._scheduler.shapes
+        account = shapes.accounts.get(template.where) or shapes.elsewhere(template.where, template.demand)
+        if not account.feasible(template.demand):
             self._outbox.send(peer, (BACK, attempt, NEVER_FITS, False))
+            return None
+        if account.obstacle and account.fault is None:
+            # The bundle is not here, or not any more: the home knows of its place by an old row.
+            self._outbox.send(peer, (BACK, attempt, NO_BUNDLE, False))
             return None
         guest = Guest(task_id, template, visitor, peer, attempt)
         guest.returns = tuple(

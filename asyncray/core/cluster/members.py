@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncray.cluster_messages import (
+    ABORT,
     ANSWER,
     ASK,
     BEAT,
+    COMMIT,
     FENCED,
+    GROUP,
     HEAD_ENDS,
     INQUIRY,
     JOBS_OVER,
@@ -25,6 +28,8 @@ from asyncray.cluster_messages import (
     JOINED,
     LEAVING_CLUSTER,
     LEFT_CLUSTER,
+    PREPARE,
+    RELEASE_BUNDLES,
     TURNED_AWAY,
     VIEW,
 )
@@ -139,6 +144,8 @@ class Members:
         # Number of a question to the head -> who takes the answer.
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
+        # Takes a message about placement groups. ``MemberGroups`` sets it.
+        self.take_group_word: Callable[[Any], None] = _refuse
         # Why this node is OUTSIDE. Empty before.
         self.why = ""
 
@@ -221,6 +228,8 @@ class Members:
         elif kind == ANSWER:
             _, number, ok, value = message
             self._questions.pop(number)((True, value) if ok else (False, *value))
+        elif kind in (PREPARE, COMMIT, ABORT, RELEASE_BUNDLES, GROUP):
+            self.take_group_word(message)
         elif kind == INQUIRY:
             self._watcher.inquiry_came(*message[1:])
         elif kind == JOBS_OVER:
@@ -306,3 +315,7 @@ class Members:
         assert self.state == JOINING or self.state == OUTSIDE or self._facts["node"] in self.table, (
             f"{self} lacks itself"
         )
+
+
+def _refuse(message: Any) -> None:
+    raise ValueError(f"the head sent {message!r:.80}, and this node takes no such messages")

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from asyncray.core.bundles import Bundles, covers
 from asyncray.core.cluster.members import Members, OtherNode
-from asyncray.core.placements import Affinity, Conditions, Labels, Selectors, Spread, meets
+from asyncray.core.group_records import REMOVED
+from asyncray.core.placements import ANY_BUNDLE, Affinity, Bundle, Conditions, Labels, Selectors, Spread, meets
 from asyncray.core.records import Where
 from asyncray.core.resources import Resources
 from asyncray.units import UNIT, Demand
@@ -30,10 +32,12 @@ class Placing:
     Args:
         node: the ID of this node.
         own: the resources of this node.
+        bundles: those of this node, and what it knows of placement groups.
     """
 
-    def __init__(self, node: bytes, own: Resources, members: Members) -> None:
+    def __init__(self, node: bytes, own: Resources, members: Members, bundles: Bundles) -> None:
         self.node = node
+        self._bundles = bundles
         self._own = own
         self._members = members
         # Node -> (version of its row, the demands of the tasks that were sent there since).
@@ -125,6 +129,8 @@ class Placing:
 
         Returns: this node's own entry, another member, None if no member will do at present, or why none ever will.
         """
+        if isinstance(where, Bundle):
+            return self._of_bundle(where, demand)
         able = self._able(demand)
         if isinstance(where, Spread):
             return self.next(demand)
@@ -138,6 +144,29 @@ class Placing:
         if isinstance(where, Selectors):
             return self._by_selectors(where.alternatives, able, demand)
         return self._members.table.get(self.node)
+
+    def _of_bundle(self, where: Bundle, demand: Demand) -> OtherNode | None:
+        """The node of the bundle; among several, this one if it has room, otherwise each in turn by what it has."""
+        table = self._members.table
+        row = self._bundles.views.find(where.group)
+        if row is None:
+            return None
+        if row["state"] == REMOVED:
+            return table.get(self.node)  # it fails here
+        bundles = list(zip(row["bundles"], row["nodes"], strict=True))
+        if where.index != ANY_BUNDLE:
+            bundles = bundles[where.index : where.index + 1]
+        # A node is in the list as often as its bundle can serve the demand.
+        places = [node for bundle, node in bundles if node in table for _ in range(covers(bundle, demand))]
+        if not places:
+            return None
+        if self.node in places and (places.count(self.node) == len(places) or self._has_room(where, demand)):
+            return table.get(self.node)
+        self._turn += 1
+        return table[places[self._turn % len(places)]]
+
+    def _has_room(self, where: Bundle, demand: Demand) -> bool:
+        return self._bundles.account_for(where).fits(demand)
 
     def _able(self, demand: Demand) -> list[OtherNode]:
         return [m for m in self._members.table.values() if _could(m, demand) and not m.row["draining"]]

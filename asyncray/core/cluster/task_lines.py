@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from asyncray.cluster_messages import TAKE_BACK
 from asyncray.core.cluster.members import OtherNode
@@ -22,6 +23,9 @@ from asyncray.core.outbox import Outbox
 from asyncray.core.records import HERE, ObjectEntry, Task
 from asyncray.core.scheduler import SHORTEST_TASK, UNKNOWN
 from asyncray.core.shapes import Shapes
+
+if TYPE_CHECKING:
+    from asyncray.words import GroupRow
 
 AHEAD_MICROSECONDS = 2000.0
 """How much work is sent ahead to a slot of another node."""
@@ -53,7 +57,7 @@ class Away:
 class TaskLine:
     """The way of the tasks of one shape to one node."""
 
-    __slots__ = ("asked_back_at", "peer", "queue", "sent", "shape", "slots")
+    __slots__ = ("asked_back_at", "misled_by", "peer", "queue", "sent", "shape", "slots")
 
     def __init__(self, peer: Peer, shape: Shape) -> None:
         self.peer = peer
@@ -65,6 +69,8 @@ class TaskLine:
         # How many run there side by side, as the node says; None: it has not said, or long ago.
         self.slots: int | None = None
         self.asked_back_at = 0.0
+        # The row of the placement group by which a task went there, although its bundle was elsewhere.
+        self.misled_by: GroupRow | None = None
 
     def __repr__(self) -> str:
         return f"<TaskLine to {self.peer} {self.shape} sent={len(self.sent)} slots={self.slots}>"

@@ -14,17 +14,21 @@ from asyncray.cluster_messages import (
     ANSWER,
     ASK,
     BEAT,
+    COMMITTED,
     COMPLAINT,
     HEAD_ENDS,
     INQUIRY_ANSWER,
     JOBS_OVER,
     JOIN,
     LEAVING_CLUSTER,
+    PREPARED,
+    UNSURE,
 )
 from asyncray.core.cluster.links import BROKEN_AFTER, IDLE, OPEN, Link
 from asyncray.core.cluster.members import CUT_OFF_AFTER
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.head.cluster_jobs import ClusterJobs
+from asyncray.core.head.head_groups import SERVICES, HeadGroups
 from asyncray.core.head.inquiries import Inquiries
 from asyncray.core.head.membership import Membership
 from asyncray.core.head.names import ClusterNames
@@ -56,6 +60,7 @@ class HeadMachine:
         self.names = ClusterNames(self._inquire, self.members.table.__contains__)
         self.jobs = ClusterJobs()
         self.key_values = KeyValues()
+        self.groups = HeadGroups(self.outbox, self.members.table)
         # Other nodes, by NodeID.
         self.peers: dict[bytes, Peer] = {}
         # The head's own node.
@@ -76,6 +81,7 @@ class HeadMachine:
             "key_value": self._key_value,
             "inquire": self._pass_on_inquiry,
             "gather": self._gather,
+            **{method: partial(self.groups.serve, method) for method in SERVICES},
         }
 
     def __repr__(self) -> str:
@@ -118,10 +124,13 @@ class HeadMachine:
             _, version, changes, settled = message
             self.members.beat(node, version, changes, self._now)
             self.members.settled(node, settled)
+            if changes:
+                self.groups.groups.amounts_changed()
         elif kind == JOIN:
             if message[1]["node"] != node:
                 raise ValueError(f"node {node.hex()} joins as another one")
             self.members.join(party, message[1], message[2], self._now)
+            self.groups.groups.nodes_changed()
         elif node not in self.members.table:
             return  # the verdict was faster: it is final
         elif kind == ASK:
@@ -129,6 +138,8 @@ class HeadMachine:
         elif kind == INQUIRY_ANSWER:
             _, number, ok, value = message
             self.inquiries.answered(node, number, (True, value) if ok else (False, *value))
+        elif kind in (PREPARED, COMMITTED, UNSURE):
+            self.groups.receive(node, message, self._now)
         elif kind == COMPLAINT:
             self._complain(node, message[1], message[2])
         elif kind == LEAVING_CLUSTER:
@@ -161,6 +172,7 @@ class HeadMachine:
         self.names.node_ended(node)
         self.jobs.node_ended(node, how)
         self.inquiries.node_ended(node)
+        self.groups.node_ended(node, self._now)
 
     def _inquire(
         self, node: bytes, method: str, arguments: Sequence[Any], reply: Callable[[tuple[Any, ...]], None]
@@ -225,6 +237,7 @@ class HeadMachine:
 
     def flush(self, now: float) -> None:
         """All events of a batch have been handled."""
+        self.groups.groups.flush(now)
         self.members.flush(now)
 
     def tick(self, now: float, late: float) -> None:
@@ -232,6 +245,7 @@ class HeadMachine:
         self._now = now
         self.members.tick(now, late)
         self.inquiries.tick(now)
+        self.groups.groups.tick(now)
         for peer in list(self.peers.values()):
             peer.link.tick(now, late)
             if self._is_forgotten(peer, now):
@@ -261,6 +275,7 @@ class HeadMachine:
         self.names.check()
         self.jobs.check()
         self.key_values.check()
+        self.groups.check()
         for peer in self.peers.values():
             peer.link.check()
 

@@ -104,6 +104,13 @@ class Pair(World):
         member.host.after()
         return message
 
+    def deliver_until(self, one: bytes, other: bytes, kind: int) -> bool:
+        """Messages from one node to another arrive up to the first of a kind. False if there is none."""
+        while self.wires[one, other]:
+            if self.deliver_one(one, other)[0] == kind:
+                return True
+        return False
+
     def talk(self) -> bool:
         moved = super().talk()
         self._end_jobs()

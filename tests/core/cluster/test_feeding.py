@@ -174,3 +174,13 @@ def test_r7_waiting_tasks_come_back_when_another_place_is_free() -> None:
     assert world.kinds(B, A).count(BACK) <= world.kinds(A, B).count(TASK)
     assert not world.unresolved()
     world.end()
+
+
+def test_tasks_whose_placement_is_this_node_never_go_elsewhere() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 4.0})
+    world.driver()
+    placed(world, ["affinity", A, False], count=5, steps=(("get", 0),))
+    world.settle()
+    assert TASK not in world.kinds(A, B)
+    assert not world.unresolved()
+    world.end()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncray.core.bundles import Bundles
+from asyncray.core.clock import Clock
 from asyncray.core.cluster.members import Members, OtherNode, Watcher
 from asyncray.core.cluster.placing import Placing
+from asyncray.core.group_views import GroupViews
 from asyncray.core.outbox import Outbox
-from asyncray.core.placements import IN, SPREAD, Affinity, Labels, Selectors
+from asyncray.core.placements import ANY_BUNDLE, IN, SPREAD, Affinity, Bundle, Labels, Selectors
 from asyncray.core.records import HERE, Party
 from asyncray.core.resources import Resources
+from asyncray.core.shapes import Shapes
 from tests.core.cluster.nodes import facts, row
 
 CPU = (("CPU", 10_000),)
@@ -22,7 +26,11 @@ class Stage:
         self.members = Members(outbox, Party(1), facts(b"own"), row, Watcher())
         for place, node in enumerate((b"own", *others)):
             self.members.table[node] = OtherNode(facts(node, place), 1, row())
-        self.placing = Placing(b"own", self.own, self.members)
+        self.rows: dict[bytes, Any] = {}
+        views = GroupViews(lambda method, arguments, reply: None)
+        views.rows = self.rows
+        bundles = Bundles(Clock(), self.own, Shapes(self.own), views, lambda part, fault: None)
+        self.placing = Placing(b"own", self.own, self.members, bundles)
 
     def row(self, node: bytes, **changes: Any) -> None:
         member = self.members.table[node]
@@ -117,3 +125,26 @@ def test_a_demand_is_feasible_if_one_member_has_it() -> None:
     assert not stage.placing.feasible((("CPU", 30_000),))
     assert not stage.placing.is_alone
     assert Stage().placing.is_alone
+
+
+def group_row(*nodes: bytes | None, cpus: int = 1, state: str = "CREATED") -> dict[str, Any]:
+    return {"state": state, "bundles": len(nodes) * [[("CPU", cpus * 10_000)]], "nodes": nodes}
+
+
+def test_the_node_of_a_bundle() -> None:
+    stage = Stage(b"a", b"b")
+    assert stage.choose(Bundle(b"g", 0)) is None  # asked for
+    stage.rows[b"g"] = group_row(b"a", b"own", None, b"lost")
+    assert [stage.choose(Bundle(b"g", index)) for index in range(4)] == [b"a", b"own", None, None]
+    stage.rows[b"g"] = group_row(b"a", state="REMOVED")
+    assert stage.choose(Bundle(b"g", 0)) == b"own"  # where it fails
+
+
+def test_any_bundle_of_several_nodes_goes_round_by_what_each_has() -> None:
+    stage = Stage(b"a", b"b")
+    stage.rows[b"g"] = {
+        "state": "CREATED",
+        "bundles": [[("CPU", 20_000)], [("CPU", 10_000)], [("CPU", 5000)]],
+        "nodes": [b"a", b"b", b"b"],
+    }
+    assert sorted(stage.choose(Bundle(b"g", ANY_BUNDLE)) for _ in range(6)) == 4 * [b"a"] + 2 * [b"b"]
