@@ -93,12 +93,15 @@ def _places_of(modules: Mapping[str, object]) -> dict[str, list[str]]:
 
 
 def _rivals(directories: Sequence[str]) -> list[str]:
-    """The names of modules in these directories that modules of the standard library have, too."""
+    """The names of modules in these directories and archives that modules of the standard library have, too."""
     stems: set[str] = set()
     for directory in directories:
         try:
             stems.update(name.partition(".")[0] for name in forking.names_in(directory))
-        except OSError:  # an archive, or it does not exist
+        except NotADirectoryError:
+            # It is an archive, or in one, and may have any module of the library.
+            stems.update(sys.stdlib_module_names)
+        except OSError:
             continue
     specs = {name: PathFinder.find_spec(name, directories) for name in sorted(stems & sys.stdlib_module_names)}
     # A directory without ``__init__.py`` has no location, and stands behind all others.

@@ -6,6 +6,7 @@ import importlib
 import os
 import site
 import sys
+import zipfile
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -146,6 +147,18 @@ def test_modules_of_the_standard_library_that_the_program_has_itself_make_way(tm
     path = [here, "/no/such/directory", *STANDARD]
     assert code_paths.of_program(path, here, modules)["shadowed"] == ["json", "numbers", "string"]
     assert code_paths.of_program([*STANDARD, here], here, modules)["shadowed"] == []
+
+
+def test_modules_of_the_standard_library_in_an_archive_of_the_program_are_found(tmp_path: Path) -> None:
+    """As in a zipapp, and below a directory in an archive."""
+    archive = tmp_path / "app.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("numbers.py", "json/__init__.py", "other.py", "vendored/string.py"):
+            file.writestr(name, "")
+    inside = str(archive / "vendored")
+    modules = {"string": module("string", f"{inside}/string.py")}
+    path = [str(archive), inside, *STANDARD]
+    assert code_paths.of_program(path, str(tmp_path), modules)["shadowed"] == ["json", "numbers", "string"]
 
 
 def test_modules_that_make_way_are_imported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
