@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
-VERSION = 6
+VERSION = 7
 """The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
@@ -213,6 +213,10 @@ STORE_FULL: Final = 51
 StoreFullMessage: TypeAlias = "tuple[Literal[51], int]"
 """request: no room is free now; the answer, ALLOCATED or REPLY_FAULT, follows later"""
 
+AWAY: Final = 53
+AwayMessage: TypeAlias = "tuple[Literal[53], bytes]"
+"""object that this process made: its value is on another node, and comes here if this process subscribes to it"""
+
 DISCONNECT: Final = 52
 DisconnectMessage: TypeAlias = "tuple[Literal[52], str, bool]"
 """reason, whether the daemon's log says more: the daemon ends this connection. No other message follows"""
@@ -332,6 +336,7 @@ ToClient: TypeAlias = """(
     | UnreadMessage
     | NoticeMessage
     | StoreFullMessage
+    | AwayMessage
     | DisconnectMessage
 )"""
 """Messages of the daemon to any client."""

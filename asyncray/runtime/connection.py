@@ -26,6 +26,7 @@ from asyncray.exceptions import AsyncraySystemError, WouldDeadlockError
 from asyncray.ids import CALL_MARK
 from asyncray.io.channel import Channel
 from asyncray.messages import (
+    AWAY,
     DISCONNECT,
     FAULT,
     HELLO,
@@ -35,10 +36,12 @@ from asyncray.messages import (
     REPLY_FAULT,
     REQUEST,
     SHARED,
+    SUBSCRIBE,
     UNRESOLVED,
     VALUE,
     VERSION,
     WELCOME,
+    AwayMessage,
     DisconnectMessage,
     Message,
     Received,
@@ -96,6 +99,7 @@ class Connection:
         self._is_driver = role == "driver"
         self.references = References(self._request_flush)
         self.waiters = Waiters()
+        self.waiters.ask_for = self._ask_for
         self.channel = Channel(
             stream,
             FRAME_LIMIT,
@@ -113,6 +117,7 @@ class Connection:
             REPLY: lambda m: self._replied(m[1], PLAIN, m[2]),
             REPLY_FAULT: lambda m: self._replied(m[1], FAULT, (m[2], m[3])),
             DISCONNECT: self._disconnected,
+            AWAY: self._went_away,
         }
         self.blocking = BlockReporter(self.references.posted.append, self.channel.request_flush)
         # Filled by the io thread at the welcome. A worker's job and namespace change with its tasks.
@@ -202,6 +207,19 @@ class Connection:
         reply = self.replies.pop(number, None)
         if reply is not None:
             self.waiters.resolved([(reply, kind, payload)])
+
+    def _went_away(self, message: AwayMessage) -> None:
+        _, object_id = message
+        local = self.references.table.get(object_id)
+        if local is not None and local.kind == UNRESOLVED and self.waiters.must_ask_for(local):
+            self._ask_for((local,))
+
+    def _ask_for(self, objects: Iterable[LocalObject]) -> None:
+        """Asks for values together, as they are needed together."""
+        self.post((SUBSCRIBE, [local.id for local in objects]))
+        # Mark after posting: if an interrupt comes in between, they are asked for again.
+        for local in objects:
+            local.push_expected = True
 
     def _disconnected(self, message: DisconnectMessage) -> None:
         _, why, defect = message

@@ -14,7 +14,7 @@ from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import GetTimeoutError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARED, SUBSCRIBE, UNRESOLVED
+from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARED, UNRESOLVED
 from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
@@ -137,14 +137,18 @@ class ObjectClient:
         if self._waiters.broken is not None and sum(local.kind != UNRESOLVED for local in objects) < enough:
             self._connection.check_alive()
 
-    def _subscribe(self, objects: Sequence[LocalObject]) -> bool:
-        """Asks for the values that the daemon does not push by itself. True if there are any."""
+    def _subscribe(self, objects: Sequence[LocalObject], *, together: bool = True) -> bool:
+        """Asks for the values that the daemon does not push by itself. True if there are any.
+
+        Args:
+            together: all of them are needed. Otherwise the daemon must not wait until it has room for all.
+        """
         wanted = [local for local in objects if local.kind == UNRESOLVED and not local.push_expected]
-        if wanted:
-            self._post((SUBSCRIBE, [local.id for local in wanted]))
-            # Mark after posting: if an interrupt comes in between, they are asked for again.
+        if wanted and together:
+            self._waiters.ask_for(wanted)
+        else:
             for local in wanted:
-                local.push_expected = True
+                self._waiters.ask_for((local,))
         return bool(wanted)
 
     def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
@@ -182,7 +186,7 @@ class ObjectClient:
     ) -> bool:
         """Waits until ``enough`` of the objects have arrived (or one failed). False if the time is up first."""
         task = running_task()
-        if self._subscribe(objects) and _asks_first(task, timeout):
+        if self._subscribe(objects, together=enough >= len(objects)) and _asks_first(task, timeout):
             self._connection.round_trip()
         if timeout == 0:
             return self._waiters.satisfied(objects, enough, fails_fast=fails_fast)
@@ -210,7 +214,7 @@ class ObjectClient:
         the CPU that it holds.
         """
         task = running_task()
-        if self._subscribe(objects) and _asks_first(task, timeout):
+        if self._subscribe(objects, together=enough >= len(objects)) and _asks_first(task, timeout):
             await self._connection.round_trip_async()
         if timeout == 0:
             return self._waiters.satisfied(objects, enough, fails_fast=fails_fast)

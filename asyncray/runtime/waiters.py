@@ -151,6 +151,10 @@ class Waiters:
     """Registers waiters and fires them."""
 
     def __init__(self) -> None:
+        # Asks for values that are on other nodes. ``Connection`` sets it.
+        self.ask_for: Callable[[Sequence[LocalObject]], None] = _ask_nobody
+        # The value of an object was on another node once. Until then no waiter looks for such values.
+        self._any_away = False
         # Re-entrant: a finalizer may come here in a thread that holds it. It guards all attributes below,
         # ``LocalObject.waiters``, and ``kind`` and ``payload`` of objects at the moment when they are resolved.
         self._lock = OwnedRLock()
@@ -195,11 +199,26 @@ class Waiters:
         """
         try:
             with self._lock:
-                return self.broken is None and self._register(waiter, objects)
+                waits = self.broken is None and self._register(waiter, objects)
+            if waits and self._any_away:
+                self._ask_for_away(waiter, objects)
+            return waits
         # A signal handler raised, and no other code would withdraw the waiter.
         except BaseException:
             self.withdraw(waiter, objects)
             raise
+
+    def _ask_for_away(self, waiter: Waiter, objects: Sequence[LocalObject]) -> None:
+        # 1. A thread saw that a value would be pushed. 2. The value was on another node. 3. The thread waits for it.
+        missing = [local for local in objects if local.kind == UNRESOLVED]
+        away = [local for local in missing if not local.push_expected]
+        if not away:
+            return
+        if waiter.remaining >= len(missing):
+            self.ask_for(away)
+        else:  # they are not needed together
+            for local in away:
+                self.ask_for((local,))
 
     def register_callback(self, callback: LoopCallback, local: LocalObject) -> bool:
         """The same for a callback, which ``remove_callback`` finds by its function."""
@@ -235,6 +254,13 @@ class Waiters:
         wake_all(fired)
 
     # In the io thread, or the thread that reads in its place ----------------------------------------------------------
+
+    def must_ask_for(self, local: LocalObject) -> bool:
+        """The value of an object is on another node. Returns True if something waits for it."""
+        with self._lock:
+            self._any_away = True
+            local.push_expected = local.waiters is not None
+            return local.push_expected
 
     def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
         """A batch of values came."""
@@ -351,6 +377,10 @@ class Waiters:
             self._forget(callback)
             _remove(callback, (local,))
             return not callback.fired
+
+
+def _ask_nobody(objects: Sequence[LocalObject]) -> None:
+    raise AssertionError(f"{objects} are on other nodes, and there is no connection")
 
 
 _HAS_OWN_EQUALITY = -1

@@ -16,6 +16,7 @@ from asyncray.messages import (
     ADD_REFS,
     ALLOCATE,
     ALLOCATED,
+    AWAY,
     BLOCKED,
     CONSTRUCT,
     DEFINE,
@@ -210,6 +211,9 @@ class Process:
             self.world.agrees(ref, content)
             if self.counts[ref]:
                 self.values[ref] = content
+        elif kind == AWAY:
+            if self.counts[message[1]]:
+                self.send((SUBSCRIBE, [message[1]]))
         elif kind == ALLOCATED:
             self.questions[message[1]](message[2:4])
         elif kind == REPLY:

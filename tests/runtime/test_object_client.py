@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError, ObjectLostError
-from asyncray.messages import ERROR_SEEN, FAULT, PLAIN, PUT, REPLY, REQUEST, SUBSCRIBE, VALUE
+from asyncray.messages import AWAY, ERROR_SEEN, FAULT, PLAIN, PUT, REPLY, REQUEST, SUBSCRIBE, VALUE
 from asyncray.runtime.refs import ObjectRef, borrow, own
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import serialize
@@ -68,6 +68,47 @@ def test_a_borrowed_object_is_asked_for_once_and_a_look_hears_the_daemon_first(s
     assert runtime.objects.wait([ref._local], 1, timeout=0)
     thread.join()
     assert runtime.objects.get([ref._local], 0) == ["there"]
+
+
+@pytest.mark.parametrize("waits_first", [True, False])
+def test_a_value_on_another_node_is_asked_for_when_something_waits(session: Any, waits_first: bool) -> None:
+    runtime, daemon = session
+    ref, other = new(runtime, 1), new(runtime, 2)
+
+    def answer() -> None:
+        if waits_first:
+            daemon.send((AWAY, ref.binary()))
+        assert daemon.next(SUBSCRIBE)[1] == (ref.binary(),)
+        daemon.send((VALUE, ref.binary(), PLAIN, serialize("far").pickled))
+
+    if not waits_first:
+        daemon.send((AWAY, ref.binary()), (VALUE, other.binary(), PLAIN, serialize("near").pickled))
+        assert runtime.objects.get([other._local], DEADLINE) == ["near"]
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert runtime.objects.get([ref._local], DEADLINE) == ["far"]
+    thread.join()
+
+
+def test_a_thread_that_saw_no_need_to_ask_asks_when_it_is_registered(session: Any) -> None:
+    runtime, daemon = session
+    near, far = new(runtime, 1), new(runtime, 2)
+    assert not runtime.objects._subscribe([far._local])
+    daemon.send((AWAY, far.binary()), (VALUE, near.binary(), PLAIN, serialize("near").pickled))
+    assert runtime.objects.get([near._local], DEADLINE) == ["near"]
+    assert not runtime.objects._connection.block_on([far._local], timeout=0.001)
+    assert daemon.next(SUBSCRIBE)[1] == (far.binary(),)
+
+
+def test_values_that_are_not_needed_together_are_asked_for_one_by_one(session: Any) -> None:
+    runtime, daemon = session
+    refs = [borrow(runtime.references, bytes([number]) * 26) for number in range(2)]
+    assert not runtime.objects.wait([ref._local for ref in refs], 1, timeout=0.001)
+    assert [daemon.next(SUBSCRIBE)[1] for _ in refs] == [(ref.binary(),) for ref in refs]
+    others = [borrow(runtime.references, bytes([9, number]) * 13) for number in range(2)]
+    with pytest.raises(GetTimeoutError):
+        runtime.objects.get([ref._local for ref in others], 0.001)
+    assert daemon.next(SUBSCRIBE)[1] == tuple(ref.binary() for ref in others)
 
 
 def test_callbacks_and_awaits_of_one_object(session: Any) -> None:

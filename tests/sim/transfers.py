@@ -25,7 +25,7 @@ from asyncray.core.outbox import CreateSegment, RetireSegment
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.states import FINISHED, QUEUED, SENT, WAITING
 from asyncray.ids import FIRST_RETURN, PUT_INDEX
-from asyncray.messages import ERRORS, FAULT, SHARED, UNRESOLVED, VALUE
+from asyncray.messages import AWAY, ERRORS, FAULT, SHARED, UNRESOLVED, VALUE
 from tests.sim.references import Game, Node
 
 RETURN = 905
@@ -145,6 +145,8 @@ class LargeNode(Node):
                     self.views.setdefault(object_id, []).append((payload[0], payload[1], payload[2]))
                 elif kind == FAULT:
                     self.game.fault_came(self, object_id, payload)
+            elif message[0] == AWAY and message[1] in self.awaited:
+                self.objects.subscribe(self.process, [message[1]])
 
     def unpin(self, object_id: bytes) -> None:
         times = len(self.views.pop(object_id))

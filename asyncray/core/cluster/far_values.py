@@ -21,7 +21,7 @@ from asyncray.core.cluster.pulls import PullBundle, Pulls
 from asyncray.core.objects import Objects, lose
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, ObjectEntry, Party, Task
-from asyncray.messages import ERRORS, SHARED, UNRESOLVED
+from asyncray.messages import AWAY, ERRORS, SHARED, UNRESOLVED
 
 
 class Dependents(Protocol):
@@ -102,10 +102,9 @@ class FarValues:
                 self._outbox.send(party, (LOCATED, entry.id, *self.payload_of(entry), contained))
             else:
                 self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
-        elif party.alive:
-            bundle = self.begin_read(party)
-            self.push(entry, bundle)
-            self.end_read(bundle)
+        else:
+            # It may never want the value. Otherwise it subscribes.
+            self._outbox.send(party, (AWAY, entry.id))
 
     def payload_of(self, entry: ObjectEntry) -> Any:
         """Returns the payload of a value for another node: version and size, if it is in shared memory."""

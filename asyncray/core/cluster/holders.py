@@ -1,4 +1,4 @@
-"""Holders: the owner's side of large objects. Which nodes have which version, and who fetches from whom.
+"""Holders: the owner's side of large objects, with the nodes that have copies and those that fetch them.
 
 A version is the attempt of the task that made the value, or 0 for memory that this node made. One node has the primary
 copy: it keeps it until FREE. All others may drop theirs at any time. An own object whose memory is here needs no
