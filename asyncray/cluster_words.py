@@ -6,7 +6,7 @@ As ``asyncray.words``: only for type checkers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 
 class MemberFacts(TypedDict):
@@ -25,6 +25,8 @@ class MemberFacts(TypedDict):
     resources: Mapping[str, int]
     """Name -> fixed amount, in all."""
     labels: Mapping[str, str]
+    for_driver: NotRequired[bool]
+    """It was started for one driver, with which it ends."""
     joined: int
     """Counts the members of the cluster in the order in which they joined; 0 until the head has said it."""
 

@@ -99,7 +99,7 @@ class ClusterPlan:
     make_head: MakeHead | None
     name: str
     labels: Mapping[str, str]
-    known_as: Sequence[str] | None = None
+    known_as: Sequence[str] | None = ()
     tls: Tls | None = None
 
     def shell(
@@ -119,7 +119,8 @@ def plan_for_driver(token: bytes, head: tuple[str, int]) -> ClusterPlan:
         head: IP address and port of the head.
     """
     bound = addresses.address_towards(head[0])
-    return ClusterPlan(token, addresses.join_address(*head), bound, bound, head, None, "", {}, tls=find_tls())
+    text = addresses.join_address(*head)
+    return ClusterPlan(token, text, bound, bound, head, None, "", {}, known_as=None, tls=find_tls())
 
 
 class ClusterShell:
@@ -197,7 +198,7 @@ class ClusterShell:
     def _note_cluster(self) -> None:
         """Lets programs on this machine find this node by the address of its cluster."""
         assert self.part is not None
-        if self._plan.known_as is not None and self.part.members.state == MEMBER:
+        if self._plan.known_as and self.part.members.state == MEMBER:
             directory = self._machine.facts["session_dir"]
             try:
                 note_cluster(directory, self._plan.known_as, is_head=self._plan.head is None)
@@ -232,6 +233,7 @@ class ClusterShell:
             "name": self._plan.name,
             "resources": dict(self._machine.resources.total),
             "labels": dict(self._plan.labels),
+            "for_driver": self._plan.known_as is None,
             "joined": 0,
         }
         now = self._ticked_at = self._loop.time()

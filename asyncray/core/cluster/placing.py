@@ -56,11 +56,19 @@ class Placing:
 
     def feasible(self, demand: Demand) -> bool:
         """True if a member could serve the demand."""
-        return any(_could(member, demand) for member in self._members.table.values())
+        return any(_could(member, demand) and self._takes(member) for member in self._members.table.values())
 
     def candidates(self, demand: Demand) -> Iterator[OtherNode]:
         """Yields the other members that could serve the demand."""
-        return (member for member in self._members.others() if _could(member, demand) and not member.row["draining"])
+        return (
+            member
+            for member in self._members.others()
+            if _could(member, demand) and not member.row["draining"] and self._takes(member)
+        )
+
+    def _takes(self, member: OtherNode) -> bool:
+        """True if a member takes work of this node. That of a driver elsewhere does not: it ends with its driver."""
+        return not member.facts.get("for_driver") or member.facts["node"] == self.node
 
     def room(self, node: bytes, demand: Demand) -> int:
         """How many tasks with this demand another node has resources for, by its row and the debits."""
@@ -131,11 +139,11 @@ class Placing:
         """
         if isinstance(where, Bundle):
             return self._of_bundle(where, demand)
+        if isinstance(where, Affinity):
+            return self._of_affinity(where, demand)
         able = self._able(demand)
         if isinstance(where, Spread):
             return self.next(demand)
-        if isinstance(where, Affinity):
-            return self._of_affinity(where, able, demand)
         if isinstance(where, Labels):
             fitting = [member for member in able if meets(member.facts["labels"], where.hard)]
             preferred = [member for member in fitting if where.soft and meets(member.facts["labels"], where.soft)]
@@ -169,7 +177,11 @@ class Placing:
         return self._bundles.account_for(where).fits(demand)
 
     def _able(self, demand: Demand) -> list[OtherNode]:
-        return [m for m in self._members.table.values() if _could(m, demand) and not m.row["draining"]]
+        return [
+            member
+            for member in self._members.table.values()
+            if _could(member, demand) and not member.row["draining"] and self._takes(member)
+        ]
 
     def next(self, demand: Demand) -> OtherNode | None:
         """Returns the next node that could serve the demand, in the order of joining. None: there is none."""
@@ -181,11 +193,11 @@ class Placing:
         self._spread = found.facts["joined"]
         return found
 
-    def _of_affinity(self, where: Affinity, able: list[OtherNode], demand: Demand) -> OtherNode | str | None:
-        wanted = next((member for member in able if member.facts["node"] == where.node), None)
-        if wanted is None:
+    def _of_affinity(self, where: Affinity, demand: Demand) -> OtherNode | str | None:
+        wanted = self._members.table.get(where.node)
+        if wanted is None or not _could(wanted, demand) or wanted.row["draining"]:
             if where.soft:
-                return self._prefer_own(able, demand)
+                return self._prefer_own(self._able(demand), demand)
             return f"the node {where.node.hex()} has ended, is unknown, or never has the resources for it"
         return wanted
 

@@ -148,3 +148,17 @@ def test_any_bundle_of_several_nodes_goes_round_by_what_each_has() -> None:
         "nodes": [b"a", b"b", b"b"],
     }
     assert sorted(stage.choose(Bundle(b"g", ANY_BUNDLE)) for _ in range(6)) == 4 * [b"a"] + 2 * [b"b"]
+
+
+def test_the_node_of_a_driver_elsewhere_takes_no_work_but_what_names_it() -> None:
+    stage = Stage(b"a", b"driver")
+    for node in (b"own", b"driver"):
+        stage.members.table[node].facts["for_driver"] = True
+    for demand in (CPU, ()):
+        assert [m.facts["node"] for m in stage.placing.candidates(demand)] == [b"a"]
+    assert [stage.choose(SPREAD) for _ in range(3)] == [b"own", b"a", b"own"]
+    stage.members.table[b"driver"].facts["resources"] = {"disk": 10_000}
+    assert not stage.placing.feasible((("disk", 1),))
+    assert stage.choose(Affinity(b"driver", soft=True)) in (b"own", b"a")
+    found = stage.placing.choose(Affinity(b"driver", soft=False), (("disk", 1),))
+    assert found is stage.members.table[b"driver"]
