@@ -77,7 +77,6 @@ class ClusterHost:
             "node": self.id, "host": self.name, "port": 1, "joined": 0, "resources": total, "labels": {}
         }  # fmt: skip
         self.part = ClusterMachine(self.machine, facts, self.clock.now, None if is_head else cluster.head_host.id)
-        self.part.feeding.is_on = True
         self.part.handlers[HELLO] = self._hello
         self.part.handlers = {kind: partial(self._handle, handler) for kind, handler in self.part.handlers.items()}
         self.part.members.join()

@@ -49,8 +49,6 @@ class Feeding:
         self.arguments: TaskArguments | None = None
         # Decides where an actor starts: ``Homes.route_constructor``. ``ClusterMachine`` sets it.
         self.constructors: Callable[[Task], bool | None]
-        # False: no task goes to another node. Until large objects can follow their tasks, only tests set it.
-        self.is_on = False
         # Lines with a queue of their own.
         self._filled: dict[TaskLine, None] = {}
         # Shapes that have got no lease here since the last flush.
@@ -79,7 +77,7 @@ class Feeding:
 
     def holds_back(self, shape: Shape) -> bool:
         """True if the next task of a shape should not get a new lease here."""
-        if not self.is_on or shape.lives or not shape.demand or self._lets_go:
+        if shape.lives or not shape.demand or self._lets_go:
             return False
         task = shape.peek()
         if task is None or task.is_guest or shape.where is not HERE:
@@ -109,7 +107,7 @@ class Feeding:
         return self._route_away(task) or (arguments is not None and arguments.bring(task))
 
     def _route_away(self, task: Task) -> bool:
-        if not self.is_on or task.is_guest:
+        if task.is_guest:
             return False
         if task.is_constructor:
             away = self.constructors(task)
@@ -164,7 +162,7 @@ class Feeding:
                 self._work.finish(task, FAULT, ["TaskUnschedulableError", {"message": f"{task.name}: {why}."}])
         for line in list(self._filled):
             self._feed_own(line)
-        if self._placing.is_alone or not self.is_on:
+        if self._placing.is_alone:
             self._held = False
             return False
         shapes = self._scheduler.shapes

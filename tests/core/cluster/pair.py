@@ -30,7 +30,6 @@ class Member:
         self.said: list[Any] = []  # to the head
         self.views = 0
         self.part = ClusterMachine(host.machine, self.facts, 0.0, None)
-        self.part.feeding.is_on = True
         host.shell = self
 
     @property
