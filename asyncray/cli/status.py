@@ -24,11 +24,15 @@ _GAP = "   "
     "--address",
     envvar="ASYNCRAY_ADDRESS",
     default="auto",
-    help="unix:PATH, or auto for the newest that runs.  [default: $ASYNCRAY_ADDRESS, otherwise auto]",
+    help="HOST:PORT of a cluster, unix:PATH of a node, or auto for the newest node that runs here.  [default: "
+    "$ASYNCRAY_ADDRESS, otherwise auto]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 def status_command(*, address: str, as_json: bool) -> None:
-    """Shows a node: resources, object store, workers, actors, drivers, tasks.
+    """Shows a node: resources, object store, workers, actors, drivers, tasks; and the nodes of its cluster.
+
+    With HOST:PORT it shows a node of that cluster on this machine, otherwise the head: that needs the token of the
+    cluster, from ASYNCRAY_TOKEN or from the file that ASYNCRAY_TOKEN_FILE names.
 
     \b
     Example:
@@ -37,11 +41,8 @@ def status_command(*, address: str, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 no node runs or it does not answer, 2 wrong usage.
     """
-    from asyncray.cli.observer import Observer  # start-up cost: not for --help
-
     try:
-        with Observer(address) as observer:
-            found = observer.request("status")
+        found = _ask(address)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except OSError as error:
@@ -50,6 +51,24 @@ def status_command(*, address: str, as_json: bool) -> None:
         click.echo(json.dumps(found))
     else:
         _show(found)
+
+
+def _ask(address: str) -> NodeStatus:
+    # Start-up cost: not for --help.
+    from asyncray.cli.observer import Observer
+    from asyncray.runtime.launch import read_cluster_address
+
+    try:
+        with Observer(address) as observer:
+            found: NodeStatus = observer.request("status")
+            return found
+    except ConnectionError:
+        cluster = read_cluster_address(address)
+        if cluster is None:
+            raise
+        from asyncray.cli.head_status import head_status  # start-up cost: few ask from elsewhere
+
+        return head_status(cluster)
 
 
 def _show(found: NodeStatus) -> None:
