@@ -343,7 +343,11 @@ def test_a_sender_takes_no_bytes_and_ends_with_what_waits(run: Any, segments: tu
         for _ in range(4):
             sending.send(1, segments[0], 0, 5 * MIB)
         assert sending.stream.has_unsent
+        assert transport.get_write_buffer_size() <= MIB + CHUNK_HEADER_LENGTH  # the others wait outside
+        for _ in range(10):
+            await asyncio.sleep(0)
         before = sending.stream.taken
+        assert sum(length for _, length in sending.sent) <= before
         ours.send(b"who are you?")
         await sending.ended.wait()
         assert sending.why == ["it sends on a connection that it has to read"]

@@ -107,6 +107,17 @@ async def test_pauses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> N
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0]
 
 
+async def test_a_node_that_is_lost_before_its_dial_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as (one, two):
+        monkeypatch.delattr(one.shell, "_connect")
+        segment = one.segment(10)
+        one.send(two, 1, segment, 10)
+        one.do(CloseBulk(two.id))
+        (dial,) = one.tasks
+        await dial
+        assert one.events == []
+
+
 async def test_a_handshake_that_fails_is_a_dial_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async with pair() as (one, two):
         wrong = DialerHandshake(b"w" * 32, one.id, CLUSTER, BULK, two.id, os.urandom(32))

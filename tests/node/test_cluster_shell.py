@@ -22,8 +22,9 @@ from asyncray.io.addresses import listen_at
 from asyncray.io.link_streams import LinkStream
 from asyncray.node import cluster_shell
 from asyncray.node.cluster_shell import CAST_OUT, NOT_JOINED
+from asyncray.wire.chunks import chunk_header
 from asyncray.wire.frames import pack
-from asyncray.wire.handshake import LINK, DialerHandshake
+from asyncray.wire.handshake import BULK, LINK, DialerHandshake
 from asyncray.wire.link_frames import header
 from tests.certificates import tls_of
 from tests.node.hosts import CLUSTER, TOKEN, Host, cluster, until
@@ -356,7 +357,8 @@ class Bomb:
         return setattr, (Bomb, "loaded", True)
 
 
-async def test_bad_frames_of_a_daemon_that_knows_the_token_end_its_connection_and_nothing_more() -> None:
+@pytest.mark.parametrize("role", [LINK, BULK])
+async def test_bad_frames_of_a_daemon_that_knows_the_token_end_its_connection_and_nothing_more(role: int) -> None:
     chance = random.Random(8)
     bomb = pickle.dumps(Bomb())
     own = os.urandom(8)
@@ -365,7 +367,7 @@ async def test_bad_frames_of_a_daemon_that_knows_the_token_end_its_connection_an
         assert node.shell._server is not None
         port = node.shell._server.sockets[0].getsockname()[1]
         for number in range(200):
-            handshake = DialerHandshake(TOKEN, own, CLUSTER, LINK, node.id, os.urandom(32))
+            handshake = DialerHandshake(TOKEN, own, CLUSTER, role, node.id, os.urandom(32))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(handshake.start())
             while not handshake.done:
@@ -375,6 +377,8 @@ async def test_bad_frames_of_a_daemon_that_knows_the_token_end_its_connection_an
                 chance.randbytes(chance.randrange(1, 200)),
                 (header(good, 0, 0) + good)[: chance.randrange(len(good) + 20)],
                 header(good, 7, 0) + good,
+                chunk_header(1, 0, 4) + b"what" + chunk_header(2, 1 << 60, 1000) + b"is it?",
+                chunk_header(1, 0, 4) + bytes(1000),
             )
             writer.write(frames[number % len(frames)])
             writer.write_eof()
