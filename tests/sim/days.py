@@ -6,6 +6,7 @@ wait that could run. ``end`` ends all programs: then nothing may be left on any 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -113,7 +114,7 @@ def stalls(cluster: Cluster) -> None:
 
 def joins(cluster: Cluster) -> None:
     """A node joins."""
-    if len(cluster.hosts) < 7:
+    if len(cluster.living) < 6 and len(cluster.hosts) < 30:
         cluster.add(resources=cluster.clock.random.choice(NODES))
 
 
@@ -148,14 +149,16 @@ def cleans_up(cluster: Cluster) -> None:
     host.wake()
 
 
+DEATHS = [dies, dies, joins, joins, crashes, breaks]
+"""The accidents of days on which many nodes die."""
 ACCIDENTS = [breaks] * 4 + [dies, is_cut, is_cut, stalls, stalls, joins, joins] + [crashes] * 3 + [fails, fails]
 
 
-def event(cluster: Cluster, danger: float) -> None:
+def event(cluster: Cluster, danger: float, accidents: Sequence[Callable[[Cluster], None]] = ACCIDENTS) -> None:
     random = cluster.clock.random
     luck = random.random()
     if luck < danger:
-        random.choice(ACCIDENTS)(cluster)
+        random.choice(accidents)(cluster)
     elif luck < 0.05 + danger:
         cleans_up(cluster)
     else:
@@ -260,9 +263,9 @@ def live(cluster: Cluster, events: int = 200) -> None:
         if random.random() < 0.3:
             for host in cluster.living:
                 host.machine.scheduler.nest_after = random.choice([1, 2])
-        danger = random.choice([0, 0.03, 0.1])
+        danger, accidents = random.choice([(0.0, ACCIDENTS), (0.03, ACCIDENTS), (0.1, ACCIDENTS), (0.1, DEATHS)])
         for _ in range(events):
-            event(cluster, danger)
+            event(cluster, danger, accidents)
         end(cluster)
     except Exception as error:
         error.add_note(cluster.oracle.recorder.story(str(error)))

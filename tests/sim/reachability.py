@@ -54,12 +54,14 @@ def _is_secure(cluster: Cluster, host: ClusterHost, object_id: bytes, seen: froz
     if entry is None or host.id in seen:
         return False
     far = entry.far
-    if far is None or far.registered or (far.batch > 0 and not (far.covers or far.late)):
+    if far is None or far.registered or far.late or (far.batch > 0 and not far.covers):
         return True
-    for cover in (*far.covers, *far.late):
+    for cover in far.covers:
         giver: Any = cover.giver
         other = cluster.hosts[giver.id]
-        if cluster.oracle.has_ended(other.id) or _is_secure(cluster, other, object_id, seen | {host.id}):
+        # The giver keeps the object, or one with a value that contains it.
+        kept = [object_id, *(found.id for found in cover.learned if entry in found.contained)]
+        if cluster.oracle.has_ended(other.id) or any(_is_secure(cluster, other, i, seen | {host.id}) for i in kept):
             return True
     return False
 

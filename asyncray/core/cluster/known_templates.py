@@ -134,6 +134,9 @@ class KnownTemplates:
                     self._take_back(peer, told, function.number)
                     numbers.append(function.number)
             self._outbox.send(peer, (FORGET_OF, template.job.id, numbers))
+            if template.job.driver_ended:
+                # A task that was submitted after the end of the job may have told it once more.
+                told.jobs.pop(template.job.id, None)
 
     def _take_back(self, peer: Peer, told: _Told, number: int) -> None:
         del told.needs[number]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TEMPLATE_OF
+from asyncray.core.records import Client
 from asyncray.ids import PUT_INDEX
-from asyncray.messages import FUNCTION
+from asyncray.messages import FUNCTION, TEMPLATE
+from asyncray.words import TemplateSpec
 from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
 from tests.greeting import SETUP
@@ -128,3 +130,23 @@ def test_definitions_of_a_job_that_has_ended_are_not_taken() -> None:
     assert peer.out == [(RELEASED, 1)], "the other node waits for it"
     peer.out.clear()
     assert not machine.functions.functions
+
+
+def test_a_job_that_was_told_after_its_end_is_forgotten_with_its_last_template() -> None:
+    """1. A job ends. 2. A worker of it, which is about to be killed, submits a task. 3. That goes to another node."""
+    world = pair()
+    driver = world.driver()
+    world.settle()
+    job = driver.client.job
+    world.die(driver)
+    world.settle()
+    member = world.members[A]
+    late = Client(99, b"late", "worker", 1)
+    late.job = job
+    spec: TemplateSpec = {"name": "f", "function": b"", "returns": 1, "retries": 0, "demand": []}
+    template = member.host.machine.functions.describe(late, (TEMPLATE, 1, b"spec", spec))
+    assert template is not None
+    member.part.templates.describe(member.part.peer(B, 0.0), template)
+    member.host.machine.functions.forget(late, [1])
+    (told,) = member.part.templates._told.values()
+    assert not told.jobs

@@ -1,0 +1,121 @@
+"""The protocol is broken on purpose, in one place each, and the simulation notices it.
+
+A check that cannot fail proves nothing. Each of these defects is one that the rules of references or of tasks exclude.
+Days notice the first four at once. A cover that is given up too early shows in one of 14 days, and uses that end at the
+cancel in one of 19, so a script shows them here. The grace of a lost node matters only if that node alone kept an
+object, and code of another one keeps it: 40 days did not contain that, a script does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asyncray.core.cluster.away_tasks import AwayTasks
+from asyncray.core.cluster.cluster import ClusterMachine
+from asyncray.core.cluster.covers import Cover
+from asyncray.core.cluster.imports import Imports
+from asyncray.core.objects import Objects
+from asyncray.core.records import ObjectEntry, Task
+from tests.sim import test_references, test_tasks
+from tests.sim.days import begin, live
+
+Patch = pytest.MonkeyPatch
+
+
+def a_borrow_is_lost(patch: Patch) -> None:
+    """The owner answers BORROW and does not note it."""
+    patch.setattr(Objects, "hold", lambda self, party, ids, hold=Objects.hold: party.is_node or hold(self, party, ids))
+
+
+def a_cover_is_given_up_before_the_registration(patch: Patch) -> None:
+    """The word that gives a cover up does not wait for the owner, a third node."""
+    register = Imports._register
+
+    def at_once(self: Imports, entry: ObjectEntry, cover: Cover) -> None:
+        register(self, entry, cover)
+        if cover.waiting:
+            assert entry.far is not None
+            entry.far.late.remove(cover)
+            cover.waiting -= 1
+
+    patch.setattr(Imports, "_register", at_once)
+
+
+def the_grace_of_a_lost_node_is_missed(patch: Patch) -> None:
+    """A node frees at once what only the lost node needed."""
+    ended = ClusterMachine.member_ended
+
+    def without(self: ClusterMachine, node: bytes, state: str, how: str) -> None:
+        ended(self, node, state, how)
+        self.grace_over(node)
+
+    patch.setattr(ClusterMachine, "member_ended", without)
+
+
+def a_back_is_lost(patch: Patch) -> None:
+    patch.setattr(AwayTasks, "back", lambda self, peer, message: None)
+
+
+def a_result_counts_twice(patch: Patch) -> None:
+    """The uses of a task end once with its result, and once more."""
+    end = AwayTasks._end_uses
+
+    def twice(self: AwayTasks, peer: Any, away: Any, *, later: bool) -> None:
+        end(self, peer, away, later=later)
+        end(self, peer, away, later=later)
+
+    patch.setattr(AwayTasks, "_end_uses", twice)
+
+
+def uses_end_at_the_cancel(patch: Patch) -> None:
+    """The uses of a cancelled task end at once, and not at the last word about it."""
+    cancel = AwayTasks.cancel
+
+    def early(self: AwayTasks, task: Task, *, force: bool, recursive: bool) -> None:
+        cancel(self, task, force=force, recursive=recursive)
+        away = self._of_task.get(task)
+        if away is not None:
+            uses, away.uses = away.uses, ()
+            self._objects.unuse_all(uses)
+
+    patch.setattr(AwayTasks, "cancel", early)
+
+
+def some_days() -> None:
+    for seed in range(3):
+        live(begin(seed), events=80)
+
+
+def missed_grace() -> None:
+    test_tasks.test_h10_what_only_a_lost_node_kept_stays_until_all_have_registered()
+
+
+def early_end() -> None:
+    test_tasks.test_the_arguments_of_a_task_whose_job_has_ended_stay_until_the_last_word_about_it()
+
+
+def early_give_up() -> None:
+    test_references.test_a_ref_of_a_third_owner_that_outlives_its_task_is_given_up_later()
+
+
+@pytest.mark.parametrize(
+    ("defect", "notices"),
+    [
+        (a_borrow_is_lost, some_days),
+        (a_back_is_lost, some_days),
+        (a_result_counts_twice, some_days),
+        (a_cover_is_given_up_before_the_registration, early_give_up),
+        (uses_end_at_the_cancel, early_end),
+        (the_grace_of_a_lost_node_is_missed, missed_grace),
+    ],
+)
+def test_the_simulation_notices(
+    defect: Callable[[Patch], None], notices: Callable[[], None], monkeypatch: Patch
+) -> None:
+    notices()
+    defect(monkeypatch)
+    with pytest.raises((AssertionError, KeyError)):
+        notices()
