@@ -58,14 +58,10 @@ COMPANIONS = {
     "asyncray.core.cluster.cached_copies": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.covers": "tests/sim/test_references.py",
     "asyncray.core.cluster.far_values": "tests/sim/test_transfers.py",
-    "asyncray.core.cluster.holders": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.imports": "tests/sim/test_references.py",
     "asyncray.core.cluster.large_objects": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.lending": "tests/sim/test_references.py",
-    "asyncray.core.cluster.pulls": "tests/sim/test_transfers.py",
-    "asyncray.core.cluster.receiving": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.serving": "tests/sim/test_transfers.py",
-    "asyncray.core.cluster.task_arguments": "tests/sim/test_transfers.py",
     "asyncray.core.elsewhere": "tests/core/cluster/test_cluster.py",
 }
 INTERRUPTIBLE = {"runtime", "worker", "api", "sync", "util"}

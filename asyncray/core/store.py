@@ -59,6 +59,8 @@ class Store:
         # The last tick at which memory had been freed or a task that holds memory ran. The full time of the claims that
         # wait counts from then.
         self._hope_at = 0.0
+        # How often a party has given up all views of an object: copies may have become free to be dropped.
+        self.views_ended = 0
         # Called when the store is full: returns memory that can be freed at once, because the node can get the value
         # again from another node. None on a node that belongs to no cluster.
         self.evict: Callable[[], Block | None] | None = None
@@ -91,7 +93,7 @@ class Store:
             claim.withdrawn = True
         if claims and self._waiting:
             self._waiting = deque(claim for claim in self._waiting if not claim.withdrawn)
-            self._retry()
+            self.retry()
 
     def _try(self, claim: Claim) -> Allocation | str | None:
         """Returns room for the claim, or why it gets none, or None if it has to wait."""
@@ -144,7 +146,7 @@ class Store:
         """The shell has created the segment: serves the claims that wait."""
         self._creating.discard(name)
         self.allocator.segment_created(name)
-        self._retry()
+        self.retry()
 
     def segment_failed(self, name: str, why: str) -> None:
         """The system has no room for the segment: refuses the first claim with the reason."""
@@ -153,9 +155,9 @@ class Store:
         if self._waiting:
             claim = self._waiting.popleft()
             claim.answer(f"The object store cannot grow by {claim.size} bytes: {why}")
-        self._retry()
+        self.retry()
 
-    def _retry(self) -> None:
+    def retry(self) -> None:
         """Serves the claims that wait, in order, as far as memory goes."""
         while self._waiting:
             claim = self._waiting[0]
@@ -172,7 +174,7 @@ class Store:
         self.allocator.release(allocation)
         if self._waiting:
             self._freed = True
-            self._retry()
+            self.retry()
 
     # Objects ----------------------------------------------------------------------------------------------------------
 
@@ -239,6 +241,7 @@ class Store:
             party.pinned[object_id] = count - times
         else:
             del party.pinned[object_id]
+            self.views_ended += 1
             for block in list(self._versions(object_id)):
                 if party in block.pins:
                     del block.pins[party]
@@ -279,7 +282,7 @@ class Store:
         while self._waiting and self._first_is_late(now):
             claim = self._waiting.popleft()
             claim.answer(self._refusal(claim))
-            self._retry()
+            self.retry()
         allocator = self.allocator
         if allocator.used or allocator.reserved <= keep:
             self._idle_since = None

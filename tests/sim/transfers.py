@@ -43,6 +43,7 @@ class Job:
     """A task with arguments, on the node that runs it. It stands for a ``Task``, as far as the machines look at it."""
 
     actor = None
+    lease = None
 
     def __init__(self, number: int, dependencies: tuple[ObjectEntry, ...]) -> None:
         self.number = number

@@ -12,7 +12,8 @@ Nothing waits for ever, because:
    claims of processes that wait.
 3. If a read does not fit, queued tasks give up the copies of their arguments, and bring them again later.
 4. If a bundle does not fit although nothing else is on its way, it is admitted alone: its claims wait in the store as
-   those of a process that puts a value, and end with room or with ``ObjectStoreFullError``.
+   those of a process that puts a value, and end with room or with ``ObjectStoreFullError``. Arguments wait first for
+   the ends of tasks that run.
 5. Room is taken here before a source is sought, and a source needs no room. So no cycle crosses nodes.
 
 A bundle waits for values as a process does, so it is a party: the object table pushes values to it.
@@ -28,7 +29,7 @@ from asyncray.core.cluster.receiving import Receiving
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
-from asyncray.core.states import QUEUED
+from asyncray.core.states import QUEUED, SENT
 from asyncray.core.store import Store
 from asyncray.messages import FAULT, SHARED, UNRESOLVED, VALUE
 
@@ -130,8 +131,8 @@ class Pulls:
         self._changed = False
         # A task was admitted whose arguments are all here.
         self._is_ready = False
-        # Bytes in use and claims waiting when the queues were last looked at.
-        self._seen = (0, 0)
+        # Bytes in use, claims waiting and views ended when the queues were last looked at.
+        self._seen = (0, 0, 0)
 
     def __repr__(self) -> str:
         reads, arguments = map(len, self._queues)
@@ -303,13 +304,15 @@ class Pulls:
         alone = self._alone
         if alone is not None and alone.place == ARGUMENTS and self._others_wait(alone):
             self._turn_away(alone)
-        seen = store.allocator.used, store.waiting
-        if self._changed or seen != self._seen:
+        if store.waiting and (self._changed or store.views_ended != self._seen[2]):
+            store.retry()  # copies may be free to be dropped for claims that wait
+        seen = store.allocator.used, store.waiting, store.views_ended
+        if self._changed or seen != self._seen or (self._queues[ARGUMENTS] and self._may_go_alone(ARGUMENTS)):
             self._changed = False
             if self._crowded_at is not None and store.allocator.used < self._crowded_at:
                 self._crowded_at = None
             self._admit()
-            self._seen = store.allocator.used, store.waiting
+            self._seen = store.allocator.used, store.waiting, store.views_ended
         is_ready, self._is_ready = self._is_ready, False
         return is_ready
 
@@ -327,7 +330,7 @@ class Pulls:
                 while not self._fits(bundle):
                     if place == READS and self._turn_task_away():
                         continue
-                    if self._active or (place == ARGUMENTS and self._store.waiting):
+                    if not self._may_go_alone(place):
                         return  # arguments must not take the room that a read waits for
                     patient = True
                     break
@@ -336,6 +339,12 @@ class Pulls:
                 if bundle.task is not None and bundle.alive and not bundle.absent:
                     self._is_ready = True
                     self._arguments.arguments_here(bundle.task)  # others have brought them meanwhile
+
+    def _may_go_alone(self, place: int) -> bool:
+        """Returns True if nothing else promises that the next bundle of a class will fit later."""
+        if self._active:
+            return False
+        return place == READS or not (self._store.waiting or any(map(_may_end, self._of_task)))
 
     def _lacking(self, bundle: PullBundle) -> list[ObjectEntry]:
         """Returns the objects of the bundle that are not here and that no admitted bundle brings."""
@@ -474,6 +483,11 @@ class Pulls:
             assert (bundle in self._queues[bundle.place]) == waits, f"{bundle} is in the wrong queue"
         for pull in self.receiving.pulls.values():
             assert pull.entry.id in wanted, f"{pull} comes for nothing"
+
+
+def _may_end(task: Task) -> bool:
+    """Returns True if a task runs and waits for nothing: then it will give its arguments back."""
+    return task.state == SENT and not (task.lease is not None and task.lease.blocked)
 
 
 def _aligned(size: int) -> int:

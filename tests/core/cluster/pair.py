@@ -14,6 +14,7 @@ from asyncray.core.cluster.cluster import ClusterMachine
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.outbox import Command
 from asyncray.core.records import Client, ObjectEntry, Party
+from tests.core.cluster.bulk import Bulk
 from tests.core.host import Host
 from tests.core.world import World
 
@@ -47,7 +48,8 @@ class Member:
         self.part.check()
 
     def do(self, command: Command) -> None:
-        """Connections do not matter here."""
+        """Connections of links do not matter here."""
+        self.pair.bulk.do(self.id, command)
 
     def write(self, party: Party) -> None:
         batch, party.out = party.out, []
@@ -75,6 +77,7 @@ class Pair(World):
         self.written: list[tuple[bytes, bytes, Any]] = []
         # Jobs whose end the head has heard of and has not said to all.
         self.ended_jobs: list[bytes] = []
+        self.bulk = Bulk(self._living, lambda node: self.members[node].part.large)
         nodes = (A, B, C)[: len(resources)]
         for node, amounts in zip(nodes, resources, strict=True):
             self.members[node] = Member(self, self.add_host(node, **amounts))
@@ -110,8 +113,15 @@ class Pair(World):
                 return True
         return False
 
+    def _living(self, node: bytes) -> Host | None:
+        member = self.members.get(node)
+        return None if member is None else member.host
+
     def talk(self) -> bool:
         moved = super().talk()
+        while self.bulk.chunks:
+            self.bulk.deliver_one(self.now)
+            moved = True
         self._end_jobs()
         while busy := [wire for wire, messages in self.wires.items() if messages]:
             for wire in busy:

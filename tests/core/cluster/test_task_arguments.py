@@ -1,0 +1,110 @@
+"""Large arguments and results of tasks that cross nodes, with whole nodes."""
+
+from __future__ import annotations
+
+from asyncray.cluster_messages import FETCH, FREE, RESULT, TASK
+from asyncray.messages import SHARED
+from tests.core.cluster.pair import A, B, Pair
+from tests.core.processes import Driver
+from tests.core.programs import Recipe
+
+
+def far(**changes: object) -> Recipe:
+    """A function that only node B can run."""
+    return Recipe(extra=("R", 1), **changes)  # type: ignore[arg-type]  # as tests give them
+
+
+def until_result(world: Pair) -> None:
+    """Programs run until node A has got a result of node B."""
+    for _ in range(1000):
+        for wire, messages in world.wires.items():
+            if messages:
+                world.deliver_one(*wire)
+            if RESULT in world.kinds(B, A):
+                return
+        for host in world.hosts:
+            host.talk()
+        world.chores()
+        world.run()
+    raise AssertionError("no result comes")
+
+
+def share(world: Pair, driver: Driver) -> None:
+    """The driver puts a value in shared memory."""
+    while not driver.state.share(701):
+        world.settle()
+    world.settle()
+
+
+def pair() -> Pair:
+    return Pair({"CPU": 2.0}, {"CPU": 2.0, "R": 2.0})
+
+
+def test_a_task_waits_for_its_large_argument_and_the_next_one_finds_the_copy() -> None:
+    world = pair()
+    driver = world.driver()
+    share(world, driver)
+    for _ in range(2):
+        driver.state.spawn(far(arguments=(0,)))
+        world.settle()
+    assert not world.unresolved()
+    assert world.kinds(A, B).count(TASK) == 2
+    assert world.kinds(B, A).count(FETCH) == 1
+    driver.state.clear()
+    world.settle()
+    assert FREE in world.kinds(A, B)
+    world.end()
+
+
+def test_a_large_result_stays_where_it_is_until_something_wants_it() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="shared"))
+    until_result(world)
+    machine = world.host.machine
+    entry = machine.objects.table[driver.state.refs[-1]]
+    assert entry.kind == SHARED
+    assert machine.store.allocator.used == 0
+    world.settle()
+    driver.state.get(0)
+    world.settle()
+    assert not world.unresolved()
+    assert machine.store.allocator.used > 0
+    world.end()
+
+
+def test_a_chain_of_tasks_with_large_values_over_two_nodes() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="shared"))
+    driver.state.spawn(Recipe(ending="shared", arguments=(0,)))
+    driver.state.spawn(far(ending="shared", arguments=(0, 1)))
+    driver.state.spawn(Recipe(arguments=(2,)))
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_calls_of_an_actor_keep_their_order_while_a_large_argument_comes() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.create()
+    driver.state.spawn(far(ending="shared"))
+    until_result(world)
+    driver.state.call(Recipe(arguments=(1,)))
+    driver.state.call(Recipe())
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_the_loss_of_the_node_with_the_argument_ends_the_task_that_waits_for_it() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="shared"))
+    until_result(world)
+    driver.state.spawn(Recipe(arguments=(0,)))
+    world.orphans.add(b"")  # the oracle must expect the loss of an object
+    world.lose(B)
+    world.end_graces()
+    assert not world.unresolved()
