@@ -90,7 +90,7 @@ class ClusterMachine(Watcher):
         self.templates = KnownTemplates(self.outbox, machine.functions, machine.objects, self.imports, machine.jobs)
         machine.jobs.watcher = JobReports(self.node, self.members, self.templates.jobs_over)
         self.groups = MemberGroups(machine, self.members)
-        self.placing = Placing(self.node, machine.resources, self.members, machine.bundles)
+        self.placing = Placing(machine.clock, self.node, machine.resources, self.members, machine.bundles)
         self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments)
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
         self.guests = Guests(machine, self.imports, self.templates, self.large.values, arguments)

@@ -1,7 +1,8 @@
 """Placing: which node a task runs on, decided by its home from the rows of the members.
 
 The rows are some tenths of a second old. So a node debits what it sends: the row of another node counts for less until
-the next version of it comes. Two nodes may still see the same free CPU; the windows of ``task_lines`` bound that.
+the next version of it comes, or for a second: a task that starts and ends between two beats changes no row. Two nodes
+may still see the same free CPU; the windows of ``task_lines`` bound that.
 
 Tasks without a placement run at home while it has room. Of those that run for long, or whose time is not known yet, the
 home takes as many as fill half of it; the others go to the node that is used least. A node that is used to less than
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from asyncray.core.bundles import Bundles, covers
+from asyncray.core.clock import Clock
 from asyncray.core.cluster.members import Members, OtherNode
 from asyncray.core.group_records import REMOVED
 from asyncray.core.placements import ANY_BUNDLE, Affinity, Bundle, Conditions, Labels, Selectors, Spread, meets
@@ -22,6 +24,9 @@ from asyncray.units import UNIT, Demand
 
 HALF = 0.5
 """A node that is used to a smaller share counts as unused."""
+
+DEBITS_LAST = 1.0
+"""Seconds after which a row shows what was sent, if it is there: nodes report rows at most each 0.2 s."""
 
 _GPU = "GPU"
 
@@ -35,13 +40,14 @@ class Placing:
         bundles: those of this node, and what it knows of placement groups.
     """
 
-    def __init__(self, node: bytes, own: Resources, members: Members, bundles: Bundles) -> None:
+    def __init__(self, clock: Clock, node: bytes, own: Resources, members: Members, bundles: Bundles) -> None:
+        self._clock = clock
         self.node = node
         self._bundles = bundles
         self._own = own
         self._members = members
-        # Node -> (version of its row, the demands of the tasks that were sent there since).
-        self._debits: dict[bytes, tuple[int, dict[str, int]]] = {}
+        # Node -> (version of its row, the demands of the tasks that were sent there since, the time of the last one).
+        self._debits: dict[bytes, tuple[int, dict[str, int], float]] = {}
         # Counts the choices among equals, and the tasks that are spread.
         self._turn = 0
         self._spread = -1
@@ -83,17 +89,17 @@ class Placing:
         member = self._members.table.get(node)
         if member is None:
             return
-        version, sent = self._debits.get(node, (-1, {}))
-        if version != member.version:
+        version, sent, at = self._debits.get(node, (-1, {}, 0.0))
+        if version != member.version or self._clock.now - at > DEBITS_LAST:
             sent = {}
-            self._debits[node] = (member.version, sent)
+        self._debits[node] = (member.version, sent, self._clock.now)
         for name, amount in demand:
             sent[name] = sent.get(name, 0) + amount
 
     def _free(self, member: OtherNode) -> Mapping[str, int]:
-        version, sent = self._debits.get(member.facts["node"], (-1, {}))
+        version, sent, at = self._debits.get(member.facts["node"], (-1, {}, 0.0))
         available = member.row["available"]
-        if version != member.version or not sent:
+        if version != member.version or not sent or self._clock.now - at > DEBITS_LAST:
             return available
         return {name: amount - sent.get(name, 0) for name, amount in available.items()}
 
@@ -108,14 +114,16 @@ class Placing:
     def best(self, members: Iterable[OtherNode], demand: Demand) -> OtherNode | None:
         """Returns the member for a task, None if there is none."""
         wants_gpu = any(name == _GPU for name, _ in demand)
-        ranked: list[tuple[bool, float, OtherNode]] = []
+        ranked: list[tuple[bool, bool, float, OtherNode]] = []
         for member in members:
             use = self.use(member, demand)
             has_gpu = not wants_gpu and bool(member.facts["resources"].get(_GPU))
-            ranked.append((has_gpu, 0.0 if use < HALF else use, member))
+            # A node may be full for long, of actors and bundles: one with GPUs that has room is better then.
+            full = self.room(member.facts["node"], demand) <= 0
+            ranked.append((full, has_gpu, 0.0 if use < HALF else use, member))
         if not ranked:
             return None
-        first = min(rank[:2] for rank in ranked)
+        first = min(rank[:3] for rank in ranked)
         equal = [member for *rank, member in ranked if tuple(rank) == first]
         self._turn += 1
         return equal[self._turn % len(equal)]

@@ -7,7 +7,7 @@ from typing import Any
 from asyncray.core.bundles import Bundles
 from asyncray.core.clock import Clock
 from asyncray.core.cluster.members import Members, OtherNode, Watcher
-from asyncray.core.cluster.placing import Placing
+from asyncray.core.cluster.placing import DEBITS_LAST, Placing
 from asyncray.core.group_views import GroupViews
 from asyncray.core.outbox import Outbox
 from asyncray.core.placements import ANY_BUNDLE, IN, SPREAD, Affinity, Bundle, Labels, Selectors
@@ -29,8 +29,9 @@ class Stage:
         self.rows: dict[bytes, Any] = {}
         views = GroupViews(lambda method, arguments, reply: None)
         views.rows = self.rows
-        bundles = Bundles(Clock(), self.own, Shapes(self.own), views, lambda part, fault: None)
-        self.placing = Placing(b"own", self.own, self.members, bundles)
+        self.clock = Clock()
+        bundles = Bundles(self.clock, self.own, Shapes(self.own), views, lambda part, fault: None)
+        self.placing = Placing(self.clock, b"own", self.own, self.members, bundles)
 
     def row(self, node: bytes, **changes: Any) -> None:
         member = self.members.table[node]
@@ -53,6 +54,19 @@ def test_what_was_sent_counts_until_the_next_row() -> None:
     assert stage.placing.room(b"unknown", CPU) == 0
 
 
+def test_what_was_sent_counts_for_a_moment_if_no_row_comes() -> None:
+    """A task that starts and ends between two beats changes no row."""
+    stage = Stage(b"a")
+    stage.placing.debit(b"a", CPU)
+    stage.clock.now = DEBITS_LAST
+    stage.placing.debit(b"a", CPU)
+    assert stage.placing.room(b"a", CPU) == 0
+    stage.clock.now = 2 * DEBITS_LAST + 0.1
+    assert stage.placing.room(b"a", CPU) == 2
+    stage.placing.debit(b"a", CPU)
+    assert stage.placing.room(b"a", CPU) == 1
+
+
 def test_the_node_that_is_used_least_is_best_and_a_draining_one_is_none() -> None:
     stage = Stage(b"a", b"b")
     stage.row(b"a", available={"CPU": 0})
@@ -73,7 +87,7 @@ def test_equal_nodes_take_turns() -> None:
 def test_a_node_with_gpus_is_not_for_tasks_without() -> None:
     stage = Stage(b"a", b"b")
     stage.members.table[b"a"].facts["resources"] = {"CPU": 20_000, "GPU": 10_000}
-    stage.row(b"b", available={"CPU": 5_000})
+    stage.row(b"b", available={"CPU": 10_000})
     assert stage.placing.best(stage.placing.candidates(CPU), CPU) is stage.members.table[b"b"]
 
 
@@ -162,3 +176,12 @@ def test_the_node_of_a_driver_elsewhere_takes_no_work_but_what_names_it() -> Non
     assert stage.choose(Affinity(b"driver", soft=True)) in (b"own", b"a")
     found = stage.placing.choose(Affinity(b"driver", soft=False), (("disk", 1),))
     assert found is stage.members.table[b"driver"]
+
+
+def test_a_node_with_gpus_is_better_than_a_full_one() -> None:
+    stage = Stage(b"a", b"b")
+    stage.members.table[b"a"].facts["resources"] = {"CPU": 20_000, "GPU": 10_000}
+    others = list(stage.members.others())
+    assert stage.placing.best(others, CPU) is stage.members.table[b"b"]
+    stage.row(b"b", available={"CPU": 0})
+    assert stage.placing.best(others, CPU) is stage.members.table[b"a"]
