@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from asyncray.testing.local_cluster import start_daemon
 
 _DEADLINE = 60.0
 
+_PREFIX = "asyncray-"
+"""Names of namespaces begin with this and the pid of the tests."""
+
 
 def lacks() -> str:
     """Names the thing that this machine lacks for such a network; empty if it lacks nothing."""
@@ -28,7 +32,7 @@ def lacks() -> str:
         return "needs root"
     if shutil.which("ip") is None:
         return "needs the command ip (iproute2)"
-    probe = f"asyncray-probe-{os.getpid()}"
+    probe = f"{_PREFIX}{os.getpid()}-probe"
     done = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
     if done.returncode:
         return f"this machine makes no network namespace: {done.stderr.strip()}"
@@ -118,7 +122,8 @@ class Machine:
 @contextmanager
 def network(count: int, directory: Path) -> Iterator[list[Machine]]:
     """So many machines, connected by one switch."""
-    switch = f"asyncray-{os.getpid()}"
+    switch = f"{_PREFIX}{os.getpid()}"
+    _delete_abandoned()
     with ExitStack() as stack:
         _ip("netns", "add", switch)
         stack.callback(_ip, "netns", "delete", switch)
@@ -129,14 +134,22 @@ def network(count: int, directory: Path) -> Iterator[list[Machine]]:
             own = directory / str(number)
             own.mkdir(mode=0o700, exist_ok=True)
             machine = Machine(number, switch, own)
-            stack.callback(_delete, machine)
+            stack.callback(_delete, machine.name)
             machine.connect()
             machines.append(machine)
         yield machines
 
 
-def _delete(machine: Machine) -> None:
-    subprocess.run(["ip", "netns", "delete", machine.name], capture_output=True, check=False)
+def _delete(name: str) -> None:
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def _delete_abandoned() -> None:
+    """Deletes the machines of tests that were killed."""
+    for line in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.splitlines():
+        found = re.match(rf"{_PREFIX}(\d+)", line)
+        if found is not None and not Path("/proc", found[1]).exists():
+            _delete(line.split()[0])
 
 
 class NetworkCluster:

@@ -26,6 +26,7 @@ import asyncray.sync as ray
 from asyncray.exceptions import LocalNodeDiedError
 from asyncray.io.tls import VARIABLES
 from asyncray.testing import Cluster, ClusterNode
+from asyncray.testing.local_cluster import start_daemon
 from tests.certificates import paths_of
 from tests.system.conftest import Run
 from tests.system.waiting import until
@@ -115,6 +116,27 @@ def test_without_a_node_a_small_one_joins_and_ends_with_the_program(cluster: Clu
     assert os.environ["ASYNCRAY_TOKEN"] == token
     with ray.init(cluster.address):
         assert sorted(states(cluster)) == ["ALIVE", "LEFT"]
+
+
+def test_a_cluster_at_an_address_of_version_six(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    node = start_daemon(["--head", "--host", "::1", "--num-cpus", "1"], {})
+    try:
+        assert node.cluster_address.startswith("[::1]:")
+        with ray.init(node.cluster_address) as context:
+            assert context["node_id"] == node.node_id
+        monkeypatch.setenv("ASYNCRAY_TOKEN", Path(node.session_dir, "cluster.token").read_text())
+        with tempfile.TemporaryDirectory(dir=elsewhere) as directory:
+            monkeypatch.setenv("ASYNCRAY_TMPDIR", directory)
+            with ray.init(node.cluster_address) as context:
+                assert context["node_ip_address"] == "::1"
+                assert len(node.rows()) == 2
+    finally:
+        node.ask_to_end()
+        node.end()
 
 
 def test_the_same_in_asyncio_code(cluster: Cluster, token: str, run: Run) -> None:
