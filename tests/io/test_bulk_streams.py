@@ -7,12 +7,9 @@ import errno
 import os
 import random
 import socket
-import ssl
-import subprocess
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +17,10 @@ import uvloop
 
 from asyncray.io.bulk_streams import BulkReceiver, BulkSender, Landing
 from asyncray.io.segments import Segment
+from asyncray.io.tls import Tls
+from asyncray.io.tls_transport import TlsProtocol, secured
 from asyncray.wire.chunks import CHUNK_HEADER_LENGTH, LARGEST_CHUNK, chunk_header
+from tests.certificates import tls_of
 
 MIB = 1 << 20
 DEADLINE = 30.0
@@ -135,21 +135,29 @@ class _Beginning(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self._begin, transport)
 
 
-async def connect(receiving: Receiving, sending: Sending, tls: Any = (None, None), rest: bytes = b"") -> asyncio.Server:
+async def connect(
+    receiving: Receiving, sending: Sending, tls: Tls | None = None, rest: bytes = b""
+) -> asyncio.AbstractServer:
     """Connects the two, with the bytes that came behind the handshake."""
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
+    ends: asyncio.Queue[None] = asyncio.Queue()
 
     def accept(transport: Any) -> None:
         receiving.stream.begin(transport, rest)
-        ready.set()
+        ends.put_nowait(None)
 
-    server = await loop.create_server(lambda: _Beginning(accept), "127.0.0.1", 0, ssl=tls[0])
+    def dial(transport: Any) -> None:
+        sending.stream.begin(transport)
+        ends.put_nowait(None)
+
+    server = await loop.create_server(lambda: secured(_Beginning(accept), tls, is_server=True), "127.0.0.1", 0)
     _open.append(server.close)
     address = server.sockets[0].getsockname()
-    transport, _ = await loop.create_connection(asyncio.Protocol, *address, ssl=tls[1])
-    sending.stream.begin(transport)
-    await ready.wait()
+    _, protocol = await loop.create_connection(lambda: secured(_Beginning(dial), tls, is_server=False), *address)
+    for _ in range(2):
+        await ends.get()
+    while isinstance(protocol, TlsProtocol) and not protocol._is_open:
+        await asyncio.sleep(0)  # as after the handshake of the daemons
     return server
 
 
@@ -163,7 +171,7 @@ async def raw(receiving: Receiving) -> socket.socket:
     return ours
 
 
-async def end(sending: Sending, receiving: Receiving, server: asyncio.Server) -> None:
+async def end(sending: Sending, receiving: Receiving, server: asyncio.AbstractServer) -> None:
     sending.stream.abort("the test ends it")
     await sending.ended.wait()
     await receiving.ended.wait()
@@ -171,7 +179,7 @@ async def end(sending: Sending, receiving: Receiving, server: asyncio.Server) ->
     await server.wait_closed()
 
 
-async def transfers(segments: tuple[Segment, Segment], tls: Any = (None, None)) -> None:
+async def transfers(segments: tuple[Segment, Segment], tls: Tls | None = None) -> None:
     """Two objects, whose chunks take turns, and the rest of a third one."""
     source, target = segments
     receiving, sending = Receiving(), Sending()
@@ -203,20 +211,8 @@ def test_chunks_go_from_segment_to_segment(run: Any, segments: tuple[Segment, Se
     run(lambda: transfers(segments))
 
 
-def test_the_same_with_tls(run: Any, segments: tuple[Segment, Segment], tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x"
-    try:
-        done = subprocess.run([*command.split(), "-keyout", key, "-out", certificate], capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no openssl command to make a certificate with")
-    assert done.returncode == 0, done.stderr
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.load_verify_locations(certificate)
-    run(lambda: transfers(segments, (server, client)))
+def test_the_same_with_tls(run: Any, segments: tuple[Segment, Segment]) -> None:
+    run(lambda: transfers(segments, tls_of("good")))
 
 
 def test_bytes_that_came_with_the_handshake_are_the_first_of_the_stream(
