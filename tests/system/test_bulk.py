@@ -1,0 +1,74 @@
+"""Large objects cross between the daemons of a cluster, over sockets and into shared memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import asyncray.sync as ray
+from asyncray.testing import Cluster, ClusterNode
+
+SIZE = 20_000_003
+DEADLINE = 60.0
+
+
+def pattern(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, SIZE, np.uint8)
+
+
+@ray.remote(resources={"far": 1})
+def make_there(seed: int) -> np.ndarray:
+    return pattern(seed)
+
+
+@ray.remote(resources={"far": 1})
+def put_there(seed: int) -> list[ray.ObjectRef[np.ndarray]]:
+    return [ray.put(pattern(seed))]
+
+
+@ray.remote(resources={"far": 1})
+def is_pattern(array: np.ndarray, seed: int) -> bool:
+    return np.array_equal(array, pattern(seed))
+
+
+@pytest.fixture
+def far(nothing_left: object) -> Iterator[ClusterNode]:
+    """The other node. This process is a driver at the head."""
+    with Cluster(initialize_head=True, head_node_args={"num_cpus": 1}) as cluster:
+        node = cluster.add_node(num_cpus=1, resources={"far": 1})
+        cluster.connect()
+        yield node
+
+
+def test_large_objects_go_both_ways_whole(far: ClusterNode) -> None:
+    result = make_there.remote(1)
+    (put,) = ray.get(put_there.remote(2), timeout=DEADLINE)
+    mine = ray.put(pattern(3))
+    checks = [is_pattern.remote(ref, seed) for seed, ref in ((1, result), (2, put), (3, mine))]
+    assert np.array_equal(ray.get(result, timeout=DEADLINE), pattern(1))
+    assert np.array_equal(ray.get(put, timeout=DEADLINE), pattern(2))
+    assert ray.get(checks, timeout=DEADLINE) == [True] * 3
+
+
+def test_a_node_that_stands_still_for_a_moment_goes_on_sending(far: ClusterNode) -> None:
+    (put,) = ray.get(put_there.remote(4), timeout=DEADLINE)
+    os.kill(far.pid, signal.SIGSTOP)
+    try:
+        ready, _ = ray.wait([put], timeout=0.5)
+    finally:
+        os.kill(far.pid, signal.SIGCONT)
+    assert ready == []
+    assert np.array_equal(ray.get(put, timeout=DEADLINE), pattern(4))
+
+
+def test_r16_a_node_that_dies_before_it_has_sent_an_object_leaves_nobody_waiting(far: ClusterNode) -> None:
+    (put,) = ray.get(put_there.remote(5), timeout=DEADLINE)
+    os.kill(far.pid, signal.SIGSTOP)
+    assert ray.wait([put], timeout=0.5)[0] == []  # the order is on its way
+    os.kill(far.pid, signal.SIGKILL)
+    with pytest.raises(ray.exceptions.OwnerDiedError):
+        ray.get(put, timeout=DEADLINE)
