@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +32,8 @@ def cluster(machines: list[Machine]) -> Iterator[NetworkCluster]:
     """A head on the first machine, and nodes on the second and third. The fourth has no node."""
     made = NetworkCluster(machines)
     try:
-        for machine in machines[1:3]:
-            made.add(machine)
+        for machine, name in zip(machines[1:3], ("second", "third"), strict=True):
+            made.add(machine, "--resources", json.dumps({name: 1}))
         yield made
     finally:
         for machine in machines:

@@ -22,6 +22,9 @@ from asyncray.testing.local_cluster import start_daemon
 
 _DEADLINE = 60.0
 
+_NOBODY = "02:00:00:00:00:99"
+"""The hardware address of no machine: packets to it are lost, and nobody says so."""
+
 _PREFIX = "asyncray-"
 """Names of namespaces begin with this and the pid of the tests."""
 
@@ -84,6 +87,10 @@ class Machine:
     def plug_in(self) -> None:
         """The opposite."""
         _ip("-n", self._switch, "link", "set", self._port, "up")
+
+    def lose_packets_to(self, other: Machine) -> None:
+        """Packets to another machine are lost from now on; those to all others still arrive."""
+        _ip("-n", self.name, "neighbor", "replace", other.ip, "lladdr", _NOBODY, "dev", "eth0", "nud", "permanent")
 
     def start_node(self, *options: str, token: str = "") -> ClusterNode:
         """Runs ``asyncray node`` here."""
@@ -158,7 +165,7 @@ class NetworkCluster:
     def __init__(self, machines: list[Machine]) -> None:
         self.machines = machines
         self.nodes: dict[Machine, ClusterNode] = {}
-        head = machines[0].start_node("--head", "--host", machines[0].ip)
+        head = machines[0].start_node("--head", "--host", machines[0].ip, "--resources", '{"first": 1}')
         self.nodes[machines[0]] = self.head = head
         self.address = head.cluster_address
         self.token = Path(head.session_dir, "cluster.token").read_text().strip()

@@ -9,10 +9,14 @@ import threading
 import pytest
 
 from asyncray.testing import ClusterNode
+from tests.netns import programs
 from tests.netns.network import Machine, NetworkCluster
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.netns
+
+LARGE = 800_000_000
+"""Bytes of an object that crosses."""
 
 OUTAGE = 2.0
 """Seconds for which a machine may be cut off: less than the head waits for a silent node, which is five."""
@@ -141,6 +145,72 @@ def test_a_long_outage_loses_the_node_for_ever(cluster: NetworkCluster, machines
     assert again.node_id != node.node_id
     until(lambda: again.node_id in cluster.nodes[machines[2]].rows())
     assert sorted(row["State"] for row in cluster.head.rows().values()) == ["ALIVE", "ALIVE", "ALIVE", "LOST"]
+
+
+def run(cluster: NetworkCluster, text: str, *arguments: str) -> list[str]:
+    """Runs a program on the machine without a node; returns the words that it prints."""
+    output = cluster.machines[3].run("-c", text, cluster.address, *arguments, ASYNCRAY_TOKEN=cluster.token)
+    print(output)  # pytest shows the times with -s
+    return output.split()
+
+
+def test_tasks_run_on_all_machines_with_cpus(cluster: NetworkCluster, machines: list[Machine]) -> None:
+    until(lambda: all_alive(cluster))
+    assert run(cluster, programs.SPREADS) == [machine.ip for machine in machines[:3]]
+
+
+def test_a_large_object_goes_where_it_is_used(cluster: NetworkCluster) -> None:
+    until(lambda: all_alive(cluster))
+    total, _, size, _ = run(cluster, programs.FETCHES, str(LARGE))
+    assert float(total) == float(size) == LARGE
+
+
+def test_a_large_object_goes_to_all_machines(cluster: NetworkCluster) -> None:
+    until(lambda: all_alive(cluster))
+    assert run(cluster, programs.BROADCASTS, str(LARGE))[0] == f"{{{float(LARGE)}}}"
+
+
+def test_work_of_a_killed_daemon_runs_elsewhere(cluster: NetworkCluster, machines: list[Machine]) -> None:
+    until(lambda: all_alive(cluster))
+    with machines[3].program(programs.WORKS, cluster.address, ASYNCRAY_TOKEN=cluster.token) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "works\n"
+        os.kill(cluster.nodes[machines[2]].pid, signal.SIGKILL)
+        assert program.stdout.readline() == "True\n"
+    until(lambda: cluster.states()[machines[2].ip] == "LOST")
+
+
+def test_a_task_on_a_machine_that_is_cut_off_fails_with_its_node(
+    cluster: NetworkCluster, machines: list[Machine]
+) -> None:
+    until(lambda: all_alive(cluster))
+    with machines[3].program(programs.WAITS_ELSEWHERE, cluster.address, ASYNCRAY_TOKEN=cluster.token) as program:
+        assert program.stdout is not None
+        until(lambda: not cluster.rows(cluster.head)[machines[2].ip]["Available"].get("third", 0))
+        machines[2].pull_plug()
+        error = program.stdout.readline()
+        while "waits" in error:
+            error = program.stdout.readline()
+        assert error.startswith("NodeDiedError wait failed with its node: ")
+        assert f"at {machines[2].ip}:" in error
+        assert "is lost: it was silent for" in error
+    machines[2].plug_in()
+    assert ended(cluster.nodes[machines[2]]) == 3
+
+
+def test_of_two_nodes_that_do_not_reach_each_other_the_younger_one_is_lost(
+    cluster: NetworkCluster, machines: list[Machine]
+) -> None:
+    until(lambda: all_alive(cluster))
+    _, elder, younger, _ = machines
+    # They notice it only if one has something to say to the other.
+    spread = elder.program(programs.SPREADS, cluster.address)
+    with spread as program:
+        assert program.communicate(timeout=60)[0].split() == [machine.ip for machine in machines[:3]]
+    elder.lose_packets_to(younger)
+    until(lambda: cluster.states()[younger.ip] == "LOST", deadline=60)
+    assert ended(cluster.nodes[younger]) == 3
+    assert cluster.states()[elder.ip] == "ALIVE"
 
 
 def test_nodes_that_are_cut_off_from_the_head_end_themselves(cluster: NetworkCluster, machines: list[Machine]) -> None:
