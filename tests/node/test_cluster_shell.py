@@ -463,5 +463,5 @@ def test_a_lone_node_imports_nothing_of_a_cluster(tmp_path_factory: pytest.TempP
     assert done.returncode == 0, done.stderr
     assert "asyncray.node.daemon" in done.stdout
     assert "asyncray.head.registry" in done.stdout
-    for name in ("cluster", "link", "handshake", "head_", "tls", "websockets"):
+    for name in ("cluster", "link", "handshake", "head_", "tls", "websockets", "bulk", "chunks"):
         assert name not in done.stdout, name
