@@ -26,7 +26,7 @@ HALF = 0.5
 """A node that is used to a smaller share counts as unused."""
 
 DEBITS_LAST = 1.0
-"""Seconds after which a row shows what was sent, if it is there: nodes report rows at most each 0.2 s."""
+"""Seconds after which the row of a node counts the tasks that still run there: it comes 0.2 s after a change."""
 
 _GPU = "GPU"
 

@@ -55,7 +55,7 @@ class HeadGroups:
     def _rooms(self) -> list[NodeRoom]:
         found = []
         for node, member in self._members.items():
-            if not member.row["draining"]:
+            if not member.row["draining"] and not member.facts.get("for_driver"):
                 total, free = member.facts["resources"], dict(member.row["available"])
                 labels = {**member.facts["labels"], "ray.io/node-id": node.hex()}
                 found.append(NodeRoom(node, total, free, labels, load_of(total, free)))

@@ -84,6 +84,15 @@ def test_a_node_watches_until_the_group_is_removed() -> None:
     assert [message[3] and message[3]["state"] for message in stage.words(b"b")] == ["REMOVED", None]
 
 
+def test_bundles_go_to_no_node_that_leaves_or_is_for_a_driver() -> None:
+    stage = Groups(b"a", b"b")
+    stage.head.members.table[b"b"].facts["for_driver"] = True
+    stage.says(b"a", BEAT, 1, {"draining": True}, [])
+    stage.make(ONE, ONE)
+    assert not {PREPARE} & {*kinds(stage.words(b"a")), *kinds(stage.words(b"b"))}
+    assert stage.head.groups.groups.table[GROUP_ID].why.endswith("the cluster has 1 node")
+
+
 def test_refusals_reach_the_asker() -> None:
     stage = Groups(b"a")
     stage.ask(b"a", "create_group", GROUP_ID, "ns", "one", "PACK", [(ONE, ())], True)
