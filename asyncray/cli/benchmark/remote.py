@@ -112,3 +112,21 @@ def call_actors(actors: list[Any], count: int) -> int:
 PlainActor = ray.remote(num_cpus=0)(_Actor)
 AsyncActor = ray.remote(_AsyncActor)
 CallingActor = ray.remote(num_cpus=0)(_Client)
+
+
+@ray.remote
+def ref_to_filled(size: int) -> list[Any]:
+    """A ref to an array of bytes whose pages all hold something; the last one depends on the size."""
+    array = np.full(size, 7, dtype=np.uint8)
+    array[-1] = size % 251
+    return [ray.put(array)]
+
+
+@ray.remote
+def length_of(array: npt.NDArray[np.uint8]) -> int:
+    return len(array)
+
+
+@ray.remote
+def many_small(count: int) -> list[Any]:
+    return [ray.put(bytes(100)) for _ in range(count)]

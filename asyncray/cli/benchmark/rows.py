@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncray.cli.benchmark import actor_rows, crowd_rows, lifecycle_rows, object_rows, task_rows
+from asyncray.cli.benchmark import actor_rows, cluster_rows, crowd_rows, lifecycle_rows, object_rows, task_rows
 from asyncray.cli.benchmark.bench import Row
 
 ROWS: list[Row] = [
@@ -12,6 +12,7 @@ ROWS: list[Row] = [
     *lifecycle_rows.BURSTS,
     *actor_rows.ROWS,
     *crowd_rows.ROWS,
+    *cluster_rows.ROWS,
 ]
 
 
