@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from asyncray.cluster_words import ClusterRow, MemberFacts
-    from asyncray.messages import Ids, Kind, Payload, Refs, Value
+    from asyncray.messages import Ids, Kind, Message, Payload, Refs, Value
     from asyncray.units import Demand
     from asyncray.words import GroupRow, JobSetup, TemplateSpec
 
@@ -118,8 +118,8 @@ there is no such copy here"""
 
 # Between two nodes: tasks ---------------------------------------------------------------------------------------------
 JOB_OF: Final = 115
-JobOfMessage: TypeAlias = "tuple[Literal[115], bytes, str, JobSetup]"
-"""job, namespace, facts for its workers: templates of the job follow"""
+JobOfMessage: TypeAlias = "tuple[Literal[115], bytes, str, JobSetup, bytes]"
+"""job, namespace, facts for its workers, node of its driver: templates of the job follow"""
 
 FUNCTION_OF: Final = 116
 FunctionOfMessage: TypeAlias = "tuple[Literal[116], bytes, int, bytes, bytes, Refs]"
@@ -219,6 +219,36 @@ ForgetActorMessage: TypeAlias = "tuple[Literal[176], bytes]"
 KILL_ACTOR: Final = 177
 KillActorMessage: TypeAlias = "tuple[Literal[177], bytes, bool]"
 """actor of the receiver, whether it must not start again: as KILL"""
+
+# Between two nodes: for people ----------------------------------------------------------------------------------------
+FOR_DRIVER: Final = 200
+ForDriverMessage: TypeAlias = "tuple[Literal[200], bytes, Message]"
+"""job of the receiver, message for its driver: NOTICE, UNREAD or RUN_GC"""
+
+OUTPUT_OF: Final = 201
+OutputOfMessage: TypeAlias = "tuple[Literal[201], bytes, int, Sequence[Sequence[str]]]"
+"""job of the receiver, characters, (stream, prefix, text)..: workers of the sender have printed this. Answer:
+OUTPUT_READ, once the driver has read it"""
+
+OUTPUT_READ: Final = 202
+OutputReadMessage: TypeAlias = "tuple[Literal[202], bytes, int]"
+"""job of the sender, characters: its driver has read so much of the receiver's output"""
+
+LAST_OUTPUT: Final = 203
+LastOutputMessage: TypeAlias = "tuple[Literal[203], bytes]"
+"""job of the sender: its driver is about to end. Answer: the last output and unread errors, then LAST_DONE"""
+
+LAST_DONE: Final = 204
+LastDoneMessage: TypeAlias = "tuple[Literal[204], bytes, Ids]"
+"""job of the receiver, nodes that the sender told the job"""
+
+NODE_ENDED_FOR: Final = 205
+NodeEndedForMessage: TypeAlias = "tuple[Literal[205], bytes, bytes, str]"
+"""job of the receiver, node, how it ended: the sender had told that node the job"""
+
+PeopleMessage: TypeAlias = """(
+    ForDriverMessage | OutputOfMessage | OutputReadMessage | LastOutputMessage | LastDoneMessage | NodeEndedForMessage
+)"""
 
 # From a node to the head ----------------------------------------------------------------------------------------------
 JOIN: Final = 150
@@ -350,6 +380,7 @@ ToPeer: TypeAlias = """(
     | ClaimedMessage
     | ConstructAtMessage | SeatedMessage | EndSeatMessage | CallAtMessage | LocateMessage | SeatOfMessage
     | ForgetActorMessage | KillActorMessage
+    | PeopleMessage
 )"""
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"
 """Messages in numbered frames."""

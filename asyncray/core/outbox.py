@@ -7,6 +7,7 @@ as one frame, and performs the commands in order. Every command that takes time 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -80,7 +81,7 @@ Command: TypeAlias = (
 class Outbox:
     """Collects messages per party, and commands."""
 
-    __slots__ = ("_parties", "commands", "dirty")
+    __slots__ = ("_parties", "commands", "dirty", "send_far")
 
     def __init__(self) -> None:
         # Parties with messages that the shell has not taken yet.
@@ -89,6 +90,8 @@ class Outbox:
         self.commands: list[Command] = []
         # The number of the last party.
         self._parties = 0
+        # Sends a message to a driver at another node. A node without a cluster has no such jobs.
+        self.send_far: Callable[[Job, Message], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Outbox {len(self.dirty)} parties, {len(self.commands)} commands>"
@@ -109,8 +112,14 @@ class Outbox:
 
     def send_to_driver(self, job: Job, message: Message) -> None:
         """Queues a message for the driver of a job, or drops it if the driver has ended."""
-        if job.reports_to is not None:
-            self.send(job.reports_to, message)
+        reader = job.reports_to
+        if reader is None:
+            return
+        if reader.is_node:
+            assert self.send_far is not None
+            self.send_far(job, message)
+        else:
+            self.send(reader, message)
 
     def do(self, command: Command) -> None:
         """Queues a command."""

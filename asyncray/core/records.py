@@ -54,7 +54,7 @@ class Job:
         self.id = job_id
         self.namespace = namespace
         self.setup = setup
-        # Messages for its driver go here: at present to the driver itself. None once the driver has ended.
+        # Messages for its driver go here: to the driver itself, or to the node where it is. None once it has ended.
         self.reports_to: Party | None = None
         self.driver_ended = False
         # Detached actors of it live, and its driver has ended. ``Jobs`` writes both.

@@ -16,7 +16,7 @@ from asyncray.core.leases import Worker
 from asyncray.core.lives import Actor
 from asyncray.core.outbox import FlushOutput
 from asyncray.core.questions import LATER, Question, Refusal
-from asyncray.core.records import Client
+from asyncray.core.records import Client, Job
 from asyncray.core.stalls import Stalls
 from asyncray.core.work import Work
 from asyncray.messages import ERROR, FAULT, UNRESOLVED, CreateMessage
@@ -223,8 +223,12 @@ class Requests:
         """A driver is about to end: it gets its workers' output before the answer."""
         job = question.asker.job
         if job is not None:
-            self._work.objects.unread.job_ends(job)
-            self._outbox.do(FlushOutput(job))
+            self.say_goodbye(job)
+
+    def say_goodbye(self, job: Job) -> None:
+        """Sends a driver that is about to end what this node has for it."""
+        self._work.objects.unread.job_ends(job)
+        self._outbox.do(FlushOutput(job))
 
     def _stop(self, question: Question) -> Any:
         self._stop_node("a client asked it to stop")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from asyncray.cluster_messages import VIEW
 from asyncray.config import JOIN_DEADLINE
 from asyncray.core.cluster.cluster import ClusterMachine
-from asyncray.core.cluster.commands import CloseConnection, Dial, SendAgain, SendControl
+from asyncray.core.cluster.commands import CloseConnection, Dial, ReadLastOutput, SendAgain, SendControl
 from asyncray.core.cluster.members import JOINING, MEMBER, OUTSIDE
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from asyncray.io.tls import Tls
     from asyncray.io.websockets import WebSocketCarrier
     from asyncray.node.head_client import HeadClient
+    from asyncray.node.output import Output
 
 TICK = 0.5
 QUICK_TICK = 0.01
@@ -162,6 +163,8 @@ class ClusterShell:
         self._decided = asyncio.Event()
         # This node has said farewell, for a reason.
         self._farewell: str | None = None
+        # Reads what the workers of this node print. The daemon sets it before the node joins.
+        self.output: Output | None = None
         # Exit code and reason, if the node does not end by its own wish.
         self.failure: tuple[int, str] | None = None
         self.perform: dict[type, Callable[[Any], None]] = {
@@ -169,6 +172,7 @@ class ClusterShell:
             SendControl: lambda command: self._connections.send_control(command.connection, command.message),
             SendAgain: lambda command: self._connections.send_again(command.connection, command.frames),
             CloseConnection: lambda command: self._connections.close(command.connection),
+            ReadLastOutput: self._read_last_output,
             **self._bulk.perform,
         }
 
@@ -240,6 +244,8 @@ class ClusterShell:
         head = None if self._head_client is None else self._head_client.head
         self.part = ClusterMachine(self._machine, facts, now, head)
         self._bulk.events = self.part.large
+        if self.output is not None:
+            self.output.join(self.part.output, self._request_flush)
         self.part.members.join()
         self._ticking.set_after(TICK)
         self._request_flush()
@@ -427,6 +433,12 @@ class ClusterShell:
         wanted = part.tick_wanted_at
         if wanted is not None:
             self._ticking.bring_forward(max(wanted, now + QUICK_TICK))
+
+    def _read_last_output(self, command: Any) -> None:
+        assert self.part is not None
+        if self.output is not None:
+            self.output.read_last_of(command.job)
+        self.part.goodbyes.last_lines_read(command.job, command.node)
 
     def segment_retired(self, name: str) -> None:
         """The daemon has removed a segment."""

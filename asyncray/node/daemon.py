@@ -129,6 +129,7 @@ class Daemon:
         if self.cluster is not None:
             self._perform.update(self.cluster.perform)
             self._doors.write_elsewhere = self.cluster.write
+            self.cluster.output = self._output
 
     def __repr__(self) -> str:
         return f"<Daemon {self._address} {self._doors}>"

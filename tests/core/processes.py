@@ -34,6 +34,7 @@ from asyncray.messages import (
     LEAVING,
     NOT_STARTED,
     NOTICE,
+    OUTPUT,
     PLAIN,
     RELEASE_REFS,
     REPLY,
@@ -242,7 +243,7 @@ class Driver(Process):
         self.news: list[Received] = []
 
     def told(self, message: Received) -> None:
-        if message[0] in (UNREAD, NOTICE):
+        if message[0] in (OUTPUT, UNREAD, NOTICE):
             self.news.append(message)
 
     def submit(self, recipe: Recipe | None = None, **options: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,8 +13,11 @@ import pytest
 
 import asyncray.node.logs as logs_module
 import asyncray.node.output as output_module
+from asyncray.core.cluster.far_output import FarOutput
+from asyncray.core.cluster.links import Link
+from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
-from asyncray.core.records import Party
+from asyncray.core.records import Job, Party
 from asyncray.io.streams import MessageStream
 from asyncray.messages import OUTPUT
 from asyncray.node.logs import Line, WorkerLogs
@@ -171,4 +175,96 @@ async def test_a_driver_may_want_none(tmp_path: Path) -> None:
     node.path.write_text("one\n")
     node.output.read_all()
     assert node.stream.lines == []
+    node.output.close()
+
+
+# Other nodes ----------------------------------------------------------------------------------------------------------
+
+
+class Far:
+    """The cluster's side: it keeps the lines."""
+
+    def __init__(self, node: Node) -> None:
+        self.full = False
+        self.sent: list[str] = []
+        self.owed: dict[str, int] = {}
+        self.flushes = 0
+        node.output.join(cast(FarOutput, self), self._request_flush)
+
+    def _request_flush(self) -> None:
+        self.flushes += 1
+
+    def is_full(self, job: Job) -> bool:
+        return self.full
+
+    def send(self, job: Job, lines: list[Line]) -> None:
+        self.sent += [f"{stream} {text}" for stream, _, text in lines]
+
+    def acknowledge(self, is_behind: Callable[[Party], bool]) -> None:
+        if not is_behind(self.reader):
+            self.owed.clear()
+
+    reader: Party = Party(99)
+
+
+def serve_other_node(node: Node) -> Far:
+    """The job of the worker belongs to a driver at another node."""
+    assert node.worker.job is not None
+    node.worker.job.reports_to = Peer(77, b"othrnode", Link(node.machine.outbox, b"thisnode", b"othrnode", 0.0))
+    return Far(node)
+
+
+async def test_lines_for_a_driver_at_another_node_go_there(node: Node) -> None:
+    far = serve_other_node(node)
+    node.path.write_text("one\n")
+    node.output.read_all()
+    assert far.sent == ["out one"]
+    assert far.flushes == 1, "the daemon may have nothing else to do in this turn"
+    assert node.stream.lines == []
+    node.output.close()
+
+
+async def test_lines_for_another_node_wait_while_much_is_under_way_but_not_the_last_ones(node: Node) -> None:
+    far = serve_other_node(node)
+    far.full = True
+    node.path.write_text("one\n")
+    node.output.read_all()
+    await turns()
+    assert far.sent == []
+    assert node.worker.job is not None
+    node.output.read_last_of(node.worker.job)
+    assert far.sent == ["out one"]
+    node.output.close()
+
+
+async def test_a_driver_at_another_node_may_want_none(tmp_path: Path) -> None:
+    node = Node(tmp_path, log_to_driver=False)
+    far = serve_other_node(node)
+    node.path.write_text("one\n")
+    node.output.read_all()
+    assert far.sent == []
+    node.output.close()
+
+
+async def test_other_nodes_learn_what_a_driver_has_read_once_it_has(node: Node) -> None:
+    far = Far(node)
+    far.reader = node.driver
+    node.driver.out.clear()  # the welcome
+    far.owed = {"node": 1}
+    node.stream.backlog = 1 << 30
+    node.output.expect([])
+    await turns()
+    assert far.owed, "the driver is behind"
+    node.stream.backlog = 0
+    await turns()
+    assert not far.owed
+    node.output.close()
+
+
+async def test_messages_that_wait_for_a_driver_count_as_unread(node: Node) -> None:
+    assert node.driver.out
+    assert node.output._is_behind(node.driver)
+    node.driver.out.clear()
+    assert not node.output._is_behind(node.driver)
+    assert not node.output._is_behind(Party(99)), "it has ended"
     node.output.close()

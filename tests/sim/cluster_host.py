@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.cluster_messages import ACK, PING, RESUME
 from asyncray.core.cluster.cluster import ClusterMachine
-from asyncray.core.cluster.commands import CloseConnection, Dial, Probe, SendAgain, SendControl
+from asyncray.core.cluster.commands import CloseConnection, Dial, Probe, ReadLastOutput, SendAgain, SendControl
 from asyncray.core.cluster.members import MEMBER
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.head.head import HeadMachine
@@ -268,6 +268,8 @@ class ClusterHost:
         elif isinstance(command, Probe):
             target = self.cluster.hosts[command.node]
             self.net.dial(self, target, partial(self._probed, command.node))
+        elif isinstance(command, ReadLastOutput):
+            self.part.goodbyes.last_lines_read(command.job, command.node)
         elif isinstance(command, StopNode):
             self.cluster.ends(self, command.reason)
 

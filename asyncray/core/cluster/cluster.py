@@ -6,14 +6,17 @@ of the node. A node without a cluster does not import this package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncray import cluster_messages as m
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
+from asyncray.core.cluster.far_notices import FarNotices
+from asyncray.core.cluster.far_output import FarOutput
 from asyncray.core.cluster.feeding import Feeding
+from asyncray.core.cluster.goodbyes import Goodbyes
 from asyncray.core.cluster.guest_actors import GuestActors
 from asyncray.core.cluster.guests import Guests
 from asyncray.core.cluster.homes import Homes
@@ -87,8 +90,11 @@ class ClusterMachine(Watcher):
         self.large = LargeObjects(machine, self.imports, arguments, self._peer_of, self._describe)
         arguments.pulls = self.large.pulls
         self.lending = Lending(self.outbox, machine.objects)
-        self.templates = KnownTemplates(self.outbox, machine.functions, machine.objects, self.imports, machine.jobs)
-        machine.jobs.watcher = JobReports(self.node, self.members, self.templates.jobs_over)
+        self.templates = KnownTemplates(
+            self.node, self.outbox, machine.functions, machine.objects, self.imports, machine.jobs, self._peer_of
+        )
+        self._speak_to_drivers(requests, facts["host"])
+        machine.jobs.watcher = JobReports(self.node, self.members, self._own_jobs_over)
         self.groups = MemberGroups(machine, self.members)
         self.placing = Placing(machine.clock, self.node, machine.resources, self.members, machine.bundles)
         self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments)
@@ -100,13 +106,46 @@ class ClusterMachine(Watcher):
         self.feeding.constructors = self.homes.route_constructor
         self.feeding.arguments = arguments
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
-        self.handlers: dict[int, PeerHandler] = self._own_handlers() | self.large.handlers
+        self.handlers: dict[int, PeerHandler] = {
+            **self._own_handlers(),
+            **self._handlers_for_people(),
+            **self.large.handlers,
+        }
         # When the head next hears of broken links.
         self._complain_at = 0.0
         self._now = now
 
     def __repr__(self) -> str:
         return f"<ClusterMachine {self.node.hex()} {self.members}>"
+
+    def _speak_to_drivers(self, requests: ClusterRequests, host: str) -> None:
+        """Makes what reaches drivers at other nodes, and drivers here from other nodes."""
+        machine = self._machine
+        jobs, directory = machine.jobs.table, f"{machine.facts.get('session_dir', '')}/logs"
+        self.output = FarOutput(self.outbox, jobs, host, directory)
+        self.notices = FarNotices(self.outbox, jobs, self._describe)
+        self.goodbyes = Goodbyes(
+            self.outbox, machine.clock, jobs, machine.objects.unread, self.output, self.templates, self._peer_of,
+            machine.requests.say_goodbye,
+        )  # fmt: skip
+        requests.table["goodbye"] = self.goodbyes.goodbye
+
+    def _own_jobs_over(self, job_ids: Iterable[bytes]) -> None:
+        """Jobs of this node have ended."""
+        ended = list(job_ids)
+        self.templates.jobs_over(ended)
+        self.notices.jobs_over(ended)
+        self.goodbyes.jobs_over(ended)
+
+    def _handlers_for_people(self) -> dict[int, PeerHandler]:
+        return {
+            m.FOR_DRIVER: self.notices.for_driver,
+            m.OUTPUT_OF: self.output.output_of,
+            m.OUTPUT_READ: self.output.output_read,
+            m.LAST_OUTPUT: self.goodbyes.last_output,
+            m.LAST_DONE: self.goodbyes.last_done,
+            m.NODE_ENDED_FOR: self.notices.node_ended_for,
+        }
 
     def _own_handlers(self) -> dict[int, PeerHandler]:
         imports, lending, templates = self.imports, self.lending, self.templates
@@ -225,7 +264,12 @@ class ClusterMachine(Watcher):
         self._bury(peer, self._describe(node), partial(self.members.settled, node))
 
     def _bury(self, peer: Peer, how: str, settled: Callable[[], None]) -> None:
+        jobs = self._machine.jobs.table.items()
+        self.templates.jobs_over([job_id for job_id, job in jobs if job.reports_to is peer])
+        self.notices.node_ended(peer, how, self.templates.jobs_told(peer))
         self.templates.lost(peer)
+        self.output.lost(peer)
+        self.goodbyes.lost(peer)
         self.guests.home_lost(peer)
         self.feeding.lost(peer, how)
         self.homes.lost(peer, how)
@@ -295,6 +339,7 @@ class ClusterMachine(Watcher):
                 self.members.head_is_away(now - head.link.broken_since)
         self.members.tick(now)
         self.feeding.tick()
+        self.goodbyes.tick()
         if now >= self._complain_at and self.members.state == MEMBER:
             self._complain_at = now + _COMPLAIN_AFTER
             self._complain(now)
@@ -310,6 +355,7 @@ class ClusterMachine(Watcher):
         """When ``tick`` should come at the latest. None: at any time."""
         head = self.members.head
         wanted = [peer.link.tick_wanted_at for peer in self.peers.values()]
+        wanted.append(self.goodbyes.tick_wanted_at)
         if isinstance(head, Peer):
             wanted.append(head.link.tick_wanted_at)
         if self.feeding.needs_fast_tick:
@@ -319,8 +365,8 @@ class ClusterMachine(Watcher):
     def check(self) -> None:
         """Raises AssertionError if an invariant is broken."""
         self.members.check()
-        machines = (self.imports, self.large, self.templates, self.feeding, self.guests, self.routes, self.homes)
-        for machine in machines:
+        tasks = (self.templates, self.feeding, self.guests, self.routes, self.homes)
+        for machine in (self.imports, self.large, *tasks, self.output, self.notices, self.goodbyes):
             machine.check()
         for node, peer in self.peers.items():
             peer.link.check()

@@ -24,6 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from asyncray.core.records import Job
+
 
 @dataclass(frozen=True, slots=True)
 class Dial:
@@ -55,6 +57,14 @@ class CloseConnection:
 
     connection: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLastOutput:
+    """Send the last output of the job's workers to its driver at another node. Ends in ``Goodbyes.last_lines_read``."""
+
+    job: Job
+    node: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,4 +147,4 @@ class CloseBulk:
 
 
 BulkCommand = SendRange | ReceiveRange | StopReceiving | CloseBulk
-ClusterCommand = Dial | SendControl | SendAgain | CloseConnection | Probe | BulkCommand
+ClusterCommand = Dial | SendControl | SendAgain | CloseConnection | ReadLastOutput | Probe | BulkCommand

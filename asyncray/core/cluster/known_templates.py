@@ -18,7 +18,7 @@ sure to hold. With a node that is lost its jobs end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -68,9 +68,25 @@ class _Visits:
 
 
 class KnownTemplates:
-    """Both sides: the definitions of this node at others, and those of others here."""
+    """Both sides: the definitions of this node at others, and those of others here.
 
-    def __init__(self, outbox: Outbox, functions: Functions, objects: Objects, imports: Imports, jobs: Jobs) -> None:
+    Args:
+        node: the ID of this node.
+        peer: returns the record of a node.
+    """
+
+    def __init__(
+        self,
+        node: bytes,
+        outbox: Outbox,
+        functions: Functions,
+        objects: Objects,
+        imports: Imports,
+        jobs: Jobs,
+        peer: Callable[[bytes], Peer],
+    ) -> None:
+        self._node = node
+        self._peer = peer
         self._outbox = outbox
         self._functions = functions
         self._objects = objects
@@ -104,9 +120,13 @@ class KnownTemplates:
         if template.number in told.templates:
             return
         job, function = template.job, template.function
-        if job.id not in told.jobs:
+        # 1. A job ends. 2. A worker of it that is about to be killed submits a task. 3. It goes to a node that has joined
+        # since and would never hear of the end. So that node does not hear of the job, and the task comes back.
+        if job.id not in told.jobs and not self._is_over(job.id):
             told.jobs[job.id] = job
-            self._outbox.send(peer, (JOB_OF, job.id, job.namespace, job.setup))
+            reader = job.reports_to
+            home = reader.id if isinstance(reader, Peer) else self._node
+            self._outbox.send(peer, (JOB_OF, job.id, job.namespace, job.setup, home))
         if function is not None:
             if function.number not in told.functions:
                 self._tell_function(peer, told, function)
@@ -134,15 +154,21 @@ class KnownTemplates:
                     self._take_back(peer, told, function.number)
                     numbers.append(function.number)
             self._outbox.send(peer, (FORGET_OF, template.job.id, numbers))
-            if template.job.driver_ended:
-                # A task that was submitted after the end of the job may have told it once more.
-                told.jobs.pop(template.job.id, None)
 
     def _take_back(self, peer: Peer, told: _Told, number: int) -> None:
         del told.needs[number]
         captured = told.functions.pop(number)
         if captured:
             self._late.setdefault((peer, number), []).append(captured)
+
+    def told(self, job_id: bytes) -> list[Peer]:
+        """Returns the nodes that this one has told a job."""
+        return [peer for peer, told in self._told.items() if job_id in told.jobs]
+
+    def jobs_told(self, peer: Peer) -> list[Job]:
+        """Returns the jobs that this node has told another one."""
+        told = self._told.get(peer)
+        return [] if told is None else list(told.jobs.values())
 
     def released(self, peer: Peer, message: Any) -> None:
         """RELEASED: another node does not need what a function captures any more."""
@@ -156,10 +182,12 @@ class KnownTemplates:
 
     def job_of(self, peer: Peer, message: Any) -> None:
         """JOB_OF: tasks of this job will come from another node."""
-        _, job_id, namespace, setup = message
+        _, job_id, namespace, setup, home = message
         job = None if self._is_over(job_id) else self._jobs.visiting(job_id, namespace, setup)
         if job is None:
             return
+        if home != self._node:
+            job.reports_to = self._peer(home)
         visits = self._visits.setdefault(peer, _Visits())
         visitor = visits.visitors.get(job_id)
         if visitor is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncray.cluster_messages import ASK, BEAT, JOBS_OVER, JOINED, RESULT, VIEW
 from asyncray.core.cluster.cluster import ClusterMachine
+from asyncray.core.cluster.commands import ReadLastOutput
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.outbox import Command
 from asyncray.core.records import Client, ObjectEntry, Party
@@ -48,8 +49,11 @@ class Member:
         self.part.check()
 
     def do(self, command: Command) -> None:
-        """Connections of links do not matter here."""
-        self.pair.bulk.do(self.id, command)
+        """Connections of links do not matter here, and no worker prints anything."""
+        if isinstance(command, ReadLastOutput):
+            self.part.goodbyes.last_lines_read(command.job, command.node)
+        else:
+            self.pair.bulk.do(self.id, command)
 
     def write(self, party: Party) -> None:
         batch, party.out = party.out, []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TEMPLATE_OF
-from asyncray.core.records import Client
+from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TASK, TEMPLATE_OF
 from asyncray.ids import PUT_INDEX
-from asyncray.messages import FUNCTION, TEMPLATE
-from asyncray.words import TemplateSpec
+from asyncray.messages import FUNCTION
 from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
 from tests.greeting import SETUP
@@ -122,7 +120,7 @@ def test_definitions_of_a_job_that_has_ended_are_not_taken() -> None:
     peer = world.members[B].part.peers.get(A) or world.members[B].part.peer(A, 0.0)
     job_id = driver.job_id
     spec = {"name": "f", "function": b"digest", "returns": 1, "retries": 0, "demand": [], "options": {}}
-    templates.job_of(peer, (JOB_OF, job_id, "ns", SETUP))
+    templates.job_of(peer, (JOB_OF, job_id, "ns", SETUP, A))
     templates.function_of(peer, (FUNCTION_OF, job_id, 1, b"digest", b"code", [driver.next_id() + PUT_INDEX]))
     templates.template_of(peer, (TEMPLATE_OF, job_id, 2, b"spec", spec))
     assert templates.find(peer, 2) is None
@@ -132,21 +130,22 @@ def test_definitions_of_a_job_that_has_ended_are_not_taken() -> None:
     assert not machine.functions.functions
 
 
-def test_a_job_that_was_told_after_its_end_is_forgotten_with_its_last_template() -> None:
-    """1. A job ends. 2. A worker of it, which is about to be killed, submits a task. 3. That goes to another node."""
-    world = pair()
+def test_a_job_that_has_ended_is_not_told_any_more() -> None:
+    """A worker of it submits a task before it is killed, and no other node would hear of the end."""
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 1.0}, {"CPU": 1.0, "S": 1.0})
     driver = world.driver()
-    world.settle()
-    job = driver.client.job
+    driver.state.spawn(Recipe(extra=("R", 1), steps=(("spawn", Recipe(extra=("S", 1))),)))
+    there, late = world.members[B], world.members[C].host.machine.jobs.table
+    world.deliver()  # no program runs
     world.die(driver)
+    world.host.disconnect(driver)
+    world._end_jobs()
+    assert there.host.doomed, "the job has ended at B, and the worker lives"
+    while there.host.run():
+        there.host.talk()
+    world.talk()
+    assert TASK in world.kinds(B, C)
+    assert not late
+    assert not there.part.templates.told(driver.job_id)
     world.settle()
-    member = world.members[A]
-    late = Client(99, b"late", "worker", 1)
-    late.job = job
-    spec: TemplateSpec = {"name": "f", "function": b"", "returns": 1, "retries": 0, "demand": []}
-    template = member.host.machine.functions.describe(late, (TEMPLATE, 1, b"spec", spec))
-    assert template is not None
-    member.part.templates.describe(member.part.peer(B, 0.0), template)
-    member.host.machine.functions.forget(late, [1])
-    (told,) = member.part.templates._told.values()
-    assert not told.jobs
+    world.end()
