@@ -5,7 +5,8 @@ system copies the bytes there from the socket. Both work on any transport of asy
 uses the descriptor of the socket. A connection is made by a ``LinkStream``, which does the handshake and is then
 exchanged for one of these protocols.
 
-Measured on two cores that other programs used as well, 512 MB from process to process over the loopback device:
+Measured with small programs of each kind, one run each, on two cores: 512 MB from process to process over the loopback
+device:
 
 =====================================================  =====================  ============  =======
 receiver and sender                                    mapped already, warm   first mapped  fresh
@@ -17,9 +18,11 @@ a thread's ``recv_into`` from a thread's ``sendfile``  3.6                    2.
 ``get_buffer`` from a thread's ``sendfile``            1.6                    1.9           0.8
 =====================================================  =====================  ============  =======
 
-So threads win nothing, and would need the GIL after each piece. *Mapped already* counts most: the first write to a page
-costs each process a fault, so the caller keeps segments mapped. libuv reads up to 32 times before it lets the loop go
-on; without ``_LARGEST_READ`` the loop stood still for 43 ms at a time, with it for 8.
+So threads win a fifth where pages are touched for the first time, and lose as much where they are not; and beside a
+busy loop they would wait for the GIL after each piece. *Mapped already* counts most: the first write to a page costs
+each process a fault, so the caller keeps segments mapped. libuv reads up to 32 times before it lets the loop go on.
+While fresh pages were filled, the loop stood still for 37 ms at a time without ``_LARGEST_READ``, and for 7 to 9 with
+it, in runs side by side. ``python -m tests.node.bulk_hosts`` measures these protocols themselves.
 
 Fresh pages get their memory by ``Segment.populate`` before the socket is read into them, so a system without memory
 ends one transfer and not the connection; with TLS it would even kill the process (SIGBUS), because the copy happens in
