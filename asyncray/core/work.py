@@ -128,10 +128,10 @@ class Work:
         elif not whole:
             self.finish(call, FAULT, self._lost_argument(call, dependencies))
         elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
-            if self.arguments is not None and not call.missing:
-                self.arguments.bring(call)
             if actor is not None:
                 call.actor = actor
+                if self.arguments is not None and not call.missing:
+                    self.arguments.bring(call)
                 if actor.is_guest:  # its home must not end it before the call has ended
                     call.nested += self.objects.use_all([actor_id + PUT_INDEX])
                 self.mailboxes.submit(call)
@@ -414,6 +414,8 @@ class Work:
         if guest.actor is None or guest.is_constructor:
             self._ready(guest)
         else:
+            if self.arguments is not None:
+                self.arguments.bring(guest)
             self.mailboxes.submit(guest)
 
     @staticmethod

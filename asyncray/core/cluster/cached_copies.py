@@ -4,7 +4,7 @@ The owner of a large object knows which nodes have it. One of them has the *prim
 says that nothing needs the object. Every other copy is a cache: a node drops the one that it has not used for the
 longest time when the store is full, and says so to the owner (UNHOLD).
 
-A copy stays while a party pins it, while an admitted bundle wants it (``pulls``), and while the owner cannot be
+A copy stays while a party pins it, while an admitted pull set wants it (``pulls``), and while the owner cannot be
 reached, because the owner may just have lost the primary copy and count on this one.
 
 The owner itself may have a cached copy, of an own object whose primary copy is on another node.
@@ -53,7 +53,7 @@ class CachedCopies:
         self._cached: dict[Block, None] = {}
         # Copies that no owner will free, because it is lost or did so already. Each goes with its entry.
         self._orphans: dict[Block, None] = {}
-        # Object -> how many admitted bundles want its copy to stay.
+        # Object -> how many admitted pull sets want its copy to stay.
         self.wanted: dict[bytes, int] = {}
         store.evict = self.evict
 

@@ -17,7 +17,7 @@ from asyncray.core.cluster.cached_copies import CachedCopies
 from asyncray.core.cluster.holders import Holders
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.peers import Peer
-from asyncray.core.cluster.pulls import PullBundle, Pulls
+from asyncray.core.cluster.pulls import Pulls, PullSet
 from asyncray.core.objects import Objects, lose
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, ObjectEntry, Party, Task
@@ -77,10 +77,10 @@ class FarValues:
     def expect(self, entry: ObjectEntry, party: Party) -> bool:
         if entry.far is not None:
             self.want(entry)
-        return not isinstance(party, PullBundle) or self._pulls.expect(entry, party)
+        return not isinstance(party, PullSet) or self._pulls.expect(entry, party)
 
     def end_read(self, party: Party) -> None:
-        if isinstance(party, PullBundle):
+        if isinstance(party, PullSet):
             self._pulls.end_read(party)
 
     def client_disconnected(self, client: Client) -> None:
@@ -94,7 +94,7 @@ class FarValues:
     # Values that go ---------------------------------------------------------------------------------------------------
 
     def push(self, entry: ObjectEntry, party: Party) -> None:
-        if isinstance(party, PullBundle):
+        if isinstance(party, PullSet):
             self._pulls.push(entry, party)
         elif isinstance(party, Peer):
             contained = [inner.id for inner in entry.contained] or None

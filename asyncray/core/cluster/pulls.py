@@ -1,22 +1,22 @@
 """Pulls: decides which large objects of other nodes come here, and when there is room for them.
 
-A *bundle* is a set of objects that are needed together: those of one SUBSCRIBE of a process, or the arguments of a
-task. There are two classes, and reads of processes go before arguments. A bundle waits until all of its objects are
+A *pull set* is a set of objects that are needed together: those of one SUBSCRIBE of a process, or the arguments of a
+task. There are two classes, and reads of processes go before arguments. A pull set waits until all of its objects are
 located. Then it is *admitted* as a whole, in order, if there is room for everything that is not here: free memory and
-copies that can be dropped, without what admitted bundles were promised. ``receiving`` brings the objects.
+copies that can be dropped, without what admitted pull sets were promised. ``receiving`` brings the objects.
 
 Nothing waits for ever, because:
 
-1. A bundle claims everything at once, so no two bundles that are half complete wait for each other.
+1. A pull set claims everything at once, so no two pull sets that are half complete wait for each other.
 2. Arguments leave a fifth of the store free (``RESERVE``), so running tasks can store results, and they give way to
    claims of processes that wait.
 3. If a read does not fit, queued tasks give up the copies of their arguments, and bring them again later.
-4. If a bundle does not fit although nothing else is on its way, it is admitted alone: its claims wait in the store as
+4. If a pull set does not fit although nothing else is on its way, it is admitted alone: its claims wait in the store as
    those of a process that puts a value, and end with room or with ``ObjectStoreFullError``. Arguments wait first for
    the ends of tasks that run.
 5. Room is taken here before a source is sought, and a source needs no room. So no cycle crosses nodes.
 
-A bundle waits for values as a process does, so it is a party: the object table pushes values to it.
+A pull set waits for values as a process does, so it is a party: the object table pushes values to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from asyncray.core.store import Store
 from asyncray.messages import FAULT, SHARED, UNRESOLVED, VALUE
 
 READS: Final = 0
-"""The class of bundles that processes wait for."""
+"""The class of pull sets that processes wait for."""
 ARGUMENTS: Final = 1
 
 RESERVE = 5
@@ -54,7 +54,7 @@ class Arguments(Protocol):
         """The task is queued and has to wait for its arguments again."""
 
 
-class PullBundle(Party):
+class PullSet(Party):
     """Objects that are needed together. ``Pulls`` writes it.
 
     Args:
@@ -77,12 +77,12 @@ class PullBundle(Party):
         self.located = False
         # There is room for all objects.
         self.admitted = False
-        # Objects that are not here yet. Empty unless the bundle is admitted.
+        # Objects that are not here yet. Empty unless the pull set is admitted.
         self.absent: dict[ObjectEntry, None] = {}
 
     def __repr__(self) -> str:
         state = f"waits for {len(self.absent)}" if self.admitted else "located" if self.located else "not located"
-        return f"<PullBundle {self.number} of {self.client or self.task}, {len(self.entries)} objects, {state}>"
+        return f"<PullSet {self.number} of {self.client or self.task}, {len(self.entries)} objects, {state}>"
 
     @property
     def place(self) -> int:
@@ -91,7 +91,7 @@ class PullBundle(Party):
 
 
 class Pulls:
-    """The bundles of one node.
+    """The pull sets of one node.
 
     Args:
         arguments: learns when the arguments of tasks are here.
@@ -112,22 +112,22 @@ class Pulls:
         self._arguments = arguments
         # Set once: it needs this object, too.
         self.receiving: Receiving
-        # Bundles that are located and wait for admission, by class, in order.
-        self._queues: tuple[dict[PullBundle, None], dict[PullBundle, None]] = ({}, {})
-        # Admitted bundles that wait for bytes.
-        self._active: dict[PullBundle, None] = {}
+        # Pull sets that are located and wait for admission, by class, in order.
+        self._queues: tuple[dict[PullSet, None], dict[PullSet, None]] = ({}, {})
+        # Admitted pull sets that wait for bytes.
+        self._active: dict[PullSet, None] = {}
         # The one among these that was admitted without enough room.
-        self._alone: PullBundle | None = None
-        # Object -> all bundles that need it.
-        self._needing: dict[ObjectEntry, dict[PullBundle, None]] = {}
-        # Process or task -> its bundles.
-        self._of_client: dict[Client, dict[PullBundle, None]] = {}
-        self._of_task: dict[Task, PullBundle] = {}
+        self._alone: PullSet | None = None
+        # Object -> all pull sets that need it.
+        self._needing: dict[ObjectEntry, dict[PullSet, None]] = {}
+        # Process or task -> its pull sets.
+        self._of_client: dict[Client, dict[PullSet, None]] = {}
+        self._of_task: dict[Task, PullSet] = {}
         # Objects whose claims would wait in the store, although there seemed to be room. ``Receiving`` writes it.
         self.crowded: dict[ObjectEntry, None] = {}
         # Bytes in use when that last happened. While there are as many, nothing more fits. None: it did not happen.
         self._crowded_at: int | None = None
-        # Something happened that may let a bundle in.
+        # Something happened that may let a pull set in.
         self._changed = False
         # A task was admitted whose arguments are all here.
         self._is_ready = False
@@ -136,68 +136,68 @@ class Pulls:
 
     def __repr__(self) -> str:
         reads, arguments = map(len, self._queues)
-        return f"<Pulls {reads} reads and {arguments} tasks wait for room, {len(self._active)} bundles for bytes>"
+        return f"<Pulls {reads} reads and {arguments} tasks wait for room, {len(self._active)} pull_sets for bytes>"
 
     # Reads ------------------------------------------------------------------------------------------------------------
 
-    def begin_read(self, client: Client) -> PullBundle:
+    def begin_read(self, client: Client) -> PullSet:
         """A process asks for objects: ``expect`` and ``push`` add them, and ``end_read`` closes the list."""
-        bundle = PullBundle(self._outbox.new_party_number(), client, None)
-        bundle.alive = client.alive
-        self._of_client.setdefault(client, {})[bundle] = None
-        return bundle
+        pull_set = PullSet(self._outbox.new_party_number(), client, None)
+        pull_set.alive = client.alive
+        self._of_client.setdefault(client, {})[pull_set] = None
+        return pull_set
 
-    def expect(self, entry: ObjectEntry, bundle: PullBundle) -> bool:
+    def expect(self, entry: ObjectEntry, pull_set: PullSet) -> bool:
         """The process wants an object that has no value yet. Returns False if it waits for it already."""
-        if any(other.client is bundle.client for other in self._needing.get(entry, ())):
+        if any(other.client is pull_set.client for other in self._needing.get(entry, ())):
             return False
-        self._add(bundle, entry)
-        bundle.unresolved += 1
+        self._add(pull_set, entry)
+        pull_set.unresolved += 1
         return True
 
-    def push(self, entry: ObjectEntry, bundle: PullBundle) -> None:
-        """An object of the bundle has a value. It may be elsewhere, or be a copy that can be dropped."""
-        if not bundle.alive:
+    def push(self, entry: ObjectEntry, pull_set: PullSet) -> None:
+        """An object of the pull set has a value. It may be elsewhere, or be a copy that can be dropped."""
+        if not pull_set.alive:
             return
-        waited = entry in bundle.entries
+        waited = entry in pull_set.entries
         if waited:
-            bundle.unresolved -= 1
+            pull_set.unresolved -= 1
         if not self._is_elsewhere(entry) and entry not in self._copies:
-            self._deliver(entry, bundle)
-        elif not waited and self.expect(entry, bundle):
-            bundle.unresolved -= 1
+            self._deliver(entry, pull_set)
+        elif not waited and self.expect(entry, pull_set):
+            pull_set.unresolved -= 1
         if waited:
-            self._consider(bundle)
+            self._consider(pull_set)
 
-    def end_read(self, bundle: PullBundle) -> None:
-        """All objects of the bundle are known."""
-        bundle.located = True
-        self._consider(bundle)
+    def end_read(self, pull_set: PullSet) -> None:
+        """All objects of the pull set are known."""
+        pull_set.located = True
+        self._consider(pull_set)
 
-    def _consider(self, bundle: PullBundle) -> None:
-        if not bundle.located or bundle.unresolved or bundle.admitted:
+    def _consider(self, pull_set: PullSet) -> None:
+        if not pull_set.located or pull_set.unresolved or pull_set.admitted:
             return
-        if not bundle.entries:
-            self._end(bundle)
-        elif self._lacking(bundle):
-            self._queues[bundle.place][bundle] = None
+        if not pull_set.entries:
+            self._end(pull_set)
+        elif self._lacking(pull_set):
+            self._queues[pull_set.place][pull_set] = None
             self._changed = True
         else:
-            self._queues[bundle.place].pop(bundle, None)
-            self._let_in(bundle)
+            self._queues[pull_set.place].pop(pull_set, None)
+            self._let_in(pull_set)
 
-    def _deliver(self, entry: ObjectEntry, bundle: PullBundle) -> None:
-        client = bundle.client
+    def _deliver(self, entry: ObjectEntry, pull_set: PullSet) -> None:
+        client = pull_set.client
         assert client is not None
         self._copies.used(entry)
         value = self._objects.value_for(entry, client)
         self._outbox.send(client, (VALUE, entry.id, entry.kind, value))
-        self._remove(bundle, entry)
+        self._remove(pull_set, entry)
 
     def client_disconnected(self, client: Client) -> None:
         """Ends the reads of a process that ended."""
-        for bundle in list(self._of_client.get(client, ())):
-            self._end(bundle)
+        for pull_set in list(self._of_client.get(client, ())):
+            self._end(pull_set)
 
     # Arguments --------------------------------------------------------------------------------------------------------
 
@@ -213,55 +213,55 @@ class Pulls:
         entries = [entry for entry in task.dependencies if self._is_elsewhere(entry) or entry in self._copies]
         if not entries:
             return False
-        bundle = self._of_task[task] = PullBundle(self._outbox.new_party_number(), None, task)
-        bundle.located = True
+        pull_set = self._of_task[task] = PullSet(self._outbox.new_party_number(), None, task)
+        pull_set.located = True
         for entry in entries:
-            self._add(bundle, entry)
-        self._consider(bundle)
-        return not bundle.admitted or bool(bundle.absent)
+            self._add(pull_set, entry)
+        self._consider(pull_set)
+        return not pull_set.admitted or bool(pull_set.absent)
 
     def brings(self, task: Task) -> bool:
         """Returns True if arguments of the task are not here yet."""
         return task in self._of_task and not self.brought(task)
 
     def brought(self, task: Task) -> bool:
-        """Returns True if the task has a bundle, and all of it is here."""
-        bundle = self._of_task.get(task)
-        return bundle is not None and bundle.admitted and not bundle.absent
+        """Returns True if the task has a pull set, and all of it is here."""
+        pull_set = self._of_task.get(task)
+        return pull_set is not None and pull_set.admitted and not pull_set.absent
 
     def ended(self, task: Task) -> None:
         """The task has ended, or is sent to another node: it needs its arguments here no more."""
-        bundle = self._of_task.get(task)
-        if bundle is not None:
-            self._end(bundle)
+        pull_set = self._of_task.get(task)
+        if pull_set is not None:
+            self._end(pull_set)
 
-    # Members of bundles -----------------------------------------------------------------------------------------------
+    # Members of pull sets ---------------------------------------------------------------------------------------------
 
     def _is_elsewhere(self, entry: ObjectEntry) -> bool:
         return entry.kind == SHARED and entry.block is None and not self._copies.attach(entry)
 
-    def _add(self, bundle: PullBundle, entry: ObjectEntry) -> None:
-        bundle.entries[entry] = None
-        self._needing.setdefault(entry, {})[bundle] = None
+    def _add(self, pull_set: PullSet, entry: ObjectEntry) -> None:
+        pull_set.entries[entry] = None
+        self._needing.setdefault(entry, {})[pull_set] = None
 
-    def _remove(self, bundle: PullBundle, entry: ObjectEntry) -> None:
-        """The bundle needs this object no more."""
-        if entry not in bundle.entries:
+    def _remove(self, pull_set: PullSet, entry: ObjectEntry) -> None:
+        """The pull set needs this object no more."""
+        if entry not in pull_set.entries:
             return
-        del bundle.entries[entry]
+        del pull_set.entries[entry]
         needing = self._needing[entry]
-        del needing[bundle]
+        del needing[pull_set]
         if not needing:
             del self._needing[entry]
-        if bundle.admitted:
-            self._want_no_more(bundle, entry)
-            if not bundle.absent:
-                self._active.pop(bundle, None)
-        if bundle.located and bundle.alive and not bundle.entries:
-            self._end(bundle)
+        if pull_set.admitted:
+            self._want_no_more(pull_set, entry)
+            if not pull_set.absent:
+                self._active.pop(pull_set, None)
+        if pull_set.located and pull_set.alive and not pull_set.entries:
+            self._end(pull_set)
 
-    def _want_no_more(self, bundle: PullBundle, entry: ObjectEntry) -> None:
-        bundle.absent.pop(entry, None)
+    def _want_no_more(self, pull_set: PullSet, entry: ObjectEntry) -> None:
+        pull_set.absent.pop(entry, None)
         wanted = self._copies.wanted
         wanted[entry.id] -= 1
         if not wanted[entry.id]:
@@ -270,36 +270,36 @@ class Pulls:
             if entry.id in self.receiving.pulls:
                 self.receiving.cancel(entry)
 
-    def _end(self, bundle: PullBundle) -> None:
-        """The bundle is complete, or not needed any more."""
-        bundle.alive = False
+    def _end(self, pull_set: PullSet) -> None:
+        """The pull set is complete, or not needed any more."""
+        pull_set.alive = False
         self._changed = True
         for queue in (*self._queues, self._active):
-            queue.pop(bundle, None)
-        if self._alone is bundle:
+            queue.pop(pull_set, None)
+        if self._alone is pull_set:
             self._alone = None
-        if bundle.task is not None:
-            self._of_task.pop(bundle.task, None)
-        elif bundle.client is not None:
-            bundles = self._of_client.get(bundle.client, {})
-            bundles.pop(bundle, None)
-            if not bundles:
-                self._of_client.pop(bundle.client, None)
-        for entry in list(bundle.entries):
-            self._remove(bundle, entry)
+        if pull_set.task is not None:
+            self._of_task.pop(pull_set.task, None)
+        elif pull_set.client is not None:
+            pull_sets = self._of_client.get(pull_set.client, {})
+            pull_sets.pop(pull_set, None)
+            if not pull_sets:
+                self._of_client.pop(pull_set.client, None)
+        for entry in list(pull_set.entries):
+            self._remove(pull_set, entry)
 
     # Admission --------------------------------------------------------------------------------------------------------
 
     def flush(self) -> bool:
-        """All events of a batch have been handled: admits bundles as far as there is room.
+        """All events of a batch have been handled: admits pull sets as far as there is room.
 
         Returns: True if tasks have become ready.
         """
         store = self._store
         if self.crowded:
             crowded, self.crowded = self.crowded, {}
-            for bundle in {bundle: None for entry in crowded for bundle in self._needing.get(entry, ())}:
-                self._turn_away(bundle)
+            for pull_set in {pull_set: None for entry in crowded for pull_set in self._needing.get(entry, ())}:
+                self._turn_away(pull_set)
             self._crowded_at = store.allocator.used
         alone = self._alone
         if alone is not None and alone.place == ARGUMENTS and self._others_wait(alone):
@@ -316,8 +316,8 @@ class Pulls:
         is_ready, self._is_ready = self._is_ready, False
         return is_ready
 
-    def _others_wait(self, alone: PullBundle) -> bool:
-        """Returns True if processes wait for room, and perhaps behind the claims of this bundle."""
+    def _others_wait(self, alone: PullSet) -> bool:
+        """Returns True if processes wait for room, and perhaps behind the claims of this pull set."""
         pulls = self.receiving.pulls
         own = sum(1 for entry in alone.absent if entry.id in pulls and pulls[entry.id].claim is not None)
         return self._store.waiting > own
@@ -325,84 +325,84 @@ class Pulls:
     def _admit(self) -> None:
         for place, queue in enumerate(self._queues):
             while queue:
-                bundle = next(iter(queue))
+                pull_set = next(iter(queue))
                 patient = False
-                while not self._fits(bundle):
+                while not self._fits(pull_set):
                     if place == READS and self._turn_task_away():
                         continue
                     if not self._may_go_alone(place):
                         return  # arguments must not take the room that a read waits for
                     patient = True
                     break
-                del queue[bundle]
-                self._let_in(bundle, patient=patient)
-                if bundle.task is not None and bundle.alive and not bundle.absent:
+                del queue[pull_set]
+                self._let_in(pull_set, patient=patient)
+                if pull_set.task is not None and pull_set.alive and not pull_set.absent:
                     self._is_ready = True
-                    self._arguments.arguments_here(bundle.task)  # others have brought them meanwhile
+                    self._arguments.arguments_here(pull_set.task)  # others have brought them meanwhile
 
     def _may_go_alone(self, place: int) -> bool:
-        """Returns True if nothing else promises that the next bundle of a class will fit later."""
+        """Returns True if nothing else promises that the next pull set of a class will fit later."""
         if self._active:
             return False
         return place == READS or not (self._store.waiting or any(map(_may_end, self._of_task)))
 
-    def _lacking(self, bundle: PullBundle) -> list[ObjectEntry]:
-        """Returns the objects of the bundle that are not here and that no admitted bundle brings."""
+    def _lacking(self, pull_set: PullSet) -> list[ObjectEntry]:
+        """Returns the objects of the pull set that are not here and that no admitted pull set brings."""
         pulls = self.receiving.pulls
-        return [entry for entry in bundle.entries if self._is_elsewhere(entry) and entry.id not in pulls]
+        return [entry for entry in pull_set.entries if self._is_elsewhere(entry) and entry.id not in pulls]
 
-    def _fits(self, bundle: PullBundle) -> bool:
-        size = sum(_aligned(entry.payload[1]) for entry in self._lacking(bundle))
+    def _fits(self, pull_set: PullSet) -> bool:
+        size = sum(_aligned(entry.payload[1]) for entry in self._lacking(pull_set))
         if not size:
             return True
         if self._store.waiting or self._crowded_at is not None:
             return False
         allocator = self._store.allocator
         size += allocator.used + self.receiving.unclaimed - allocator.capacity
-        if bundle.place == ARGUMENTS:
+        if pull_set.place == ARGUMENTS:
             size += allocator.capacity // RESERVE
-        return size <= 0 or self._copies.has_evictable(size, bundle.entries)
+        return size <= 0 or self._copies.has_evictable(size, pull_set.entries)
 
-    def _let_in(self, bundle: PullBundle, *, patient: bool = False) -> None:
-        """Admits a bundle."""
-        bundle.admitted = True
+    def _let_in(self, pull_set: PullSet, *, patient: bool = False) -> None:
+        """Admits a pull set."""
+        pull_set.admitted = True
         wanted = self._copies.wanted
-        for entry in bundle.entries:
+        for entry in pull_set.entries:
             wanted[entry.id] = wanted.get(entry.id, 0) + 1
-        bundle.absent = {entry: None for entry in bundle.entries if self._is_elsewhere(entry)}
-        if bundle.absent:
-            self._active[bundle] = None
+        pull_set.absent = {entry: None for entry in pull_set.entries if self._is_elsewhere(entry)}
+        if pull_set.absent:
+            self._active[pull_set] = None
             if patient:
-                self._alone = bundle
-        for entry in list(bundle.entries):
-            # An object may end the bundle: the store refuses it at once.
-            if entry in bundle.absent:
+                self._alone = pull_set
+        for entry in list(pull_set.entries):
+            # An object may end the pull set: the store refuses it at once.
+            if entry in pull_set.absent:
                 if entry.id not in self.receiving.pulls:
                     self.receiving.begin(entry, patient=patient)
-            elif bundle.client is not None and entry in bundle.entries:
-                self._deliver(entry, bundle)
+            elif pull_set.client is not None and entry in pull_set.entries:
+                self._deliver(entry, pull_set)
 
-    def _turn_away(self, bundle: PullBundle) -> None:
-        """Takes the admission back: the bundle waits again, before all others of its class."""
-        if not bundle.admitted:
+    def _turn_away(self, pull_set: PullSet) -> None:
+        """Takes the admission back: the pull set waits again, before all others of its class."""
+        if not pull_set.admitted:
             return
-        self._active.pop(bundle, None)
-        if self._alone is bundle:
+        self._active.pop(pull_set, None)
+        if self._alone is pull_set:
             self._alone = None
-        for entry in bundle.entries:
-            self._want_no_more(bundle, entry)
-        bundle.admitted = False
-        queue = self._queues[bundle.place]
+        for entry in pull_set.entries:
+            self._want_no_more(pull_set, entry)
+        pull_set.admitted = False
+        queue = self._queues[pull_set.place]
         waiting = dict(queue)
         queue.clear()
-        queue.update({bundle: None, **waiting})
+        queue.update({pull_set: None, **waiting})
 
     def _turn_task_away(self) -> bool:
         """Makes the copies of a queued task's arguments free to be dropped. Returns False if there is no such task."""
         for task in reversed(self._of_task):
-            bundle = self._of_task[task]
-            if task.state == QUEUED and task.actor is None and bundle.admitted and not bundle.absent:
-                self._turn_away(bundle)
+            pull_set = self._of_task[task]
+            if task.state == QUEUED and task.actor is None and pull_set.admitted and not pull_set.absent:
+                self._turn_away(pull_set)
                 self._arguments.wait_for_arguments(task)
                 return True
         return False
@@ -412,75 +412,78 @@ class Pulls:
     def arrived(self, entry: ObjectEntry, block: Block) -> None:
         """All bytes of an object are here."""
         self._copies.add(entry, block)
-        for bundle in list(self._needing.get(entry, ())):
-            if bundle.admitted:
-                self._here(bundle, entry)
+        for pull_set in list(self._needing.get(entry, ())):
+            if pull_set.admitted:
+                self._here(pull_set, entry)
 
-    def _here(self, bundle: PullBundle, entry: ObjectEntry) -> None:
-        bundle.absent.pop(entry, None)
-        if bundle.client is not None:
-            self._deliver(entry, bundle)
-        elif not bundle.absent:
-            self._active.pop(bundle, None)
+    def _here(self, pull_set: PullSet, entry: ObjectEntry) -> None:
+        pull_set.absent.pop(entry, None)
+        if pull_set.client is not None:
+            self._deliver(entry, pull_set)
+        elif not pull_set.absent:
+            self._active.pop(pull_set, None)
             self._changed = True
-            if self._alone is bundle:
+            if self._alone is pull_set:
                 self._alone = None
-            assert bundle.task is not None
-            self._arguments.arguments_here(bundle.task)
+            assert pull_set.task is not None
+            self._arguments.arguments_here(pull_set.task)
 
     def no_room(self, entry: ObjectEntry, why: str) -> None:
         """The store has no room for an object."""
         fault = ["ObjectStoreFullError", {"message": why}]
         self._is_ready = True  # the end of a task may make others ready
-        for bundle in list(self._needing.get(entry, ())):
-            if not bundle.admitted:
+        for pull_set in list(self._needing.get(entry, ())):
+            if not pull_set.admitted:
                 continue
-            if bundle.client is not None:
-                self._outbox.send(bundle.client, (VALUE, entry.id, FAULT, fault))
-                self._remove(bundle, entry)
-            elif bundle.task is not None:
-                self._end(bundle)
-                self._arguments.arguments_failed(bundle.task, FAULT, fault)
+            if pull_set.client is not None:
+                self._outbox.send(pull_set.client, (VALUE, entry.id, FAULT, fault))
+                self._remove(pull_set, entry)
+            elif pull_set.task is not None:
+                self._end(pull_set)
+                self._arguments.arguments_failed(pull_set.task, FAULT, fault)
 
     def lost(self, entry: ObjectEntry) -> None:
         """The value of an object has become an error."""
         if entry.id in self.receiving.pulls:
             self.receiving.cancel(entry)
-        for bundle in list(self._needing.get(entry, ())):
-            if bundle.client is not None:
-                self._deliver(entry, bundle)
-            elif bundle.task is not None:
-                self._end(bundle)
-                self._arguments.arguments_here(bundle.task)
+        for pull_set in list(self._needing.get(entry, ())):
+            if pull_set.client is not None:
+                self._deliver(entry, pull_set)
+            elif pull_set.task is not None:
+                self._end(pull_set)
+                self._arguments.arguments_here(pull_set.task)
 
     def freed(self, entry: ObjectEntry) -> None:
         """The entry is removed: nothing needs the object any more."""
-        for bundle in list(self._needing.get(entry, ())):
+        for pull_set in list(self._needing.get(entry, ())):
             if entry.kind == UNRESOLVED:
-                bundle.unresolved -= 1
-            self._remove(bundle, entry)
-            self._consider(bundle)
+                pull_set.unresolved -= 1
+            self._remove(pull_set, entry)
+            self._consider(pull_set)
         self._copies.released(entry)
 
     # Checks -----------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises AssertionError if the tables contradict each other, or a bundle waits that could be let in."""
+        """Raises AssertionError if the tables contradict each other, or a pull set waits that could be let in."""
         wanted: dict[bytes, int] = {}
-        for entry, bundles in self._needing.items():
-            for bundle in bundles:
-                assert entry in bundle.entries and bundle.alive, f"{bundle} does not need {entry}"
-                if bundle.admitted:
+        for entry, pull_sets in self._needing.items():
+            for pull_set in pull_sets:
+                assert entry in pull_set.entries and pull_set.alive, f"{pull_set} does not need {entry}"
+                if pull_set.admitted:
                     wanted[entry.id] = wanted.get(entry.id, 0) + 1
         assert wanted == self._copies.wanted, f"{wanted} and {self._copies.wanted}"
-        for bundle in (*self._of_task.values(), *(bundle for found in self._of_client.values() for bundle in found)):
-            unresolved = sum(1 for entry in bundle.entries if entry.kind == UNRESOLVED)
-            assert bundle.unresolved == unresolved, f"{bundle} counts {bundle.unresolved} and not {unresolved}"
-            assert (bundle in self._active) == bool(bundle.absent), f"{bundle} is active"
-            assert not bundle.absent or bundle.admitted, f"{bundle} is not admitted"
-            assert all(entry.id in self.receiving.pulls for entry in bundle.absent), f"{bundle} waits for nothing"
-            waits = bundle.located and not bundle.unresolved and not bundle.admitted
-            assert (bundle in self._queues[bundle.place]) == waits, f"{bundle} is in the wrong queue"
+        for pull_set in (
+            *self._of_task.values(),
+            *(pull_set for found in self._of_client.values() for pull_set in found),
+        ):
+            unresolved = sum(1 for entry in pull_set.entries if entry.kind == UNRESOLVED)
+            assert pull_set.unresolved == unresolved, f"{pull_set} counts {pull_set.unresolved} and not {unresolved}"
+            assert (pull_set in self._active) == bool(pull_set.absent), f"{pull_set} is active"
+            assert not pull_set.absent or pull_set.admitted, f"{pull_set} is not admitted"
+            assert all(entry.id in self.receiving.pulls for entry in pull_set.absent), f"{pull_set} waits for nothing"
+            waits = pull_set.located and not pull_set.unresolved and not pull_set.admitted
+            assert (pull_set in self._queues[pull_set.place]) == waits, f"{pull_set} is in the wrong queue"
         for pull in self.receiving.pulls.values():
             assert pull.entry.id in wanted, f"{pull} comes for nothing"
 

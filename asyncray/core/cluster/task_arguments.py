@@ -34,7 +34,10 @@ class TaskArguments:
 
     def bring(self, task: Task) -> bool:
         """A task is about to be queued or posted. Returns True if arguments come first."""
-        if not task.dependencies or not self.pulls.bring(task):
+        # A call by a route goes to the node of the actor, which brings the arguments. An actor of this node may have
+        # its process elsewhere, and start again here at any time.
+        by_route = task.actor is not None and task.actor.is_route
+        if by_route or not task.dependencies or not self.pulls.bring(task):
             return False
         task.state = WAITING
         task.missing = 1

@@ -1,4 +1,4 @@
-"""Bundles: their order, their room, and the end of a store that is full."""
+"""Pull sets: their order, their room, and the end of a store that is full."""
 
 from __future__ import annotations
 

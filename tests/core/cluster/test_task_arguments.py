@@ -98,6 +98,32 @@ def test_calls_of_an_actor_keep_their_order_while_a_large_argument_comes() -> No
     world.end()
 
 
+def test_calls_of_an_actor_at_another_node_bring_their_arguments_there() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.make(Recipe(extra=("R", 1)))
+    world.settle()
+    share(world, driver)
+    driver.state.call(Recipe(arguments=(0,), ending="shared"))
+    driver.state.call(Recipe())
+    driver.state.call(Recipe(arguments=(1,)))
+    world.settle()
+    assert not world.unresolved()
+    assert FETCH in world.kinds(B, A)
+    world.end()
+
+
+def test_a_task_that_is_tried_again_at_another_node_finds_its_argument() -> None:
+    world = pair()
+    driver = world.driver()
+    share(world, driver)
+    driver.state.spawn(far(arguments=(0,), ending="crash", retries=2))
+    world.settle()
+    assert not world.unresolved()
+    assert world.kinds(B, A).count(FETCH) == 1
+    world.end()
+
+
 def test_the_loss_of_the_node_with_the_argument_ends_the_task_that_waits_for_it() -> None:
     world = pair()
     driver = world.driver()
