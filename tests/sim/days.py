@@ -1,12 +1,12 @@
 """Days of a simulated cluster: programs on all nodes, accidents of every kind, and an end without a trace.
 
-``rest`` lets the cluster heal and waits until nothing moves any more: then every message has arrived, and nothing may
-wait that could run. ``end`` ends all programs: then nothing may be left on any node.
+In the evening the network heals, and time passes until nothing moves any more (``rest``): then every message has
+arrived, and nothing may wait that could run. ``end`` ends all programs: then nothing may be left on any node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -25,6 +25,8 @@ VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "forget", "keep", "flood", "cancel
 ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["raise", "retry", "crash", "exit"]
 CHECK_SHARE = 0.1
 """The share of events after which the references of all nodes together are checked."""
+QUIET = 3.0
+"""Seconds without a move after which nothing will move, unless a task pauses before a retry."""
 STARTS_UP = 2.0
 """Seconds until the first nodes have joined."""
 
@@ -172,14 +174,13 @@ def event(cluster: Cluster, danger: float, accidents: Sequence[Callable[[Cluster
 
 
 def rest(cluster: Cluster) -> None:
-    """The network heals, and time passes until nothing moves."""
-    cluster.settle()
+    """Time passes until nothing moves."""
     quiet = 0.0
     for _ in range(2000):
         before = cluster.moved
-        cluster.run(2.0)
-        quiet = quiet + 2.0 if cluster.moved == before else 0.0
-        if quiet > LONGEST_PAUSE + 2.0:
+        cluster.run(1.0)
+        quiet = quiet + 1.0 if cluster.moved == before else 0.0
+        if quiet > (LONGEST_PAUSE if any(pauses(cluster)) else QUIET):
             break
     else:
         raise AssertionError("it never comes to rest")
@@ -188,6 +189,11 @@ def rest(cluster: Cluster) -> None:
         host.check()
         host.node.nothing_waits_that_could_run()
         nothing_waits_that_could_run_elsewhere(cluster, host)
+
+
+def pauses(cluster: Cluster) -> Iterator[bool]:
+    """For each node, whether tasks pause there before a retry."""
+    return (bool(host.machine.scheduler.pauses._until) for host in cluster.living)
 
 
 def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) -> None:
@@ -222,6 +228,7 @@ def _obstacles(cluster: Cluster) -> list[tuple[ClusterHost, Task]]:
 
 def resolve_all(cluster: Cluster) -> None:
     """Ends all tasks: cancels those that can never run, and kills actors that hold resources which others need."""
+    cluster.settle()
     rest(cluster)
     while obstacles := _obstacles(cluster):
         for host, task in obstacles:
@@ -256,7 +263,7 @@ def begin(seed: int) -> Cluster:
     return cluster
 
 
-def live(cluster: Cluster, events: int = 200) -> None:
+def live(cluster: Cluster, events: int = 120) -> None:
     """A day from begin to end. An error is raised with the story of the objects and tasks that it names."""
     random = cluster.clock.random
     try:
