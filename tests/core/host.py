@@ -452,8 +452,9 @@ class Host:
         for worker in self.workers:
             record = worker.client.worker
             if record is not None and not worker.inbox:
-                assert worker.defined == {template.number for template in record.known}
-                assert worker.functions - {0} == {function.number for function in record.known_functions}
+                assert worker.known.templates.keys() == {template.number for template in record.known}
+                functions = {function.number for function in record.known_functions}
+                assert worker.known.functions.keys() - {0} == functions
 
     def _note_orphans(self, process: Process) -> None:
         """A task that the daemon has ended may run on for a while, read freed arguments, and pass their refs on."""

@@ -57,6 +57,7 @@ from asyncray.messages import (
     WELCOME,
     Received,
 )
+from tests.core.definitions import Definitions
 from tests.core.programs import Arguments, Content, Recipe, Scope, name_of_call
 from tests.core.promises import Promises
 
@@ -109,8 +110,10 @@ class Process:
         self.counter += 1
         return self.client.id + self.job_id + self.counter.to_bytes(6, "big")
 
-    def template(self, spec: dict[str, Any]) -> int:
-        self.export(spec["function"], lambda number: (FUNCTION, number, spec["function"], b"code", None))
+    def template(self, spec: dict[str, Any], captured: tuple[bytes, ...] = ()) -> int:
+        spec["function"] += b"".join(captured)
+        code, nested = (Content(0, captured), list(captured)) if captured else (b"code", None)
+        self.export(spec["function"], lambda number: (FUNCTION, number, spec["function"], code, nested))
         digest = repr(spec).encode()
         return self.export(digest, lambda number: (TEMPLATE, number, digest, spec))
 
@@ -304,6 +307,7 @@ class Invocation(Scope):
         self.blocked = False
         self.waitable = set(order.arguments.waitable)
         self.learn(order.arguments)
+        self.learn(Content(0, worker.known.load(order.template)))
         for ref, kind, _ in order.values or ():
             if kind == SHARED:
                 self.learn(worker.pins[ref][2])
@@ -379,8 +383,7 @@ class Worker(Process):
         self.queue: deque[Order] = deque()
         self.main: Invocation | None = None
         self.threads: list[Invocation] = []
-        self.defined: set[int] = set()
-        self.functions: set[int] = set()
+        self.known = Definitions(self)
         self.devices: tuple[int, ...] = ()
         self.is_actor = False
         self.ordered = True
@@ -404,15 +407,9 @@ class Worker(Process):
             assert not self.job_id
             self.job_id = message[1]
         elif kind == DEFINE:
-            _, number, spec, function = message
-            assert (function is None) == (spec["function"] in self.functions), "a function is sent once"
-            self.functions.add(spec["function"])
-            self.defined.add(number)
+            self.known.define(message)
         elif kind == UNDEFINE:
-            assert self.defined.issuperset(message[1]), "it does not know what it is to forget"
-            assert self.functions.issuperset(message[2])
-            self.defined.difference_update(message[1])
-            self.functions.difference_update(message[2])
+            self.known.undefine(message)
         elif kind == LEASE:
             self.devices = message[1]["devices"]
         elif kind == STOP_TASK:
@@ -426,7 +423,7 @@ class Worker(Process):
 
     def _ordered(self, order: Order) -> None:
         assert self.job_id
-        assert order.template in self.defined
+        assert order.template in self.known.templates
         if order.how != CONSTRUCT and isinstance(order.payload, Arguments):
             assert order.name == name_of_call(order.arguments.sequence)
         order.values = order.values and [

@@ -10,7 +10,7 @@ order) and in *careful* functions only for *pure* objects: those that no actor h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from asyncray.ids import PUT_INDEX, TASK_SIZE, return_id
@@ -61,6 +61,7 @@ class Recipe:
     careful: bool = False
     arguments: tuple[int, ...] = ()
     nested: tuple[int, ...] = ()
+    captures: tuple[int, ...] = ()  # refs of the function itself
     name: str = ""
     where: tuple[Any, ...] = ()  # a placement, as in messages
 
@@ -88,7 +89,8 @@ class Recipe:
         where = {"where": list(self.where)} if self.where and what != "call" else {}
         return where | {
             "name": what,
-            "function": repr(self).encode(),
+            # Copies of a function with other options share it.
+            "function": repr(replace(self, where=(), retries=0)).encode(),
             "returns": 0 if what == "make" else self.returns,
             "retries": self.retries,
             "demand": demand,
@@ -186,7 +188,8 @@ class Scope:
             tuple(sorted(handles)),
         )
         self.world.parents[task_id] = self.task
-        number = process.template(recipe.spec(what))
+        captured = {self.refs[i % len(self.refs)] for i in recipe.captures if self.refs}
+        number = process.template(recipe.spec(what), tuple(sorted(captured)))
         message = (kind, task_id, number, PLAIN, order, arguments or None, sorted(refs | handles) or None, self.task)
         if recipe.careful and what == "spawn" and self.world.pure.issuperset(arguments):
             self.world.pure.update(return_id(task_id, index) for index in range(recipe.returns))

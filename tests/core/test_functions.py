@@ -23,7 +23,8 @@ def kept(world: World) -> tuple[int, int, int]:
 
 def known(world: World) -> list[tuple[int, int]]:
     """How many templates and functions each worker has that has any."""
-    return [(len(worker.defined), len(worker.functions)) for worker in world.workers if worker.defined]
+    found = [worker.known for worker in world.workers if worker.known.templates]
+    return [(len(known.templates), len(known.functions)) for known in found]
 
 
 def forget_all(process: Process) -> None:
@@ -140,7 +141,7 @@ def test_a_function_that_is_exported_again_is_another_one_for_workers() -> None:
     driver.submit()  # in the same batch
     assert before.isdisjoint(driver.exports.values())
     world.settle()
-    (worker,) = [worker for worker in world.workers if worker.defined]
+    (worker,) = [worker for worker in world.workers if worker.known.templates]
     assert worker.last_told[UNDEFINE] is not None
     driver.send((FORGET, list(before)))  # late, and once more
     world.settle()
@@ -178,10 +179,10 @@ def test_methods_of_an_actor_of_another_job_are_kept_for_their_callers() -> None
     two.call(handle)
     world.settle()
     (host,) = [worker for worker in world.workers if worker.is_actor]
-    assert (len(host.defined), kept(world)[1]) == (2, 2)
+    assert (len(host.known.templates), kept(world)[1]) == (2, 2)
     world.die(two)
     world.settle()
-    assert (len(host.defined), kept(world)[1]) == (1, 1)
+    assert (len(host.known.templates), kept(world)[1]) == (1, 1)
     world.end()
 
 

@@ -194,7 +194,7 @@ def test_a_name_for_each_call_makes_no_template_and_keeps_the_mean() -> None:
     assert job is not None
     (template,) = job.templates.values()
     assert template.mean is not None
-    assert [worker.defined for worker in world.workers if worker.defined] == [{template.number}]
+    assert [[*worker.known.templates] for worker in world.workers if worker.known.templates] == [[template.number]]
     assert driver.client.templates == {2: template}
 
 

@@ -61,6 +61,7 @@ def some_recipe(random: Random, nodes: list[bytes], depth: int) -> Recipe:
         careful=random.random() < 0.5,
         arguments=numbers(random, 0, 0, 1, 2),
         nested=numbers(random, 0, 1, 1, 2, 3),
+        captures=numbers(random, 0, 0, 0, 1),
     )
 
 
