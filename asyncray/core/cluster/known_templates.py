@@ -120,8 +120,8 @@ class KnownTemplates:
         if template.number in told.templates:
             return
         job, function = template.job, template.function
-        # 1. A job ends. 2. A worker of it that is about to be killed submits a task. 3. It goes to a node that has joined
-        # since and would never hear of the end. So that node does not hear of the job, and the task comes back.
+        # 1. A job ends. 2. A worker of it that is about to be killed submits a task. 3. It goes to a node that has
+        # joined since and would never hear of the end. So that node does not hear of the job: the task comes back.
         if job.id not in told.jobs and not self._is_over(job.id):
             told.jobs[job.id] = job
             reader = job.reports_to
