@@ -325,6 +325,10 @@ JOBS_OVER: Final = 168
 JobsOverMessage: TypeAlias = "tuple[Literal[168], Ids]"
 """jobs: their drivers have ended, and nothing of them outlives the drivers"""
 
+PACE: Final = 169
+PaceMessage: TypeAlias = "tuple[Literal[169], float]"
+"""seconds between beats from now on: the cluster has become larger, or smaller"""
+
 # Between the head and a node: placement groups ------------------------------------------------------------------------
 # A bundle is named by its index and the attempt of its present place. ``BundleNames`` is a list of both.
 BundleNames: TypeAlias = Sequence[tuple[int, int]]
@@ -368,7 +372,7 @@ ToHead: TypeAlias = (
 )
 ToMember: TypeAlias = """(
     JoinedMessage | TurnedAwayMessage | ViewMessage | FencedMessage | LeftClusterMessage | AnswerMessage
-    | HeadEndsMessage | JobsOverMessage | InquiryMessage
+    | HeadEndsMessage | JobsOverMessage | InquiryMessage | PaceMessage
     | PrepareMessage | CommitMessage | AbortMessage | ReleaseBundlesMessage | GroupMessage
 )"""
 ToPeer: TypeAlias = """(

@@ -26,6 +26,13 @@ _UNITS = {"": 1} | {
 _STANDARD_INPUT = 0
 
 
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_FORM_OF_LABELS = "it has letters, digits, '-', '_' and '.', at most 63, and begins and ends with a letter or digit"
+
+_OWN_LABELS = "ray.io/"
+"""Labels with this prefix come from the node itself, as in Ray."""
+
+
 def _read_size(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
     if text is None:
         return None
@@ -72,6 +79,13 @@ def _read_labels(context: click.Context, parameter: click.Parameter, text: str |
         raise click.BadParameter(f"""{error} (write it like '{{"zone": "east"}}')""") from error
     if type(labels) is not dict or not all(type(value) is str for value in labels.values()):
         raise click.BadParameter("""labels are names and texts: write them like '{"zone": "east"}'""")
+    for name, value in labels.items():
+        if name.startswith(_OWN_LABELS):
+            raise click.BadParameter(f"labels that begin with {_OWN_LABELS} are the node's own, as {name!r} is")
+        if not re.fullmatch(rf"([a-z0-9.-]+/)?{_LABEL}", name):
+            raise click.BadParameter(f"{name!r} is no name of a label: {_FORM_OF_LABELS}")
+        if value and not re.fullmatch(_LABEL, value):
+            raise click.BadParameter(f"{value!r} is no value of a label: {_FORM_OF_LABELS}")
     return labels
 
 

@@ -62,6 +62,9 @@ class HeadShell:
         self._flushed = asyncio.Event()
         self._ticked_at = self._loop.time()
         self._ticking = NextTick(self._loop, self._tick)
+        # The next flush without an event, and its time: a view is due then.
+        self._flushing = NextTick(self._loop, self._flush_due)
+        self._flush_at: float | None = None
         self._ticking.set_after(TICK)
         self._closed = False
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -144,13 +147,14 @@ class HeadShell:
                     messages, party.out = party.out, []
                     self._to_own_node(messages)
         self._flushed.set()
-        wanted = machine.tick_wanted_at
-        if wanted is not None:
-            self._tick_by(wanted)
+        wanted = machine.flush_wanted_at
+        if wanted is not None and wanted != self._flush_at:
+            self._flush_at = wanted
+            self._flushing.set_after(max(QUICK_TICK, wanted - self._loop.time()))
 
-    def _tick_by(self, wanted: float) -> None:
-        """Brings the next tick forward, if it would come after this time."""
-        self._ticking.bring_forward(max(wanted, self._loop.time() + QUICK_TICK))
+    def _flush_due(self) -> None:
+        self._flush_at = None
+        self._flush()
 
     def _tick(self) -> None:
         self._ticking.set_after(TICK)
@@ -173,6 +177,7 @@ class HeadShell:
             log.info("some nodes have no connection and do not learn that the head ends")
         self._closed = True
         self._ticking.cancel()
+        self._flushing.cancel()
         self.connections.close_all()
         probes = list(self._probes)
         for probe in probes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from asyncray.wire.frames import pack
-from asyncray.wire.link_frames import bodies
+from asyncray.wire.link_frames import LINK_FRAME_LIMIT, bodies
 
 log = logging.getLogger("asyncray.node")
 
@@ -81,6 +81,8 @@ class LinkConnections:
         self._carriers: dict[int, tuple[Carrier, LinkedParty]] = {}
         # The same the other way round.
         self._connections: dict[Carrier, int] = {}
+        # The last message that was packed alone, and its bodies.
+        self._last: tuple[Any, Sequence[bytes]] = (None, ())
 
     def __repr__(self) -> str:
         return f"<LinkConnections {len(self._carriers)}>"
@@ -134,11 +136,22 @@ class LinkConnections:
             return  # it was buried in this turn
         link = party.link
         now = self._clock()
-        for body in bodies(messages):
+        for body in self._packed(messages):
             number = link.push(body, len(body), now)
             # While the node ends, the machine may have a connection that is closed here.
             if link.connection in self._carriers:
                 self._carriers[link.connection][0].write(body, number, link.received)
+
+    def _packed(self, messages: Sequence[Any]) -> Sequence[bytes]:
+        """The bodies for a batch. A message that goes to many parties alone, as a view does, is packed once."""
+        if len(messages) > 1:
+            return bodies(messages)
+        message, packed = self._last
+        if messages[0] is not message:
+            packed = bodies(messages)
+            # A large one goes to one party only, and would stay in memory.
+            self._last = (messages[0], packed) if len(packed[0]) <= LINK_FRAME_LIMIT else (None, ())
+        return packed
 
     def send_control(self, connection: int, message: tuple[Any, ...]) -> None:
         """Writes a message that is not numbered."""

@@ -102,8 +102,9 @@ class HeadClient:
                     await asyncio.sleep(_PAUSE)
         except TimeoutError:
             why = _explained_silence(problem)
+            count = "1 try" if tries == 1 else f"{tries} tries"
             raise HeadSilence(
-                f"no head answers at {self.address}: {tries} tries in {deadline:g} s, the last one: {why}"
+                f"no head answers at {self.address}: {count} in {deadline:g} s, the last one: {why}"
             ) from None
 
     async def _ask(self, session: aiohttp.ClientSession) -> bytes:
@@ -216,7 +217,9 @@ class HeadClient:
 
 
 def _explained_silence(problem: Exception | None) -> str:
-    """The failure of the last try, for people."""
+    """The failure of the last try, for people. None: it has not ended."""
+    if problem is None:
+        return "the connection is made, or on its way, and nothing comes"
     cause = getattr(problem, "os_error", problem)  # that of a connection that could not be made
     number = getattr(cause, "errno", None)
     return os.strerror(number) if number else str(cause) or "nobody answers"

@@ -131,3 +131,32 @@ def test_a_connection_that_the_machine_has_closed_is_forgotten() -> None:
     assert (old.drained, new.drained) == (0, 1)
     machine.connections.close_all()
     assert new.ends == [None]
+
+
+def test_a_message_for_many_parties_is_packed_once() -> None:
+    outbox = Outbox()
+    written: list[bytes] = []
+
+    class Keeper(Carrier):
+        def write(self, body: bytes, number: int, acknowledged: int) -> None:
+            written.append(body)
+
+    connections = LinkConnections(lambda: 1.0, lambda *_: None, lambda *_: None, lambda: None)
+    peers = [Peer(number, b"node%04d" % number, Link(outbox, b"head", b"n", 0.0, dials=False)) for number in range(3)]
+    for peer in peers:
+        connection = connections.add(Keeper(), peer)
+        peer.link.control(connection, (RESUME, 1, 0), 0, 1.0)
+    messages: list[Any] = [(7, "view"), (7, "view"), (7, bytes(2 << 20))]
+    for message in messages:
+        written.clear()
+        for peer in peers:
+            peer.out = [message]
+            connections.write(peer)
+        bodies = {id(body) for body in written}
+        # A large one is not kept for the next party: it goes to one only.
+        assert len(bodies) == (1 if len(written[0]) < 1 << 20 else 3)
+        assert {len(body) for body in written} == {len(written[0])}
+    batch: list[Any] = [(7, 1), (7, 2)]
+    peers[0].out = batch
+    connections.write(peers[0])
+    assert msgpack.unpackb(written[-1], use_list=False) == ((7, 1), (7, 2))

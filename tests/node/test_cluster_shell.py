@@ -322,6 +322,19 @@ async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     await node.close()
 
 
+async def test_a_port_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_shell, "JOIN_DEADLINE", 0.5)
+    with listen_at("127.0.0.1", 0) as listener:
+        node = Host(listener.getsockname())
+        await node.start()
+        assert node.shell.failure is not None
+        assert (
+            "1 try in 0.5 s, the last one: the connection is made, or on its way, and nothing comes"
+            in (node.shell.failure[1])
+        )
+        await node.close()
+
+
 async def test_strangers_at_the_port_of_a_node_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
     chance = random.Random(3)
     async with cluster(2) as (head, node):

@@ -372,7 +372,7 @@ class ClusterHost:
         if self.head is not None:
             self.head.tick(now, late)
         self.after()
-        wanted = [self.part.tick_wanted_at, None if self.head is None else self.head.tick_wanted_at]
+        wanted = [self.part.tick_wanted_at, None if self.head is None else self.head.flush_wanted_at]
         if self.machine.needs_fast_tick:
             wanted.append(now)
         pause = min((at - now for at in wanted if at is not None), default=TICK)

@@ -19,9 +19,12 @@ import pytest
 
 import asyncray.sync as ray
 from asyncray.cli.observer import Observer
+from asyncray.io.addresses import listen_at
 from asyncray.testing import Cluster, ClusterNode
 from tests.certificates import paths_of, tls_of
 from tests.system.waiting import until
+
+MAIN = "from asyncray.cli import main; main(prog_name='asyncray')"
 
 DEADLINE = 30.0
 """Seconds for one event, on a machine that is busy with other tests."""
@@ -104,6 +107,47 @@ def test_nodes_end_at_once_with_a_head_that_is_stopped(cluster: Cluster) -> None
         assert exit_code(node) == 3
         assert node.errors() == "Error: The node had to end: the head has ended: it got SIGTERM\n"
     assert head.exit_code == 0
+
+
+def test_a_new_node_may_have_the_name_of_a_lost_one(cluster: Cluster) -> None:
+    head = cluster.list_all_nodes()[0]
+    with started("--address", cluster.address, "--name", "twin", "--labels", '{"zone": "east"}') as first:
+        os.kill(first["pid"], signal.SIGKILL)
+        with started("--address", cluster.address, "--name", "twin") as second:
+            until(lambda: "LOST" in states(head))
+            rows = {row["State"]: row for row in head.rows().values() if row["NodeName"] == "twin"}
+            assert rows.keys() == {"LOST", "ALIVE"}
+            assert rows["LOST"]["NodeID"] != rows["ALIVE"]["NodeID"]
+            assert second["pid"] != first["pid"]
+
+
+def test_a_port_that_another_program_uses_and_a_version_that_does_not_fit(cluster: Cluster) -> None:
+    """Each is one line."""
+    with listen_at("127.0.0.1", 0) as listener:
+        port = str(listener.getsockname()[1])
+        assert refusal("--head", "--port", port) == f"port {port} of 127.0.0.1 is in use"
+    program = f"import asyncray.wire.handshake as handshake; handshake.LINK_VERSION = 99; {MAIN}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "node", "--address", cluster.address],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "speaks version 1 of the protocol, this node 99: upgrade the older one" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def refusal(*options: str) -> str:
+    """The reason that a node does not start."""
+    command = [sys.executable, "-m", "asyncray", "node", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    start = "Error: The node did not start: "
+    assert done.returncode == 1
+    assert done.stderr.startswith(start)
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix(start).strip()
 
 
 def test_a_node_that_asyncray_stop_ends_has_left(cluster: Cluster) -> None:

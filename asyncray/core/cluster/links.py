@@ -44,6 +44,9 @@ PING_AFTER = 1.0
 BROKEN_AFTER = 3.0
 """Seconds without a frame of the other side, after which the connection counts as broken."""
 
+DEAD_AFTER = 60.0
+"""The same at the side that never dials: the head."""
+
 ACK_AFTER_BYTES = 64 * 1024
 """Bytes after which frames are acknowledged at once. Fewer are acknowledged by the next frame or the next tick."""
 
@@ -127,8 +130,12 @@ class Link:
 
     @property
     def tick_wanted_at(self) -> float | None:
-        """When a tick should come: at once for an acknowledgement, later for a dial. None: at any time."""
-        return self.heard_at if self._owed else self._redial_at
+        """When a tick should come: at once for an acknowledgement, later for a dial. None: at any time.
+
+        Acknowledgements between a node and the head wait for the usual tick: there are many nodes, and their frames
+        and the views of the head carry most of them.
+        """
+        return self.heard_at if self._owed and self._dials and not self._to_head else self._redial_at
 
     # Sending ----------------------------------------------------------------------------------------------------------
 
@@ -294,9 +301,10 @@ class Link:
             self._send_ack()
         if self.state == OPEN:
             assert self._connection is not None
-            if now - self.heard_at >= BROKEN_AFTER:
+            # The head asks nobody: a node asks it and dials again, and membership judges silent nodes long before.
+            if now - self.heard_at >= (BROKEN_AFTER if self._dials else DEAD_AFTER):
                 self._break(now, "nothing came for too long")
-            elif now - max(self.heard_at, self._asked_at) >= PING_AFTER:
+            elif self._dials and now - max(self.heard_at, self._asked_at) >= PING_AFTER:
                 self._asked_at = now
                 self._outbox.do(SendControl(self._connection, (PING,)))
         elif self._dialled is not None and now - self._asked_at >= BROKEN_AFTER:

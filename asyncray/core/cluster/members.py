@@ -28,6 +28,7 @@ from asyncray.cluster_messages import (
     JOINED,
     LEAVING_CLUSTER,
     LEFT_CLUSTER,
+    PACE,
     PREPARE,
     RELEASE_BUNDLES,
     TURNED_AWAY,
@@ -48,7 +49,10 @@ OUTSIDE: Final = "outside"
 """The node is a member no more, or never was one."""
 
 EARLIEST_BEAT = 0.2
-"""Seconds between two beats, if the row has changed."""
+"""Seconds between two beats, if the row has changed. In a large cluster, whose beats are rarer, none comes early."""
+
+SLOW_BEAT = 1.0
+"""Seconds between beats from which on a cluster counts as large."""
 
 CUT_OFF_AFTER = 60.0
 """Seconds without the head after which a node ends. Ray's raylets wait as long."""
@@ -186,13 +190,17 @@ class Members:
 
     def flush(self, now: float) -> None:
         """Sends a beat if the row has changed, not too often."""
-        if self.state == MEMBER and now - self._last_beat >= EARLIEST_BEAT:
+        if self.state == MEMBER and now - self._last_beat >= self._earliest_beat:
             self._beat(now, always=False)
 
     def tick(self, now: float) -> None:
         """Some time has passed: sends a beat if one is due."""
         if self.state in (MEMBER, LEAVING) and now - self._last_beat >= self._beat_every:
             self._beat(now, always=True)
+
+    @property
+    def _earliest_beat(self) -> float:
+        return EARLIEST_BEAT if self._beat_every < SLOW_BEAT else self._beat_every
 
     def _beat(self, now: float, *, always: bool) -> None:
         row = self._row()
@@ -230,6 +238,8 @@ class Members:
             self._questions.pop(number)((True, value) if ok else (False, *value))
         elif kind in (PREPARE, COMMIT, ABORT, RELEASE_BUNDLES, GROUP):
             self.take_group_word(message)
+        elif kind == PACE:
+            self._beat_every = message[1]
         elif kind == INQUIRY:
             self._watcher.inquiry_came(*message[1:])
         elif kind == JOBS_OVER:

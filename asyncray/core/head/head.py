@@ -263,11 +263,12 @@ class HeadMachine:
         return peer.id in self.members.ended or now - since >= CUT_OFF_AFTER + BROKEN_AFTER
 
     @property
-    def tick_wanted_at(self) -> float | None:
-        """When ``tick`` should come at the latest. None: at any time."""
-        wanted = [peer.link.tick_wanted_at for peer in self.peers.values()]
-        wanted.append(self.members.push_wanted_at)
-        return min((at for at in wanted if at is not None), default=None)
+    def flush_wanted_at(self) -> float | None:
+        """When ``flush`` should come at the latest. None: after the next event.
+
+        No link of the head wants a tick: the head does not dial, and its acknowledgements wait for the usual one.
+        """
+        return self.members.push_wanted_at
 
     def check(self) -> None:
         """Raises AssertionError if an invariant of any machine is broken."""

@@ -23,9 +23,10 @@ sees that it has all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
+from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, PACE, TURNED_AWAY, VIEW
 from asyncray.core.cluster.commands import Probe
 from asyncray.core.cluster.members import MOST_ENDED
 from asyncray.core.outbox import LogLine, Outbox
@@ -44,10 +45,23 @@ BEAT_EVERY = 0.5
 """Seconds between two beats of a node."""
 
 SILENCE = 5.0
-"""Seconds without a beat after which a node is lost."""
+"""Seconds without a beat after which a node is lost: ten beats."""
 
 PUSH_EVERY = 0.2
-"""Seconds between two views, unless a member ended: that is sent at once."""
+"""Seconds between two views, unless a member joined or ended: that is sent at once."""
+
+FULL_VIEWS = 256
+"""So many members get all rows that changed, and news of members at once. See ``docs/scaling.md``."""
+
+ROWS_IN_VIEW = 64
+"""The most rows in a view for more members. The others follow in later views, those that wait longest first."""
+
+NEWS_EVERY = 0.2
+"""Seconds between two views with news of more members."""
+
+SLOW_FROM = 1000
+"""With more members, beats and views are rarer, and silence is longer, by this factor."""
+SLOWER = 4.0
 
 JOB_BLOCK = 4096
 """The number of job numbers that each node gets."""
@@ -120,11 +134,18 @@ class Membership:
         # The number of the last view, and when it was sent.
         self._view = 0
         self._pushed_at = 0.0
+        # How much rarer beats and views are than in a small cluster.
+        self._pace = 1.0
         # How many members there have been.
         self._count = 0
 
     def __repr__(self) -> str:
         return f"<Membership {len(self.table)} members>"
+
+    @property
+    def beat_every(self) -> float:
+        """Seconds between two beats of each node."""
+        return BEAT_EVERY * self._pace
 
     # Joining and leaving ----------------------------------------------------------------------------------------------
 
@@ -142,6 +163,7 @@ class Membership:
         if why is not None:
             self._outbox.send(party, (TURNED_AWAY, why))
             return None
+        self._set_pace(len(self.table) + 1)
         self._count += 1
         facts = {**facts, "joined": self._count}
         member = Member(facts, row, party, now)
@@ -150,10 +172,31 @@ class Membership:
         self._joined.append(member)
         first = self._count * JOB_BLOCK
         self._outbox.send(
-            party, (JOINED, self.cluster, self.epoch, BEAT_EVERY, first, JOB_BLOCK, self._view, facts["joined"], others)
+            party,
+            (
+                JOINED,
+                self.cluster,
+                self.epoch,
+                self.beat_every,
+                first,
+                JOB_BLOCK,
+                self._view,
+                facts["joined"],
+                others,
+            ),
         )
         self._outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} at {facts['host']}:{facts['port']} has joined"))
         return member
+
+    def _set_pace(self, count: int) -> None:
+        """The cluster has so many members: sets the time between beats."""
+        pace = SLOWER if count > SLOW_FROM else 1.0
+        # Not back at once: each change is a message to every member.
+        if pace == self._pace or (pace == 1.0 and count > SLOW_FROM * 0.8):
+            return
+        self._pace = pace
+        for member in self.table.values():
+            self._outbox.send(member.party, (PACE, self.beat_every))
 
     def beat(self, node: bytes, version: int, changes: Mapping[str, Any], now: float) -> None:
         """BEAT: a node lives, and some fields of its row have changed."""
@@ -229,6 +272,7 @@ class Membership:
         member.how = how
         del self.table[node]
         self._changed.pop(member, None)
+        self._set_pace(len(self.table))
         self.ended[node] = member
         if len(self.ended) > MOST_ENDED:
             del self.ended[next(iter(self.ended))]
@@ -246,34 +290,34 @@ class Membership:
     @property
     def push_wanted_at(self) -> float | None:
         """When the next view is due. None: nothing changed since the last one."""
-        return self._pushed_at + PUSH_EVERY if self._has_news or self._changed else None
-
-    @property
-    def _has_news(self) -> bool:
-        return bool(self._joined or self._gone or self._over)
+        if self._joined or self._gone or self._over:
+            return self._pushed_at + (0.0 if len(self.table) <= FULL_VIEWS else NEWS_EVERY)
+        return self._pushed_at + PUSH_EVERY * self._pace if self._changed else None
 
     def flush(self, now: float) -> None:
         """Sends a view, if one is due."""
-        if self._has_news or (self._changed and now - self._pushed_at >= PUSH_EVERY):
+        wanted = self.push_wanted_at
+        if wanted is not None and now >= wanted:
             self._push(now)
 
     def _push(self, now: float) -> None:
         self._pushed_at = now
         self._view += 1
-        new = self._joined
-        joined = [_entry(member) for member in new]
+        joined = [_entry(member) for member in self._joined]
+        for member in self._joined:
+            member.changed.clear()  # its row is in its entry
+            self._changed.pop(member, None)
         gone = [(member.facts["node"], member.state, member.how) for member in self._gone]
-        rows: list[tuple[bytes, int, Mapping[str, Any]]] = [
-            (member.facts["node"], member.version, dict(member.changed))
-            for member in self._changed
-            if member not in new
-        ]
+        most = len(self.table) if len(self.table) <= FULL_VIEWS else ROWS_IN_VIEW
+        rows: list[tuple[bytes, int, Mapping[str, Any]]] = []
+        for member in list(islice(self._changed, most)):
+            rows.append((member.facts["node"], member.version, member.changed))
+            member.changed = {}
+            del self._changed[member]
         view: ViewMessage = (VIEW, self._view, joined, gone, rows, self._over)
         for member in self.table.values():
             self._outbox.send(member.party, view)
-        for member in self._changed:
-            member.changed.clear()
-        self._joined, self._gone, self._changed, self._over = [], [], {}, []
+        self._joined, self._gone, self._over = [], [], []
 
     def tick(self, now: float, late: float) -> None:
         """Some time has passed.
@@ -281,6 +325,7 @@ class Membership:
         Args:
             late: seconds by which this tick comes too late, because the head's own loop did not run.
         """
+        silence = SILENCE * self._pace
         for member in list(self.table.values()):
             member.heard_at += late
             if member.suspect_since is not None:
@@ -288,13 +333,13 @@ class Membership:
             silent = now - member.heard_at
             if member.suspect_since is not None and now - member.suspect_since >= SILENCE:
                 self.lose(member.facts["node"], f"its connection broke {SILENCE:g} s ago and did not come back", now)
-            elif silent >= SILENCE:
+            elif silent >= silence:
                 self.lose(member.facts["node"], f"it was silent for {silent:.1f} s", now)
             elif member.suspect_since is not None:
                 # 1. A daemon dies, and the system closes its connections. 2. The first probe gets through, because the
                 # system has not closed the port yet. 3. The next one is refused.
                 self._probe(member)
-            elif silent >= SILENCE / 2 and member.state == MEMBER_ALIVE:
+            elif silent >= silence / 2 and member.state == MEMBER_ALIVE:
                 member.state = SUSPECT
 
     def check(self) -> None:

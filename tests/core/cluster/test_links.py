@@ -21,6 +21,7 @@ from asyncray.core.cluster.links import (
     BROKEN_AFTER,
     BURIED,
     CONGESTED_BYTES,
+    DEAD_AFTER,
     IDLE,
     LONGEST_REDIAL,
     OPEN,
@@ -343,6 +344,27 @@ def test_a_link_says_when_it_wants_to_dial_again_and_counts_no_time_of_a_loop_th
     assert link.broken_since == 60.0
     link.tick(101.0, 60.0)
     assert link.broken_since == 101.0  # never later than now
+
+
+def test_the_head_asks_nobody_and_acknowledges_at_the_usual_tick(pair: Pair) -> None:
+    outbox = Outbox()
+    head = Link(outbox, NAMES[0], NAMES[1], 0.0, dials=False)
+    head.control(1, (RESUME, 1, 0), 0, 0.0)
+    outbox.commands.clear()
+    head.tick(PING_AFTER, 0.0)
+    head.tick(2 * BROKEN_AFTER, 0.0)
+    assert (head.state, outbox.commands) == (OPEN, [])
+    assert head.take(1, 1, 0, 10, 7.0)
+    assert head.tick_wanted_at is None
+    node = Link(outbox, NAMES[1], NAMES[0], 0.0, to_head=True)
+    node.control(1, (RESUME, 1, 0), 0, 0.0)
+    node.take(1, 1, 0, 10, 7.0)
+    assert node.tick_wanted_at is None
+    outbox.commands.clear()
+    head.tick(7.1, 0.0)
+    assert outbox.commands == [SendControl(1, (ACK,))]
+    head.tick(7.0 + DEAD_AFTER, 0.0)
+    assert isinstance(outbox.commands[-1], CloseConnection)
 
 
 def test_large_batches_are_acknowledged_at_once_and_small_ones_by_the_tick(pair: Pair) -> None:

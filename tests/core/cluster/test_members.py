@@ -17,6 +17,7 @@ from asyncray.cluster_messages import (
     JOINED,
     LEAVING_CLUSTER,
     LEFT_CLUSTER,
+    PACE,
     TURNED_AWAY,
     VIEW,
 )
@@ -134,6 +135,20 @@ def test_a_change_is_said_early_but_not_at_once_and_no_change_is_not_said() -> N
     assert stage.said() == [(BEAT, 1, {"available": {"CPU": 10_000}}, [])]
     stage.members.tick(EARLIEST_BEAT + BEAT_EVERY / 2)
     assert stage.said() == []
+
+
+def test_the_head_sets_the_pace_and_a_slow_one_leaves_no_room_for_early_beats() -> None:
+    stage = member()
+    stage.members.receive((PACE, 2.0), 0.0)
+    stage.members.tick(BEAT_EVERY)
+    stage.row = row(cpus=1)
+    stage.members.flush(1.9)
+    assert stage.said() == []
+    stage.members.flush(2.0)
+    assert stage.said() == [(BEAT, 1, {"available": {"CPU": 10_000}}, [])]
+    stage.members.receive((PACE, BEAT_EVERY), 2.0)
+    stage.members.tick(2.0 + BEAT_EVERY)
+    assert stage.said() == [(BEAT, 1, {}, [])]
 
 
 def test_nobody_beats_before_it_is_a_member() -> None:

@@ -234,10 +234,10 @@ def test_a_head_that_ends_waits_for_members_without_a_connection_and_for_no_othe
 
 def test_a_tick_is_wanted_when_a_view_is_due() -> None:
     stage = Stage(b"a")
-    asked = [stage.head.tick_wanted_at]
+    asked = [stage.head.flush_wanted_at]
     stage.head.receive(stage.peers[b"a"], [(BEAT, 1, {"store_free": 1}, [])], 0.1)
-    asked.append(stage.head.tick_wanted_at)
+    asked.append(stage.head.flush_wanted_at)
     stage.head.flush(1.0)
-    asked.append(stage.head.tick_wanted_at)
+    asked.append(stage.head.flush_wanted_at)
     assert asked == [None, PUSH_EVERY, None]
     stage.head.check()

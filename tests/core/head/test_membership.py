@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, TURNED_AWAY, VIEW
+from typing import Any
+
+import pytest
+
+from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, PACE, TURNED_AWAY, VIEW
 from asyncray.core.cluster.commands import Probe
 from asyncray.core.cluster.members import MOST_ENDED
+from asyncray.core.head import membership
 from asyncray.core.head.membership import (
     BEAT_EVERY,
     JOB_BLOCK,
     LEFT,
     LOST,
     MEMBER_ALIVE,
+    NEWS_EVERY,
     PUSH_EVERY,
     SILENCE,
     SUSPECT,
@@ -151,6 +157,60 @@ def test_rows_wait_for_others_and_news_of_members_does_not() -> None:
     stage.members.flush(PUSH_EVERY)
     assert stage.said(b"two") == [(VIEW, 3, [], [(b"one", LOST, "why")], [], [])]
     assert stage.members.push_wanted_at is None
+
+
+def test_a_large_cluster_gets_some_rows_in_each_view_and_each_row_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "FULL_VIEWS", 3)
+    monkeypatch.setattr(membership, "ROWS_IN_VIEW", 2)
+    nodes = [b"one", b"two", b"three", b"four", b"five"]
+    stage = Stage(*nodes)
+    stage.quiet(NEWS_EVERY)
+    for node in nodes:
+        stage.members.beat(node, 1, {"store_free": 1}, 1.0)
+    stage.members.beat(b"one", 2, {"draining": True}, 1.0)
+    seen: list[Any] = []
+    for view in range(1, 5):
+        stage.members.flush(view * PUSH_EVERY + 1.0)
+        stage.members.check()
+        if view == 1:
+            stage.members.beat(b"one", 3, {"store_free": 3}, 1.3)  # it was in this view: the others come first
+        seen += [[node for node, _, _ in message[4]] for message in stage.said(b"two")]  # type: ignore[attr-defined]
+    assert seen == [[b"one", b"two"], [b"three", b"four"], [b"five", b"one"]]
+    assert stage.members.push_wanted_at is None
+
+
+def test_news_of_a_large_cluster_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "FULL_VIEWS", 1)
+    stage = Stage(b"one", b"two")
+    stage.quiet(NEWS_EVERY)
+    stage.join(b"three", NEWS_EVERY)
+    stage.members.flush(1.5 * NEWS_EVERY)
+    stage.join(b"four", 1.5 * NEWS_EVERY)
+    assert stage.said(b"one") == []
+    stage.members.flush(2 * NEWS_EVERY)
+    ((_, _, joined, *_),) = stage.said(b"one")
+    assert [facts["node"] for facts, _, _ in joined] == [b"three", b"four"]  # type: ignore[attr-defined]
+
+
+def test_a_large_cluster_beats_more_slowly_and_waits_longer_for_the_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "SLOW_FROM", 3)
+    stage = Stage(b"one", b"two", b"three")
+    stage.quiet()
+    assert stage.members.beat_every == BEAT_EVERY
+    stage.join(b"four")
+    assert (PACE, 4 * BEAT_EVERY) in stage.said(b"one")
+    assert stage.said(b"four")[0][3] == 4 * BEAT_EVERY
+    stage.quiet()
+    stage.members.tick(SILENCE, 0.0)
+    assert set(stage.members.table) == {b"one", b"two", b"three", b"four"}
+    for node in (b"one", b"two", b"three"):
+        stage.members.heard(node, 4 * SILENCE)
+    stage.members.tick(4 * SILENCE, 0.0)
+    assert set(stage.members.table) == {b"one", b"two", b"three"}
+    assert stage.members.beat_every == 4 * BEAT_EVERY  # it does not change back at once
+    stage.members.lose(b"one", "", 4 * SILENCE)
+    assert stage.members.beat_every == BEAT_EVERY
+    assert (PACE, BEAT_EVERY) in stage.said(b"two")
 
 
 def test_a_node_that_joins_and_ends_within_a_turn_is_seen_to_do_both_in_that_order() -> None:
