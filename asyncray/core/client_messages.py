@@ -84,7 +84,10 @@ class Machines(Protocol):
     work: Work
     outcomes: Outcomes
     requests: Requests
-    group_requests: GroupRequests
+
+    @property
+    def group_requests(self) -> GroupRequests:
+        """What clients ask about placement groups."""
 
     @property
     def now(self) -> float:

@@ -89,8 +89,8 @@ class Destinations:
         self._actors = actors
         self._cancelling = cancelling
         self._finish = finish
-        self._shapes.elsewhere = self._account_for
-        # ``NodeMachine`` sets it: ``Bundles`` needs ``evict``.
+        self._shapes.elsewhere = self.account_for
+        # ``PlacementMachines`` sets it: ``Bundles`` needs ``evict``.
         self.bundles: Bundles | None = None
         # Says in a cluster which account serves a placement that is no bundle.
         self.cluster: Callable[[Where, Demand], Account] | None = None
@@ -98,7 +98,8 @@ class Destinations:
     def __repr__(self) -> str:
         return f"<Destinations {len(self._shapes.failing)} shapes fail>"
 
-    def _account_for(self, where: Where, demand: Demand) -> Account:
+    def account_for(self, where: Where, demand: Demand) -> Account:
+        """Returns the account that serves tasks with this placement and demand."""
         if isinstance(where, Bundle):
             assert self.bundles is not None
             return self.bundles.account_for(where)

@@ -8,27 +8,25 @@ deterministic: the same events give the same messages and commands.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import LOG_ERROR
 from asyncray.core.actors import Actors
 from asyncray.core.allocator import Allocator
-from asyncray.core.bundles import Bundles
 from asyncray.core.cancelling import Cancelling
 from asyncray.core.client_messages import ClientMessages
 from asyncray.core.clock import Clock
 from asyncray.core.dead_refs import DeadRefs
-from asyncray.core.destinations import Destinations
 from asyncray.core.directory import Directory
 from asyncray.core.functions import Functions
-from asyncray.core.group_requests import GroupRequests
 from asyncray.core.jobs import LONE_NODE, Jobs
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
-from asyncray.core.own_groups import OwnGroups
-from asyncray.core.records import Client, Job, Task
-from asyncray.core.requests import Requests
+from asyncray.core.questions import Question
+from asyncray.core.records import Client, Job, Task, Where
+from asyncray.core.requests import GROUP_METHODS, Requests
 from asyncray.core.resources import Resources
 from asyncray.core.scheduler import Scheduler
 from asyncray.core.shapes import Shapes
@@ -41,8 +39,15 @@ from asyncray.core.work import Work
 from asyncray.core.workers import REPORT_AGAIN_AFTER, Pool
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import NOTICE, WELCOME
+from asyncray.units import Demand
 
 if TYPE_CHECKING:
+    from asyncray.core.bundles import Bundles
+    from asyncray.core.destinations import Destinations
+    from asyncray.core.group_requests import GroupRequests
+    from asyncray.core.group_views import GroupViews
+    from asyncray.core.placement_machines import PlacementMachines
+    from asyncray.core.resources import Account
     from asyncray.words import JobSetup, NodeFacts, NodeWelcome
 
 KEEP_WARM = 64 * 1024 * 1024
@@ -111,7 +116,11 @@ class NodeMachine:
         self.requests = Requests(
             node_id, self.facts, self.work, self.stalls, self.jobs, self.directory, self.clients, self.stop
         )
-        self._make_groups()
+        # None before the first need.
+        self._placements: PlacementMachines | None = None
+        self.scheduler.shapes.elsewhere = self._account_elsewhere
+        self.requests.further.update({method: partial(self._ask_about_groups, method) for method in GROUP_METHODS})
+        self.requests.groups = self._group_rows
         # ``stop`` was called.
         self.stopping = False
         # When drivers may get the next notice that output is lost.
@@ -121,19 +130,47 @@ class NodeMachine:
     def __repr__(self) -> str:
         return f"<NodeMachine {self.node_id.hex()} {self.scheduler} {self.pool} {self.work}>"
 
-    def _make_groups(self) -> None:
-        """Makes the machines of placements and placement groups."""
-        labels = {"ray.io/node-id": self.node_id.hex()}
-        scheduler = self.scheduler
-        self.destinations = Destinations(self.node_id, labels, scheduler, self.actors, self.cancelling, self._finish)
-        # The machine that decides about groups, while this node is alone.
-        self.own_groups = OwnGroups(self.clock, self.node_id, labels, self.resources)
-        self.group_views = self.own_groups.views
-        self.bundles = Bundles(self.clock, self.resources, scheduler.shapes, self.group_views, self.destinations.evict)
-        self.own_groups.bundles = self.destinations.bundles = self.bundles
-        self.group_requests = GroupRequests(self.clock, self.work, self.group_views, self.stalls, self.jobs.table)
-        self.requests.further.update(self.group_requests.table)
-        self.requests.groups = self.group_requests.rows
+    # Placements -------------------------------------------------------------------------------------------------------
+
+    @property
+    def placements(self) -> PlacementMachines:
+        """The machines of placements and placement groups. The first need makes them."""
+        if self._placements is None:
+            from asyncray.core.placement_machines import PlacementMachines  # start-up cost: few programs need them
+
+            self._placements = PlacementMachines(
+                self.node_id, self.clock, self.work, self.stalls, self.jobs.table, self.cancelling, self._finish
+            )
+        return self._placements
+
+    @property
+    def destinations(self) -> Destinations:
+        """Which account serves a placement."""
+        return self.placements.destinations
+
+    @property
+    def bundles(self) -> Bundles:
+        """The bundles of this node."""
+        return self.placements.bundles
+
+    @property
+    def group_views(self) -> GroupViews:
+        """What this node knows of placement groups."""
+        return self.placements.views
+
+    @property
+    def group_requests(self) -> GroupRequests:
+        """What clients ask about placement groups."""
+        return self.placements.requests
+
+    def _account_elsewhere(self, where: Where, demand: Demand) -> Account:
+        return self.placements.destinations.account_for(where, demand)
+
+    def _ask_about_groups(self, method: str, question: Question, *arguments: Any) -> Any:
+        return self.placements.requests.table[method](question, *arguments)
+
+    def _group_rows(self) -> list[dict[str, Any]]:
+        return [] if self._placements is None else self._placements.requests.rows()
 
     @property
     def now(self) -> float:
@@ -207,8 +244,8 @@ class NodeMachine:
         self.work.break_promises(client)
         self.objects.client_disconnected(client)
         self.settle_lives()
-        if client.role == "driver":
-            self.group_requests.settle()
+        if client.role == "driver" and self._placements is not None:
+            self._placements.requests.settle()
 
     def _creator_disconnected(self, client: Client) -> None:
         for actor in list(client.actors.values()):
@@ -286,11 +323,8 @@ class NodeMachine:
 
     def flush(self) -> None:
         """All events of a batch have been handled: hands out work."""
-        if self.bundles.has_work and self.bundles.flush():
-            self.own_groups.groups.nodes_changed()
-        self.own_groups.flush()
-        if self.scheduler.shapes.failing:
-            self.destinations.settle()
+        if self._placements is not None:
+            self._placements.flush()
         self.scheduler.schedule()
 
     def settle_lives(self) -> None:
@@ -308,9 +342,8 @@ class NodeMachine:
         self.scheduler.tick()
         self.stalls.tick(self.now)
         self.jobs.tick()
-        self.group_requests.settle()
-        self.bundles.tick()
-        self.own_groups.tick()
+        if self._placements is not None:
+            self._placements.tick()
 
     @property
     def is_idle(self) -> bool:
@@ -330,5 +363,5 @@ class NodeMachine:
         self.scheduler.check()
         self.work.check()
         self.jobs.check()
-        self.bundles.check()
-        self.own_groups.groups.check()
+        if self._placements is not None:
+            self._placements.check()

@@ -39,7 +39,7 @@ class OwnGroups:
         self._resources = resources
         self.groups = Groups(self._rooms, self)
         self.views = GroupViews(self._ask)
-        # ``NodeMachine`` sets it: it needs the views.
+        # ``PlacementMachines`` sets it: it needs the views.
         self.bundles: Bundles | None = None
         # Answers of the bundles that the groups have not got yet.
         self._answers: deque[Callable[[], None]] = deque()

@@ -13,7 +13,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from asyncray.core.allocator import Allocation
-from asyncray.core.placements import read_where
 from asyncray.core.states import CANCELLED_WITH_CHILDREN, FINAL, NOT_CANCELLED, WAITING
 from asyncray.messages import UNRESOLVED, Message
 from asyncray.units import Demand
@@ -191,7 +190,11 @@ class Template:
         if any(amount <= 0 for amount in needed.values()) or any(needed.get(n, 0) < amount for n, amount in self.life):
             raise ValueError(f"{self.name} needs {self.demand} to start, and for life {self.life}")
         self.options: FunctionOptions = spec.get("options", {})
-        self.where: Where = read_where(spec["where"]) if "where" in spec else HERE
+        self.where: Where = HERE
+        if "where" in spec:
+            from asyncray.core.placements import read_where  # start-up cost: few templates name a placement
+
+            self.where = read_where(spec["where"])
         # The number of calls after which a worker ends; 0: no limit.
         self.max_calls: int = self.options.get("max_calls", 0)
         # The queue of its tasks. ``Shapes`` writes it.

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _STORE = "object_store_memory"
 
+GROUP_METHODS = ("create_group", "remove_group", "find_group", "groups")
+"""The questions about placement groups, which ``group_requests`` answers."""
+
 
 class Requests:
     """Answers for one node, from its machines.

@@ -51,7 +51,7 @@ class Shapes:
     def __init__(self, resources: Resources) -> None:
         # Placement -> the account that serves it, as far as ``elsewhere`` need not say it.
         self.accounts: dict[Where, Account] = {HERE: resources}
-        # Returns the account for any other placement and demand. ``Destinations`` sets it.
+        # Returns the account for any other placement and demand. ``NodeMachine`` sets it.
         self.elsewhere: Callable[[Where, Demand], Account] = _no_account
         # The node's own resources, and parts of them that are set aside.
         self.parts: dict[Resources, None] = {resources: None}
