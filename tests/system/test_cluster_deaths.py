@@ -2,6 +2,7 @@
 
 The cluster has a head and another node. A program at one of them, or at a small node that has joined for it from
 "another machine" (another directory for sessions), waits for a task that never returns and has started a process.
+In the last tests that task runs on the other node.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import asyncray.sync as ray
 
 context = ray.init(sys.argv[1])
 
-@ray.remote(num_cpus=0, max_retries=0)
+@ray.remote(num_cpus=0, max_retries=0, resources={"far": 1} if sys.argv[2] == "far" else None)
 def sleep(array):
     child = subprocess.Popen(["sleep", "1000"])
     print(child.pid, flush=True)
@@ -52,15 +53,21 @@ ray.shutdown()
 
 
 class Program:
-    """A driver that waits for a task which never returns."""
+    """A driver that waits for a task which never returns.
 
-    def __init__(self, cluster: Cluster, place: str, directory: str) -> None:
+    Args:
+        place: where it is.
+        directory: of its sessions.
+        task: "near" or "far".
+    """
+
+    def __init__(self, cluster: Cluster, place: str, directory: str, task: str = "near") -> None:
         head, node = cluster.list_all_nodes()
         address = {HEAD: head.address, NODE: node.address, SMALL: cluster.address}[place]
         variables = {"ASYNCRAY_TMPDIR": directory} if place == SMALL else {}
         variables["ASYNCRAY_TOKEN"] = Path(head.session_dir, "cluster.token").read_text()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address],
+            [sys.executable, "-c", PROGRAM, address, task],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -101,7 +108,7 @@ class Program:
 @pytest.fixture
 def cluster(nothing_left: object) -> Iterator[Cluster]:
     with Cluster(initialize_head=True) as made:
-        made.add_node()
+        made.add_node(resources={"far": 1})
         yield made
 
 
@@ -162,3 +169,53 @@ def test_a_driver(cluster: Cluster, program: Program, place: str, how: signal.Si
         until(lambda: state(cluster, program) == "LEFT")
     else:
         assert state(cluster, program) == "ALIVE"
+
+
+@pytest.fixture
+def far(cluster: Cluster) -> Iterator[Program]:
+    """A program at a small node, with its task on the other node: ``daemon``, ``zygote`` and ``child`` are there."""
+    with tempfile.TemporaryDirectory(dir=os.environ["ASYNCRAY_TMPDIR"]) as directory:
+        made = Program(cluster, SMALL, directory, "far")
+        yield made
+        made.close()
+        until(lambda: not is_running(made.session_dir))
+
+
+@SIGNALS
+def test_the_daemon_of_a_task_elsewhere(cluster: Cluster, far: Program, how: signal.Signals) -> None:
+    _, node = cluster.list_all_nodes()
+    assert far.daemon.pid == node.pid
+    far.daemon.send_signal(how)
+    assert far.error() == "NodeDiedError"
+    _, alive = psutil.wait_procs(far.tree, timeout=CLEAN_UP_DEADLINE)
+    assert not alive
+
+
+def test_the_zygote_of_a_task_elsewhere(far: Program) -> None:
+    far.zygote.kill()
+    assert far.error() == "WorkerCrashedError"
+    _, alive = psutil.wait_procs([far.child], timeout=CLEAN_UP_DEADLINE)
+    assert not alive
+
+
+@SIGNALS
+def test_the_driver_of_a_task_elsewhere(cluster: Cluster, far: Program, how: signal.Signals) -> None:
+    _, node = cluster.list_all_nodes()
+    far.process.send_signal(how)
+    _, alive = psutil.wait_procs([far.child], timeout=CLEAN_UP_DEADLINE)
+    assert not alive
+    assert node.is_alive
+    until(lambda: node.rows()[node.node_id]["Available"].get("far") == 1)
+    assert state(cluster, far) == "LEFT"
+
+
+def test_the_small_node_of_the_driver_of_a_task_elsewhere(cluster: Cluster, far: Program) -> None:
+    _, node = cluster.list_all_nodes()
+    (small,) = psutil.Process(far.process.pid).children()
+    left = [small, *small.children(recursive=True), far.child]
+    small.kill()
+    assert far.error() == "LocalNodeDiedError"
+    _, alive = psutil.wait_procs(left, timeout=CLEAN_UP_DEADLINE)
+    assert not alive
+    until(lambda: node.rows()[node.node_id]["Available"].get("far") == 1)
+    assert state(cluster, far) == "LOST"
