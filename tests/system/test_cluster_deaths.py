@@ -7,6 +7,7 @@ In the last tests that task runs on the other node.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -36,13 +37,11 @@ import asyncray.sync as ray
 context = ray.init(sys.argv[1])
 
 @ray.remote(num_cpus=0, max_retries=0, resources={"far": 1} if sys.argv[2] == "far" else None)
-def sleep(array):
-    child = subprocess.Popen(["sleep", "1000"])
-    print(child.pid, flush=True)
-    child.wait()
+def sleep(array, seconds):
+    subprocess.run(["sleep", seconds])
 
 array = ray.put(np.zeros(1_000_000))
-ref = sleep.remote(array)
+ref = sleep.remote(array, sys.argv[3])
 print(context["node_id"], context["session_dir"], flush=True)
 try:
     ray.get(ref)
@@ -50,6 +49,21 @@ except Exception as error:
     print(type(error).__name__, flush=True)
 ray.shutdown()
 """
+
+
+_NUMBERS = itertools.count()
+
+
+def wait_for_process(command: list[str]) -> psutil.Process:
+    """Waits until a process with this command runs."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        found[:] = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == command]
+        return bool(found)
+
+    until(look)
+    return found[0]
 
 
 class Program:
@@ -64,10 +78,11 @@ class Program:
     def __init__(self, cluster: Cluster, place: str, directory: str, task: str = "near") -> None:
         head, node = cluster.list_all_nodes()
         address = {HEAD: head.address, NODE: node.address, SMALL: cluster.address}[place]
+        seconds = f"{1000 + next(_NUMBERS)}.{os.getpid()}"  # as those of no other process on this machine
         variables = {"ASYNCRAY_TMPDIR": directory} if place == SMALL else {}
         variables["ASYNCRAY_TOKEN"] = Path(head.session_dir, "cluster.token").read_text()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address, task],
+            [sys.executable, "-c", PROGRAM, address, task, seconds],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -75,8 +90,7 @@ class Program:
         )
         assert self.process.stdout is not None
         self.node_id, self.session_dir = self.process.stdout.readline().split()
-        # The output of workers comes with a prefix.
-        self.child = psutil.Process(int(self.process.stdout.readline().split()[-1]))
+        self.child = wait_for_process(["sleep", seconds])
         self.daemon = self._daemon()
         self.zygote = next(p for p in self.daemon.children() if "asyncray.worker.zygote" in " ".join(p.cmdline()))
         self.tree = [*self.daemon.children(recursive=True), self.daemon]
