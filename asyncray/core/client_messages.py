@@ -87,7 +87,7 @@ class Machines(Protocol):
 
     @property
     def group_requests(self) -> GroupRequests:
-        """What clients ask about placement groups."""
+        """The requests of clients about placement groups."""
 
     @property
     def now(self) -> float:

@@ -145,7 +145,7 @@ class NodeMachine:
 
     @property
     def destinations(self) -> Destinations:
-        """Which account serves a placement."""
+        """The accounts that serve placements."""
         return self.placements.destinations
 
     @property
@@ -155,12 +155,12 @@ class NodeMachine:
 
     @property
     def group_views(self) -> GroupViews:
-        """What this node knows of placement groups."""
+        """The placement groups that this node knows."""
         return self.placements.views
 
     @property
     def group_requests(self) -> GroupRequests:
-        """What clients ask about placement groups."""
+        """The requests of clients about placement groups."""
         return self.placements.requests
 
     def _account_elsewhere(self, where: Where, demand: Demand) -> Account:
