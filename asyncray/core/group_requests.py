@@ -75,6 +75,7 @@ class GroupRequests:
             "remove_group": self._remove,
             "find_group": self._find,
             "groups": self._rows,
+            "placement_groups": self._rows_for_people,
         }
 
     def __repr__(self) -> str:
@@ -125,6 +126,13 @@ class GroupRequests:
     def _rows(self, question: Question, group: bytes | None) -> Any:
         method, arguments = ("groups", ()) if group is None else ("group", (group,))
         self._views.ask(method, arguments, lambda answer: _pass_on(question, answer))
+        return LATER
+
+    def _rows_for_people(self, question: Question) -> Any:
+        def reply(answer: Answer) -> None:
+            _pass_on(question, (True, [group_for_people(row) for row in answer[1]]) if answer[0] else answer)
+
+        self._views.ask("groups", (), reply)
         return LATER
 
     def ready(self, client: Client, group: bytes, object_id: bytes, value: bytes) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _STORE = "object_store_memory"
 
-GROUP_METHODS = ("create_group", "remove_group", "find_group", "groups")
+GROUP_METHODS = ("create_group", "remove_group", "find_group", "groups", "placement_groups")
 """The questions about placement groups, which ``group_requests`` answers."""
 
 

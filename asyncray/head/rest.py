@@ -53,6 +53,7 @@ class Rest:
             web.get("/api/names", self._names),
             web.get("/api/actors", self._answer("all_actors")),
             web.get("/api/jobs", self._answer("jobs")),
+            web.get("/api/placement_groups", self._answer("placement_groups")),
             web.get("/api/objects/{id}", self._object),
             web.get("/api/kv", self._keys),
             web.get("/api/kv/{key:.+}", self._value),

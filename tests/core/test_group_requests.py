@@ -65,6 +65,9 @@ def test_rows() -> None:
     assert unknown == [None]
     (shown,) = world.machine.group_requests.rows()
     assert shown == group_for_people(one[0])
+    everything_for_people = ask(driver, "placement_groups")
+    world.settle()
+    assert everything_for_people[0] == [group_for_people(row) for row in everything[0]]
     assert (shown["group_id"], shown["bundles"]) == (groups[1].hex(), [{"CPU": 1}])
     world.end()
 

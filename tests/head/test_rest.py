@@ -81,7 +81,15 @@ async def tool() -> AsyncIterator[Tool]:
         yield tool
 
 
-@pytest.mark.parametrize(("path", "method"), [("status", "status"), ("actors", "all_actors"), ("jobs", "jobs")])
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("status", "status"),
+        ("actors", "all_actors"),
+        ("jobs", "jobs"),
+        ("placement_groups", "placement_groups"),
+    ],
+)
 async def test_some_routes_pass_one_answer_on(tool: Tool, path: str, method: str) -> None:
     assert await tool.get(f"/api/{path}") == (200, {"asked": method})
     assert tool.node.asked == [(method, [])]
