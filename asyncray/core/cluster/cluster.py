@@ -26,6 +26,7 @@ from asyncray.core.cluster.known_templates import KnownTemplates
 from asyncray.core.cluster.large_objects import LargeObjects
 from asyncray.core.cluster.lending import Lending
 from asyncray.core.cluster.links import Link
+from asyncray.core.cluster.locality import Locality
 from asyncray.core.cluster.member_groups import MemberGroups
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
 from asyncray.core.cluster.node_rows import NodeRows
@@ -105,6 +106,7 @@ class ClusterMachine(Watcher):
         self.guest_actors = GuestActors(machine, self.guests, self.routes)
         self.feeding.constructors = self.homes.route_constructor
         self.feeding.arguments = arguments
+        self.feeding.locality = Locality(self.node, self.large.holders)
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
         self.handlers: dict[int, PeerHandler] = {
             **self._own_handlers(),

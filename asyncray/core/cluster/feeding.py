@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncray.core.cluster.away_tasks import AwayTasks
+from asyncray.core.cluster.locality import Locality
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
 from asyncray.core.cluster.task_arguments import TaskArguments
@@ -45,6 +46,7 @@ class Feeding:
         self._away = away
         self._placing = placing
         self.lines = TaskLines(machine.outbox, machine.scheduler.shapes, placing, peer)
+        self.locality: Locality | None = None
         # Brings arguments here for tasks that stay.
         self.arguments: TaskArguments | None = None
         # Decides where an actor starts: ``Homes.route_constructor``. ``ClusterMachine`` sets it.
@@ -104,7 +106,26 @@ class Feeding:
         arguments = self.arguments
         if arguments is not None and arguments.are_here(task):
             return False
-        return self._route_away(task) or (arguments is not None and arguments.bring(task))
+        if self._route_away(task) or (task.template.where is HERE and self._route_to_arguments(task)):
+            return True
+        # A task that this node can never run waits for another one, which brings the arguments there.
+        feasible = task.is_guest or self._scheduler.shapes.shape_of(task).account.feasible(task.template.demand)
+        return feasible and arguments is not None and arguments.bring(task)
+
+    def _route_to_arguments(self, task: Task) -> bool:
+        """Sends a task to the node that has most of its large arguments, if that has a free place for it."""
+        node = None if self.locality is None or task.is_guest else self.locality.best(task)
+        demand = task.template.demand
+        member = None if node is None else self._placing.candidate(node, demand)
+        if member is None or task.is_constructor:
+            return False
+        line = self.lines.to(member, self._scheduler.shapes.shape_of(task))
+        slots = len(line.sent) + self._placing.room(line.peer.id, demand) if line.slots is None else line.slots
+        if slots <= len(line.sent) + len(line.queue) or line.peer.link.congested:
+            return False
+        line.queue.append(task)
+        self._filled[line] = None
+        return True
 
     def _route_away(self, task: Task) -> bool:
         if task.is_guest:

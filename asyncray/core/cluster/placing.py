@@ -76,6 +76,10 @@ class Placing:
         """True if a member takes work of this node. That of a driver elsewhere does not: it ends with its driver."""
         return not member.facts.get("for_driver") or member.facts["node"] == self.node
 
+    def candidate(self, node: bytes, demand: Demand) -> OtherNode | None:
+        """Returns another member if it could serve the demand."""
+        return next((member for member in self.candidates(demand) if member.facts["node"] == node), None)
+
     def room(self, node: bytes, demand: Demand) -> int:
         """How many tasks with this demand another node has resources for, by its row and the debits."""
         member = self._members.table.get(node)

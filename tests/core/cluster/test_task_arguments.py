@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from asyncray.cluster_messages import FETCH, FREE, RESULT, TASK
+from asyncray.core.cluster import locality
 from asyncray.messages import SHARED
 from tests.core.cluster.pair import A, B, Pair
 from tests.core.processes import Driver
@@ -82,6 +85,36 @@ def test_a_chain_of_tasks_with_large_values_over_two_nodes() -> None:
     driver.state.spawn(Recipe(arguments=(2,)))
     world.settle()
     assert not world.unresolved()
+    world.end()
+
+
+def test_a_node_does_not_bring_arguments_of_a_task_that_it_cannot_run() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="shared"))
+    until_result(world)
+    ref = driver.state.refs[-1]
+    driver.state.spawn(far(arguments=(0,)))
+    driver.state.forget(0)  # the driver itself does not read it
+    world.settle()
+    assert not world.unresolved()
+    assert FETCH not in world.kinds(A, B)
+    assert ref not in driver.values
+    world.end()
+
+
+def test_a_task_goes_to_the_node_that_has_its_large_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locality, "LEAST", 1)
+    world = pair()
+    driver = world.driver()
+    driver.state.spawn(far(ending="shared"))
+    until_result(world)
+    driver.state.spawn(Recipe(arguments=(0,)))
+    driver.state.forget(0)
+    world.settle()
+    assert not world.unresolved()
+    assert world.kinds(A, B).count(TASK) == 2
+    assert FETCH not in world.kinds(A, B)
     world.end()
 
 
