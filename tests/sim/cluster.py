@@ -13,6 +13,7 @@ from asyncray.core.cluster.members import MEMBER
 from asyncray.core.head.head import HeadMachine
 from asyncray.core.head.membership import LOST
 from tests.core.processes import Process
+from tests.sim.bulk import BulkLine
 from tests.sim.cluster_host import RESOURCES, ClusterHost
 from tests.sim.net import Clock, Net
 from tests.sim.oracle import ClusterOracle
@@ -28,6 +29,7 @@ class Cluster:
         self.oracle = ClusterOracle(self)
         # How many moves processes and daemons have made.
         self.moved = 0
+        self._bulk_lines: dict[frozenset[str], BulkLine] = {}
         self.dead: list[ClusterHost] = []
         self._count = 0
         given = itertools.cycle(resources or [RESOURCES])
@@ -57,6 +59,10 @@ class Cluster:
     @property
     def some_node_ended(self) -> bool:
         return len(self.living) < len(self.hosts) or bool(self.head.members.ended)
+
+    def bulk_line(self, one: ClusterHost, other: ClusterHost) -> BulkLine:
+        """Returns the bulk connection between two hosts."""
+        return self._bulk_lines.setdefault(frozenset((one.name, other.name)), BulkLine())
 
     def kill(self, host: ClusterHost) -> None:
         """SIGKILL ends a daemon."""

@@ -21,6 +21,7 @@ from asyncray.core.outbox import Command, StopNode
 from asyncray.core.records import Party
 from tests.core.host import Host
 from tests.core.processes import Driver
+from tests.sim.bulk import Bulk
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -64,6 +65,7 @@ class ClusterHost:
         self.machine = self.node.machine
         self.machine.now = self.clock.now
         self.head = HeadMachine(self.id, CLUSTER_ID, 1, self.clock.now) if is_head else None
+        self.bulk = Bulk(self)
         self.jobs: range = range(0)
         self.heard: dict[bytes, list[int]] = {}
         self.said: dict[bytes, int] = {}
@@ -270,6 +272,8 @@ class ClusterHost:
             self.net.dial(self, target, partial(self._probed, command.node))
         elif isinstance(command, ReadLastOutput):
             self.part.goodbyes.last_lines_read(command.job, command.node)
+        elif self.bulk.do(command):
+            pass
         elif isinstance(command, StopNode):
             self.cluster.ends(self, command.reason)
 

@@ -21,8 +21,8 @@ from tests.sim.cluster_host import ClusterHost
 from tests.sim.reachability import check_references
 
 NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
-VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "forget", "keep", "flood", "cancel"]
-ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["raise", "retry", "crash", "exit"]
+VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "share", "promise", "forget", "keep", "flood", "cancel"]
+ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["shared"] * 2 + ["raise", "retry", "crash", "exit"]
 CHECK_SHARE = 0.1
 """The share of events after which the references of all nodes together are checked."""
 QUIET = 3.0
@@ -93,6 +93,12 @@ def breaks(cluster: Cluster) -> None:
         cluster.net.reset(cluster.clock.random.choice(live), both=cluster.clock.random.random() < 0.7)
 
 
+def bulk_breaks(cluster: Cluster) -> None:
+    """The bulk connection between two nodes breaks."""
+    one, other = cluster.clock.random.sample(cluster.living, 2)
+    one.bulk.break_line(other.id)
+
+
 def dies(cluster: Cluster) -> None:
     """A daemon is killed, and all processes of its node with it. The head's node and one other survive."""
     mortal = [host for host in cluster.living if host is not cluster.head_host]
@@ -154,7 +160,13 @@ def cleans_up(cluster: Cluster) -> None:
 
 DEATHS = [dies, dies, joins, joins, crashes, breaks]
 """The accidents of days on which many nodes die."""
-ACCIDENTS = [breaks] * 4 + [dies, is_cut, is_cut, stalls, stalls, joins, joins] + [crashes] * 3 + [fails, fails]
+ACCIDENTS = (
+    [breaks] * 4
+    + [bulk_breaks] * 2
+    + [dies, is_cut, is_cut, stalls, stalls, joins, joins]
+    + [crashes] * 3
+    + [fails, fails]
+)
 
 
 def event(cluster: Cluster, danger: float, accidents: Sequence[Callable[[Cluster], None]] = ACCIDENTS) -> None:
