@@ -187,7 +187,7 @@ def test_a_driver(cluster: Cluster, program: Program, place: str, how: signal.Si
 
 @pytest.fixture
 def far(cluster: Cluster) -> Iterator[Program]:
-    """A program at a small node, and its task on the other: ``daemon``, ``zygote`` and ``child`` are those of the task."""
+    """A program at a small node, its task on the other. ``daemon``, ``zygote`` and ``child`` are those of the task."""
     with tempfile.TemporaryDirectory(dir=os.environ["ASYNCRAY_TMPDIR"]) as directory:
         made = Program(cluster, SMALL, directory, "far")
         yield made
