@@ -257,7 +257,7 @@ class ClusterMachine(Watcher):
 
     def member_ended(self, node: bytes, state: str, how: str) -> None:
         self.outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} is {state}: {how}"))
-        self.templates.all_jobs_over(self.members.jobs_of(self.members.past[node]))
+        self.templates.jobs_over(self.members.jobs_of(self.members.past[node]))
         peer = self.peers.pop(node, None)
         if peer is None:
             self.members.settled(node)

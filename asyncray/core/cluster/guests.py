@@ -142,6 +142,8 @@ class Guests:
         if visit is None:
             visit = visits[guest.home] = _Visit(number)
         visit.number = number
+        if not visit.count:
+            visit.told = -1  # the home may have forgotten it
         visit.count += 1
 
     # Ends -------------------------------------------------------------------------------------------------------------
@@ -241,9 +243,18 @@ class Guests:
                 continue
             share = -(-self._slots(shape) // homes)
             for home, visit in visits.items():
+                if visit.count and self._templates.find(home, visit.number) is None:
+                    self._rename(visit, home, shape)
                 if visit.count and share != visit.told:
                     visit.told = share
                     self._outbox.send(home, (SLOTS, visit.number, share))
+
+    def _rename(self, visit: _Visit, home: Party, shape: Shape) -> None:
+        """The home has forgotten the template that stood for the shape, and may not have understood the last SLOTS."""
+        number = self._templates.number_of(home, shape)
+        if number is not None:
+            visit.number = number
+            visit.told = -1
 
     def _slots(self, shape: Shape) -> int:
         """How many tasks of a shape could be here at once, with those that wait for objects."""

@@ -28,10 +28,11 @@ from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.functions import Functions
 from asyncray.core.jobs import Jobs
+from asyncray.core.leases import Shape
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
 from asyncray.core.placements import Bundle, written
-from asyncray.core.records import Client, Function, Job, ObjectEntry, Template
+from asyncray.core.records import Client, Function, Job, ObjectEntry, Party, Template
 from asyncray.ids import CLIENT_SIZE
 from asyncray.messages import FUNCTION, TEMPLATE
 
@@ -93,7 +94,7 @@ class KnownTemplates:
         self._imports = imports
         self._jobs = jobs
         self._told: dict[Peer, _Told] = {}
-        self._visits: dict[Peer, _Visits] = {}
+        self._visits: dict[Party, _Visits] = {}
         # Number of a template of this node -> the nodes that know it.
         self._knowing: dict[int, dict[Peer, None]] = {}
         # Lost node -> captured objects that are kept until its grace has ended.
@@ -230,9 +231,13 @@ class KnownTemplates:
         if visitor is not None:
             _forget_if_over(visits, visitor, job_id)
 
-    def jobs_over(self, job_ids: Iterable[bytes]) -> None:
-        """Jobs have ended where they began. Their functions stay until they are taken back."""
-        for job_id in job_ids:
+    def jobs_over(self, jobs: Iterable[bytes] | range) -> None:
+        """Jobs have ended where they began. Their functions stay until they are taken back.
+
+        Args:
+            jobs: IDs, or the numbers of all jobs of a node that has ended.
+        """
+        for job_id in self._in_block(jobs) if isinstance(jobs, range) else jobs:
             self._over[job_id] = None
             if len(self._over) > MOST_OVER:
                 del self._over[next(iter(self._over))]
@@ -245,12 +250,11 @@ class KnownTemplates:
                     _forget_if_over(visits, visitor, job_id)
             self._jobs.ended_elsewhere(job_id)
 
-    def all_jobs_over(self, block: range) -> None:
-        """A node has ended, and its jobs, which have these numbers."""
+    def _in_block(self, block: range) -> list[bytes]:
         self._over_blocks[block] = None
         if len(self._over_blocks) > MOST_OVER:
             del self._over_blocks[next(iter(self._over_blocks))]
-        self.jobs_over([job_id for job_id in self._jobs.table if int.from_bytes(job_id, "big") in block])
+        return [job_id for job_id in self._jobs.table if int.from_bytes(job_id, "big") in block]
 
     def _is_over(self, job_id: bytes) -> bool:
         number = int.from_bytes(job_id, "big")
@@ -260,11 +264,18 @@ class KnownTemplates:
         visits = self._visits.setdefault(peer, _Visits())
         return visits, visits.visitors.get(job_id)
 
-    def find(self, peer: Peer, number: int) -> tuple[Client, Template] | None:
+    def find(self, peer: Party, number: int) -> tuple[Client, Template] | None:
         """Returns the visitor and the template that another node calls by a number. None: its job has ended."""
         visits = self._visits.get(peer)
         found = None if visits is None else visits.templates.get(number)
         return None if found is None or found[0].job is None else found
+
+    def number_of(self, peer: Party, shape: Shape) -> int | None:
+        """Returns a number by which another node knows a template of a shape. None: it knows none."""
+        visits = self._visits.get(peer)
+        known = () if visits is None else visits.templates.items()
+        found = (number for number, (visitor, template) in known if template.shape is shape and visitor.job is not None)
+        return next(found, None)
 
     # Losses -----------------------------------------------------------------------------------------------------------
 

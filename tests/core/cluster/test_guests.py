@@ -100,3 +100,21 @@ def test_guests_of_a_lost_home_end() -> None:
     assert not world.members[B].part.guests.table
     world.end_graces()
     world.nothing_is_left()
+
+
+def test_slots_name_a_template_that_the_home_still_knows() -> None:
+    """1. The tasks of a function end, and the home forgets it. 2. Tasks of another one, of the same shape, are here."""
+    world = pair(CPU=2.0)
+    driver = world.driver()
+    driver.state.spawn(far())
+    until(world, TASK)
+    guests = world.members[B].part.guests
+    (visit,) = [visit for visits in guests._visits.values() for visit in visits.values() if visit.count]
+    known, visit.number = visit.number, 9999
+    world.wires[B, A].clear()
+    guests.flush()
+    world.members[B].host.after()
+    assert visit.number == known
+    assert [message[:2] for message in world.wires[B, A]] == [(SLOTS, known)]
+    world.settle()
+    world.end()
