@@ -36,6 +36,8 @@ class ClusterRow(TypedDict):
 
     available: Mapping[str, int]
     """Name -> fixed amount."""
+    held: Mapping[str, int]
+    """Name -> fixed amount that actors and bundles of placement groups have for life."""
     queued: Sequence[tuple[Sequence[tuple[str, int]], int]]
     """Demands that wait on the node, with the number of their tasks: the largest ones."""
     store_free: int

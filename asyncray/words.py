@@ -170,6 +170,12 @@ class ShapeRow(TypedDict):
     """The reason that they wait, for people."""
 
 
+class FarShapeRow(ShapeRow):
+    """Tasks that wait at another node."""
+
+    node_id: str
+
+
 class WorkerRow(TypedDict):
     """A worker."""
 
@@ -308,6 +314,8 @@ class NodeStatus(NodeFacts):
     store: StoreUse
     objects: int
     tasks: TaskCounts
+    jobs: int
+    """How many jobs have tasks, functions or processes here, wherever their drivers are."""
     functions: int
     templates: int
     shapes: int
@@ -318,3 +326,11 @@ class NodeStatus(NodeFacts):
     groups: list[dict[str, Any]]
     """The placement groups: as ``GroupRow``, with IDs as text and plain amounts."""
     drivers: list[DriverRow]
+
+
+class ClusterStatus(NodeStatus):
+    """... of a node that belongs to a cluster."""
+
+    waiting_elsewhere: list[FarShapeRow]
+    silent_nodes: list[str]
+    """Nodes that did not say in time what waits there."""

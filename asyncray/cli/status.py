@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 if TYPE_CHECKING:
-    from asyncray.words import NodeRow, NodeStatus
+    from asyncray.words import ClusterStatus, NodeRow, NodeStatus
 
 _MOST_ROWS = 40
 """The most rows of a table for people. --json has all of them."""
@@ -91,6 +91,13 @@ def _show(found: NodeStatus) -> None:
     if found["waiting"]:
         waiting = [(row["name"], _needs(row["needs"]), row["tasks"], row["why"]) for row in found["waiting"]]
         _table("Waiting for resources", ("first of them", "needs", "tasks", "why"), waiting)
+    if found.get("waiting_elsewhere"):
+        rows = cast("ClusterStatus", found)["waiting_elsewhere"]
+        elsewhere = [(row["node_id"], row["name"], _needs(row["needs"]), row["tasks"], row["why"]) for row in rows]
+        _table("Waiting at other nodes", ("node", "first of them", "needs", "tasks", "why"), elsewhere)
+    if found.get("silent_nodes"):
+        silent = ", ".join(cast("ClusterStatus", found)["silent_nodes"])
+        click.echo(f"No answer in time about what waits there: {silent}\n")
     if found["groups"]:
         groups = [(row["group_id"], row["name"], row["state"], _bundles(row), row["why"]) for row in found["groups"]]
         _table("Placement groups", ("id", "name", "state", "bundles", "why"), groups)

@@ -25,7 +25,17 @@ from asyncray.units import UNIT, plain
 if TYPE_CHECKING:
     from asyncray.core.cluster.node_rows import NodeRows
     from asyncray.core.key_values import KeyValues
-    from asyncray.words import ActorRow, AllActors, JobRow, NodeFacts, NodeRow, NodeStatus, ObjectRow, WorkerRow
+    from asyncray.words import (
+        ActorRow,
+        AllActors,
+        JobRow,
+        NodeFacts,
+        NodeRow,
+        NodeStatus,
+        ObjectRow,
+        ShapeRow,
+        WorkerRow,
+    )
 
 _STORE = "object_store_memory"
 
@@ -160,7 +170,8 @@ class Requests:
             }
         ]
 
-    def _status(self, question: Question) -> NodeStatus:
+    def status(self, question: Question) -> NodeStatus:
+        """Describes this node."""
         queued = sum(shape.count for shape in self._scheduler.shapes.ready)
         return {
             "node_id": self._node_id.hex(),
@@ -175,6 +186,7 @@ class Requests:
             },
             "objects": len(self._work.objects.table),
             "tasks": {"unfinished": len(self._work.tasks), "queued": queued},
+            "jobs": len(self._jobs.table),
             "functions": len(self._work.functions.functions),
             "templates": len(self._work.functions.templates),
             "shapes": len(self._scheduler.shapes.table),
@@ -185,6 +197,9 @@ class Requests:
             "groups": self.groups(),
             "drivers": [{"pid": c.pid, "client": c.number} for c in self._clients.values() if c.role == "driver"],
         }
+
+    def _waiting(self, question: Question) -> list[ShapeRow]:
+        return self._stalls.rows()
 
     def _list_actors(self, question: Question) -> list[ActorRow]:
         return [_actor_row(actor, self._node_id) for actor in self._actors.table.values() if not actor.is_guest]
@@ -294,7 +309,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "object": Requests._object,
     "jobs": Requests._list_jobs,
     "key_value": Requests._key_value,
-    "status": Requests._status,
+    "status": Requests.status,
+    "waiting": Requests._waiting,
     "ping": Requests._ping,
     "goodbye": Requests._goodbye,
     "stop": Requests._stop,

@@ -11,13 +11,13 @@ task that is stuck, before it sends the notice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from asyncray.config import LOG_WARNING
 from asyncray.core.leases import Shape
 from asyncray.core.outbox import LogLine, Outbox
-from asyncray.core.records import Job, Template
+from asyncray.core.records import Job, Task, Template
 from asyncray.core.resources import Account, readable
 from asyncray.core.scheduler import Scheduler
 from asyncray.messages import NOTICE, RUN_GC
@@ -31,6 +31,22 @@ PATIENCE = 10.0
 
 # Seconds between two looks at the queues.
 _PAUSE = 1.0
+
+
+class TasksElsewhere(Protocol):
+    """The tasks of a node that other nodes could serve, or that stand in no queue here."""
+
+    def feasible(self, demand: Demand) -> bool:
+        """True if a node of the cluster could serve the demand while nothing else uses it."""
+
+    def frees_up(self, shape: Shape) -> bool:
+        """True if another node could serve a shape once all tasks have ended, beside the actors there."""
+
+    def stuck(self) -> Iterator[tuple[Shape, Task]]:
+        """Yields the shapes whose tasks wait at other nodes until an actor ends, with a task of each."""
+
+    def rows(self) -> list[ShapeRow]:
+        """Lists the tasks that no queue of this node has."""
 
 
 class _Stall:
@@ -59,8 +75,8 @@ class Stalls:
         self._stalls: dict[Shape, _Stall] = {}
         # When ``tick`` looks next.
         self._look_at = 0.0
-        # True for a demand that another node could serve. None on a node that belongs to no cluster.
-        self.fits_elsewhere: Callable[[Demand], bool] | None = None
+        # Knows the tasks of other nodes' queues. None on a node that belongs to no cluster.
+        self.others: TasksElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Stalls {len(self._stalls)}>"
@@ -73,15 +89,14 @@ class Stalls:
         refused, account = template.job.refused, self._scheduler.shapes.accounts.get(template.where)
         if account is not None and template.demand not in refused and self._is_too_large(account, template.demand):
             refused.add(template.demand)
-            text = f"{template.name} {self._describe(account, template.demand)}, and waits until it has."
-            self.notify(template.job, text)
+            ending = ", and waits until it has." if self.others is None else ". It waits for one that has."
+            self.notify(template.job, f"{template.name} {self._describe(account, template.demand)}{ending}")
 
     def _is_too_large(self, account: Account, demand: Demand) -> bool:
-        elsewhere = self.fits_elsewhere
-        return not account.feasible(demand) and not (elsewhere is not None and elsewhere(demand))
+        return not account.feasible(demand) and not (self.others is not None and self.others.feasible(demand))
 
     def _describe(self, account: Account, demand: Demand) -> str:
-        if self.fits_elsewhere is None:
+        if self.others is None:
             return account.describe(demand, held=False)
         return f"needs {readable(demand)}, and no node of the cluster has that much"
 
@@ -91,13 +106,9 @@ class Stalls:
             return
         self._look_at = now + _PAUSE
         before, self._stalls = self._stalls, {}
-        shapes = self._scheduler.shapes
-        if not any(any(account.for_life.values()) for account in shapes.parts):
-            return  # no actor holds anything, and thousands of shapes may wait
-        for shape in shapes.ready:
-            task = shape.peek()
-            if task is None or not _waits_for_actors(shape):
-                continue
+        for shape, task in self._stuck():
+            if shape in self._stalls:
+                continue  # some of its tasks wait here, and some at another node
             stall = before.get(shape)
             # The first task has changed since the last look, so the queue is not stuck: the time starts again.
             if stall is None or stall.task_id != task.id:
@@ -107,11 +118,31 @@ class Stalls:
             if not stall.collected:
                 stall.collected = True
                 self._collect(shape.job)
-            if now - stall.since >= PATIENCE and not stall.reported:
+            # The home of a task knows whether other nodes could serve it. An actor stays where it waits.
+            speaks = task.is_constructor or not task.is_guest
+            if now - stall.since >= PATIENCE and speaks and not stall.reported:
                 stall.reported = True
-                held = shape.account.describe(shape.demand, held=True)
-                text = f"{task.name} {held}. It waits until one of them ends."
+                text = f"{task.name} {self._held(shape)}. It waits until one of them ends."
                 self.notify(shape.job, f"{text} `asyncray status` shows them.")
+
+    def _stuck(self) -> Iterator[tuple[Shape, Task]]:
+        """Yields the shapes whose tasks wait for the end of an actor, with the first task of each."""
+        shapes, others = self._scheduler.shapes, self.others
+        # If no actor holds anything, thousands of shapes may wait.
+        if any(any(account.for_life.values()) for account in shapes.parts):
+            for shape in shapes.ready:
+                task = shape.peek()
+                if task is None or not _waits_for_actors(shape):
+                    continue
+                if others is None or task.is_guest or not others.frees_up(shape):
+                    yield shape, task
+        if others is not None:
+            yield from others.stuck()
+
+    def _held(self, shape: Shape) -> str:
+        if self.others is None or shape.lives:
+            return shape.account.describe(shape.demand, held=True)
+        return f"needs {readable(shape.demand)}, and actors hold too much of that on each node that could serve it"
 
     def _collect(self, job: Job) -> None:
         """Asks the processes of a job to collect garbage, which may hold the last handles of actors."""
@@ -135,7 +166,7 @@ class Stalls:
             else:
                 why = self._scheduler.pool.failures.problem() or "its turn comes"
             rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
-        return rows
+        return rows if self.others is None else rows + self.others.rows()
 
     def notify(self, job: Job, text: str) -> None:
         """Logs that something of a job waits, and sends it to the driver."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from asyncray.cli import status
@@ -27,3 +29,19 @@ def test_long_and_empty_tables(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.startswith("Nothing: none\n\nMany\n")
     assert out.endswith("\n39\n... and 2 more: --json shows all\n\n")
+
+
+def test_what_waits_at_other_nodes_has_a_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    found: Any = {
+        "node_id": "00", "address": "unix:x", "pid": 1, "hostname": "h", "session_dir": "/tmp/x", "drivers": [],
+        "resources": {}, "available": {}, "problem": "", "objects": 0,
+        "store": {"used": 0, "reserved": 0, "capacity": 0}, "tasks": {"unfinished": 0, "queued": 0},
+        "waiting": [], "groups": [], "workers": [], "actors": [],
+        "waiting_elsewhere": [{"node_id": "0b", "name": "f", "needs": {"R": 1.0}, "tasks": 2, "why": "its turn comes"}],
+        "silent_nodes": ["0c", "0d"],
+    }  # fmt: skip
+    status._show(found)
+    out = capsys.readouterr().out
+    assert "Waiting at other nodes\nnode   first of them   needs   tasks   why\n" in out
+    assert "\n0b     f               1 R     2       its turn comes\n" in out
+    assert "No answer in time about what waits there: 0c, 0d\n" in out

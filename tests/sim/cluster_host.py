@@ -210,7 +210,7 @@ class ClusterHost:
             "late": [late for late in away._late.values() if late],
             "graces": away._graces | guests._graces | templates._graces | imports._graces,
             "lines": [line for line in feeding.lines if line.sent or line.queue],
-            "homeless": [*feeding._homeless, *feeding._hopeless, *feeding._filled],
+            "homeless": [*feeding.homeless, *feeding._hopeless, *feeding._filled],
             "guests": [table for table in guests.table.values() if table],
             "claims": [claims for claims in guests._claims.values() if claims],
             "visits": [visit for visits in guests._visits.values() for visit in visits.values() if visit.count],

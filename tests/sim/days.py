@@ -215,7 +215,7 @@ def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) 
         if task is not None and shape.where is HERE and not shape.lives:
             free = [other for other in cluster.living if other.machine.resources.fits(shape.demand)]
             assert not free, f"{task} waits at {host} and could run at {free}"
-    for task in host.part.feeding._homeless:
+    for task in host.part.feeding.homeless:
         template = task.template
         found = host.part.placing.choose(template.where, template.demand)
         assert found is None, f"{task} waits at {host} and could run at {found}"

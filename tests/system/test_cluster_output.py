@@ -140,7 +140,7 @@ def test_the_driver_hears_of_a_node_that_is_lost_with_its_work(cluster: Cluster)
 def test_a_daemon_that_does_not_answer_does_not_hold_up_the_end_of_a_driver(
     cluster: Cluster, which: int, how: signal.Signals
 ) -> None:
-    """That of the other node stands still or has died, or that of the driver's own node dies."""
+    """The daemon of the other node stands still or has died, or the daemon of the driver's own node dies."""
     node = cluster.list_all_nodes()[which]
     driver = start(
         cluster,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray import cluster_messages as m
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
+from asyncray.core.cluster.cluster_status import ClusterStatuses
 from asyncray.core.cluster.far_notices import FarNotices
 from asyncray.core.cluster.far_output import FarOutput
 from asyncray.core.cluster.feeding import Feeding
@@ -35,6 +36,7 @@ from asyncray.core.cluster.placing import Placing
 from asyncray.core.cluster.routes import Routes
 from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.task_lines import ASK_BACK_AGAIN
+from asyncray.core.cluster.waiting_tasks import WaitingTasks
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
 from asyncray.core.questions import Answer, Question
@@ -49,7 +51,7 @@ LONGEST_QUEUE = 8
 _COMPLAIN_AFTER = 1.0
 """Seconds for which a link must be broken before the node complains to the head, and between two complaints."""
 
-INQUIRIES = ("actors", "object", "ping")
+INQUIRIES = ("actors", "object", "ping", "waiting")
 """The questions that the head may ask a node."""
 
 _LOG_INFO = 20
@@ -107,6 +109,7 @@ class ClusterMachine(Watcher):
         self.feeding.constructors = self.homes.route_constructor
         self.feeding.arguments = arguments
         self.feeding.locality = Locality(self.node, self.large.holders)
+        machine.stalls.others = WaitingTasks(self.feeding, self.placing)
         # Kind of a message -> its handler. The machines of the cluster enter theirs.
         self.handlers: dict[int, PeerHandler] = {
             **self._own_handlers(),
@@ -131,6 +134,8 @@ class ClusterMachine(Watcher):
             machine.requests.say_goodbye,
         )  # fmt: skip
         requests.table["goodbye"] = self.goodbyes.goodbye
+        self.statuses = ClusterStatuses(machine.clock, self.node, self.members, machine.requests.status)
+        requests.table["status"] = self.statuses.status
 
     def _own_jobs_over(self, job_ids: Iterable[bytes]) -> None:
         """Jobs of this node have ended."""
@@ -188,6 +193,7 @@ class ClusterMachine(Watcher):
         allocator = machine.store.allocator
         return {
             "available": {name: max(0, amount) for name, amount in machine.resources.available.items()},
+            "held": {name: amount for name, amount in machine.resources.for_life.items() if amount},
             "queued": [(demand, count) for count, demand in waiting[:LONGEST_QUEUE]],
             "store_free": allocator.capacity - allocator.used,
             "draining": self.members.state == LEAVING,
@@ -342,6 +348,7 @@ class ClusterMachine(Watcher):
         self.members.tick(now)
         self.feeding.tick()
         self.goodbyes.tick()
+        self.statuses.tick()
         if now >= self._complain_at and self.members.state == MEMBER:
             self._complain_at = now + _COMPLAIN_AFTER
             self._complain(now)

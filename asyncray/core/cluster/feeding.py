@@ -58,7 +58,7 @@ class Feeding:
         # Shapes that found no place elsewhere: the next look comes when something has changed.
         self._waiting: dict[Shape, None] = {}
         # Tasks with a placement for which there is no node at present.
-        self._homeless: dict[Task, None] = {}
+        self.homeless: dict[Task, None] = {}
         # Tasks that no node will ever run, and why.
         self._hopeless: list[tuple[Task, str]] = []
         # A shape was held back in this round, and whether the next round holds none back.
@@ -67,7 +67,6 @@ class Feeding:
         # The view or the slots of other nodes have changed since the last flush.
         self._changed = False
         machine.scheduler.shapes.others = self
-        machine.stalls.fits_elsewhere = placing.feasible
         machine.destinations.cluster = lambda where, demand: machine.resources
         self._views = machine.group_views
         machine.group_views.listeners.append(lambda row: self._look_for_homes())
@@ -95,7 +94,7 @@ class Feeding:
 
     def forget(self, task: Task) -> None:
         """A queued task will not run: lines skip it when its turn comes."""
-        self._homeless.pop(task, None)
+        self.homeless.pop(task, None)
 
     def parked(self, shape: Shape) -> None:
         """A shape has tasks and no lease here."""
@@ -133,7 +132,7 @@ class Feeding:
         if task.is_constructor:
             away = self.constructors(task)
             if away is None:
-                self._homeless[task] = None
+                self.homeless[task] = None
             return away is not False
         template = task.template
         if template.where is HERE:
@@ -142,13 +141,13 @@ class Feeding:
         if isinstance(found, str):
             self._hopeless.append((task, found))
         elif found is None:
-            self._homeless[task] = None
+            self.homeless[task] = None
         elif found.facts["node"] == self._placing.node:
             return False
         else:
             line = self.lines.to(found, self._scheduler.shapes.shape_of(task))
             if isinstance(template.where, Bundle) and self._is_old(line, template.where):
-                self._homeless[task] = None
+                self.homeless[task] = None
             else:
                 line.queue.append(task)
                 self._filled[line] = None
@@ -165,7 +164,7 @@ class Feeding:
 
     def _look_for_homes(self) -> None:
         """Nodes or bundles have come: tasks that had no node may have one."""
-        homeless, self._homeless = self._homeless, {}
+        homeless, self.homeless = self.homeless, {}
         for task in homeless:
             if task.state == QUEUED:
                 self._scheduler.shapes.enqueue(task)

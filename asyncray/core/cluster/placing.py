@@ -64,6 +64,18 @@ class Placing:
         """True if a member could serve the demand."""
         return any(_could(member, demand) and self._takes(member) for member in self._members.table.values())
 
+    def frees_up(self, demand: Demand, node: bytes | None = None) -> bool:
+        """True if another member could serve the demand once all tasks have ended, beside the actors there.
+
+        Args:
+            node: the only member that counts. None: all.
+        """
+        return any(
+            _beside_actors(member, demand)
+            for member in self._members.others()
+            if node in (None, member.facts["node"]) and not member.row["draining"] and self._takes(member)
+        )
+
     def candidates(self, demand: Demand) -> Iterator[OtherNode]:
         """Yields the other members that could serve the demand."""
         return (
@@ -242,6 +254,11 @@ class Placing:
 def _could(member: OtherNode, demand: Demand) -> bool:
     total = member.facts["resources"]
     return all(total.get(name, 0) >= amount for name, amount in demand)
+
+
+def _beside_actors(member: OtherNode, demand: Demand) -> bool:
+    total, held = member.facts["resources"], member.row["held"]
+    return all(total.get(name, 0) - held.get(name, 0) >= amount for name, amount in demand)
 
 
 def _without_demand(member: OtherNode) -> int:

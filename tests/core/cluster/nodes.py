@@ -25,7 +25,7 @@ def facts(node: bytes, joined: int = 0) -> MemberFacts:
 
 
 def row(cpus: int = 2) -> ClusterRow:
-    return {"available": {"CPU": cpus * 10_000}, "queued": [], "store_free": 100, "draining": False}
+    return {"available": {"CPU": cpus * 10_000}, "held": {}, "queued": [], "store_free": 100, "draining": False}
 
 
 def taken(outbox: Outbox, party: Party) -> list[Any]:

@@ -37,7 +37,10 @@ class Member:
     @property
     def facts(self) -> Any:
         total = dict(self.host.machine.resources.total)
-        return {"node": self.id, "host": self.id.decode(), "port": 1, "joined": 0, "resources": total, "labels": {}}
+        return {
+            "node": self.id, "host": self.id.decode(), "port": 1, "joined": 0, "resources": total, "labels": {},
+            "name": "", "hostname": "",
+        }  # fmt: skip
 
     def hear_head(self, *message: Any) -> None:
         self.part.receive_from_head([message], self.pair.now)

@@ -55,6 +55,7 @@ def test_the_row_of_a_node_says_what_is_free_and_never_less_than_nothing() -> No
     stage = Stage()
     assert stage.joined[0][2] == {
         "available": {"CPU": 20_000},
+        "held": {},
         "queued": [],
         "store_free": 1 << 20,
         "draining": False,

@@ -121,10 +121,10 @@ def test_a_cancelled_task_without_a_node_is_forgotten() -> None:
     ref = driver.submit(extra=("moon", 1), where=("spread",))
     world.settle()
     feeding = world.members[A].part.feeding
-    assert len(feeding._homeless) == 1
+    assert len(feeding.homeless) == 1
     driver.send((CANCEL, ref[:TASK_SIZE], False, False))
     begin(world)
-    assert not feeding._homeless
+    assert not feeding.homeless
     world.end()
 
 

@@ -43,8 +43,10 @@ def test_each_node_shows_all_with_what_they_have(cluster: Cluster) -> None:
         assert rows[last.name]["Labels"] == {"zone": "east", "ray.io/node-id": last.id.hex()}
         assert ask(host, "cluster_resources") == {"CPU": 6.0}
         assert ask(host, "available_resources") == {"CPU": 5.0}
-        assert ask(host, "status")["nodes"] == list(rows.values())
-        assert ask(host, "status")["available"]["CPU"] == (1.0 if host is last else 2.0)
+        asked: Any = None
+        status = host.machine.requests.status(asked)
+        assert status["nodes"] == list(rows.values())
+        assert status["available"]["CPU"] == (1.0 if host is last else 2.0)
 
 
 def test_a_lost_node_is_shown_with_the_reason(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
