@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from asyncray.core.bundles import PATIENCE
 from asyncray.core.group_choice import NodeRoom, Wish, choose, load_of
 from asyncray.core.group_records import COMMITTED, CREATED, UNPLACED
 from tests.core.grouping import ask, inside, make, ready
@@ -96,6 +97,11 @@ class Day:
 
     # Ends -------------------------------------------------------------------------------------------------------------
 
+    def rounds_are_under_way(self) -> bool:
+        """A group that waits for the end of an actor is tried again from time to time."""
+        groups = self.cluster.head.groups.groups.table.values()
+        return any(bundle.stage not in (UNPLACED, COMMITTED) for group in groups for bundle in group.bundles)
+
     def agree(self) -> None:
         """The head and the nodes know the same bundles, and no group waits that would fit."""
         groups = self.cluster.head.groups.groups
@@ -131,7 +137,11 @@ class Day:
                 assert choose(group.strategy, wishes, rooms, taken) is None, f"{group} would fit"
 
     def end(self) -> None:
+        self.cluster.settle()
         days.rest(self.cluster)
+        self.cluster.run(PATIENCE)
+        while self.rounds_are_under_way():
+            self.cluster.run(0.02)
         self.agree()
         driver = self.cluster.head_host.driver()
         assert driver is not None
