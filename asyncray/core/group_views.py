@@ -40,9 +40,12 @@ class GroupViews:
         return f"<GroupViews {len(self.rows)} groups>"
 
     def find(self, group: bytes) -> GroupRow | None:
-        """Returns the row of a group. None: it is not known yet, and listeners get it as soon as it is."""
+        """Returns the row of a group. None: it is not known yet, and listeners get it as soon as it is.
+
+        A group that the machine did not know may have been registered since: it is asked for again.
+        """
         row = self.rows.get(group)
-        if row is None and group not in self._asked:
+        if (row is None or not row["bundles"]) and group not in self._asked:
             self._asked[group] = None
             self.ask("watch_group", (group,), lambda answer: self._answered(group, answer))
             row = self.rows.get(group)
@@ -58,9 +61,10 @@ class GroupViews:
         """A row has come or changed."""
         group = row["group_id"]
         before = self.rows.get(group)
-        if before == row or (before is not None and before["state"] == REMOVED):
+        if before == row or (before is not None and before["state"] == REMOVED and before["bundles"]):
             return
         self._asked.pop(group, None)
+        self._removed.pop(group, None)
         self.rows[group] = row
         if row["state"] == REMOVED:
             self._removed[group] = None

@@ -24,7 +24,7 @@ class Stage:
 
 
 def row(group: bytes, state: str) -> Any:
-    return {**_unknown(group), "state": state}
+    return {**_unknown(group), "state": state, "bundles": [[("CPU", 1)]]}
 
 
 def test_a_group_is_asked_for_once_and_listeners_hear_of_it() -> None:
@@ -53,6 +53,18 @@ def test_an_unknown_group_counts_as_removed() -> None:
     stage.replies[0]((True, None))
     assert stage.heard == ["REMOVED"]
     assert stage.views.is_removed(b"g")
+
+
+def test_a_group_that_was_unknown_may_be_registered_later() -> None:
+    stage = Stage()
+    stage.views.find(b"g")
+    stage.replies[0]((True, None))
+    assert stage.views.find(b"g") == _unknown(b"g")
+    assert len(stage.asked) == 2
+    stage.views.changed(row(b"g", "CREATED"))
+    assert not stage.views.is_removed(b"g")
+    assert stage.heard == ["REMOVED", "CREATED"]
+    stage.views.changed(row(b"g", "REMOVED"))
     stage.views.changed(row(b"g", "CREATED"))
     assert stage.views.is_removed(b"g")
 

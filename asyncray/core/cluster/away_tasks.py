@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from asyncray.cluster_messages import CALL_AT, CANCEL_TASK, CLAIMED, CONSTRUCT_AT, TASK
-from asyncray.cluster_words import NEVER_FITS, NO_BUNDLE, OVER
+from asyncray.cluster_words import NEVER_FITS, OVER
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.known_templates import KnownTemplates
@@ -245,7 +245,7 @@ class AwayTasks:
         elif task.state != FINISHED:
             if why == NEVER_FITS and away.line is not None:
                 away.line.slots = 0
-            elif why == NO_BUNDLE and away.line is not None and isinstance(task.template.where, Bundle):
+            if away.line is not None and isinstance(task.template.where, Bundle):
                 away.line.misled_by = self._views.rows.get(task.template.where.group)
             self._scheduler.shapes.enqueue(task, first=True)
         self._end_uses(peer, away, later=later)
