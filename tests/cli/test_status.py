@@ -45,3 +45,21 @@ def test_what_waits_at_other_nodes_has_a_table_of_its_own(capsys: pytest.Capture
     assert "Waiting at other nodes\nnode   first of them   needs   tasks   why\n" in out
     assert "\n0b     f               1 R     2       its turn comes\n" in out
     assert "No answer in time about what waits there: 0c, 0d\n" in out
+
+
+def test_each_bundle_of_a_placement_group_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    group = {"group_id": "0a", "name": "g", "state": "PENDING", "why": "no node has it"}
+    found: Any = {
+        "node_id": "00", "address": "unix:x", "pid": 1, "hostname": "h", "session_dir": "/tmp/x", "drivers": [],
+        "resources": {}, "available": {}, "problem": "", "objects": 0,
+        "store": {"used": 0, "reserved": 0, "capacity": 0}, "tasks": {"unfinished": 0, "queued": 0},
+        "waiting": [], "workers": [], "actors": [], "waiting_elsewhere": [], "silent_nodes": [],
+        "groups": [{**group, "bundles": [{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}], "nodes": ["0b", None]}],
+    }  # fmt: skip
+    status._show(found)
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("Placement groups")
+    assert [line.split() for line in lines[place + 3 : place + 5]] == [
+        ["0a", "g", "PENDING", "1", "CPU", "at", "0b", "no", "node", "has", "it"],
+        ["2", "CPU,", "1", "GPU", "at", "no", "node"],
+    ]
