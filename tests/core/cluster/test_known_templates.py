@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TASK, TEMPLATE_OF
+from asyncray.cluster_messages import ANSWER, FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TASK, TEMPLATE_OF
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import FUNCTION
 from tests.core.cluster.pair import A, B, C, Pair
@@ -148,4 +148,20 @@ def test_a_job_that_has_ended_is_not_told_any_more() -> None:
     assert not late
     assert not there.part.templates.told(driver.job_id)
     world.settle()
+    world.end()
+
+
+def test_a_job_ends_whose_driver_is_at_a_node_that_had_ended_when_this_one_joined() -> None:
+    """1. X is lost. 2. B joins. 3. A, which has not heard of the loss, sends a job of X to B."""
+    world = pair()
+    member = world.members[B]
+    gone = b"node000X"
+    member.part.templates.job_of(member.part.peer(A, 0.0), (JOB_OF, b"\0\0\x90\0", "ns", SETUP, gone))
+    assert member.host.machine.jobs.table
+    member.host.after()
+    _, number, method, arguments = world.questions(B)[-1]
+    assert (method, arguments) == ("member", [gone])
+    member.hear_head(ANSWER, number, True, "lost")
+    member.host.after()
+    assert not member.host.machine.jobs.table
     world.end()
