@@ -18,7 +18,7 @@ from asyncray.core.cluster.members import MEMBER
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.head.head import HeadMachine
 from asyncray.core.outbox import Command, StopNode
-from asyncray.core.records import Party
+from asyncray.core.records import Job, Party
 from tests.core.host import Host
 from tests.core.processes import Driver
 from tests.sim.bulk import Bulk
@@ -69,6 +69,7 @@ class ClusterHost:
         self.jobs: range = range(0)
         self.heard: dict[bytes, list[int]] = {}
         self.said: dict[bytes, int] = {}
+        self.printed: dict[bytes, int] = {}  # lines of each job
         self._ticked_at = self.clock.now
         self._turns = 0
         self._stirring = False
@@ -96,6 +97,11 @@ class ClusterHost:
         self.said[node] = self.said.get(node, 0) + 1
         self.machine.outbox.send(peer, (HELLO, self.said[node]))  # type: ignore[arg-type]
         self.after()
+
+    def print_line(self, job: Job) -> None:
+        """A worker prints something for a driver at another node."""
+        self.printed[job.id] = self.printed.get(job.id, 0) + 1
+        self.part.output.send(job, [("out", f"({self.name})", str(self.printed[job.id]))])
 
     def _hello(self, peer: Peer, message: Any) -> None:
         assert peer.id not in self.part.members.ended, f"{self} hears the words of {peer}, which is buried"
@@ -162,6 +168,7 @@ class ClusterHost:
 
     def flush(self) -> None:
         now = self.clock.now
+        self.part.output.acknowledge(lambda driver: False)  # drivers read at once
         self.part.flush(now)
         if self.head is not None:
             self.head.flush(now)
@@ -220,6 +227,10 @@ class ClusterHost:
             "asked": imports._asked,
             "makers": imports._makers,
             "living covers": imports._living,
+            "output": [sent for sent in self.part.output._sent.values() if sent],
+            "owed": self.part.output.owed,
+            "goodbyes": self.part.goodbyes._open,
+            "notices": self.part.notices._ended | self.part.notices._errors,
         }
 
     def write(self, party: Party) -> None:
@@ -271,6 +282,7 @@ class ClusterHost:
             target = self.cluster.hosts[command.node]
             self.net.dial(self, target, partial(self._probed, command.node))
         elif isinstance(command, ReadLastOutput):
+            self.print_line(command.job)
             self.part.goodbyes.last_lines_read(command.job, command.node)
         elif self.bulk.do(command):
             pass
