@@ -122,7 +122,7 @@ class Stalls:
             speaks = task.is_constructor or not task.is_guest
             if now - stall.since >= PATIENCE and speaks and not stall.reported:
                 stall.reported = True
-                text = f"{task.name} {self._held(shape)}. It waits until one of them ends."
+                text = f"{task.name} {self._held(shape, task)}. It waits until one of them ends."
                 self.notify(shape.job, f"{text} `asyncray status` shows them.")
 
     def _stuck(self) -> Iterator[tuple[Shape, Task]]:
@@ -132,15 +132,23 @@ class Stalls:
         if any(any(account.for_life.values()) for account in shapes.parts):
             for shape in shapes.ready:
                 task = shape.peek()
-                if task is None or not _waits_for_actors(shape):
-                    continue
-                if others is None or task.is_guest or not others.frees_up(shape):
+                if task is not None and self._is_stuck(shape, task):
                     yield shape, task
         if others is not None:
             yield from others.stuck()
 
-    def _held(self, shape: Shape) -> str:
-        if self.others is None or shape.lives:
+    def _is_stuck(self, shape: Shape, task: Task) -> bool:
+        """True if the demand fits nowhere beside the resources that actors hold, even when all tasks have ended."""
+        account, others = shape.account, self.others
+        if shape.leases or account.obstacle:
+            return False
+        if account.feasible(shape.demand):
+            beside_others = others is not None and not task.is_guest and others.frees_up(shape)
+            return not (beside_others or account.feasible_beside_actors(shape.demand))
+        return others is not None and others.feasible(shape.demand) and not others.frees_up(shape)
+
+    def _held(self, shape: Shape, task: Task) -> str:
+        if self.others is None or task.is_guest or shape.lives:
             return shape.account.describe(shape.demand, held=True)
         return f"needs {readable(shape.demand)}, and actors hold too much of that on each node that could serve it"
 
@@ -161,8 +169,8 @@ class Stalls:
             account = shape.account
             if account.obstacle or self._is_too_large(account, shape.demand):
                 why = account.obstacle or self._describe(account, shape.demand)
-            elif _waits_for_actors(shape):
-                why = account.describe(shape.demand, held=True)
+            elif self._is_stuck(shape, task):
+                why = self._held(shape, task)
             else:
                 why = self._scheduler.pool.failures.problem() or "its turn comes"
             rows.append({"name": task.name, "needs": plain(shape.demand), "tasks": shape.count, "why": why})
@@ -172,11 +180,3 @@ class Stalls:
         """Logs that something of a job waits, and sends it to the driver."""
         self._outbox.do(LogLine(LOG_WARNING, text))
         self._outbox.send_to_driver(job, (NOTICE, LOG_WARNING, text))
-
-
-def _waits_for_actors(shape: Shape) -> bool:
-    """True if the demand does not fit beside the resources that actors hold, even when all tasks have ended."""
-    account = shape.account
-    if shape.leases or account.obstacle or not account.feasible(shape.demand):
-        return False
-    return not account.feasible_beside_actors(shape.demand)

@@ -1,7 +1,8 @@
 """The end of a driver reaches every node that has a part of its job, whatever happens to links and nodes then.
 
 A tells the job to B, and B to C; tasks at B and C wait for ever. The driver dies, and in the same moment a link is cut
-or B is lost. The head stays reachable, so the job ends everywhere at once. What the links carry comes when they heal.
+or B is lost. The head stays reachable, so the job ends everywhere at once. The messages
+on such a link arrive once it heals.
 """
 
 from __future__ import annotations
