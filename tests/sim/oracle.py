@@ -2,7 +2,7 @@
 
 It stands outside of the machines and knows which daemons live. Beside the rules of a lone node (``tests.core.oracle``):
 
-- an object may be lost only if the node that owns it has ended;
+- an object may be lost only if the node that owns it has ended, or one that could have had its only copy;
 - a task starts no more often than its retries allow, on all nodes together.
 """
 
@@ -52,6 +52,10 @@ class ClusterOracle(Oracle):
         if fault[0] == "NodeDiedError":
             assert self.cluster.some_node_ended, f"{ref.hex()} failed with its node, and no node has ended"
         super().agrees(ref, content)
+
+    def excuses(self, fault: Any) -> bool:
+        """A node has ended, and with it the only copy of a large object."""
+        return self.cluster.some_node_ended and "All copies" in fault[1]["message"]
 
     def has_ended(self, node: bytes) -> bool:
         """True if the head has declared a node lost, or its daemon has ended."""
