@@ -26,7 +26,7 @@ from asyncray.core.outbox import (
     RetireSegment,
     StartWorker,
 )
-from asyncray.core.records import Client, Party, Task
+from asyncray.core.records import Client, Guest, Party, Task
 from asyncray.core.states import DEAD, FINISHED, IDLE
 from asyncray.messages import (
     ADD_REFS,
@@ -461,11 +461,14 @@ class Host:
         said = [message[1] for message, _ in process.wire if message[0] in (DONE, DONE_MANY, FAILED)]
         callers = {order.arguments.caller for order in process.orders()}
         running = [order.task for order in process.orders()]
-        if not self.world.orphans.isdisjoint(callers) or any(
-            t not in self.machine.work.tasks for t in (*running, *said)
-        ):
+        if not self.world.orphans.isdisjoint(callers) or any(map(self._has_ended, (*running, *said))):
             process.orphaned = True
             self.world.orphans.add(process.client.id)
+
+    def _has_ended(self, task_id: bytes) -> bool:
+        """True if the daemon has ended a task, or lets go what the task of a lost home uses."""
+        task = self.machine.work.tasks.get(task_id)
+        return task is None or (isinstance(task, Guest) and not task.home.alive)
 
     def _uses_are_exact(self) -> None:
         uses: Counter[bytes] = Counter()

@@ -248,6 +248,36 @@ def test_r27_what_is_inside_a_dropped_container_stays_if_it_is_needed() -> None:
     scene.end()
 
 
+def test_a_container_that_is_given_up_late_and_came_anew_meanwhile_stays_registered() -> None:
+    """1. P drops v, and waits for Q before it says so. 2. v comes again and is kept. 3. Q answers."""
+    scene = Scene()
+    a, p, q = scene.a, scene.p, scene.q
+    inner = scene.put(q)
+    there = scene.started(q, a, inner)
+    container = scene.put(a, inner)
+    scene.finish(a, there)
+    scene.drop(q, inner)
+    scene.exchange(a, q)
+    task = scene.started(a, p, container)
+    p.hold(container)
+    scene.finish(p, task)
+    scene.exchange(p, a)
+    p.read(container)
+    scene.game.after()
+    scene.exchange(p, a)
+    p.read(container)
+    scene.drop(p, container)
+    again = scene.started(a, p, container)
+    p.hold(container)
+    scene.finish(p, again)
+    scene.drop(a, container)
+    scene.exchange(p, q)
+    assert UNBORROW not in scene.under_way(p, a)
+    scene.arrive(p, a)
+    assert container in a.objects.table
+    scene.end()
+
+
 def test_r28_a_ref_that_came_by_no_message_is_registered_at_once_or_lost() -> None:
     scene = Scene()
     a, p = scene.a, scene.p

@@ -195,6 +195,13 @@ class Imports:
     def _unborrow(self, owner: Party, object_id: bytes) -> None:
         self._outbox.send(owner, (UNBORROW, [object_id]))
 
+    def _unborrow_late(self, owner: Party, object_id: bytes) -> None:
+        """What was inside a removed object is registered. The object itself may have come anew, and be registered."""
+        entry = self._objects.table.get(object_id)
+        far = None if entry is None else entry.far
+        if far is None or not (far.registered or far.batch > 0):
+            self._unborrow(owner, object_id)
+
     # Registration -----------------------------------------------------------------------------------------------------
 
     def _borrow(self, entry: ObjectEntry) -> None:
@@ -265,7 +272,7 @@ class Imports:
         far = entry.far
         assert far is not None
         if far.registered or far.batch:
-            far.container = Cover(far.owner, lambda: self._unborrow(far.owner, entry.id))
+            far.container = Cover(far.owner, lambda: self._unborrow_late(far.owner, entry.id))
             self.learn(far.container, contained)
         for cover in far.covers:
             self.learn(cover, contained)
