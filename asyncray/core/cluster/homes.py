@@ -113,7 +113,7 @@ class Homes:
             self._routes.take_returned(actor)
         elif how == CRASHED:
             self._call_back(actor)
-            message = f"{ActorDiedError.WORKER_DIED} {payload[1].get('message', '')}"
+            message = payload[1].get("message", "")
             if payload[0] == "NodeDiedError":
                 message = f"{ActorDiedError.NODE_DIED} {payload[1]['message']}"
             if actor.state != ALIVE:

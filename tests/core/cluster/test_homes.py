@@ -133,6 +133,8 @@ def test_an_actor_without_restarts_is_dead_when_its_process_dies() -> None:
     assert "ActorDiedError" in faults(driver)
     (actor,) = world.machine.actors.table.values()
     assert actor.state == DEAD
+    assert actor.cause is not None
+    assert actor.cause[1]["message"].count("its worker process has died") == 1
     world.end()
 
 
