@@ -8,6 +8,7 @@ which would show much later as a lost object. So every miss comes here: it is co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from asyncray.config import LOG_WARNING, REPORTED_SINGLY
@@ -23,13 +24,16 @@ class DeadRefs:
         node_id: of this node. Its objects have IDs that begin with it.
     """
 
-    __slots__ = ("_node_id", "_outbox", "count")
+    __slots__ = ("_node_id", "_outbox", "count", "describe_owner")
 
     def __init__(self, outbox: Outbox, node_id: bytes) -> None:
         self._outbox = outbox
         self._node_id = node_id
         # All misses so far.
         self.count = 0
+        # Says of another node, which has no such object or has ended, who it is and what has become of it. A node that
+        # belongs to a cluster sets it.
+        self.describe_owner: Callable[[bytes], str] | None = None
 
     def __repr__(self) -> str:
         return f"<DeadRefs {self.count}>"
@@ -49,11 +53,15 @@ class DeadRefs:
             self._outbox.do(LogLine(LOG_WARNING, text))
 
     def fault(self, object_id: bytes) -> list[Any]:
-        """Returns the fault that is the value of an object which the node does not have."""
+        """Returns the fault that is the value of an object which this node, or the owner, does not have."""
         number = object_id.hex()
-        if object_id[:NODE_SIZE] == self._node_id:
+        owner = object_id[:NODE_SIZE]
+        if owner == self._node_id:
             name = "ObjectLostError"
             why = f"The object {number} does not exist any more: its last reference was dropped, or its job has ended."
+        elif self.describe_owner is not None:
+            name = "OwnerDiedError"
+            why = f"The object {number} is lost with its owner: {self.describe_owner(owner)}."
         else:
             name = "OwnerDiedError"
             why = (

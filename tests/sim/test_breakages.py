@@ -2,9 +2,9 @@
 
 A check that cannot fail proves nothing. Each of these defects is one that the rules of references or of tasks exclude.
 Any day notices a lost BORROW and a result that counts twice. The others need something that a day may lack, and which
-seeds have it changes with the code. So a script shows them: four of 14 days have no task that comes back, a cover that is
-given up too early shows in one of 14, and uses that end at the cancel in one of 19. The grace of a lost node matters only
-if that node alone kept an object, and code of another one keeps it: 40 days did not contain that.
+seeds have it changes with the code, so a script shows them. Four of 14 days have no task that comes back. A cover that
+is given up too early shows in one of 14, and uses that end at the cancel in one of 19. The grace of a lost node matters
+only if that node alone kept an object, and code of another one keeps it: 40 days did not contain that.
 """
 
 from __future__ import annotations

@@ -70,5 +70,7 @@ def test_r16_a_node_that_dies_before_it_has_sent_an_object_leaves_nobody_waiting
     os.kill(far.pid, signal.SIGSTOP)
     assert ray.wait([put], timeout=0.5)[0] == []  # the order is on its way
     os.kill(far.pid, signal.SIGKILL)
-    with pytest.raises(ray.exceptions.OwnerDiedError):
+    with pytest.raises(
+        ray.exceptions.OwnerDiedError, match=rf"lost with its owner: node {far.node_id} at .* is lost: ."
+    ):
         ray.get(put, timeout=DEADLINE)

@@ -89,6 +89,7 @@ class ClusterMachine(Watcher):
         self._graces: dict[bytes, Peer] = {}
         self.imports = Imports(self.outbox, machine.objects, machine.node_id, self._peer_of)
         machine.objects.other_nodes = self.imports
+        machine.objects.dead_refs.describe_owner = self._describe_owner
         arguments = machine.work.arguments = TaskArguments(machine.work, machine.scheduler.shapes)
         self.large = LargeObjects(machine, self.imports, arguments, self._peer_of, self._describe)
         arguments.pulls = self.large.pulls
@@ -291,6 +292,14 @@ class ClusterMachine(Watcher):
         where = "" if member is None else f" at {member.facts['host']}:{member.facts['port']}"
         state, how = self.members.ended.get(node, ("", ""))
         return f"node {node.hex()}{where}" + (f" is {state}: {how}" if state else "")
+
+    def _describe_owner(self, node: bytes) -> str:
+        described = self._describe(node)
+        if node in self.members.ended:
+            return described
+        if node in self.members.table:
+            return f"{described} does not have it any more"
+        return f"{described} is no member of this cluster"
 
     def grace_over(self, node: bytes) -> None:
         peer = self._graces.pop(node, None)

@@ -15,6 +15,7 @@ from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import StopNode
 from asyncray.core.records import HERE, Job
+from asyncray.ids import OBJECT_SIZE
 from tests.core.cluster.nodes import done, facts, row, taken
 
 HEAD = b"headnode"
@@ -93,6 +94,20 @@ def test_messages_of_a_peer_go_to_their_handlers_until_it_ends() -> None:
     assert stage.part.fenced(b"other") == "the cluster has declared this node lost: it was silent"
     assert stage.part.fenced(b"stranger") is None
     stage.part.check()
+
+
+def test_the_error_of_a_lost_owner_names_the_node_its_address_and_how_it_ended() -> None:
+    stage = Stage(b"nodelost", b"nodelive")
+    fault = stage.node.objects.dead_refs.fault
+    stage.part.receive_from_head([(VIEW, 1, [], [(b"nodelost", "lost", "it was silent")], [], [])], 4.0)
+    for node, what in (
+        (b"nodelost", "at nodelost:7000 is lost: it was silent"),
+        (b"nodelive", "at nodelive:7000 does not have it any more"),
+        (b"stranger", "is no member of this cluster"),
+    ):
+        ref = node.ljust(OBJECT_SIZE, b"x")
+        message = f"The object {ref.hex()} is lost with its owner: node {node.hex()} {what}."
+        assert fault(ref) == ["OwnerDiedError", {"object_id": ref.hex(), "message": message}]
 
 
 def test_a_node_that_is_no_member_any_more_stops() -> None:
