@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -26,17 +28,28 @@ def cluster(nothing_left: object) -> Iterator[Cluster]:
         yield made
 
 
-def start(cluster: Cluster, program: str) -> subprocess.Popen[str]:
-    """Starts a driver at the head."""
+def start(cluster: Cluster, program: str, directory: Path | None = None) -> subprocess.Popen[str]:
+    """Starts a driver at the head, or with another directory for sessions at a small node that joins for it."""
     code = "import os, sys, time\nimport asyncray.sync as ray\n" + dedent(program)
     head = cluster.list_all_nodes()[0]
+    address, variables = head.address, {}
+    if directory is not None:
+        token = Path(head.session_dir, "cluster.token").read_text()
+        address, variables = cluster.address, {"ASYNCRAY_TMPDIR": str(directory), "ASYNCRAY_TOKEN": token}
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code, head.address], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, address],
+        env={**os.environ, **variables},
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
 
 
-def run(cluster: Cluster, program: str) -> tuple[list[str], str]:
-    """Runs a driver at the head to its end: the lines of its output without pids, sorted, and its errors."""
-    with start(cluster, program) as driver:
+def run(cluster: Cluster, program: str, directory: Path | None = None) -> tuple[list[str], str]:
+    """Runs a driver to its end: the lines of its output without pids, sorted, and its errors."""
+    with start(cluster, program, directory) as driver:
         out, err = driver.communicate(timeout=DEADLINE)
     assert driver.returncode == 0, err
     return sorted(re.sub(r"pid=\d+", "pid=N", line) for line in out.splitlines()), err
@@ -71,6 +84,25 @@ def test_all_lines_of_other_nodes_reach_the_driver_also_the_last_ones_and_errors
     assert out == ["(child pid=N, ip=127.0.0.1) from the child", "(child pid=N, ip=127.0.0.1) not finished"]
     assert re.search(r"\(parent pid=\d+, ip=127.0.0.1\) from the parent", err)
     assert "ValueError: nobody asks" in err
+
+
+def test_a_program_on_a_machine_without_a_node_gets_its_output_too(cluster: Cluster) -> None:
+    with tempfile.TemporaryDirectory(dir=os.environ["ASYNCRAY_TMPDIR"]) as directory:
+        out, _ = run(
+            cluster,
+            """
+            @ray.remote
+            class Speaker:
+                def speak(self):
+                    print("hello")
+
+            ray.init(sys.argv[1])
+            ray.get(Speaker.remote().speak.remote())
+            ray.shutdown()
+            """,
+            Path(directory),
+        )
+    assert out == ["(Speaker pid=N, ip=127.0.0.1) hello"]
 
 
 def test_a_driver_may_want_no_output_of_other_nodes(cluster: Cluster) -> None:
