@@ -33,7 +33,7 @@ PATIENCE = 10.0
 _PAUSE = 1.0
 
 
-class TasksElsewhere(Protocol):
+class WaitingElsewhere(Protocol):
     """The tasks of a node that other nodes could serve, or that stand in no queue here."""
 
     def feasible(self, demand: Demand) -> bool:
@@ -76,7 +76,7 @@ class Stalls:
         # When ``tick`` looks next.
         self._look_at = 0.0
         # Knows the tasks of other nodes' queues. None on a node that belongs to no cluster.
-        self.others: TasksElsewhere | None = None
+        self.others: WaitingElsewhere | None = None
 
     def __repr__(self) -> str:
         return f"<Stalls {len(self._stalls)}>"
