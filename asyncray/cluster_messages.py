@@ -60,6 +60,10 @@ VALUE_OF: Final = 114
 ValueOfMessage: TypeAlias = "tuple[Literal[114], bytes, Kind, Payload, Refs]"
 """object of the sender, kind, payload, refs inside"""
 
+CANCEL_AT_HOME: Final = 129
+CancelAtHomeMessage: TypeAlias = "tuple[Literal[129], bytes, bool, bool]"
+"""task of the receiver, force, recursive: a process of the sender cancels it"""
+
 # Between two nodes: large objects ------------------------------------------------------------------------------------
 # A value in shared memory is known by its object and its version: the attempt of the task that made it, or 0 for memory
 # that the owner's own node made. Other attempts may have made other bytes.
@@ -381,7 +385,7 @@ ToPeer: TypeAlias = """(
     | PromoteMessage | FetchMessage | FetchedMessage | GoneMessage
     | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage
     | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
-    | ClaimedMessage
+    | ClaimedMessage | CancelAtHomeMessage
     | ConstructAtMessage | SeatedMessage | EndSeatMessage | CallAtMessage | LocateMessage | SeatOfMessage
     | ForgetActorMessage | KillActorMessage
     | PeopleMessage

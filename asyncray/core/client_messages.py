@@ -152,7 +152,11 @@ class ClientMessages:
 
     def _cancel(self, client: Client, message: m.CancelMessage) -> None:
         _, task_id, force, recursive = message
-        self._node.cancelling.cancel(task_id, force=force, recursive=recursive)
+        elsewhere = self._node.work.elsewhere
+        if elsewhere is not None and task_id not in self._node.work.tasks:
+            elsewhere.cancel_at_home(task_id, force=force, recursive=recursive)
+        else:
+            self._node.cancelling.cancel(task_id, force=force, recursive=recursive)
 
     def _kill(self, client: Client, message: m.KillMessage) -> None:
         _, actor_id, no_restart = message

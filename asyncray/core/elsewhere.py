@@ -34,6 +34,9 @@ class TasksElsewhere(Protocol):
     def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
         """Stops a task that was sent to another node."""
 
+    def cancel_at_home(self, task_id: bytes, *, force: bool, recursive: bool) -> None:
+        """A process of this node cancels a task that this node does not know."""
+
     def has(self, task: Task) -> bool:
         """True if the task was sent to another node."""
 

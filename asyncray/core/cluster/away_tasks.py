@@ -9,11 +9,11 @@ cancelled and nobody waits for it any more: code there may use them until then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from asyncray.cluster_messages import CALL_AT, CANCEL_TASK, CLAIMED, CONSTRUCT_AT, TASK
+from asyncray.cluster_messages import CALL_AT, CANCEL_AT_HOME, CANCEL_TASK, CLAIMED, CONSTRUCT_AT, TASK
 from asyncray.cluster_words import NEVER_FITS, OVER
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
@@ -29,6 +29,7 @@ from asyncray.core.placements import Bundle
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.scheduler import UNKNOWN
 from asyncray.core.states import CRASHED, FINAL, FINISHED, SENT
+from asyncray.ids import NODE_SIZE
 from asyncray.messages import ERRORS, FAULT, SHARED, Value
 
 
@@ -52,15 +53,19 @@ class AwayTasks:
         templates: KnownTemplates,
         large: LargeObjects,
         arguments: TaskArguments,
+        peer: Callable[[bytes], Peer],
     ) -> None:
         self._outbox = machine.outbox
         self._clock = machine.clock
+        self._node = machine.node_id
+        self._cancelling = machine.cancelling
         self._objects = machine.objects
         self._work = machine.work
         self._scheduler = machine.scheduler
         self._imports = imports
         self._templates = templates
         self._large = large
+        self._peer = peer
         self._arguments = arguments
         self._views = machine.group_views
         # Node -> attempt -> task there.
@@ -155,6 +160,17 @@ class AwayTasks:
         away = self._of_task.get(task)
         if away is not None:
             self._outbox.send(away.peer, (CANCEL_TASK, away.attempt, force, recursive))
+
+    def cancel_at_home(self, task_id: bytes, *, force: bool, recursive: bool) -> None:
+        """A process of this node cancels a task that this node does not know: passes that on to its home."""
+        home = task_id[:NODE_SIZE]
+        if home != self._node:
+            self._outbox.send(self._peer(home), (CANCEL_AT_HOME, task_id, force, recursive))
+
+    def cancelled_elsewhere(self, peer: Peer, message: Any) -> None:
+        """CANCEL_AT_HOME: a process of another node cancels a task of this one."""
+        _, task_id, force, recursive = message
+        self._cancelling.cancel(task_id, force=force, recursive=recursive)
 
     def task_at(self, peer: Peer, attempt: int) -> Task | None:
         """Returns the task that is at another node by this attempt."""

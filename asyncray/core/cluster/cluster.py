@@ -101,7 +101,7 @@ class ClusterMachine(Watcher):
         machine.jobs.watcher = JobReports(self.node, self.members, self._own_jobs_over)
         self.groups = MemberGroups(machine, self.members)
         self.placing = Placing(machine.clock, self.node, machine.resources, self.members, machine.bundles)
-        self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments)
+        self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments, self._peer_of)
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
         self.guests = Guests(machine, self.imports, self.templates, self.large.values, arguments)
         self.routes = Routes(machine, self.away, self._peer_of)
@@ -175,6 +175,7 @@ class ClusterMachine(Watcher):
             m.RESULT: away.result,
             m.BACK: away.back,
             m.DONE_WITH: away.done_with,
+            m.CANCEL_AT_HOME: away.cancelled_elsewhere,
             m.SLOTS: self.feeding.slots_came,
             m.CONSTRUCT_AT: self.guest_actors.construct_at,
             m.SEATED: self.homes.seated,

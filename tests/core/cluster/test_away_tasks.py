@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncray.cluster_messages import BACK, CANCEL_TASK, CLAIMED, DONE_WITH, RESULT, TASK
+from asyncray.cluster_messages import BACK, CANCEL_AT_HOME, CANCEL_TASK, CLAIMED, DONE_WITH, RESULT, TASK
 from tests.core.cluster.pair import A, B, Pair
 from tests.core.programs import Recipe
 
@@ -106,4 +106,16 @@ def test_a_task_of_a_job_that_has_ended_comes_back() -> None:
     world.settle()
     assert BACK not in world.kinds(B, A)
     assert DONE_WITH not in world.kinds(B, A)
+    world.end()
+
+
+def test_a_process_elsewhere_cancels_a_task_by_its_ref() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
+    driver = world.driver()
+    driver.state.spawn(Recipe(extra=("moon", 1)))  # it waits at home
+    driver.state.spawn(far(nested=(0,), steps=(("cancel", 0),)))
+    world.settle()
+    assert CANCEL_AT_HOME in world.kinds(B, A)
+    assert not world.unresolved()
+    assert [value[0] for value in driver.values.values() if isinstance(value, list)] == ["TaskCancelledError"]
     world.end()
