@@ -196,7 +196,7 @@ class Imports:
         self._outbox.send(owner, (UNBORROW, [object_id]))
 
     def _unborrow_late(self, owner: Party, object_id: bytes) -> None:
-        """The objects inside a removed object are registered. The object itself may have come anew, and be registered."""
+        """The objects inside a removed object are registered. The object itself may have come anew."""
         entry = self._objects.table.get(object_id)
         far = None if entry is None else entry.far
         if far is None or not (far.registered or far.batch > 0):
