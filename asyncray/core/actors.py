@@ -41,6 +41,9 @@ class GuestActorEnds(Protocol):
     def constructed(self, actor: GuestActor) -> None:
         """The constructor of an actor of another node has returned here."""
 
+    def send_home(self, actor: Actor, begun: Sequence[Task], calls: Sequence[Task]) -> list[Task]:
+        """The process of an actor of this node has ended: sends the calls of other nodes back, returns the others."""
+
     def guest_died(self, actor: GuestActor, begun: Sequence[Task], calls: Sequence[Task]) -> None:
         """An actor of another node has ended here, with calls that were sent to its process, and all calls."""
 
@@ -254,7 +257,10 @@ class Actors:
         actor.restarted += 1
         self._leave_worker(actor)
         # Only an ALIVE actor was sent calls. Calls that arrived before stay in the mailbox, in their order.
+        begun = list(actor.inflight.values())
         calls = self.mailboxes.take_posted(actor) if actor.state == ALIVE else []
+        if self.guests is not None:
+            calls = self.guests.send_home(actor, begun, calls)
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
         self._report(actor)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from asyncray.core.lives import Route
     from asyncray.core.records import Task
     from asyncray.messages import Value
 
@@ -21,11 +20,8 @@ class GuestEnds(Protocol):
 class WaysToActors(Protocol):
     """The ways to actors of other nodes, for a node that belongs to a cluster."""
 
-    def find(self, actor_id: bytes) -> Route | None:
-        """Returns the way to an actor of another node. None: the actor is this node's own."""
-
-    def submit(self, call: Task, route: Route) -> None:
-        """A process of this node calls an actor of another one."""
+    def submit(self, call: Task, actor_id: bytes) -> bool:
+        """A process of this node calls an actor of another one. False: the actor is this node's own."""
 
 
 class TasksElsewhere(Protocol):

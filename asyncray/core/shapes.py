@@ -137,7 +137,7 @@ class Shapes:
         """Takes back a queued task that will not run: ``peek`` skips it when its turn comes."""
         task.state = FINISHED
         shape = task.template.shape
-        if shape is not None and shape.where is not HERE and self.others is not None:
+        if shape is not None and (shape.where is not HERE or shape.lives) and self.others is not None:
             self.others.forget(task)
         if shape is not None and shape in self.parking:
             self.unpark(shape)

@@ -122,21 +122,20 @@ class Work:
         call = Task(task_id, client.templates[number], client, kind, payload, name)
         whole = self._register(call, client, dependencies, nested, parent)
         actor = self.actors.table.get(actor_id)
-        route = None if self.routes is None or actor is not None else self.routes.find(actor_id)
-        if actor is None and route is None:
+        if actor is None and self.routes is None:
             self.finish(call, FAULT, self.actors.absent(actor_id))
         elif not whole:
             self.finish(call, FAULT, self._lost_argument(call, dependencies))
         elif not self._born_cancelled(call) and not self._fail_by_dependency(call):
+            if self.arguments is not None and not call.missing:
+                self.arguments.bring(call)
             if actor is not None:
                 call.actor = actor
-                if self.arguments is not None and not call.missing:
-                    self.arguments.bring(call)
                 if actor.is_guest:  # its home must not end it before the call has ended
                     call.nested += self.objects.use_all([actor_id + PUT_INDEX])
                 self.mailboxes.submit(call)
-            elif route is not None and self.routes is not None:
-                self.routes.submit(call, route)
+            elif self.routes is None or not self.routes.submit(call, actor_id):
+                self.finish(call, FAULT, self.actors.absent(actor_id))
 
     def create(
         self, client: Client, message: CreateMessage, name: tuple[str, str] | None = None, handle: bytes = b""

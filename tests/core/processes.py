@@ -224,8 +224,7 @@ class Process:
             self.questions[message[1]](message[2])
         elif kind == REPLY_FAULT:
             assert message[2] in ("ObjectStoreFullError", "ActorAlreadyExistsError")
-            if message[2] == "ObjectStoreFullError":
-                self.questions[message[1]](None)
+            self.questions[message[1]](None if message[2] == "ObjectStoreFullError" else message[2])
         elif kind == RUN_GC:
             self.collect()
         elif kind == STORE_FULL:

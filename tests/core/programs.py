@@ -216,14 +216,21 @@ class Scope:
         life = actor_id + PUT_INDEX
         self.world.watch(actor_id, recipe)
         if recipe.name:
-            self.process.ask(REQUEST, "create_named", ["ns", recipe.name, False, b"", message], self._named(life))
+            arguments = [*(message[5] or ()), *(message[6] or ())]
+            for ref in arguments:
+                self.process.hold(ref)  # the caller waits for the answer, with the arguments in its hands
+            self.process.ask(
+                REQUEST, "create_named", ["ns", recipe.name, False, b"", message], self._named(life, arguments)
+            )
         else:
             self.process.send(message, [life])
             self.handles.append(life)
         return True
 
-    def _named(self, life: bytes) -> Any:
+    def _named(self, life: bytes, arguments: list[bytes]) -> Any:
         def answered(reply: Any) -> None:
+            for ref in arguments:
+                self.process.drop(ref)
             if reply is None:
                 self.process.born(life)
                 self.handles.append(life)

@@ -81,6 +81,7 @@ class ClusterHost:
         }  # fmt: skip
         self.part = ClusterMachine(self.machine, facts, self.clock.now, None if is_head else cluster.head_host.id)
         self.part.handlers[HELLO] = self._hello
+        cluster.oracle.actors.watch(self)
         self.part.handlers = {kind: partial(self._handle, handler) for kind, handler in self.part.handlers.items()}
         self.part.members.join()
         self.after()
@@ -210,8 +211,13 @@ class ClusterHost:
 
     def _tables(self) -> dict[str, Any]:
         away, feeding, guests = self.part.away, self.part.feeding, self.part.guests
-        templates, imports = self.part.templates, self.part.imports
+        templates, imports, routes = self.part.templates, self.part.imports, self.part.routes
         return {
+            "routes": routes.table,
+            "calls that came back": routes._returned,
+            "next places": routes._next,
+            "hidden actors": routes.hidden,
+            "watchers": self.part.homes._watchers,
             "away": away._of_task,
             "away by node": [there for there in away._there.values() if there],
             "late": [late for late in away._late.values() if late],

@@ -12,6 +12,7 @@ from typing import Any
 
 from asyncray.core.pauses import LONGEST_PAUSE
 from asyncray.core.records import HERE, Task
+from asyncray.ids import NODE_SIZE
 from asyncray.messages import CANCEL, KILL
 from tests.core.processes import Process
 from tests.core.programs import Recipe, Step
@@ -21,7 +22,8 @@ from tests.sim.cluster_host import ClusterHost
 from tests.sim.reachability import check_references
 
 NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
-VERBS = ["get"] * 3 + ["spawn"] * 4 + ["put", "share", "promise", "forget", "keep", "flood", "cancel"]
+VERBS = ["get"] * 3 + ["spawn"] * 4 + ["call"] * 3
+VERBS += ["put", "share", "promise", "forget", "release", "keep", "flood", "make", "cancel", "kill"]
 ENDINGS = ["plain"] * 6 + ["refs"] * 4 + ["shared"] * 2 + ["raise", "retry", "crash", "exit"]
 CHECK_SHARE = 0.1
 """The share of events after which the references of all nodes together are checked."""
@@ -36,7 +38,7 @@ STARTS_UP = 2.0
 
 def some_step(random: Random, nodes: list[bytes], depth: int) -> Step:
     verb = random.choice(VERBS)
-    if verb in ("spawn", "flood"):
+    if verb in ("spawn", "flood", "make", "call"):
         return (verb, some_recipe(random, nodes, depth - 1)) if depth else ("get", random.randrange(16))
     return verb, random.choice([300, 900, 1500]) if verb in ("share", "promise") else random.randrange(16)
 
@@ -62,6 +64,12 @@ def some_recipe(random: Random, nodes: list[bytes], depth: int) -> Recipe:
         arguments=numbers(random, 0, 0, 1, 2),
         nested=numbers(random, 0, 1, 1, 2, 3),
         captures=numbers(random, 0, 0, 0, 1),
+        name=random.choice(["", "", "", "", "ann", "bob"]),
+        lives_on=random.choice([0, 0, 0, 1]),
+        restarts=random.choice([0, 0, 1, 2]),
+        detached=random.random() < 0.15,
+        ordered=random.random() < 0.7,
+        target=random.randrange(16),
     )
 
 
@@ -78,7 +86,8 @@ def a_driver_works(cluster: Cluster) -> None:
         return
     driver = random.choice(drivers)
     nodes = list(cluster.hosts)
-    step = some_step(random, nodes, 3) if random.random() < 0.4 else ("spawn", some_recipe(random, nodes, 3))
+    verb = random.choice(["spawn", "spawn", "make", "call", "call"])
+    step = some_step(random, nodes, 3) if random.random() < 0.4 else (verb, some_recipe(random, nodes, 3))
     driver.state.do(step)
     cluster.host_of(driver).wake()
 
@@ -181,6 +190,7 @@ def event(cluster: Cluster, danger: float, accidents: Sequence[Callable[[Cluster
     cluster.run(random.choice((0.0, 0.0, 0.0005, 0.002, 0.005, 0.02, 0.3)))
     if random.random() < CHECK_SHARE:
         check_references(cluster)
+        cluster.oracle.actors.check_names()
 
 
 # Ends -----------------------------------------------------------------------------------------------------------------
@@ -198,6 +208,8 @@ def rest(cluster: Cluster) -> None:
     else:
         raise AssertionError("it never comes to rest")
     check_references(cluster)
+    cluster.oracle.actors.check_names()
+    cluster.oracle.actors.check_at_rest()
     for host in cluster.living:
         host.check()
         host.node.nothing_waits_that_could_run()
@@ -212,13 +224,22 @@ def pauses(cluster: Cluster) -> Iterator[bool]:
 def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) -> None:
     for shape in host.machine.scheduler.shapes.table.values():
         task = shape.peek()
-        if task is not None and shape.where is HERE and not shape.lives:
+        if task is not None and _has_no_placement(cluster, task) and not shape.lives:
             free = [other for other in cluster.living if other.machine.resources.fits(shape.demand)]
             assert not free, f"{task} waits at {host} and could run at {free}"
     for task in host.part.feeding.homeless:
         template = task.template
-        found = host.part.placing.choose(template.where, template.demand)
+        if task.is_constructor:
+            found: object = host.part.homes._place(task)
+        else:
+            found = host.part.placing.choose(template.where, template.demand)
         assert found is None, f"{task} waits at {host} and could run at {found}"
+
+
+def _has_no_placement(cluster: Cluster, task: Task) -> bool:
+    """True if any node will do. The home of a guest has chosen its node by a placement that the guest does not name."""
+    home = cluster.hosts[task.id[:NODE_SIZE]].machine.work.tasks.get(task.id)
+    return home is None or home.template.where is HERE
 
 
 def unresolved(cluster: Cluster) -> list[str]:

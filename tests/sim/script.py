@@ -13,12 +13,17 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray import cluster_messages as m
+from asyncray.core.states import ALIVE
 from asyncray.ids import TASK_SIZE
 from tests.core.cluster.pair import Pair
 from tests.core.processes import Driver
 
 _OF_ATTEMPTS = {
     m.RESULT: "RESULT", m.BACK: "BACK", m.DONE_WITH: "DONE_WITH", m.CANCEL_TASK: "CANCEL", m.CLAIMED: "CLAIMED",
+}  # fmt: skip
+_OF_ACTORS = {
+    m.LOCATE: "LOCATE", m.FORGET_ACTOR: "FORGET_ACTOR", m.KILL_ACTOR: "KILL_ACTOR", m.CONSTRUCT_AT: "CONSTRUCT_AT",
+    m.SEATED: "SEATED", m.END_SEAT: "END_SEAT",
 }  # fmt: skip
 _OF_REFS = {m.BORROW: "BORROW", m.UNBORROW: "UNBORROW"}
 _FROM_THE_HOME = (m.CANCEL_TASK, m.CLAIMED)
@@ -78,6 +83,16 @@ class Script(Pair):
         if kind == m.TASK:
             name = self._attempts[one, fields[0]] = self.recipes[fields[1]].name
             return f"{way} TASK {name}"
+        if kind == m.CALL_AT:
+            name = self._attempts[one, fields[0]] = fields[4].recipe.name
+            return f"{way} CALL_AT {name}"
+        if kind == m.CONSTRUCT_AT:
+            self._attempts[one, fields[0]] = "the constructor"
+        if kind == m.SEAT_OF:
+            _, state, node, incarnation, *_ = fields
+            return f"{way} SEAT_OF {state}" + (f" at {node.decode()[-1]} {incarnation}" if state == ALIVE else "")
+        if kind in _OF_ACTORS:
+            return f"{way} {_OF_ACTORS[kind]}"
         if kind in _OF_ATTEMPTS:
             home = one if kind in _FROM_THE_HOME else other
             later = " later" if kind in (m.RESULT, m.BACK) and fields[-1] else ""

@@ -42,6 +42,9 @@ class ActorReports(Protocol):
     def call_came_back(self, call: Task, *, begun: bool) -> None:
         """A call has not run to its end: that node does not have the actor, or its process has ended."""
 
+    def call_left(self, seat: Seat) -> None:
+        """A call of an actor is not at another node any more."""
+
 
 class AwayTasks:
     """The books about the tasks of this node that are at other nodes."""
@@ -225,6 +228,8 @@ class AwayTasks:
                 self._work.mailboxes.resend(task)
         else:
             self._finish(task, values)
+        if task.actor is not None and not task.is_constructor:
+            self.actors.call_left(task.actor)
         self._end_uses(peer, away, later=later)
         if contained and not self._imports.end(cover):
             cover.give_up()
@@ -264,6 +269,8 @@ class AwayTasks:
             if away.line is not None and isinstance(task.template.where, Bundle):
                 away.line.misled_by = self._views.rows.get(task.template.where.group)
             self._scheduler.shapes.enqueue(task, first=True)
+        if task.actor is not None and not task.is_constructor:
+            self.actors.call_left(task.actor)
         self._end_uses(peer, away, later=later)
 
     def done_with(self, peer: Peer, message: Any) -> None:
@@ -299,6 +306,8 @@ class AwayTasks:
         for task in tasks:
             if not task.is_constructor and task.state != FINISHED:
                 self.actors.call_came_back(task, begun=True)
+            if task.actor is not None and not task.is_constructor:
+                self.actors.call_left(task.actor)
         for task in tasks:
             if task.is_constructor:
                 self.actors.constructor_ended(task, [(FAULT, ["NodeDiedError", {"message": why}], None)], CRASHED)

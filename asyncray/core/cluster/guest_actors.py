@@ -7,6 +7,7 @@ constructor goes last: its RESULT tells the home that the process has ended.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,10 @@ from asyncray.cluster_words import NOT_HERE
 from asyncray.core.cluster.guests import Guests
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.routes import Routes
-from asyncray.core.lives import GuestActor
+from asyncray.core.lives import Actor, GuestActor
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, Task
-from asyncray.core.states import CRASHED, DEAD
+from asyncray.core.states import CRASHED, DEAD, FINISHED
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import FAULT
 
@@ -81,16 +82,28 @@ class GuestActors:
         self._routes.hidden.pop(actor.id, None)
         if self._actors.table.get(actor.id) is actor:
             del self._actors.table[actor.id]
+        self.send_home(actor, begun, calls)
+        self._routes.left(actor, begun, calls)
+
+    def send_home(self, actor: Actor, begun: Sequence[Task], calls: Sequence[Task]) -> list[Task]:
+        """The process of an actor has ended: sends the calls of other nodes back, and returns the others of ``calls``.
+
+        Their nodes decide which of them run again, and send them to the next process, which may be at another node.
+        """
         was_begun = dict.fromkeys(begun)
-        for call in calls:
-            if not isinstance(call, Guest):
+        in_lanes = [call for lane in actor.lanes.values() for call in lane]
+        for call in (*calls, *in_lanes):
+            if not isinstance(call, Guest) or call.state == FINISHED:
                 continue
             if call in was_begun:
                 call.how = CRASHED
                 self._work.finish(call, FAULT, actor.fault("ActorDiedError", ActorDiedError.WORKER_DIED))
             else:
                 self._guests.send_back(call, NOT_HERE)
-        self._routes.left(actor, begun, calls)
+                actor.pending -= 1
+        lanes = [(caller, deque(call for call in lane if not call.is_guest)) for caller, lane in actor.lanes.items()]
+        actor.lanes = {caller: lane for caller, lane in lanes if lane}
+        return [call for call in calls if not call.is_guest]
 
     def call_at(self, peer: Peer, message: Any) -> None:
         """CALL_AT: a process of another node calls an actor that is here."""

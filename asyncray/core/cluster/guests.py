@@ -262,6 +262,8 @@ class Guests:
         room = min((max(0, free(name)) // amount for name, amount in shape.demand), default=_UNLIMITED)
         if shape.free_of_charge:
             room = max(0, self._scheduler.most_free - shape.serving)
+        elif room and not shape.account.fits(shape.demand):
+            room = 0  # the halves of two devices make no device
         nested = (task for worker in self._scheduler.hosts for task in worker.nested.values())
         blocked = sum(1 for task in nested if task.template.shape is shape and task.lease and task.lease.blocked)
         return len(shape.leases) + room + blocked

@@ -22,7 +22,7 @@ from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
 from asyncray.core.cluster.routes import Routes
-from asyncray.core.lives import Actor, Seat
+from asyncray.core.lives import Actor, Route, Seat
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import HERE, Task
 from asyncray.core.states import ALIVE, CRASHED, DEAD, RAISED, RESTARTING, STARTING
@@ -53,6 +53,8 @@ class Homes:
         self._peer = peer
         # Actor of this node -> the nodes that have calls for it.
         self._watchers: dict[bytes, dict[Peer, None]] = {}
+        # Actor whose process at another node has ended, while calls may still come back from there -> how it ended.
+        self._ended: dict[Seat, tuple[Sequence[Value], int]] = {}
         machine.actors.elsewhere = self
         away.actors = self
 
@@ -110,8 +112,13 @@ class Homes:
         assert actor is not None
         kind, payload, _ = values[0]
         if actor.state == DEAD:
-            self._routes.take_returned(actor)
-        elif how == CRASHED:
+            return
+        if actor.inflight:
+            # These calls and the news of the end have crossed.
+            actor.window = 0
+            self._ended[actor] = values, how
+            return
+        if how == CRASHED:
             self._call_back(actor)
             message = payload[1].get("message", "")
             if payload[0] == "NodeDiedError":
@@ -133,6 +140,13 @@ class Homes:
 
     def call_came_back(self, call: Task, *, begun: bool) -> None:
         self._routes.call_came_back(call, begun=begun)
+
+    def call_left(self, seat: Seat) -> None:
+        """A call of this node is not at another node any more. After the last one, the next process may have calls."""
+        if isinstance(seat, Route):
+            self._routes.go_on(seat)
+        elif not seat.inflight and isinstance(seat, Actor) and seat in self._ended:
+            self.constructor_ended(seat.task, *self._ended.pop(seat))
 
     def end_process(self, actor: Actor, why: str, *, graceful: bool) -> None:
         """The actor is dead: ends its process at another node, if it has or gets one there."""
@@ -172,6 +186,8 @@ class Homes:
             self._say(actor, peer)
         if actor.state == DEAD:
             self._watchers.pop(actor.id, None)
+            self._ended.pop(actor, None)
+            self._routes.fail_returned(actor, actor.cause or [])
 
     def _say(self, actor: Actor, peer: Peer) -> None:
         node = actor.peer.id if isinstance(actor.peer, Peer) else self._node

@@ -54,13 +54,6 @@ class Routes:
     def __repr__(self) -> str:
         return f"<Routes {len(self.table)}>"
 
-    def find(self, actor_id: bytes) -> Route | None:
-        """Returns the route to an actor of another node, and makes it at the first call. None: the actor is an own."""
-        route = self.table.get(actor_id)
-        if route is None and actor_id[:NODE_SIZE] != self._node:
-            route = self.open(actor_id)
-        return route
-
     def open(self, actor_id: bytes) -> Route:
         """Makes a route, and asks the home of the actor where it is."""
         home = self._peer(actor_id[:NODE_SIZE])
@@ -75,14 +68,18 @@ class Routes:
             self._end(route, _home_lost(actor_id, "its node has ended"))
         return route
 
-    def submit(self, call: Task, route: Route) -> None:
-        """A call of this node to an actor of another node."""
+    def submit(self, call: Task, actor_id: bytes) -> bool:
+        """A call of this node to an actor of another node: the first makes the route. False: it is an own actor."""
+        if actor_id[:NODE_SIZE] == self._node:
+            return False
+        route = self.table.get(actor_id) or self.open(actor_id)
         if not route.pending:
             route.life = self._objects.use_all([route.id + PUT_INDEX])
             for entry in route.life:
                 entry.actor = route
         call.actor = route
         self._mailboxes.submit(call)
+        return True
 
     def send_call(self, call: Task, seat: Seat) -> None:
         self._away.send_call(call, seat)
@@ -98,10 +95,15 @@ class Routes:
             self._forget_if_unneeded(route)
 
     def _forget_if_unneeded(self, route: Route) -> None:
-        if route.pending or self.table.get(route.id) is not route or route.id + PUT_INDEX in self._objects.table:
+        if route.pending or self.table.get(route.id) is not route:
+            return
+        entry = self._objects.table.get(route.id + PUT_INDEX)
+        if entry is not None:
+            entry.actor = route  # a handle has come again since the last one was dropped
             return
         del self.table[route.id]
         self._next.pop(route, None)
+        self._returned.pop(route, None)
         hidden = self.hidden.pop(route.id, None)
         if hidden is not None:
             self._actors.table[route.id] = hidden
@@ -125,12 +127,14 @@ class Routes:
         call.state = QUEUED
         seat.window = 0
         self._returned.setdefault(seat, []).append((call, begun))
-        if isinstance(seat, Route):
-            self._go_on(seat)
 
     def take_returned(self, seat: Seat) -> list[tuple[Task, bool]]:
         """Takes the calls that came back and have not ended since, in order, and whether each had begun."""
         return [(call, begun) for call, begun in self._returned.pop(seat, ()) if call.state != FINISHED]
+
+    def fail_returned(self, seat: Seat, fault: Fault) -> None:
+        """The actor is dead, so the calls that came back will not run."""
+        self._fail([call for call, _ in self.take_returned(seat)], fault)
 
     def seat_of(self, peer: Peer, message: Any) -> None:
         """SEAT_OF: the home of an actor says where the actor is."""
@@ -145,7 +149,7 @@ class Routes:
             self._interrupt(route, fault)
         elif state == ALIVE:
             self._next[route] = node, incarnation, window
-            self._go_on(route)
+            self.go_on(route)
 
     def _interrupt(self, route: Route, fault: Fault) -> None:
         """The actor starts again: calls without retries that were sent to it, or wait here, fail."""
@@ -161,7 +165,7 @@ class Routes:
         for call in calls:
             self._work.finish(call, FAULT, call.cancelled_fault() if call.cancelled else fault)
 
-    def _go_on(self, route: Route) -> None:
+    def go_on(self, route: Route) -> None:
         """Sends calls to the present place of the actor, once all that were sent to the one before are back."""
         place = self._next.get(route)
         if place is None or route.inflight:
@@ -241,6 +245,7 @@ class Routes:
         for call in own:
             call.actor = route
             if call in was_begun:
+                call.state = QUEUED
                 self._returned.setdefault(route, []).append((call, True))
             elif call.missing:
                 route.lanes.setdefault(call.submitter.id, deque()).append(call)

@@ -233,6 +233,8 @@ def used_for_other_nodes(part: ClusterMachine) -> Iterator[ObjectEntry]:
         for lost in machine._graces.values():
             for uses in lost:
                 yield from uses
+    for route in part.routes.table.values():
+        yield from route.life
     for told in templates._told.values():
         for captured in told.functions.values():
             yield from captured
