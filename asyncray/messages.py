@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, LeaseTerms, NodeWelcome, TemplateSpec, WorkerSpec
 
-VERSION = 7
+VERSION = 8
 """The version of the protocol: it changes whenever a message changes. Both ends must have the same."""
 
 RELEASE = "0.1.0"
@@ -164,6 +164,10 @@ GROUP_READY: Final = 29
 GroupReadyMessage: TypeAlias = "tuple[Literal[29], bytes, bytes, bytes]"
 """placement group, object, pickled value: the object exists from now on, and gets the value with the group's bundles"""
 
+SUBSCRIBE_ANYWHERE: Final = 30
+SubscribeAnywhereMessage: TypeAlias = "tuple[Literal[30], Ids]"
+"""objects: as SUBSCRIBE, but large values stay at other nodes. Answer: a VALUE or AWAY for each, at any time"""
+
 # From the daemon to a driver or worker -------------------------------------------------------------------------------
 WELCOME: Final = 40
 WelcomeMessage: TypeAlias = "tuple[Literal[40], NodeWelcome]"
@@ -214,8 +218,8 @@ StoreFullMessage: TypeAlias = "tuple[Literal[51], int]"
 """request: no room is free now; the answer, ALLOCATED or REPLY_FAULT, follows later"""
 
 AWAY: Final = 53
-AwayMessage: TypeAlias = "tuple[Literal[53], bytes]"
-"""object that this process made: its value is on another node, and comes here if this process subscribes to it"""
+AwayMessage: TypeAlias = "tuple[Literal[53], bytes, bool]"
+"""object, comes: its value is on another node. It comes here by itself, or if this process subscribes to it"""
 
 DISCONNECT: Final = 52
 DisconnectMessage: TypeAlias = "tuple[Literal[52], str, bool]"
@@ -320,6 +324,7 @@ ToDaemon: TypeAlias = """(
     | OutputLostMessage
     | ForgetMessage
     | GroupReadyMessage
+    | SubscribeAnywhereMessage
 )"""
 """Messages of drivers and workers."""
 

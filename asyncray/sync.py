@@ -17,7 +17,15 @@ from asyncray.api.decorator import remote
 from asyncray.api.handle import ActorHandle, check_name, named_handle
 from asyncray.api.information import get_gpu_ids, get_runtime_context
 from asyncray.api.loop_warning import warn_in_loop
-from asyncray.api.object_calls import cancel, check_timeout, check_wait, local_objects, partition, partition_now
+from asyncray.api.object_calls import (
+    cancel,
+    check_timeout,
+    check_wait,
+    local_objects,
+    partition,
+    partition_anywhere,
+    partition_now,
+)
 from asyncray.api.session import Context, is_initialized, set_auto_init, shutdown
 from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
@@ -180,7 +188,8 @@ def wait(
         object_refs: different refs.
         num_returns: how many must be ready.
         timeout: seconds, or None for ever; 0 only looks.
-        fetch_local: wait until the values are on this node, too.
+        fetch_local: a ref is ready when its value is on this node. With False it is ready when the value exists on any
+            node; large values stay there until something reads them.
 
     Returns:
         (ready, not ready): at most ``num_returns`` ready ones; both in the order of the list. Errors count as ready.
@@ -199,13 +208,15 @@ def wait(
     if not found:
         return [], []
     parts = partition(object_refs, found, num_returns)
+    if parts is None and not fetch_local:
+        parts = partition_anywhere(object_refs, found, num_returns)
     if parts is None:
         objects = require().objects
         if timeout != 0:
             warn_in_loop("wait")
-        objects.wait(found, num_returns, timeout=check_timeout(timeout))
+        objects.wait(found, num_returns, fetch=bool(fetch_local), timeout=check_timeout(timeout))
         objects.check_enough(found, num_returns)
-        parts = partition_now(object_refs, found, num_returns)
+        parts = partition_now(object_refs, found, num_returns, fetch=bool(fetch_local))
     return parts
 
 

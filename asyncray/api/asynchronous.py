@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from asyncray.api import session
 from asyncray.api.handle import ActorHandle, check_name, named_handle
-from asyncray.api.object_calls import check_timeout, check_wait, local_objects, partition, partition_now
+from asyncray.api.object_calls import (
+    check_timeout,
+    check_wait,
+    local_objects,
+    partition,
+    partition_anywhere,
+    partition_now,
+)
 from asyncray.api.session import Context
 from asyncray.api.thread_call import ThreadCall
 from asyncray.runtime import current
@@ -221,7 +228,8 @@ async def wait(
         object_refs: different refs.
         num_returns: how many must be ready.
         timeout: seconds, or None for ever; 0 only looks.
-        fetch_local: wait until the values are on this node, too.
+        fetch_local: a ref is ready when its value is on this node. With False it is ready when the value exists on any
+            node; large values stay there until something reads them.
 
     Returns:
         (ready, not ready): at most ``num_returns`` ready ones; both in the order of the list. Errors count as ready.
@@ -240,11 +248,13 @@ async def wait(
     if not found:
         return [], []
     parts = partition(object_refs, found, num_returns)
+    if parts is None and not fetch_local:
+        parts = partition_anywhere(object_refs, found, num_returns)
     if parts is None:
         objects = require().objects
-        await objects.wait_async(found, num_returns, timeout=check_timeout(timeout))
+        await objects.wait_async(found, num_returns, fetch=bool(fetch_local), timeout=check_timeout(timeout))
         objects.check_enough(found, num_returns)
-        parts = partition_now(object_refs, found, num_returns)
+        parts = partition_now(object_refs, found, num_returns, fetch=bool(fetch_local))
     return parts
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from asyncray.ids import is_call
 from asyncray.messages import CANCEL, UNRESOLVED
 from asyncray.runtime import current
-from asyncray.runtime.references import LocalObject
+from asyncray.runtime.references import LocalObject, exists
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
@@ -119,10 +119,24 @@ def partition(
     return (ready, rest) if len(ready) == enough else None
 
 
-def partition_now(
+def partition_anywhere(
     refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int
+) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]] | None:
+    """Returns the same, where an object is ready that exists on any node."""
+    ready: list[ObjectRef[Any]] = []
+    rest: list[ObjectRef[Any]] = []
+    for ref, local in zip(refs, objects, strict=True):
+        (ready if len(ready) < enough and exists(local) else rest).append(ref)
+    return (ready, rest) if len(ready) == enough else None
+
+
+def partition_now(
+    refs: Sequence[ObjectRef[Any]], objects: Sequence[LocalObject], enough: int, *, fetch: bool = True
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """Returns the same with those that are ready now, also if these are fewer than ``enough``."""
+    if not fetch:
+        count = min(enough, sum(map(exists, objects)))
+        return partition_anywhere(refs, objects, count) or ([], list(refs))
     count = min(enough, sum(local.kind != UNRESOLVED for local in objects))
     return (partition(refs, objects, count) if count else None) or ([], list(refs))
 

@@ -42,6 +42,7 @@ from asyncray.messages import (
     SHARED,
     SUBMIT,
     SUBSCRIBE,
+    SUBSCRIBE_ANYWHERE,
     TEMPLATE,
     UNBLOCKED,
     UNPIN,
@@ -125,6 +126,7 @@ class ClientMessages:
             ADD_REFS: self._add_refs,
             RELEASE_REFS: self._release_refs,
             SUBSCRIBE: self._subscribe,
+            SUBSCRIBE_ANYWHERE: self._subscribe_anywhere,
             ERROR_SEEN: self._error_seen,
             PUT: self._put,
             PROMISE: self._promise,
@@ -208,6 +210,10 @@ class ClientMessages:
     def _subscribe(self, client: Client, message: m.SubscribeMessage) -> None:
         _, object_ids = message
         self._objects.subscribe(client, object_ids)
+
+    def _subscribe_anywhere(self, client: Client, message: m.SubscribeAnywhereMessage) -> None:
+        _, object_ids = message
+        self._objects.subscribe(client, object_ids, fetch=False)
 
     def _error_seen(self, client: Client, message: m.ErrorSeenMessage) -> None:
         _, object_ids = message

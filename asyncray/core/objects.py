@@ -229,10 +229,14 @@ class Objects:
         elif party.alive:
             self._outbox.send(party, (VALUE, entry.id, entry.kind, self.value_for(entry, party)))
 
-    def subscribe(self, client: Party, object_ids: Iterable[bytes]) -> None:
-        """Sends each value to the client as soon as it is resolved; for a lost object, sends the error."""
+    def subscribe(self, client: Party, object_ids: Iterable[bytes], *, fetch: bool = True) -> None:
+        """Sends each value to the client as soon as it is resolved; for a lost object, sends the error.
+
+        Args:
+            fetch: values that are on other nodes come here. Otherwise the client hears of them by AWAY.
+        """
         others = self.values_elsewhere
-        party = client if others is None else others.begin_read(client)
+        party = client if others is None or not fetch else others.begin_read(client)
         for object_id in object_ids:
             entry = self.find(object_id, "waits for", client)
             if entry is None:

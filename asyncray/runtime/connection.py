@@ -209,9 +209,9 @@ class Connection:
             self.waiters.resolved([(reply, kind, payload)])
 
     def _went_away(self, message: AwayMessage) -> None:
-        _, object_id = message
+        _, object_id, comes = message
         local = self.references.table.get(object_id)
-        if local is not None and local.kind == UNRESOLVED and self.waiters.must_ask_for(local):
+        if local is not None and local.kind == UNRESOLVED and self.waiters.went_away(local, comes=comes):
             self._ask_for((local,))
 
     def _ask_for(self, objects: Iterable[LocalObject]) -> None:
@@ -273,12 +273,14 @@ class Connection:
         *,
         timeout: float | None = None,
         fails_fast: bool = False,
+        fetch: bool = True,
         task: TaskContext | None = None,
     ) -> bool:
         """Sends the queue, and waits in this thread until ``enough`` of the objects have arrived.
 
         Args:
             fails_fast: the first error among them ends the wait.
+            fetch: objects must come here. Otherwise they must exist, on any node.
             task: reported to the daemon as blocked meanwhile.
 
         Returns:
@@ -288,7 +290,7 @@ class Connection:
             WouldDeadlockError: a finalizer would wait for its own thread.
         """
         was_finished = is_finished(task)
-        waiter = ThreadWaiter(enough, fails_fast=fails_fast)
+        waiter = ThreadWaiter(enough, fails_fast=fails_fast, fetches=fetch)
         if not self.waiters.register(waiter, objects):
             return True
         # No call between these lines, so no signal handler can raise before ``finally`` would withdraw the waiter.
@@ -332,13 +334,14 @@ class Connection:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as in ``block_on``
         fails_fast: bool = False,
+        fetch: bool = True,
         task: TaskContext | None = None,
     ) -> bool:
         """The same for coroutines. Cancelling it only stops the waiting."""
         import asyncio  # start-up cost: a program that awaits has imported it
 
         loop = asyncio.get_running_loop()
-        waiter = LoopWaiter(enough, loop, fails_fast=fails_fast)
+        waiter = LoopWaiter(enough, loop, fails_fast=fails_fast, fetches=fetch)
         was_finished = is_finished(task)
         if not self.waiters.register(waiter, objects):
             return True

@@ -14,12 +14,12 @@ from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import GetTimeoutError
 from asyncray.ids import PUT_INDEX
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARED, UNRESOLVED
+from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARED, SUBSCRIBE_ANYWHERE, UNRESOLVED
 from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
 from asyncray.runtime.late_puts import LatePuts
-from asyncray.runtime.references import LocalObject, Pin
+from asyncray.runtime.references import LocalObject, Pin, exists
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.reservation import Reservation
 from asyncray.runtime.serialization import PicklingFailed, Serialized, layout, serialize
@@ -133,8 +133,8 @@ class ObjectClient:
         return True
 
     def check_enough(self, objects: Sequence[LocalObject], enough: int) -> None:
-        """Raises LocalNodeDiedError if fewer objects have arrived, and no more can arrive."""
-        if self._waiters.broken is not None and sum(local.kind != UNRESOLVED for local in objects) < enough:
+        """Raises LocalNodeDiedError if fewer objects exist, and no news can arrive."""
+        if self._waiters.broken is not None and sum(map(exists, objects)) < enough:
             self._connection.check_alive()
 
     def _subscribe(self, objects: Sequence[LocalObject], *, together: bool = True) -> bool:
@@ -150,6 +150,15 @@ class ObjectClient:
             for local in wanted:
                 self._waiters.ask_for((local,))
         return bool(wanted)
+
+    def _watch(self, objects: Sequence[LocalObject]) -> bool:
+        """Asks for word that objects exist, as far as it does not come by itself. True if it asks for any."""
+        unknown = [local for local in objects if not exists(local) and not local.push_expected]
+        if unknown:
+            self._post((SUBSCRIBE_ANYWHERE, [local.id for local in unknown]))
+            for local in unknown:  # after posting, as in ``Connection``
+                local.push_expected = True
+        return bool(unknown)
 
     def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
         """A ``concurrent.futures.Future`` with the object's value."""
@@ -182,15 +191,23 @@ class ObjectClient:
         enough: int,
         *,
         fails_fast: bool = False,
+        fetch: bool = True,
         timeout: float | None = None,
     ) -> bool:
-        """Waits until ``enough`` of the objects have arrived (or one failed). False if the time is up first."""
+        """Waits until ``enough`` of the objects have arrived (or one failed). False if the time is up first.
+
+        Args:
+            fetch: values of other nodes come here. Otherwise an object has arrived when it exists.
+        """
         task = running_task()
-        if self._subscribe(objects, together=enough >= len(objects)) and _asks_first(task, timeout):
+        asked = self._subscribe(objects, together=enough >= len(objects)) if fetch else self._watch(objects)
+        if asked and _asks_first(task, timeout):
             self._connection.round_trip()
         if timeout == 0:
-            return self._waiters.satisfied(objects, enough, fails_fast=fails_fast)
-        return self._connection.block_on(objects, enough, timeout=timeout, fails_fast=fails_fast, task=task)
+            return self._waiters.satisfied(objects, enough, fails_fast=fails_fast, fetches=fetch)
+        return self._connection.block_on(
+            objects, enough, timeout=timeout, fails_fast=fails_fast, fetch=fetch, task=task
+        )
 
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
@@ -206,6 +223,7 @@ class ObjectClient:
         enough: int,
         *,
         fails_fast: bool = False,
+        fetch: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 - Ray's argument
     ) -> bool:
         """The same as ``wait`` for coroutines. Cancelling it only stops the waiting.
@@ -214,11 +232,14 @@ class ObjectClient:
         the CPU that it holds.
         """
         task = running_task()
-        if self._subscribe(objects, together=enough >= len(objects)) and _asks_first(task, timeout):
+        asked = self._subscribe(objects, together=enough >= len(objects)) if fetch else self._watch(objects)
+        if asked and _asks_first(task, timeout):
             await self._connection.round_trip_async()
         if timeout == 0:
-            return self._waiters.satisfied(objects, enough, fails_fast=fails_fast)
-        return await self._connection.wait_async(objects, enough, timeout=timeout, fails_fast=fails_fast, task=task)
+            return self._waiters.satisfied(objects, enough, fails_fast=fails_fast, fetches=fetch)
+        return await self._connection.wait_async(
+            objects, enough, timeout=timeout, fails_fast=fails_fast, fetch=fetch, task=task
+        )
 
     async def get_async(
         self,

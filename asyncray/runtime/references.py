@@ -35,11 +35,14 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ADD_REFS, FORGET, RELEASE_REFS, UNPIN, UNRESOLVED, Message
 from asyncray.runtime.exports import Exports
+
+ELSEWHERE: Final = object()
+"""The payload of an object whose value is on another node: it exists, and is not here."""
 
 
 class Pin:
@@ -68,11 +71,12 @@ class LocalObject:
         # The session that the object belongs to.
         self.table = table
         # The value. Written once, by the thread that reads the stream, or by the thread that puts the object.
+        # Before that the payload may be ELSEWHERE. It is written before the kind, so read it first.
         self.kind = UNRESOLVED
         self.payload: Any = None
         # Refs of this process. Raised under the lock of ``References``, lowered when the release queue is drained.
         self.count = 1
-        # The daemon will send the value without being asked. No argument: a keyword would cost 0.15 us.
+        # The daemon will send VALUE or AWAY without being asked. No argument: a keyword would cost 0.15 us.
         self.push_expected = True
         # The place in shared memory that the daemon keeps for this process.
         self.pin: Pin | None = None
@@ -82,6 +86,11 @@ class LocalObject:
     def __repr__(self) -> str:
         state = "unresolved" if self.kind == UNRESOLVED else f"kind {self.kind}"
         return f"<LocalObject {self.id.hex()} {state} refs={self.count}>"
+
+
+def exists(local: LocalObject) -> bool:
+    """True if the object has a value, here or on another node."""
+    return local.payload is ELSEWHERE or local.kind != UNRESOLVED
 
 
 class Watch(weakref.ref[Any]):

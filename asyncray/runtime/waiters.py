@@ -29,7 +29,7 @@ from asyncray.exceptions import LocalNodeDiedError
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, ERRORS, FAULT, UNRESOLVED
-from asyncray.runtime.references import LocalObject
+from asyncray.runtime.references import ELSEWHERE, LocalObject, exists
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,14 +39,19 @@ LoopCalls = dict[Any, deque[Callable[[], None]]]
 
 
 class Waiter:
-    """Fires once, after ``remaining`` objects came or, if it ``fails_fast``, after one that is an error."""
+    """Fires once, after ``remaining`` objects came or, if it ``fails_fast``, after one that is an error.
 
-    __slots__ = ("fails_fast", "fired", "remaining", "reported")
+    Args:
+        fetches: objects must come here. Otherwise they must exist, on any node.
+    """
 
-    def __init__(self, remaining: int, *, fails_fast: bool = False) -> None:
+    __slots__ = ("fails_fast", "fetches", "fired", "remaining", "reported")
+
+    def __init__(self, remaining: int, *, fails_fast: bool = False, fetches: bool = True) -> None:
         # Objects that are still missing. Changed under the lock of ``Waiters``.
         self.remaining = remaining
         self.fails_fast = fails_fast
+        self.fetches = fetches
         # Set once, under the same lock; read in any thread.
         self.fired = False
         # The daemon has heard that a task waits here, and not yet of the end of the wait. Written by ``BlockReporter``.
@@ -65,8 +70,8 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_lock",)
 
-    def __init__(self, remaining: int, *, fails_fast: bool = False) -> None:
-        super().__init__(remaining, fails_fast=fails_fast)
+    def __init__(self, remaining: int, *, fails_fast: bool = False, fetches: bool = True) -> None:
+        super().__init__(remaining, fails_fast=fails_fast, fetches=fetches)
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -96,8 +101,10 @@ class LoopWaiter(Waiter):
 
     __slots__ = ("_loop", "future")
 
-    def __init__(self, remaining: int, loop: asyncio.AbstractEventLoop, *, fails_fast: bool = False) -> None:
-        super().__init__(remaining, fails_fast=fails_fast)
+    def __init__(
+        self, remaining: int, loop: asyncio.AbstractEventLoop, *, fails_fast: bool = False, fetches: bool = True
+    ) -> None:
+        super().__init__(remaining, fails_fast=fails_fast, fetches=fetches)
         self._loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
 
@@ -186,8 +193,12 @@ class Waiters:
         if self.broken is not None:
             raise LocalNodeDiedError(self.broken)
 
-    def satisfied(self, objects: Sequence[LocalObject], enough: int, *, fails_fast: bool = False) -> bool:
+    def satisfied(
+        self, objects: Sequence[LocalObject], enough: int, *, fails_fast: bool = False, fetches: bool = True
+    ) -> bool:
         """True if a waiter for these objects would not have to wait."""
+        if not fetches:
+            return self.broken is not None or sum(map(exists, objects)) >= enough
         kinds = [local.kind for local in objects]
         failed = fails_fast and (ERROR in kinds or FAULT in kinds)
         return failed or self.broken is not None or len(kinds) - kinds.count(UNRESOLVED) >= enough
@@ -199,8 +210,10 @@ class Waiters:
         """
         try:
             with self._lock:
-                waits = self.broken is None and self._register(waiter, objects)
-            if waits and self._any_away:
+                waits = self.broken is None and self._register(
+                    waiter, objects if waiter.fetches else self._leave_out_elsewhere(waiter, objects)
+                )
+            if waits and self._any_away and waiter.fetches:
                 self._ask_for_away(waiter, objects)
             return waits
         # A signal handler raised, and no other code would withdraw the waiter.
@@ -255,12 +268,25 @@ class Waiters:
 
     # In the io thread, or the thread that reads in its place ----------------------------------------------------------
 
-    def must_ask_for(self, local: LocalObject) -> bool:
-        """The value of an object is on another node. Returns True if something waits for it."""
+    def went_away(self, local: LocalObject, *, comes: bool) -> bool:
+        """The value of an object is on another node.
+
+        Args:
+            comes: it comes here without being asked for.
+
+        Returns:
+            True if it must be asked for, because something waits for it here.
+        """
+        fired: list[Waiter] = []
         with self._lock:
-            self._any_away = True
-            local.push_expected = local.waiters is not None
-            return local.push_expected
+            local.payload = ELSEWHERE
+            self._exists(local, fired)
+            asks = not comes and local.waiters is not None
+            if not comes:
+                self._any_away = True
+                local.push_expected = asks
+        wake_all(fired)
+        return asks
 
     def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
         """A batch of values came."""
@@ -318,6 +344,22 @@ class Waiters:
         self._all[waiter] = None
         # A signal handler may have forked since ``register`` looked. If so, ``end_in_child`` did not find this waiter.
         return self.broken is None
+
+    def _leave_out_elsewhere(self, waiter: Waiter, objects: Sequence[LocalObject]) -> Sequence[LocalObject]:
+        """Returns the objects that are not known to be on another node. The others count as arrived."""
+        rest = [local for local in objects if local.payload is not ELSEWHERE]
+        waiter.remaining -= len(objects) - len(rest)
+        return rest
+
+    def _exists(self, local: LocalObject, fired: list[Waiter]) -> None:
+        """The waiters that fetch nothing wait for this object no more."""
+        waiters = local.waiters
+        if waiters is None:
+            return
+        for waiter, times in list(waiters.items()) if type(waiters) is dict else [(waiters, 1)]:
+            if not waiter.fetches:
+                _remove(waiter, (local,))
+                self._count_down(waiter, times, UNRESOLVED, fired)
 
     def _index(self, callback: LoopCallback, key: CallbackKey) -> None:
         if not callback.fired:

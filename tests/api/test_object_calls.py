@@ -12,13 +12,14 @@ import pytest
 from asyncray.api.actor import kill
 from asyncray.api.decorator import remote
 from asyncray.api.handle import ActorHandle
-from asyncray.api.object_calls import cancel, check_timeout, local_objects, partition, partition_now
+from asyncray.api.object_calls import cancel, check_timeout, local_objects, partition, partition_anywhere, partition_now
 from asyncray.messages import CANCEL, KILL, PLAIN, UNRESOLVED
+from asyncray.runtime.references import ELSEWHERE
 from tests.runtime.daemon_side import DaemonSide
 
 
 def objects(*ready: bool) -> list[Any]:
-    return [SimpleNamespace(kind=PLAIN if one else UNRESOLVED) for one in ready]
+    return [SimpleNamespace(kind=PLAIN if one else UNRESOLVED, payload=None) for one in ready]
 
 
 REFS: Any = ["a", "b", "c", "d"]
@@ -39,6 +40,19 @@ def test_partition_now_takes_what_is_ready() -> None:
     assert same(REFS, FOUND, 1) == (["b"], ["a", "c", "d"])
     assert same(REFS, objects(False, False, False, False), 2) == ([], REFS)
     assert partition(REFS, objects(False, False, False, False), 1) is None
+
+
+def test_an_object_on_another_node_is_ready_where_nothing_is_to_be_fetched() -> None:
+    found = objects(False, True, False, False)
+    found[0].payload = ELSEWHERE
+    anywhere: Any = partition_anywhere
+    assert anywhere(REFS, found, 1) == (["a"], ["b", "c", "d"])
+    assert anywhere(REFS, found, 2) == (["a", "b"], ["c", "d"])
+    assert anywhere(REFS, found, 3) is None
+    now: Any = partition_now
+    assert now(REFS, found, 3, fetch=False) == (["a", "b"], ["c", "d"])
+    assert now(REFS, found, 3) == (["b"], ["a", "c", "d"])
+    assert now(REFS, objects(False, False, False, False), 1, fetch=False) == ([], REFS)
 
 
 def test_timeouts() -> None:

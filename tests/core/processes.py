@@ -48,6 +48,7 @@ from asyncray.messages import (
     STOP_TASK,
     STORE_FULL,
     SUBSCRIBE,
+    SUBSCRIBE_ANYWHERE,
     TEMPLATE,
     UNBLOCKED,
     UNDEFINE,
@@ -156,7 +157,7 @@ class Process:
         """True if the value is here."""
         if ref not in self.asked:
             self.asked.add(ref)
-            self.send((SUBSCRIBE, [ref]))
+            self.send((SUBSCRIBE if sum(ref) % 3 else SUBSCRIBE_ANYWHERE, [ref]))
         return ref in self.values
 
     def know(self, ref: bytes, content: Any) -> None:
@@ -216,8 +217,9 @@ class Process:
             if self.counts[ref]:
                 self.values[ref] = content
         elif kind == AWAY:
-            if self.counts[message[1]]:
-                self.send((SUBSCRIBE, [message[1]]))
+            _, ref, comes = message
+            if self.counts[ref] and not comes:
+                self.send((SUBSCRIBE, [ref]))
         elif kind == ALLOCATED:
             self.questions[message[1]](message[2:4])
         elif kind == REPLY:

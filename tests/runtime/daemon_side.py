@@ -32,11 +32,16 @@ class DaemonSide:
 
     def next(self, kind: int) -> list[Any]:
         """The next message of that kind; others before it are dropped. Waits for it."""
+        return self.until(kind)[-1]
+
+    def until(self, kind: int) -> list[list[Any]]:
+        """All messages up to the next one of that kind. Waits for it."""
+        found = []
         while True:
             while self._messages:
-                message = self._messages.popleft()
-                if message[0] == kind:
-                    return list(message)
+                found.append(list(self._messages.popleft()))
+                if found[-1][0] == kind:
+                    return found
             data = self._stream.recv(1 << 16)
             assert data, "the connection was closed"
             self._messages += self._decoder.feed(data)

@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError, ObjectLostError
-from asyncray.messages import AWAY, ERROR_SEEN, FAULT, PLAIN, PUT, REPLY, REQUEST, SUBSCRIBE, VALUE
+from asyncray.messages import (
+    AWAY,
+    ERROR_SEEN,
+    FAULT,
+    PLAIN,
+    PUT,
+    REPLY,
+    REQUEST,
+    SUBSCRIBE,
+    SUBSCRIBE_ANYWHERE,
+    VALUE,
+)
 from asyncray.runtime.refs import ObjectRef, borrow, own
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import serialize
@@ -77,12 +88,12 @@ def test_a_value_on_another_node_is_asked_for_when_something_waits(session: Any,
 
     def answer() -> None:
         if waits_first:
-            daemon.send((AWAY, ref.binary()))
+            daemon.send((AWAY, ref.binary(), False))
         assert daemon.next(SUBSCRIBE)[1] == (ref.binary(),)
         daemon.send((VALUE, ref.binary(), PLAIN, serialize("far").pickled))
 
     if not waits_first:
-        daemon.send((AWAY, ref.binary()), (VALUE, other.binary(), PLAIN, serialize("near").pickled))
+        daemon.send((AWAY, ref.binary(), False), (VALUE, other.binary(), PLAIN, serialize("near").pickled))
         assert runtime.objects.get([other._local], DEADLINE) == ["near"]
     thread = threading.Thread(target=answer)
     thread.start()
@@ -94,7 +105,7 @@ def test_a_thread_that_saw_no_need_to_ask_asks_when_it_is_registered(session: An
     runtime, daemon = session
     near, far = new(runtime, 1), new(runtime, 2)
     assert not runtime.objects._subscribe([far._local])
-    daemon.send((AWAY, far.binary()), (VALUE, near.binary(), PLAIN, serialize("near").pickled))
+    daemon.send((AWAY, far.binary(), False), (VALUE, near.binary(), PLAIN, serialize("near").pickled))
     assert runtime.objects.get([near._local], DEADLINE) == ["near"]
     assert not runtime.objects._connection.block_on([far._local], timeout=0.001)
     assert daemon.next(SUBSCRIBE)[1] == (far.binary(),)
@@ -109,6 +120,100 @@ def test_values_that_are_not_needed_together_are_asked_for_one_by_one(session: A
     with pytest.raises(GetTimeoutError):
         runtime.objects.get([ref._local for ref in others], 0.001)
     assert daemon.next(SUBSCRIBE)[1] == tuple(ref.binary() for ref in others)
+
+
+def value_of(ref: ObjectRef[Any], content: object) -> tuple[int, bytes, int, bytes]:
+    return VALUE, ref.binary(), PLAIN, serialize(content).pickled
+
+
+def exists(runtime: Runtime, *refs: ObjectRef[Any], enough: int | None = None, timeout: float = DEADLINE) -> bool:
+    objects = [ref._local for ref in refs]
+    return runtime.objects.wait(objects, enough or len(refs), fetch=False, timeout=timeout)
+
+
+def exists_async(runtime: Runtime, *refs: ObjectRef[Any], enough: int | None = None, timeout: float = DEADLINE) -> bool:
+    objects = [ref._local for ref in refs]
+    return asyncio.run(runtime.objects.wait_async(objects, enough or len(refs), fetch=False, timeout=timeout))
+
+
+def questions(runtime: Runtime, daemon: DaemonSide) -> list[list[Any]]:
+    """The subscriptions that the test has not read."""
+    runtime.objects.put("the last message")
+    runtime.flush()
+    return [message for message in daemon.until(PUT) if message[0] in (SUBSCRIBE, SUBSCRIBE_ANYWHERE)]
+
+
+Exists = Callable[..., bool]
+both_ways = pytest.mark.parametrize("waits", [exists, exists_async])
+
+
+@both_ways
+def test_a_wait_without_a_fetch_asks_once_and_a_get_brings_the_value(session: Any, waits: Exists) -> None:
+    runtime, daemon = session
+    far, error = (borrow(runtime.references, bytes([number]) * 26) for number in range(2))
+    assert not waits(runtime, far, error, timeout=0.001)
+    assert daemon.next(SUBSCRIBE_ANYWHERE)[1] == (far.binary(), error.binary())
+    daemon.send((AWAY, far.binary(), False))
+    assert waits(runtime, far, error, enough=1)
+    daemon.send((VALUE, error.binary(), FAULT, LOST))
+    assert waits(runtime, far, error)
+    assert not runtime.objects.wait([far._local], 1, timeout=0.001)
+    assert daemon.next(SUBSCRIBE)[1] == (far.binary(),)
+    daemon.send(value_of(far, "far"))
+    assert runtime.objects.get([far._local], DEADLINE) == ["far"]
+    assert waits(runtime, far)
+    assert not questions(runtime, daemon)
+
+
+@both_ways
+def test_own_objects_and_those_on_their_way_are_not_asked_for_to_see_if_they_exist(session: Any, waits: Exists) -> None:
+    runtime, daemon = session
+    own_ref, coming = new(runtime, 1), borrow(runtime.references, b"b" * 26)
+    assert not runtime.objects.wait([coming._local], 1, timeout=0.001)
+    assert daemon.next(SUBSCRIBE)[1] == (coming.binary(),)
+    daemon.send((AWAY, own_ref.binary(), False), (AWAY, coming.binary(), True))
+    assert waits(runtime, own_ref, coming)
+    assert not questions(runtime, daemon)
+
+
+def test_of_two_waits_for_one_object_one_fetches_and_the_other_ends_at_once(session: Any) -> None:
+    runtime, daemon = session
+    far, near = new(runtime, 1), new(runtime, 2)
+    got: list[Any] = []
+    getting = threading.Thread(target=lambda: got.append(runtime.objects.get([far._local], DEADLINE)))
+    getting.start()
+    fetching = threading.Thread(target=lambda: got.append(exists(runtime, far, near)))
+    fetching.start()
+    daemon.send((AWAY, far.binary(), False))
+    assert exists(runtime, far)
+    assert daemon.next(SUBSCRIBE)[1] == (far.binary(),)
+    daemon.send(value_of(near, "near"))
+    fetching.join(DEADLINE)
+    assert got == [True]
+    daemon.send(value_of(far, "far"))
+    getting.join(DEADLINE)
+    assert got == [True, ["far"]]
+    assert not runtime.waiters.has_waiters()
+
+
+def test_a_wait_without_a_fetch_can_be_cancelled_and_ends_with_the_daemon(session: Any) -> None:
+    runtime, daemon = session
+    ref = borrow(runtime.references, b"b" * 26)
+
+    async def cancelled() -> None:
+        waiting = asyncio.create_task(runtime.objects.wait_async([ref._local], 1, fetch=False))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(cancelled())
+    assert not runtime.waiters.has_waiters()
+    assert not exists(runtime, ref, timeout=0)
+    daemon.close()
+    assert exists(runtime, ref)
+    with pytest.raises(LocalNodeDiedError):
+        runtime.objects.check_enough([ref._local], 1)
 
 
 def test_callbacks_and_awaits_of_one_object(session: Any) -> None:

@@ -80,6 +80,8 @@ class LargeNode(Node):
         self.jobs: dict[int, Job] = {}
         # Objects that the process waits for, and how often it has views of others.
         self.awaited: dict[bytes, None] = {}
+        # Object -> for each AWAY, whether the value comes by itself.
+        self.said_away: dict[bytes, list[bool]] = {}
         self.views: dict[bytes, list[View]] = {}
         # Number of a task -> its return value here, until it comes.
         self.returns: dict[int, ObjectEntry] = {}
@@ -146,8 +148,11 @@ class LargeNode(Node):
                     self.views.setdefault(object_id, []).append((payload[0], payload[1], payload[2]))
                 elif kind == FAULT:
                     self.game.fault_came(self, object_id, payload)
-            elif message[0] == AWAY and message[1] in self.awaited:
-                self.objects.subscribe(self.process, [message[1]])
+            elif message[0] == AWAY:
+                _, object_id, comes = message
+                self.said_away.setdefault(object_id, []).append(comes)
+                if object_id in self.awaited and not comes:
+                    self.objects.subscribe(self.process, [object_id])
 
     def unpin(self, object_id: bytes) -> None:
         times = len(self.views.pop(object_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+import asyncray
 import asyncray.sync as ray
 from asyncray.testing import Cluster, ClusterNode
 
@@ -52,6 +54,25 @@ def test_large_objects_go_both_ways_whole(far: ClusterNode) -> None:
     assert np.array_equal(ray.get(result, timeout=DEADLINE), pattern(1))
     assert np.array_equal(ray.get(put, timeout=DEADLINE), pattern(2))
     assert ray.get(checks, timeout=DEADLINE) == [True] * 3
+
+
+def test_a_wait_that_fetches_nothing_is_ready_when_the_values_exist_and_brings_none_here(far: ClusterNode) -> None:
+    """The other node stands still, so nothing can come from it."""
+    result = make_there.remote(6)
+    (put,) = ray.get(put_there.remote(7), timeout=DEADLINE)
+    (asked,) = ray.get(put_there.remote(8), timeout=DEADLINE)
+    refs = [result, put, ray.put(pattern(9)), ray.put(1)]
+    assert ray.wait(refs, num_returns=4, timeout=DEADLINE, fetch_local=False) == (refs, [])
+    os.kill(far.pid, signal.SIGSTOP)
+    try:
+        assert ray.wait([asked, *refs], num_returns=4, timeout=0, fetch_local=False) == (refs, [asked])
+        assert ray.wait(refs, num_returns=3, timeout=0) == (refs[2:], refs[:2])
+        assert asyncio.run(asyncray.wait(refs, num_returns=4, timeout=0, fetch_local=False)) == (refs, [])
+    finally:
+        os.kill(far.pid, signal.SIGCONT)
+    assert asyncio.run(asyncray.wait([asked], timeout=DEADLINE, fetch_local=False)) == ([asked], [])
+    for ref, seed in ((result, 6), (put, 7), (asked, 8)):
+        assert np.array_equal(ray.get(ref, timeout=DEADLINE), pattern(seed))
 
 
 def test_a_node_that_stands_still_for_a_moment_goes_on_sending(far: ClusterNode) -> None:

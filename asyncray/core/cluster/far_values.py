@@ -102,9 +102,9 @@ class FarValues:
                 self._outbox.send(party, (LOCATED, entry.id, *self.payload_of(entry), contained))
             else:
                 self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
-        else:
+        elif party.alive:
             # It may never want the value. Otherwise it subscribes.
-            self._outbox.send(party, (AWAY, entry.id))
+            self._outbox.send(party, (AWAY, entry.id, False))
 
     def payload_of(self, entry: ObjectEntry) -> Any:
         """Returns the payload of a value for another node: version and size, if it is in shared memory."""

@@ -31,7 +31,7 @@ from asyncray.core.outbox import Outbox
 from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
 from asyncray.core.states import QUEUED, SENT
 from asyncray.core.store import Store
-from asyncray.messages import FAULT, SHARED, UNRESOLVED, VALUE
+from asyncray.messages import AWAY, FAULT, SHARED, UNRESOLVED, VALUE
 
 READS: Final = 0
 """The class of pull sets that processes wait for."""
@@ -157,15 +157,18 @@ class Pulls:
 
     def push(self, entry: ObjectEntry, pull_set: PullSet) -> None:
         """An object of the pull set has a value. It may be elsewhere, or be a copy that can be dropped."""
-        if not pull_set.alive:
+        client = pull_set.client
+        if client is None or not pull_set.alive:
             return
         waited = entry in pull_set.entries
-        if waited:
+        is_here = not self._is_elsewhere(entry) and entry not in self._copies
+        if waited or (not is_here and self.expect(entry, pull_set)):
             pull_set.unresolved -= 1
-        if not self._is_elsewhere(entry) and entry not in self._copies:
+            if not is_here:
+                # The value may take long, and threads of the process may only want to know that it exists.
+                self._outbox.send(client, (AWAY, entry.id, True))
+        if is_here:
             self._deliver(entry, pull_set)
-        elif not waited and self.expect(entry, pull_set):
-            pull_set.unresolved -= 1
         if waited:
             self._consider(pull_set)
 

@@ -65,6 +65,40 @@ def test_objects_of_one_read_come_only_when_there_is_room_for_all(monkeypatch: P
     scene.end()
 
 
+def test_who_only_wants_to_know_that_a_value_exists_fetches_nothing(monkeypatch: Patch) -> None:
+    scene = Scene(monkeypatch)
+    a, b, c = scene.nodes
+    far = scene.run_at(c, a, 9000)
+    own = scene.put(b, 9000)
+    for ref in (scene.o, far):
+        b.hold(ref)
+    b.objects.subscribe(b.process, [scene.o, far, own], fetch=False)
+    scene.flush()
+    scene.settle()
+    assert dict(b.said_away) == {scene.o: [False], far: [False]}
+    assert set(b.views) == {own}
+    assert not b.large.receiving.pulls
+    scene.read(b, far)
+    scene.settle()
+    assert b.said_away[far] == [False, True]
+    assert view(b, far)
+    scene.end()
+
+
+def test_a_read_says_that_a_value_exists_before_there_is_room_for_it(monkeypatch: Patch) -> None:
+    scene = Scene(monkeypatch)
+    a, b, _ = scene.nodes
+    x = scene.put(a, BIG)
+    for _ in range(2):
+        scene.read(b, scene.put(b, BIG))
+    scene.read(b, x)
+    scene.talk()
+    assert b.said_away[x] == [True]
+    assert b.awaited == {x: None}
+    scene.settle()
+    scene.end()
+
+
 def test_h8_objects_that_are_not_needed_together_do_not_wait_for_each_other(monkeypatch: Patch) -> None:
     scene = Scene(monkeypatch)
     a, b, c = scene.nodes
