@@ -281,10 +281,10 @@ def end(cluster: Cluster) -> None:
         driver.host.die(driver)
         cluster.host_of(driver).wake()
     rest(cluster)
-    for host in cluster.living:
-        for actor in host.node.actors():
+    while actors := [(host, actor) for host in cluster.living for actor in host.node.actors()]:
+        for host, actor in actors:
             host.node.order(KILL, actor.id, True)
-    rest(cluster)
+        rest(cluster)  # code that goes on may make more
     for host in cluster.living:
         host.node.nothing_is_left()
         host.nothing_is_left()

@@ -17,9 +17,13 @@ import pytest
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster import ClusterMachine
 from asyncray.core.cluster.covers import Cover
+from asyncray.core.cluster.homes import Homes
 from asyncray.core.cluster.imports import Imports
+from asyncray.core.cluster.routes import Routes
+from asyncray.core.lives import Route
 from asyncray.core.objects import Objects
 from asyncray.core.records import ObjectEntry, Task
+from tests.core.cluster import test_actor_races
 from tests.sim import test_references, test_tasks
 from tests.sim.days import begin, live
 
@@ -86,6 +90,29 @@ def uses_end_at_the_cancel(patch: Patch) -> None:
     patch.setattr(AwayTasks, "cancel", early)
 
 
+def a_seat_of_is_lost(patch: Patch) -> None:
+    """Nodes that have asked for an actor do not hear that it has moved."""
+    patch.setattr(Homes, "changed", lambda self, actor: None)
+
+
+def a_call_that_did_not_start_counts_as_begun(patch: Patch) -> None:
+    """NOT_HERE costs a call the retry that it has not used."""
+    back = Homes.call_came_back
+    patch.setattr(Homes, "call_came_back", lambda self, call, *, begun: back(self, call, begun=True))
+
+
+def a_route_does_not_wait_for_old_calls(patch: Patch) -> None:
+    """Calls go to the next process of an actor while earlier ones may still come back from the last."""
+    go_on = Routes.go_on
+
+    def at_once(self: Routes, route: Route) -> None:
+        inflight, route.inflight = route.inflight, {}
+        go_on(self, route)
+        route.inflight |= inflight
+
+    patch.setattr(Routes, "go_on", at_once)
+
+
 def some_days() -> None:
     for seed in range(3):
         live(begin(seed), events=80)
@@ -103,6 +130,18 @@ def early_end() -> None:
     test_tasks.test_the_arguments_of_a_task_whose_job_has_ended_stay_until_the_last_word_about_it()
 
 
+def lost_seat() -> None:
+    test_actor_races.test_r33_a_call_to_a_process_that_has_ended_waits_for_word_of_the_home()
+
+
+def not_begun() -> None:
+    test_actor_races.test_h17_a_call_that_has_not_started_may_go_to_the_next_process_without_a_retry()
+
+
+def old_calls() -> None:
+    test_actor_races.test_r34_the_result_of_the_old_process_comes_after_word_of_the_new_one()
+
+
 def early_give_up() -> None:
     test_references.test_a_ref_of_a_third_owner_that_outlives_its_task_is_given_up_later()
 
@@ -116,6 +155,9 @@ def early_give_up() -> None:
         (a_cover_is_given_up_before_the_registration, early_give_up),
         (uses_end_at_the_cancel, early_end),
         (the_grace_of_a_lost_node_is_missed, missed_grace),
+        (a_seat_of_is_lost, lost_seat),
+        (a_call_that_did_not_start_counts_as_begun, not_begun),
+        (a_route_does_not_wait_for_old_calls, old_calls),
     ],
 )
 def test_the_simulation_notices(

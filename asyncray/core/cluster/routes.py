@@ -237,6 +237,7 @@ class Routes:
         route = self.open(actor.id)
         if route.state == DEAD:
             self._fail(own, route.cause or [])
+            self._forget_if_unneeded(route)
             return
         was_begun = dict.fromkeys(begun)
         route.ordered = actor.ordered

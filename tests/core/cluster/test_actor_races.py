@@ -140,6 +140,60 @@ def test_r33_a_call_to_a_process_that_has_ended_waits_for_word_of_the_home() -> 
     world.end()
 
 
+def test_r34_the_result_of_the_old_process_comes_after_word_of_the_new_one() -> None:
+    world = three()
+    driver, actor = made(world, restarts=1)
+    old, new = place(world, actor)
+    was, now = old.decode()[-1], new.decode()[-1]
+    other = caller_at(world, new, driver)
+    first = call(other, "first")
+    world.settle()
+    second, third = call(other, "second", retries=1), call(other, "third", retries=1)
+    world.work(new)
+    world.arrive(new, old)
+    world.work(old)
+    world.arrive(new, old)
+    kill_process(world, old)
+    fourth = call(other, "fourth", retries=1)
+    world.arrive(old, A)
+    world.work(A)
+    world.arrive(A, new)
+    world.work(new)
+    world.arrive(new, A)
+    world.arrive(A, new)
+    world.work(new)
+    assert f"A > {now}: SEAT_OF alive at {now} 1" in world.story()
+    assert [line for line in world.under_way(old, new) if "RESULT" in line] == [
+        f"{was} > {now}: RESULT second",
+        f"{was} > {now}: RESULT third",
+    ]
+    assert fourth not in other.values, "the earlier calls may still come back"
+    world.arrive(old, new)
+    world.settle()
+    assert not any(isinstance(other.values[ref], list) for ref in (first, second, third, fourth))
+    world.end()
+
+
+def test_h17_a_call_that_has_not_started_may_go_to_the_next_process_without_a_retry() -> None:
+    world = three()
+    driver, actor = made(world, restarts=1)
+    old, new = place(world, actor)
+    other = caller_at(world, new, driver)
+    call(other, "first")
+    world.settle()
+    kill_process(world, old)
+    ref = call(other, "second")
+    world.work(new)
+    world.arrive(old, A)
+    world.work(A)
+    world.arrive(A, new)  # the actor starts again, and the call is still under way
+    world.arrive(new, old)
+    world.arrive(old, new)
+    world.settle()
+    assert not isinstance(other.values[ref], list)
+    world.end()
+
+
 def test_r35_the_caller_hears_of_the_end_before_the_home_has_decided() -> None:
     world = three()
     driver, actor = made(world)
