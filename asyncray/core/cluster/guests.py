@@ -10,12 +10,14 @@ it sends CLAIMED.
 
 A home learns how many of its tasks can run here side by side: its *slots*. Each home that has guests in a shape gets an
 equal share of what the shape has: its leases and the room for more. A lease whose task waits for objects counts as
-well, and so does the CPU that it lends: otherwise the children of that task would find no slot.
+well, and so does the CPU that it lends: otherwise the children of that task would find no slot. A guest that waits for
+its large arguments takes no slot, so others run meanwhile. As many of these as a home has slots may wait in addition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -242,12 +244,14 @@ class Guests:
             if not homes:
                 continue
             share = -(-self._slots(shape) // homes)
+            waiting = self._waiting(shape) if self._arguments.guests_waiting else {}
             for home, visit in visits.items():
                 if visit.count and self._templates.find(home, visit.number) is None:
                     self._rename(visit, home, shape)
-                if visit.count and share != visit.told:
-                    visit.told = share
-                    self._outbox.send(home, (SLOTS, visit.number, share))
+                slots = share + min(share, waiting.get(home, 0))
+                if visit.count and slots != visit.told:
+                    visit.told = slots
+                    self._outbox.send(home, (SLOTS, visit.number, slots))
 
     def _rename(self, visit: _Visit, home: Party, shape: Shape) -> None:
         """The home has forgotten the template that stood for the shape, and may not have understood the last SLOTS."""
@@ -255,6 +259,10 @@ class Guests:
         if number is not None:
             visit.number = number
             visit.told = -1
+
+    def _waiting(self, shape: Shape) -> Mapping[Party, int]:
+        """How many guests of each home wait in a shape for their arguments."""
+        return Counter(guest.home for guest in self._arguments.guests_waiting if guest.template.shape is shape)
 
     def _slots(self, shape: Shape) -> int:
         """How many tasks of a shape could be here at once, with those that wait for objects."""
@@ -306,6 +314,8 @@ class Guests:
                 assert guest.attempt == attempt, f"{guest} is under attempt {attempt}"
                 assert guest.state != FINISHED or guest.is_constructor, f"{guest} has finished and is in the books"
                 assert guest.how == FINAL, f"{guest} has ended"
+        for guest in self._arguments.guests_waiting:
+            assert guest.state == WAITING and self._arguments.brings(guest), f"{guest} does not wait for arguments"
         for shape, visits in self._visits.items():
             for home, visit in visits.items():
                 here = [g for g in self.table.get(home, {}).values() if g.template.shape is shape]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.core.cluster.pulls import Pulls
-from asyncray.core.records import Task
+from asyncray.core.records import Guest, Task
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import WAITING
 from asyncray.core.work import Work
@@ -22,6 +22,8 @@ class TaskArguments:
         self._shapes = shapes
         # Set once: it needs this object, too.
         self.pulls: Pulls
+        # Tasks of other nodes that wait for their arguments. ``Guests`` reads it.
+        self.guests_waiting: dict[Guest, None] = {}
 
     def __repr__(self) -> str:
         return f"<TaskArguments of {self._work}>"
@@ -39,9 +41,14 @@ class TaskArguments:
         by_route = task.actor is not None and task.actor.is_route
         if by_route or not task.dependencies or not self.pulls.bring(task):
             return False
+        self._wait(task)
+        return True
+
+    def _wait(self, task: Task) -> None:
         task.state = WAITING
         task.missing = 1
-        return True
+        if isinstance(task, Guest):
+            self.guests_waiting[task] = None
 
     def brings(self, task: Task) -> bool:
         """Returns True if arguments of the task are not here yet."""
@@ -49,16 +56,23 @@ class TaskArguments:
 
     def ended(self, task: Task) -> None:
         """The task has ended, or is sent to another node."""
+        self._waits_no_more(task)
         self.pulls.ended(task)
+
+    def _waits_no_more(self, task: Task) -> None:
+        if isinstance(task, Guest):
+            self.guests_waiting.pop(task, None)
 
     # From the pulls ---------------------------------------------------------------------------------------------------
 
     def arguments_here(self, task: Task) -> None:
         """All arguments of the task are here, or one is an error."""
+        self._waits_no_more(task)
         self._work.dependency_resolved(task, task.dependencies[0])
 
     def arguments_failed(self, task: Task, kind: int, payload: Any) -> None:
         """There is no room for the arguments of the task."""
+        self._waits_no_more(task)
         task.missing = 0
         made = task.constructed_actor
         if made is not None:
@@ -70,7 +84,6 @@ class TaskArguments:
         """The task is queued and has to wait for its arguments again."""
         shape = self._shapes.shape_of(task)
         shape.remove(task)
-        task.state = WAITING
-        task.missing = 1
+        self._wait(task)
         if shape in self._shapes.parking:
             self._shapes.unpark(shape)  # it may be empty now

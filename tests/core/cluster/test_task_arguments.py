@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncray.cluster_messages import FETCH, FREE, RESULT, TASK
+from asyncray.cluster_messages import FETCH, FREE, RESULT, SLOTS, TASK
 from asyncray.core.cluster import locality
 from asyncray.messages import SHARED
 from tests.core.cluster.pair import A, B, Pair
@@ -17,6 +17,23 @@ def far(**changes: object) -> Recipe:
     return Recipe(extra=("R", 1), **changes)  # type: ignore[arg-type]  # as tests give them
 
 
+def step(world: Pair) -> None:
+    """Processes and their daemons exchange messages, and programs run."""
+    for host in world.hosts:
+        host.talk()
+    world.chores()
+    world.run()
+
+
+def run_without_chunks(world: Pair) -> None:
+    """Messages arrive and programs run, and no chunk of an object moves."""
+    for _ in range(200):
+        step(world)
+        for wire, messages in world.wires.items():
+            if messages:
+                world.deliver_one(*wire)
+
+
 def until_result(world: Pair) -> None:
     """Programs run until node A has got a result of node B."""
     for _ in range(1000):
@@ -25,10 +42,7 @@ def until_result(world: Pair) -> None:
                 world.deliver_one(*wire)
             if RESULT in world.kinds(B, A):
                 return
-        for host in world.hosts:
-            host.talk()
-        world.chores()
-        world.run()
+        step(world)
     raise AssertionError("no result comes")
 
 
@@ -56,6 +70,39 @@ def test_a_task_waits_for_its_large_argument_and_the_next_one_finds_the_copy() -
     driver.state.clear()
     world.settle()
     assert FREE in world.kinds(A, B)
+    world.end()
+
+
+def test_h14_a_guest_that_waits_for_its_argument_leaves_its_slot_to_others() -> None:
+    """B can run one task at a time. While the argument of the first is on its way, the second runs."""
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
+    driver = world.driver()
+    share(world, driver)
+    first = driver.submit(far(arguments=(0,)))
+    others = [driver.submit(far()) for _ in range(3)]
+    run_without_chunks(world)
+    assert all(other in driver.values for other in others)
+    assert first not in driver.values
+    guests = world.members[B].part.guests
+    assert [guest.home for guest in guests._arguments.guests_waiting] == [world.members[B].part.peers[A]]
+    told = [message[2] for one, _, message in world.written if one == B and message[0] == SLOTS]
+    assert told[0] == 2
+    world.settle()
+    assert first in driver.values
+    assert not guests._arguments.guests_waiting
+    world.end()
+
+
+def test_as_many_guests_as_a_home_has_slots_wait_for_arguments_beside_them() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
+    driver = world.driver()
+    share(world, driver)
+    for _ in range(5):
+        driver.submit(far(arguments=(0,)))
+    run_without_chunks(world)
+    assert world.kinds(A, B).count(TASK) == 2
+    world.settle()
+    assert not world.unresolved()
     world.end()
 
 
