@@ -124,7 +124,8 @@ def test_who_listens_is_known_without_an_answer(daemon: Daemon, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("address", "error"), [("unix:/nowhere", ConnectionError), ("host:1", ValueError), ("", ValueError)]
+    ("address", "error"),
+    [("unix:/nowhere", ConnectionError), ("127.0.0.1:1", ConnectionError), ("nowhere", ValueError), ("", ValueError)],
 )
 def test_where_no_node_is(address: str, error: type[Exception]) -> None:
     for ask in (Observer, listener):
