@@ -10,14 +10,16 @@ it sends CLAIMED.
 
 A home learns how many of its tasks can run here side by side: its *slots*. Each home that has guests in a shape gets an
 equal share of what the shape has: its leases and the room for more. A lease whose task waits for objects counts as
-well, and so does the CPU that it lends: otherwise the children of that task would find no slot. A guest that waits for
-its large arguments takes no slot, so others run meanwhile. As many of these as a home has slots may wait in addition.
+well, and so does the CPU that it lends: otherwise the children of that task would find no slot. Such a lease is a slot
+of the home of its guest alone. If it was shared, then a recursion that goes to and fro between two nodes would stop at
+the half that belongs to the home of its first task. A guest that waits for its large arguments takes no slot, so others
+run meanwhile. As many of these as a home has slots may wait in addition.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -243,12 +245,14 @@ class Guests:
             homes = sum(1 for visit in visits.values() if visit.count)
             if not homes:
                 continue
-            share = -(-self._slots(shape) // homes)
+            blocked = self._blocked(shape) if homes > 1 else {}
+            share = -(-(self._slots(shape) - sum(blocked.values())) // homes)
             waiting = self._waiting(shape) if self._arguments.guests_waiting else {}
             for home, visit in visits.items():
                 if visit.count and self._templates.find(home, visit.number) is None:
                     self._rename(visit, home, shape)
-                slots = share + min(share, waiting.get(home, 0))
+                own = share + blocked.get(home, 0)
+                slots = own + min(own, waiting.get(home, 0))
                 if visit.count and slots != visit.told:
                     visit.told = slots
                     self._outbox.send(home, (SLOTS, visit.number, slots))
@@ -272,9 +276,25 @@ class Guests:
             room = max(0, self._scheduler.most_free - shape.serving)
         elif room and not shape.account.fits(shape.demand):
             room = 0  # the halves of two devices make no device
+        return len(shape.leases) + room + sum(1 for _ in self._nested_blocked(shape))
+
+    def _nested_blocked(self, shape: Shape) -> Iterator[Task]:
+        """Yields the nested tasks of a shape that wait for objects."""
         nested = (task for worker in self._scheduler.hosts for task in worker.nested.values())
-        blocked = sum(1 for task in nested if task.template.shape is shape and task.lease and task.lease.blocked)
-        return len(shape.leases) + room + blocked
+        return (task for task in nested if task.template.shape is shape and task.lease and task.lease.blocked)
+
+    def _blocked(self, shape: Shape) -> Mapping[Party, int]:
+        """How many guests of each home, of those that run in a shape, wait for objects."""
+        counts: Counter[Party] = Counter()
+        for worker in self._scheduler.blocked_workers:
+            lease = worker.lease
+            first = next(iter(worker.inflight.values()), None)
+            if lease is not None and lease.shape is shape and isinstance(first, Guest):
+                counts[first.home] += 1
+        for task in self._nested_blocked(shape):
+            if isinstance(task, Guest):
+                counts[task.home] += 1
+        return counts
 
     # Losses -----------------------------------------------------------------------------------------------------------
 

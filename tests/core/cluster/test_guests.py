@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncray.cluster_messages import BACK, CANCEL_TASK, RESULT, SLOTS, TASK
 from asyncray.cluster_words import OVER
-from tests.core.cluster.pair import A, B, Pair
+from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
 
 
@@ -48,6 +48,19 @@ def test_h1_children_of_a_guest_that_waits_for_them_find_a_slot() -> None:
     parent = Recipe(extra=None, steps=(("spawn", child), ("get", 0)), cpus=1)
     for _ in range(3):
         driver.state.spawn(parent)
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
+def test_h1_a_recursion_that_goes_to_and_fro_between_two_nodes_finds_slots() -> None:
+    """The first task at B belongs to A, and all others there belong to C."""
+    world = Pair({"CPU": 1.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    recipe = Recipe(where=("affinity", B, False))
+    for node in (C, B) * 4:
+        recipe = Recipe(where=("affinity", node, False), steps=(("spawn", recipe), ("get", 0)))
+    driver = world.driver()
+    driver.state.spawn(recipe)
     world.settle()
     assert not world.unresolved()
     world.end()
