@@ -61,6 +61,7 @@ COMPANIONS = {
     "asyncray.core.cluster.imports": "tests/sim/test_references.py",
     "asyncray.core.cluster.large_objects": "tests/sim/test_transfers.py",
     "asyncray.core.cluster.lending": "tests/sim/test_references.py",
+    "asyncray.core.cluster.pull_sets": "tests/core/cluster/test_pulls.py",
     "asyncray.core.cluster.serving": "tests/sim/test_transfers.py",
     "asyncray.core.elsewhere": "tests/core/cluster/test_cluster.py",
 }

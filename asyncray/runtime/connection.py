@@ -53,7 +53,7 @@ from asyncray.runtime.blocking import BlockReporter, is_finished
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task
 from asyncray.runtime.daemon_log import complaints
 from asyncray.runtime.errors import system_fault
-from asyncray.runtime.references import LocalObject, References
+from asyncray.runtime.references import TOGETHER, LocalObject, References
 from asyncray.runtime.waiters import IoThreadCallback, LoopWaiter, ThreadWaiter, Waiter, Waiters
 
 if TYPE_CHECKING:
@@ -214,12 +214,13 @@ class Connection:
         if local is not None and local.kind == UNRESOLVED and self.waiters.went_away(local, comes=comes):
             self._ask_for((local,))
 
-    def _ask_for(self, objects: Iterable[LocalObject]) -> None:
+    def _ask_for(self, objects: Sequence[LocalObject]) -> None:
         """Asks for values together, as they are needed together."""
         self.post((SUBSCRIBE, [local.id for local in objects]))
         # Mark after posting: if an interrupt comes in between, they are asked for again.
+        how = TOGETHER if len(objects) > 1 else True
         for local in objects:
-            local.push_expected = True
+            local.push_expected = how
 
     def _disconnected(self, message: DisconnectMessage) -> None:
         _, why, defect = message

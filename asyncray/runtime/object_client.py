@@ -143,7 +143,7 @@ class ObjectClient:
         Args:
             together: all of them are needed. Otherwise the daemon must not wait until it has room for all.
         """
-        wanted = [local for local in objects if local.kind == UNRESOLVED and not local.push_expected]
+        wanted = [local for local in objects if local.kind == UNRESOLVED and local.push_expected is not True]
         if wanted and together:
             self._waiters.ask_for(wanted)
         else:

@@ -41,6 +41,9 @@ from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ADD_REFS, FORGET, RELEASE_REFS, UNPIN, UNRESOLVED, Message
 from asyncray.runtime.exports import Exports
 
+TOGETHER: Final = 2
+"""The objects were asked for together, so a wait that does not need all of them asks again."""
+
 ELSEWHERE: Final = object()
 """The payload of an object whose value is on another node: it exists, and is not here."""
 
@@ -76,8 +79,9 @@ class LocalObject:
         self.payload: Any = None
         # Refs of this process. Raised under the lock of ``References``, lowered when the release queue is drained.
         self.count = 1
-        # The daemon will send VALUE or AWAY without being asked. No argument: a keyword would cost 0.15 us.
-        self.push_expected = True
+        # The daemon will send VALUE or AWAY without being asked. TOGETHER: a large value may wait for those of other
+        # objects. No argument: a keyword would cost 0.15 us.
+        self.push_expected: bool | int = True
         # The place in shared memory that the daemon keeps for this process.
         self.pin: Pin | None = None
         # None, a ``Waiter``, or a dict of them: see ``asyncray.runtime.waiters``, which builds on this module.

@@ -136,6 +136,21 @@ def exists_async(runtime: Runtime, *refs: ObjectRef[Any], enough: int | None = N
     return asyncio.run(runtime.objects.wait_async(objects, enough or len(refs), fetch=False, timeout=timeout))
 
 
+def test_an_object_that_was_asked_for_with_others_is_asked_for_again_by_itself(session: Any) -> None:
+    """Its value may wait until the others exist."""
+    runtime, daemon = session
+    one, other = refs = [borrow(runtime.references, bytes([number]) * 26) for number in range(2)]
+    both = tuple(ref.binary() for ref in refs)
+    for _ in range(2):
+        with pytest.raises(GetTimeoutError):
+            runtime.objects.get([ref._local for ref in refs], 0.001)
+        assert daemon.next(SUBSCRIBE)[1] == both
+    for _ in range(2):
+        assert not runtime.objects.wait([one._local], 1, timeout=0.001)
+    assert not exists(runtime, other, timeout=0.001)
+    assert [list(message[1]) for message in questions(runtime, daemon)] == [[one.binary()]]
+
+
 def questions(runtime: Runtime, daemon: DaemonSide) -> list[list[Any]]:
     """The subscriptions that the test has not read."""
     runtime.objects.put("the last message")

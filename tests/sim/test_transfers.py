@@ -10,7 +10,8 @@ from asyncray.cluster_messages import UNHOLD
 from asyncray.core.cluster import holders, serving
 from asyncray.core.cluster.commands import StopReceiving
 from asyncray.core.cluster.peers import Peer
-from asyncray.core.cluster.pulls import Pulls, PullSet
+from asyncray.core.cluster.pull_sets import PullSet
+from asyncray.core.cluster.pulls import Pulls
 from asyncray.core.cluster.receiving import Pull, Receiving
 from asyncray.core.cluster.serving import Serving
 from asyncray.core.records import ObjectEntry

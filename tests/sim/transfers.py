@@ -133,6 +133,10 @@ class LargeNode(Node):
         self.awaited.update(dict.fromkeys(wanted))
         self.objects.subscribe(self.process, wanted)
 
+    def ask_again(self, object_ids: list[bytes]) -> None:
+        """Another thread of the process needs only these, or the first one has given up."""
+        self.objects.subscribe(self.process, object_ids)
+
     def drop(self, object_id: bytes) -> None:
         self.awaited.pop(object_id, None)  # its value may never come now
         super().drop(object_id)
@@ -421,6 +425,9 @@ class LargeGame(Game):
                 to = random.choice([other for other in self.nodes if other is not node and node.peer(other.id).alive])
                 some = random.sample(known, min(len(known), random.choice((1, 1, 2, 3))))
                 found.append((f"{node} hands {some} to {to}", partial(node.hand_over, to, some)))
+            if node.awaited and random.random() < 0.3:
+                again = random.sample(list(node.awaited), min(len(node.awaited), random.choice((1, 1, 2))))
+                found.append((f"{node} asks again for {again}", partial(node.ask_again, again)))
             for object_id in random.sample(list(node.views), min(1, len(node.views))):
                 found.append((f"{node} unpins {object_id!r}", partial(node.unpin, object_id)))
             for number, job in node.jobs.items():

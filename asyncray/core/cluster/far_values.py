@@ -17,7 +17,8 @@ from asyncray.core.cluster.cached_copies import CachedCopies
 from asyncray.core.cluster.holders import Holders
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.peers import Peer
-from asyncray.core.cluster.pulls import Pulls, PullSet
+from asyncray.core.cluster.pull_sets import PullSet
+from asyncray.core.cluster.pulls import Pulls
 from asyncray.core.objects import Objects, lose
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Client, ObjectEntry, Party, Task

@@ -21,21 +21,18 @@ A pull set waits for values as a process does, so it is a party: the object tabl
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from asyncray.config import ALIGNMENT
 from asyncray.core.cluster.cached_copies import CachedCopies
+from asyncray.core.cluster.pull_sets import ARGUMENTS, READS, PullSet
 from asyncray.core.cluster.receiving import Receiving
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
-from asyncray.core.records import Block, Client, ObjectEntry, Party, Task
+from asyncray.core.records import Block, Client, ObjectEntry, Task
 from asyncray.core.states import QUEUED, SENT
 from asyncray.core.store import Store
 from asyncray.messages import AWAY, FAULT, SHARED, UNRESOLVED, VALUE
-
-READS: Final = 0
-"""The class of pull sets that processes wait for."""
-ARGUMENTS: Final = 1
 
 RESERVE = 5
 """One part in so many of the store is never claimed for arguments."""
@@ -52,42 +49,6 @@ class Arguments(Protocol):
 
     def wait_for_arguments(self, task: Task) -> None:
         """The task is queued and has to wait for its arguments again."""
-
-
-class PullSet(Party):
-    """Objects that are needed together. ``Pulls`` writes it.
-
-    Args:
-        client: the process that reads them. None: they are the arguments of ``task``.
-    """
-
-    __slots__ = ("absent", "admitted", "client", "entries", "located", "task", "unresolved")
-
-    is_node = True
-
-    def __init__(self, number: int, client: Client | None, task: Task | None) -> None:
-        super().__init__(number)
-        self.client = client
-        self.task = task
-        # Objects that the process has not got yet, or all arguments that came from other nodes or will come.
-        self.entries: dict[ObjectEntry, None] = {}
-        # How many of these have no value yet.
-        self.unresolved = 0
-        # All objects were added and are resolved.
-        self.located = False
-        # There is room for all objects.
-        self.admitted = False
-        # Objects that are not here yet. Empty unless the pull set is admitted.
-        self.absent: dict[ObjectEntry, None] = {}
-
-    def __repr__(self) -> str:
-        state = f"waits for {len(self.absent)}" if self.admitted else "located" if self.located else "not located"
-        return f"<PullSet {self.number} of {self.client or self.task}, {len(self.entries)} objects, {state}>"
-
-    @property
-    def place(self) -> int:
-        """Its class."""
-        return READS if self.task is None else ARGUMENTS
 
 
 class Pulls:
@@ -149,11 +110,24 @@ class Pulls:
 
     def expect(self, entry: ObjectEntry, pull_set: PullSet) -> bool:
         """The process wants an object that has no value yet. Returns False if it waits for it already."""
-        if any(other.client is pull_set.client for other in self._needing.get(entry, ())):
-            return False
+        for other in self._needing.get(entry, ()):
+            if other.client is pull_set.client:
+                if other is pull_set or not other.unresolved:
+                    return False
+                # The process asks again because it does not need the others, which may never exist.
+                self._leave(other, entry)
+                break
         self._add(pull_set, entry)
         pull_set.unresolved += 1
         return True
+
+    def _leave(self, pull_set: PullSet, entry: ObjectEntry) -> None:
+        if entry.kind == UNRESOLVED:
+            pull_set.unresolved -= 1
+            if entry.waiting is not None:
+                entry.waiting.remove(pull_set)
+        self._remove(pull_set, entry)
+        self._consider(pull_set)
 
     def push(self, entry: ObjectEntry, pull_set: PullSet) -> None:
         """An object of the pull set has a value. It may be elsewhere, or be a copy that can be dropped."""

@@ -112,6 +112,34 @@ def test_h8_objects_that_are_not_needed_together_do_not_wait_for_each_other(monk
     scene.end()
 
 
+@pytest.mark.parametrize("asks_first", [True, False])
+def test_an_object_that_is_asked_for_again_waits_no_more_for_the_others(monkeypatch: Patch, asks_first: bool) -> None:
+    """A process gives up a read of two objects, of which one never exists, and reads the other."""
+    scene = Scene(monkeypatch)
+    a, b, c = scene.nodes
+    a.hand_over(c, [])
+    never = next(iter(a.returns.values())).id
+    for ref in (scene.o, never):
+        b.hold(ref)
+    b.objects.subscribe(b.process, [scene.o, never])
+    scene.flush()
+    if not asks_first:
+        scene.settle()
+        assert not view(b, scene.o)
+    b.objects.subscribe(b.process, [scene.o])
+    scene.flush()
+    scene.settle()
+    assert view(b, scene.o)
+    for _ in range(3):
+        b.objects.subscribe(b.process, [never])
+        scene.flush()
+    (pull_set,) = b.large.pulls._of_client[b.process]
+    entry = b.objects.table[never]
+    assert list(pull_set.entries) == [entry]
+    assert entry.waiting == [pull_set]
+    scene.end()
+
+
 def test_a_value_without_room_is_an_error_after_the_time_that_a_put_would_wait(monkeypatch: Patch) -> None:
     scene = Scene(monkeypatch)
     a, b, _ = scene.nodes
