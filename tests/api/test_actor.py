@@ -14,6 +14,7 @@ from asyncray.api.decorator import remote
 from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.messages import CREATE, FUNCTION, KILL, REPLY, REQUEST, TEMPLATE
 from asyncray.runtime import current
+from asyncray.runtime.arguments import NO_ARGUMENTS
 from asyncray.runtime.serialization import deserialize
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
 
@@ -55,7 +56,8 @@ def test_an_actor_takes_the_class_once_and_a_message_each(daemon: DaemonSide) ->
     assert (spec["name"], spec["function"], spec["returns"], spec["retries"]) == ("Counter", digest, 1, 0)
     made = [daemon.next(CREATE), daemon.next(CREATE)]
     assert [message[2] for message in made] == [number, number]
-    assert [deserialize(message[4]) for message in made] == [((), {}), ((), {"start": 2})]
+    assert made[0][4] == NO_ARGUMENTS
+    assert deserialize(made[1][4]) == ((), {"start": 2})
     assert [message[1] for message in made] == [handle._asyncray_id for handle in handles]
 
 

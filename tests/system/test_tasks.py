@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -470,17 +471,18 @@ def test_a_task_that_reads_what_is_there_does_not_count_as_waiting(in_a_loop: bo
     @ray.remote
     def waits_for_any(pairs: list[list[Any]]) -> bool:
         runtime, said = require(), set()
-        post, blocking = runtime.post, runtime.connection.blocking
-        append = blocking._append
+        post = runtime.post
 
         def listen(message: Any) -> None:
             said.add(message[0])
             post(message)
 
-        runtime.objects._post = blocking._append = listen
-        for refs in pairs:
-            assert len(asyncio.run(get_in_loop(refs)) if in_a_loop else ray.get(refs)) == 2
-        runtime.objects._post, blocking._append = post, append
+        with (
+            patch.object(runtime.connection, "post", listen),
+            patch.object(runtime.connection.blocking, "_append", listen),
+        ):
+            for refs in pairs:
+                assert len(asyncio.run(get_in_loop(refs)) if in_a_loop else ray.get(refs)) == 2
         assert SUBSCRIBE in said
         return BLOCKED in said
 
