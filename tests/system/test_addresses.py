@@ -163,9 +163,10 @@ def test_others_do_not_attach_to_the_small_node_of_a_program(cluster: Cluster, t
 
 
 def test_the_token_is_on_no_command_line_and_in_no_environment_of_workers(cluster: Cluster, token: str) -> None:
+    before = psutil.Process().children()  # the head, and processes of other tests that have not ended
     with ray.init(cluster.address):
         ray.get(where.remote())
-        daemons = [p for p in psutil.Process().children() if p.pid != head_of(cluster).pid]
+        daemons = [process for process in psutil.Process().children() if process not in before]
         assert len(daemons) == 1
         children = daemons[0].children(recursive=True)
         assert children
