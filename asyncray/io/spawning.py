@@ -153,9 +153,17 @@ def load(module: str) -> Any:
 def _entries() -> list[str]:
     """The entries that a new interpreter appends to its path, because asyncray and its packages may be in them."""
     program = getattr(sys.modules.get("__main__"), "__file__", None)
-    excluded = {"" if program is None else os.path.dirname(os.path.abspath(program)), _working_directory()} - {_ROOT}
+    excluded = {"" if program is None else _directory_of(program), _working_directory()} - {_ROOT}
     entries = [entry for entry in map(str, sys.path) if os.path.isabs(entry)]
     return list(dict.fromkeys(entry for entry in entries if os.path.normpath(entry) not in excluded))
+
+
+def _directory_of(program: str) -> str:
+    try:
+        return os.path.dirname(os.path.abspath(program))
+    except OSError:
+        # A relative path, such as "<stdin>", and the working directory was deleted.
+        return ""
 
 
 def _working_directory() -> str:

@@ -117,6 +117,21 @@ def test_the_path_is_that_of_a_fresh_interpreter_and_then_what_the_caller_has(tm
     assert state["path"] == list(dict.fromkeys([*own, "/first", str(ROOT)]))
 
 
+def test_a_program_from_standard_input_may_delete_its_working_directory(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = f"""
+import os, sys
+sys.path.append({str(ROOT)!r})
+from asyncray.io import spawning
+os.rmdir(os.getcwd())
+print(len(spawning.command_line("tests.io.report_state")) > 1)
+"""
+    command = [sys.executable, "-I", "-"]
+    done = subprocess.run(command, cwd=gone, input=program, check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
 def test_asyncray_is_loaded_without_the_files_beside_it(tmp_path: Path) -> None:
     """As if it were installed where an old backport is, too."""
     site = tmp_path / "site"
