@@ -118,7 +118,7 @@ class Stalls:
             if not stall.collected:
                 stall.collected = True
                 self._collect(shape.job)
-            # The home of a task knows whether other nodes could serve it. An actor stays where it waits.
+            # The home of a task knows whether other nodes could serve it. A guest actor stays where it waits.
             speaks = task.is_constructor or not task.is_guest
             if now - stall.since >= PATIENCE and speaks and not stall.reported:
                 stall.reported = True
@@ -148,7 +148,7 @@ class Stalls:
         return others is not None and others.feasible(shape.demand) and not others.frees_up(shape)
 
     def _held(self, shape: Shape, task: Task) -> str:
-        if self.others is None or task.is_guest or shape.lives:
+        if self.others is None or task.is_guest:
             return shape.account.describe(shape.demand, held=True)
         return f"needs {readable(shape.demand)}, and actors hold too much of that on each node that could serve it"
 

@@ -7,7 +7,7 @@ gets more of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.locality import Locality
@@ -30,6 +30,12 @@ _LOOKS = 64
 """The most shapes without a lease that one flush looks at: thousands may wait."""
 
 
+class RouteConstructor(Protocol):
+    """``Homes.route_constructor``."""
+
+    def __call__(self, task: Task, *, waits: bool = False) -> bool | None: ...
+
+
 class Feeding:
     """Decides which tasks of this node go to other nodes, and when."""
 
@@ -50,7 +56,7 @@ class Feeding:
         # Brings arguments here for tasks that stay.
         self.arguments: TaskArguments | None = None
         # Decides where an actor starts: ``Homes.route_constructor``. ``ClusterMachine`` sets it.
-        self.constructors: Callable[[Task], bool | None]
+        self.constructors: RouteConstructor
         # Lines with a queue of their own.
         self._filled: dict[TaskLine, None] = {}
         # Shapes that have got no lease here since the last flush.
@@ -217,8 +223,10 @@ class Feeding:
     def _feed(self, shape: Shape) -> bool:
         """Sends tasks of a shape that this node will not take soon. Returns False if more could be sent."""
         task = shape.peek()
-        if task is None or task.is_guest or shape.lives or shape.where is not HERE:
+        if task is None or task.is_guest or shape.where is not HERE:
             return True  # a task with a placement was routed when it was queued
+        if shape.lives:
+            return shape.account.fits(shape.demand) or self._feed_actors(shape)
         excess = shape.count - self._kept_here(shape, task)
         line = self.lines.best(shape) if excess > 0 else None
         if line is None:
@@ -236,6 +244,18 @@ class Feeding:
             line = self.lines.best(shape) if excess > 0 and not room else None
         shapes.close(shape)
         return shape.peek() is None
+
+    def _feed_actors(self, shape: Shape) -> bool:
+        """Gives actors for which this node has no room to others that have. Returns False if some are left."""
+        task, shapes = shape.peek(), self._scheduler.shapes
+        while task is not None and not task.is_guest and task.template.life and self.constructors(task, waits=True):
+            if shape in shapes.parking:
+                shapes.unpark(shape)
+            shape.pop()
+            task = shape.peek()
+        if shape not in shapes.parking:
+            shapes.close(shape)
+        return task is None
 
     def _kept_here(self, shape: Shape, task: Task) -> int:
         """How many tasks of a shape the leases here will take within a moment, or others that are about to start."""

@@ -14,6 +14,7 @@ node that is used least. A placement that the program names comes first.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ class Homes:
         self._work = machine.work
         self._actors = machine.actors
         self._pool = machine.pool
+        self._shapes = machine.scheduler.shapes
         self._away = away
         self._routes = routes
         self._placing = placing
@@ -63,14 +65,17 @@ class Homes:
 
     # At home ----------------------------------------------------------------------------------------------------------
 
-    def route_constructor(self, task: Task) -> bool | None:
+    def route_constructor(self, task: Task, *, waits: bool = False) -> bool | None:
         """Decides where an actor starts.
+
+        Args:
+            waits: it is in the queue of this node, which has no room for it.
 
         Returns: True if another node has it from now on, False if this one starts it, None if no node can at present.
         """
         actor = task.constructed_actor
         assert actor is not None
-        found = self._place(task)
+        found = self._place(task, waits=waits)
         if isinstance(found, str):
             message = f"{task.name} cannot run: {found}."
             self._actors.die(actor, ["ActorUnschedulableError", {"message": message}])
@@ -83,16 +88,26 @@ class Homes:
         self._away.send_constructor(actor, self._peer(found))
         return True
 
-    def _place(self, task: Task) -> bytes | str | None:
+    def _place(self, task: Task, *, waits: bool = False) -> bytes | str | None:
         template = task.template
         where = template.where
-        if where is not HERE:
+        if waits:
+            chosen = self._placing.with_room(template.demand)
+        elif where is not HERE:
             chosen = self._placing.choose(where, template.demand)
         elif template.life:
-            chosen = self._placing.own_or_best(template.demand)
+            chosen = self._placing.own_or_best(template.demand, self._queued())
         else:
             chosen = self._placing.next(template.demand)
         return chosen if chosen is None or isinstance(chosen, str) else chosen.facts["node"]
+
+    def _queued(self) -> Counter[str]:
+        """The demands of the actors that came with the same events, and will start here. They hold nothing yet."""
+        amounts: Counter[str] = Counter()
+        for shape in self._shapes.active:
+            if shape.lives and shape.where is HERE:
+                amounts.update({name: amount * shape.count for name, amount in shape.demand})
+        return amounts
 
     def seated(self, peer: Peer, message: Any) -> None:
         """SEATED: the constructor has returned at another node."""

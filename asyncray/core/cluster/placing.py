@@ -11,6 +11,7 @@ half counts as unused, and among equals the choice goes round. Tasks that need n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from asyncray.core.bundles import Bundles, covers
@@ -234,11 +235,19 @@ class Placing:
                 return found
         return None
 
-    def own_or_best(self, demand: Demand) -> OtherNode | None:
-        """Returns this node while the demand fits, otherwise a node with room, otherwise one that could serve it."""
+    def with_room(self, demand: Demand) -> OtherNode | None:
+        """Returns the best other node that has room for a task. None: there is none."""
+        return self.best([m for m in self.candidates(demand) if self.room(m.facts["node"], demand)], demand)
+
+    def own_or_best(self, demand: Demand, queued: Counter[str]) -> OtherNode | None:
+        """Returns this node while the demand fits, otherwise a node with room, otherwise one that could serve it.
+
+        Args:
+            queued: amounts that others will take first of what is free on this node.
+        """
         able = self._able(demand)
         own = next((member for member in able if member.facts["node"] == self.node), None)
-        if own is not None and self._own.fits(demand):
+        if own is not None and self._own.fits(tuple((name, amount + queued[name]) for name, amount in demand)):
             return own
         with_room = [member for member in able if self.room(member.facts["node"], demand)]
         return self.best(with_room, demand) or own or self.best(able, demand)

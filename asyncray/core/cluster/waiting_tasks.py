@@ -38,8 +38,7 @@ class WaitingTasks:
 
     def frees_up(self, shape: Shape) -> bool:
         """True if another node could serve a shape once all tasks have ended, beside the actors there."""
-        # An actor that waits here stays here.
-        return shape.where is HERE and not shape.lives and self._placing.frees_up(shape.demand)
+        return shape.where is HERE and self._placing.frees_up(shape.demand)
 
     def stuck(self) -> Iterator[tuple[Shape, Task]]:
         """Yields the shapes whose tasks wait at other nodes until an actor ends, with a task of each."""

@@ -50,6 +50,33 @@ def test_an_actor_lives_where_its_resources_are_and_its_calls_go_there() -> None
     world.end()
 
 
+def test_actors_that_come_together_take_the_room_of_all_nodes() -> None:
+    """The first ones hold nothing yet when the node decides about the next."""
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    driver = world.driver()
+    for _ in range(6):
+        driver.state.make(Recipe(lives_on=1))
+    world.settle()
+    assert world.kinds(A, B).count(CONSTRUCT_AT) == world.kinds(A, C).count(CONSTRUCT_AT) == 2
+    assert all(actor.state == ALIVE for actor in world.machine.actors.table.values())
+    world.end()
+
+
+def test_an_actor_that_waits_here_starts_at_another_node_that_has_room_first() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    for _ in range(3):
+        driver.state.make(Recipe(lives_on=1))
+    world.settle()
+    assert world.kinds(B, A).count(SEATED) == 1
+    world.members[B].host.die(host_of_actor(world))
+    world.settle()
+    world.wait(0.5)
+    world.settle()
+    assert world.kinds(B, A).count(SEATED) == 2
+    world.end()
+
+
 def test_actors_without_resources_go_round_the_nodes() -> None:
     world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
     driver = world.driver()
