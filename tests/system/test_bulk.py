@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,16 @@ def make_there(seed: int) -> np.ndarray:
 @ray.remote(resources={"far": 1})
 def put_there(seed: int) -> list[ray.ObjectRef[np.ndarray]]:
     return [ray.put(pattern(seed))]
+
+
+@ray.remote(resources={"nowhere": 1})
+def never() -> None:
+    """No node has what it needs."""
+
+
+@ray.remote(resources={"far": 1})
+def put_beside_one_that_never_comes(seed: int) -> list[ray.ObjectRef[Any]]:
+    return [ray.put(pattern(seed)), never.remote()]
 
 
 @ray.remote(resources={"far": 1})
@@ -73,6 +84,13 @@ def test_a_wait_that_fetches_nothing_is_ready_when_the_values_exist_and_brings_n
     assert asyncio.run(asyncray.wait([asked], timeout=DEADLINE, fetch_local=False)) == ([asked], [])
     for ref, seed in ((result, 6), (put, 7), (asked, 8)):
         assert np.array_equal(ray.get(ref, timeout=DEADLINE), pattern(seed))
+
+
+def test_a_value_comes_although_it_was_asked_for_together_with_one_that_never_comes(far: ClusterNode) -> None:
+    refs = ray.get(put_beside_one_that_never_comes.remote(10), timeout=DEADLINE)
+    with pytest.raises(ray.exceptions.GetTimeoutError):
+        ray.get(refs, timeout=0.1)
+    assert np.array_equal(ray.get(refs[0], timeout=DEADLINE), pattern(10))
 
 
 def test_a_node_that_stands_still_for_a_moment_goes_on_sending(far: ClusterNode) -> None:
