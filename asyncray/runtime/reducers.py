@@ -6,11 +6,11 @@ and things of modules that ``cloudpickle.register_pickle_by_value`` names. cloud
 and classes; this module adds to them what a copy of a class lacks otherwise: slots, the qualified name, aliases and
 attributes of enum members.
 
-A class that travels by value has a *home*: the process that defined it. There is one copy of it in each other process.
+A class that travels by value has an *origin*: the process that defined it. There is one copy in each other process.
 
-1. A pickle that comes back home never changes the class there: the program may have assigned its attributes meanwhile.
+1. A pickle that comes back to the origin never changes the class there: the program may have assigned attributes.
 2. A pickle from a copy makes new copies, but changes none: an assignment concerns only the process that makes it.
-3. A pickle from home updates a copy, except for the attributes that the process of the copy has assigned itself.
+3. A pickle from the origin updates a copy, except for the attributes that the process of the copy has assigned itself.
 4. Making a copy does not call ``__init_subclass__`` of other copies: its effects travel as attributes.
 
 Does not import cloudpickle (20 ms) before something goes by value.
@@ -42,7 +42,7 @@ Reduction = tuple[Any, ...]
 MAIN = frozenset({"__main__", "__mp_main__"})
 
 _RECEIVED = "__asyncray_received__"
-"""Attribute of each copy of a class: its attributes as they were received. A home has none."""
+"""Attribute of each copy of a class: its attributes as they were received. The origin has none."""
 
 _MISSING = object()
 
@@ -157,12 +157,12 @@ def _reduce_class(cls: Any, reduced: Reduction) -> Reduction:
         # NamedTuple makes its slots itself.
         if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
             arguments[3]["__slots__"] = _slots(cls)
-    is_home = attributes.pop(_RECEIVED, None) is None
+    is_origin = attributes.pop(_RECEIVED, None) is None
     if type(hook := attributes.get("__init_subclass__")) is classmethod:
         attributes["__init_subclass__"] = _InitSubclass(hook.__func__)
     attributes.pop("__slotnames__", None)  # what pickle remembers of instances
     attributes = {name: value for name, value in attributes.items() if not _is_slot(cls, value)}
-    state = attributes, members, is_home
+    state = attributes, members, is_origin
     return _make_class, (class_id, make, tuple(arguments)), state, None, None, _set_class_state
 
 
@@ -227,9 +227,9 @@ def _reduce_init_subclass(hook: _InitSubclass) -> Reduction:
 
 def _set_class_state(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]], bool]) -> None:
     """Applies the rules in the head of this module."""
-    attributes, members, from_home = state
+    attributes, members, from_origin = state
     received = vars(cls).get(_RECEIVED)
-    if received is None or (received and not from_home):
+    if received is None or (received and not from_origin):
         return
     if received:
         unchanged = vars(cls)

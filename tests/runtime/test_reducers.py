@@ -239,7 +239,7 @@ def make_settings() -> Any:
     return Settings
 
 
-def test_what_comes_home_changes_nothing_there(elsewhere: Elsewhere) -> None:
+def test_what_comes_back_to_the_origin_changes_nothing_there(elsewhere: Elsewhere) -> None:
     settings = make_settings()
     assert type(elsewhere.call(settings)) is settings
     settings.verbose = True
@@ -253,7 +253,7 @@ def test_what_comes_home_changes_nothing_there(elsewhere: Elsewhere) -> None:
     assert not any("asyncray" in name for name in vars(settings))
 
 
-def test_copies_follow_the_home_but_for_what_they_assign(elsewhere: Elsewhere) -> None:
+def test_copies_follow_the_origin_but_for_what_they_assign(elsewhere: Elsewhere) -> None:
     settings = make_settings()
 
     def count(value: Any) -> Any:
@@ -261,10 +261,10 @@ def test_copies_follow_the_home_but_for_what_they_assign(elsewhere: Elsewhere) -
         return value.count, value.verbose
 
     assert elsewhere.call(count, settings()) == (1, False)
-    settings.verbose = "home"
-    assert elsewhere.call(count, settings()) == (2, "home")
+    settings.verbose = "origin"
+    assert elsewhere.call(count, settings()) == (2, "origin")
     settings.count = 50  # which the copy has assigned itself
-    assert elsewhere.call(count, settings()) == (3, "home")
+    assert elsewhere.call(count, settings()) == (3, "origin")
 
 
 def test_what_a_copy_sends_changes_no_other_copy(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
