@@ -20,6 +20,7 @@ from typing import Any
 
 from asyncray.cluster_messages import END_SEAT, SEAT_OF
 from asyncray.core.cluster.away_tasks import AwayTasks
+from asyncray.core.cluster.members import OtherNode
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
 from asyncray.core.cluster.routes import Routes
@@ -91,6 +92,7 @@ class Homes:
     def _place(self, task: Task, *, waits: bool = False) -> bytes | str | None:
         template = task.template
         where = template.where
+        chosen: OtherNode | str | None
         if waits:
             chosen = self._placing.with_room(template.demand)
         elif where is not HERE:
