@@ -224,6 +224,21 @@ KILL_ACTOR: Final = 177
 KillActorMessage: TypeAlias = "tuple[Literal[177], bytes, bool]"
 """actor of the receiver, whether it must not start again: as KILL"""
 
+ADOPT: Final = 178
+AdoptMessage: TypeAlias = """(
+    tuple[
+        Literal[178], int, str, JobSetup, tuple[str, str] | None, bool, bytes, tuple[bytes, bytes, Refs],
+        tuple[bytes, TemplateSpec], tuple[Kind, Payload, Refs, Refs]
+    ]
+)"""
+"""number of the request, namespace and setup of the job, name, whether an actor that has the name will do, handle,
+function (digest, pickled, refs that it captures), template (digest, spec), constructor (kind, payload, arguments, refs
+inside them): the head's node shall make this detached actor. Answer: ADOPTED"""
+
+ADOPTED: Final = 179
+AdoptedMessage: TypeAlias = "tuple[Literal[179], int, Sequence[Any]]"
+"""number of the request, answer: actor and handle, or the reason. The refs need not be kept for the sender any more"""
+
 # Between two nodes: for people ----------------------------------------------------------------------------------------
 FOR_DRIVER: Final = 200
 ForDriverMessage: TypeAlias = "tuple[Literal[200], bytes, Message]"
@@ -387,7 +402,7 @@ ToPeer: TypeAlias = """(
     | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
     | ClaimedMessage | CancelAtHomeMessage
     | ConstructAtMessage | SeatedMessage | EndSeatMessage | CallAtMessage | LocateMessage | SeatOfMessage
-    | ForgetActorMessage | KillActorMessage
+    | ForgetActorMessage | KillActorMessage | AdoptMessage | AdoptedMessage
     | PeopleMessage
 )"""
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"

@@ -172,14 +172,14 @@ class ActorClass(Generic[C]):
             exported = self._asyncray_export(runtime)
         _, template, descriptor, _ = exported
         actor_name = options.get("name")
-        if actor_name is None:
+        if actor_name is None and options.get("lifetime") != "detached":
             life = runtime.submitter.create(template, args, kwargs, source.name)
             return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
         message, life, keep = runtime.submitter.prepare(template, args, kwargs, source.name)
         namespace = options.get("namespace") or runtime.facts["namespace"]
         reuse = bool(options.get("get_if_exists"))
         runtime.flush()  # a release, which goes last in a batch, may free the name
-        found = runtime.request("create_named", namespace, actor_name, reuse, descriptor.pickled(), message)
+        found = runtime.request("create_named", namespace, actor_name or "", reuse, descriptor.pickled(), message)
         del keep  # the refs among the arguments had to live until here
         if found is not None:
             return ActorHandle(found[0], known_descriptor(found[1]), None)

@@ -263,12 +263,13 @@ class Actors:
             calls = self.guests.send_home(actor, begun, calls)
         actor.move(RESTARTING)
         actor.task.worker = actor.task.lease = None
+        lost = self.mailboxes.interrupted(actor, calls)
         self._report(actor)
-        self._enqueue_restart(actor)
+        self._enqueue_restart(actor)  # which ends the actor if no node can have it any more
         # Fail the lost calls last, because the end of the last call may end the actor. Calls that wait in lanes were
         # not sent yet, so they are not lost.
         unavailable = actor.fault("ActorUnavailableError", f"{ActorUnavailableError.RESTARTING} {message}")
-        for call in self.mailboxes.interrupted(actor, calls):
+        for call in lost:
             self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
     def _enqueue_restart(self, actor: Actor) -> None:

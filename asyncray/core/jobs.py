@@ -132,7 +132,7 @@ class Jobs:
                 self._work.actors.kill(actor, fault, "its job has ended")
         job.lasts = bool(job.actors)
         for task in list(job.tasks.values()):
-            if not (task.is_constructor or task.is_guest or _lasts(task, lasting)):
+            if not (task.is_constructor or task.is_guest or _lasts(task, job, lasting)):
                 self._abort(task)
         for worker in job.workers.values():
             if worker.actor is None and worker.client not in lasting and not worker.killed:
@@ -145,8 +145,11 @@ class Jobs:
             del self.table[job.id], self._driverless[job]
 
     def _abort(self, task: Task) -> None:
-        worker = task.worker
-        if worker is not None and worker.client is not None:
+        worker, actor = task.worker, task.actor
+        if actor is not None and (actor.is_route or (isinstance(actor, Actor) and actor.detached)):
+            # An actor that outlives the job runs its calls to the end, for their effects.
+            pass
+        elif worker is not None and worker.client is not None:
             self._work.outbox.send(worker.client, (STOP_TASK, task.id))
         elif task.state == SENT and self._work.elsewhere is not None:
             self._work.elsewhere.cancel(task, force=True, recursive=True)
@@ -173,8 +176,9 @@ def job_row(job: Job, node: bytes, pid: int) -> JobRow:
     }
 
 
-def _lasts(task: Task, lasting: dict[Client, None]) -> bool:
-    return task.submitter in lasting or (isinstance(task.actor, Actor) and task.actor.detached)
+def _lasts(task: Task, job: Job, lasting: dict[Client, None]) -> bool:
+    actor = task.actor
+    return task.submitter in lasting or (isinstance(actor, Actor) and actor.detached and actor.job is job)
 
 
 def _lasting(job: Job) -> dict[Client, None]:

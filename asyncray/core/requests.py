@@ -121,6 +121,9 @@ class Requests:
         handle: bytes,
         create: CreateMessage,
     ) -> Any:
+        if not name:  # of a detached actor: a cluster makes it elsewhere
+            self._work.create(question.asker, create)
+            return None
         taken = self._directory.claim((namespace, name), create[1], handle)
         if taken is not None:
             return found_instead((namespace, name), taken, if_exists=if_exists)

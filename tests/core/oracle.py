@@ -33,6 +33,7 @@ class Oracle:
         self.parents: dict[bytes, bytes | None] = {}  # task -> the task whose code submitted it
         self.starts: Counter[bytes] = Counter()
         self.orphans: set[bytes] = set()
+        self.uncounted: set[bytes] = set()  # lives of actors that have handles without a count
         self._tags = 0
         self.hosts: list[Host] = []
 

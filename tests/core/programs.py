@@ -127,6 +127,7 @@ class Scope:
         self.leaf = leaf
         self.refs: list[bytes] = []
         self.handles: list[bytes] = []
+        self.uncounted: list[bytes] = []  # handles that keep no actor alive
         self.waitable: set[bytes] = set()
         self.awaits: bytes | None = None
         self.over = False
@@ -142,6 +143,10 @@ class Scope:
 
     def handle(self, index: int) -> bytes | None:
         return self.handles[index % len(self.handles)] if self.handles else None
+
+    def any_handle(self, index: int) -> bytes | None:
+        known = [*self.handles, *self.uncounted]
+        return known[index % len(known)] if known else None
 
     def learn(self, content: Any) -> None:
         """A value was unpickled: its refs are variables now, though not such as may be waited for."""
@@ -215,7 +220,7 @@ class Scope:
         actor_id, message = self._invoke(CREATE, "make", recipe)
         life = actor_id + PUT_INDEX
         self.world.watch(actor_id, recipe)
-        if recipe.name:
+        if recipe.name or (recipe.detached and self.process.host.shell is not None):
             arguments = [*(message[5] or ()), *(message[6] or ())]
             for ref in arguments:
                 self.process.hold(ref)  # the caller waits for the answer, with the arguments in its hands
@@ -234,11 +239,14 @@ class Scope:
             if reply is None:
                 self.process.born(life)
                 self.handles.append(life)
+            elif isinstance(reply, list):  # the head's node has made it, and counts no handles of it
+                self.world.uncounted.add(reply[0] + PUT_INDEX)
+                self.uncounted.append(reply[0] + PUT_INDEX)
 
         return answered
 
     def call(self, recipe: Recipe) -> bool:
-        handle = self.handle(recipe.target)
+        handle = self.any_handle(recipe.target)
         if handle is not None:
             name = name_of_call(self.process.counter + 1)
             task_id, message = self._invoke(CALL, "call", recipe, name, handle[:TASK_SIZE])
@@ -320,7 +328,7 @@ class Scope:
         return True
 
     def kill(self, index: int) -> bool:
-        handle = self.handle(index)
+        handle = self.any_handle(index)
         if handle is not None:
             self.process.send((KILL, handle[:TASK_SIZE], index % 2 == 1))
         return True

@@ -55,7 +55,9 @@ class ActorRules:
     def _hears(self, host: ClusterHost, message: Any) -> None:
         _, actor, state, node, incarnation, *_ = message
         _, _, last = self._heard.get((host.id, actor), ("", b"", 0))
-        assert incarnation >= last, f"{host} hears of incarnation {incarnation} of {actor.hex()} after {last}"
+        assert incarnation >= last or state == DEAD, (
+            f"{host} hears of incarnation {incarnation} of {actor.hex()} after {last}"
+        )
         self._heard[host.id, actor] = (state, node, incarnation)
 
     def _may_send(self, host: ClusterHost, seat: Seat) -> None:

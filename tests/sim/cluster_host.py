@@ -217,6 +217,7 @@ class ClusterHost:
             "calls that came back": routes._returned,
             "next places": routes._next,
             "hidden actors": routes.hidden,
+            "adoptions": self.part.adoptions._asked,
             "watchers": self.part.homes._watchers,
             "away": away._of_task,
             "away by node": [there for there in away._there.values() if there],

@@ -23,12 +23,16 @@ def check_references(cluster: Cluster) -> None:
         if cluster.oracle.has_ended(host.id):
             continue  # it is fenced, and does not know it
         for entry in host.machine.objects.table.values():
-            if entry.far is not None and entry.kind not in ERRORS and not _is_of_an_orphan(cluster, host, entry):
+            counts = entry.far is not None and entry.id not in cluster.oracle.uncounted
+            if counts and entry.kind not in ERRORS and not _is_of_an_orphan(cluster, host, entry):
                 _exists(cluster, entry.id, f"{host} needs {entry} {entry.far}")
                 if entry.uses or entry.borrowers:
                     assert _is_secure(cluster, host, entry.id, frozenset()), f"nothing secures {entry} {entry.far}"
     for sender, receiver, message in _under_way(cluster):
         for object_id in _refs_in(message):
+            known = sender.machine.objects.table.get(object_id)
+            if known is not None and known.far is not None and _is_of_an_orphan(cluster, sender, known):
+                continue
             _exists(cluster, object_id, f"{object_id.hex()} is under way from {sender} to {receiver}")
 
 
@@ -45,7 +49,7 @@ def _is_of_an_orphan(cluster: Cluster, host: ClusterHost, entry: ObjectEntry) ->
     """
     far = entry.far
     assert far is not None
-    return far.batch > 0 and not far.covers and not far.late and bool(cluster.oracle.orphans)
+    return bool(far.batch) and not far.covers and not far.late and bool(cluster.oracle.orphans)
 
 
 def _is_secure(cluster: Cluster, host: ClusterHost, object_id: bytes, seen: frozenset[bytes]) -> bool:

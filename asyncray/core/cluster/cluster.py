@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncray import cluster_messages as m
+from asyncray.core.cluster.adoptions import Adoptions
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
 from asyncray.core.cluster.cluster_status import ClusterStatuses
@@ -107,6 +108,7 @@ class ClusterMachine(Watcher):
         self.routes = Routes(machine, self.away, self._peer_of)
         self.homes = Homes(machine, self.away, self.routes, self.placing, self._peer_of)
         self.guest_actors = GuestActors(machine, self.guests, self.routes)
+        self.adoptions = requests.adoptions = Adoptions(machine, self.imports, head, self._peer_of)
         self.feeding.constructors = self.homes.route_constructor
         self.feeding.arguments = arguments
         self.feeding.locality = Locality(self.node, self.large.holders)
@@ -185,6 +187,8 @@ class ClusterMachine(Watcher):
             m.SEAT_OF: self.routes.seat_of,
             m.FORGET_ACTOR: self.homes.forget_actor,
             m.KILL_ACTOR: self.homes.kill_actor,
+            m.ADOPT: self.adoptions.adopt,
+            m.ADOPTED: self.adoptions.adopted,
         }
 
     def _row(self) -> ClusterRow:

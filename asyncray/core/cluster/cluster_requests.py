@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asyncray.core.cluster.adoptions import Adoptions
 from asyncray.core.cluster.members import Members
 from asyncray.core.directory import RegisteredName, Registration
 from asyncray.core.questions import LATER, Answer, Question, Refusal
@@ -68,6 +69,8 @@ class ClusterRequests:
         self._work = work
         self._ask_this_node = ask_this_node
         self.names = NamesAtHead(members)
+        # Makes detached actors. ``ClusterMachine`` sets it.
+        self.adoptions: Adoptions
         self.table: dict[str, Callable[..., Any]] = {
             "create_named": self._create_named,
             "get_actor": self._get_actor,
@@ -98,6 +101,11 @@ class ClusterRequests:
         _, actor, template, *_ = create
         if template not in question.asker.templates:
             raise ValueError(f"{question.asker} names a template that it has not sent")
+        if self.adoptions.is_for_head(question.asker.templates[template]):
+            return self.adoptions.give(question, key if name else None, handle, create, reuse=if_exists)
+        if not name:
+            self._work.create(question.asker, create)
+            return None
 
         def answered(answer: Answer) -> None:
             if not answer[0]:

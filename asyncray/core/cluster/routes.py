@@ -232,7 +232,7 @@ class Routes:
         entry = self._objects.table.get(actor.id + PUT_INDEX)
         if not own:
             if entry is not None:
-                entry.actor = None
+                entry.actor = self.table.get(actor.id)
             return
         route = self.open(actor.id)
         if route.state == DEAD:

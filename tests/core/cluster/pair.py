@@ -235,6 +235,7 @@ def used_for_other_nodes(part: ClusterMachine) -> Iterator[ObjectEntry]:
                 yield from uses
     for route in part.routes.table.values():
         yield from route.life
+    yield from part.adoptions.uses
     for told in templates._told.values():
         for captured in told.functions.values():
             yield from captured

@@ -1,0 +1,150 @@
+"""Adoptions: detached actors belong to the head's node, because it lives as long as the cluster.
+
+A detached actor outlives its driver and the node of its creator. So the creator's node does not make it: it sends the
+constructor, the class and the setup of the job to the head's node (ADOPT). There a client stands for the creator as
+long as this takes, as a driver would that makes a detached actor and ends. So the life, its name, and all that a
+restart needs belong to a job of the head's node. The ID of the actor names that node, and each node finds its home.
+
+Small arguments that have a value are copied to the head's node. Larger ones stay objects of the creator's node: once
+that is lost, the actor cannot start again, and its fault says why. The creator's node keeps all of them until the
+head's node has registered those that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from asyncray.cluster_messages import ADOPT, ADOPTED
+from asyncray.core.cluster.covers import Cover
+from asyncray.core.cluster.imports import Imports
+from asyncray.core.cluster.peers import Peer
+from asyncray.core.machine import NodeMachine
+from asyncray.core.placements import written
+from asyncray.core.questions import LATER, Answer, Question
+from asyncray.core.records import HERE, Client, ObjectEntry, Template
+from asyncray.messages import CREATE, FUNCTION, TEMPLATE, CreateMessage
+
+if TYPE_CHECKING:
+    from asyncray.words import TemplateSpec
+
+_FUNCTION_NUMBER = 1
+_TEMPLATE_NUMBER = 2
+
+
+class Adoptions:
+    """Both sides: detached actors of processes of this node, and those that this one adopts as the head's node.
+
+    Args:
+        head: the head's node. None: it is this one.
+    """
+
+    def __init__(
+        self, machine: NodeMachine, imports: Imports, head: bytes | None, peer: Callable[[bytes], Peer]
+    ) -> None:
+        self._machine = machine
+        self._outbox = machine.outbox
+        self._objects = machine.objects
+        self._imports = imports
+        self._head = head
+        self._peer = peer
+        self._count = 0
+        # Number of an ADOPT -> who waits for the answer, and the objects that are kept until then.
+        self._asked: dict[int, tuple[Question, tuple[ObjectEntry, ...]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Adoptions, {len(self._asked)} under way>"
+
+    # At the creator's node --------------------------------------------------------------------------------------------
+
+    def is_for_head(self, template: Template) -> bool:
+        """True for the class of a detached actor, if this is not the head's node."""
+        return self._head is not None and bool(template.options.get("detached"))
+
+    def give(
+        self, question: Question, name: tuple[str, str] | None, handle: bytes, create: CreateMessage, *, reuse: bool
+    ) -> Any:
+        """Asks the head's node to make an actor. The answer is actor and handle of the one that has the name then."""
+        assert self._head is not None
+        _, _, number, kind, payload, dependencies, nested, _ = create
+        template = question.asker.templates[number]
+        job, function = template.job, template.function
+        assert function is not None
+        captured = [entry.id for entry in function.captured]
+        self._count += 1
+        self._asked[self._count] = question, self._objects.use_all((*(dependencies or ()), *(nested or ()), *captured))
+        self._outbox.send(
+            self._peer(self._head),
+            (
+                ADOPT, self._count, job.namespace, job.setup, name, reuse, handle,
+                (function.digest, function.pickled, captured or None), (template.digest, _spec(template)),
+                (kind, payload, dependencies, nested),
+            ),
+        )  # fmt: skip
+        return LATER
+
+    def adopted(self, peer: Peer, message: Any) -> None:
+        """ADOPTED: the head's node has made the actor, or not."""
+        _, number, answer = message
+        question, uses = self._asked.pop(number)
+        if answer[0]:
+            question.answer(answer[1])
+        else:
+            question.refuse(answer[1], answer[2])
+        self._objects.unuse_all(uses)
+
+    @property
+    def uses(self) -> list[ObjectEntry]:
+        """The objects that are kept for actors under way."""
+        return [entry for _, uses in self._asked.values() for entry in uses]
+
+    # At the head's node -----------------------------------------------------------------------------------------------
+
+    def adopt(self, peer: Peer, message: Any) -> None:
+        """ADOPT: makes a detached actor for a process of another node."""
+        _, number, namespace, setup, name, reuse, handle, function, template, arguments = message
+        kind, payload, dependencies, nested = arguments
+        answers: list[Answer] = []
+        cover = Cover(peer, lambda: self._outbox.send(peer, (ADOPTED, number, answers[0])))
+        self._imports.learn(cover, [*(dependencies or ()), *(nested or ()), *(function[2] or ())])
+        creator = self._creator(namespace, setup)
+
+        def made(answer: Answer) -> None:
+            answers.append((True, [actor, handle]) if answer[0] and answer[1] is None else answer)
+            self._machine.client_disconnected(creator)
+            if not cover.ended and not self._imports.end(cover):
+                cover.give_up()
+
+        self._machine.functions.export(creator, (FUNCTION, _FUNCTION_NUMBER, *function))
+        self._machine.functions.describe(creator, (TEMPLATE, _TEMPLATE_NUMBER, *template))
+        assert creator.job is not None
+        actor = creator.id + creator.job.id + (1).to_bytes(6, "big")
+        create: Any = (CREATE, actor, _TEMPLATE_NUMBER, kind, payload, dependencies, nested, None)
+        self._machine.requests.ask(
+            Question(creator, made), "create_named", [*(name or (namespace, "")), reuse, handle, create]
+        )
+
+    def _creator(self, namespace: str, setup: Any) -> Client:
+        """Makes a client that stands for the creator. It has no connection, so nothing is sent to it."""
+        creator = self._machine.driver_connected(0, namespace, setup)
+        assert creator.job is not None
+        creator.job.reports_to = None
+        creator.out.clear()
+        self._outbox.dirty.remove(creator)
+        return creator
+
+
+def _spec(template: Template) -> TemplateSpec:
+    spec: TemplateSpec = {
+        "name": template.name,
+        "function": b"" if template.function is None else template.function.digest,
+        "returns": template.returns,
+        "retries": template.retries,
+        "demand": template.demand,
+        "life": template.life,
+        "options": template.options,
+    }
+    where: Any = template.where
+    if where is not HERE:
+        spec["where"] = written(where)
+    return spec
