@@ -218,3 +218,18 @@ def test_actors_of_a_lost_home_end() -> None:
     assert not world.machine.actors.table
     world.end_graces()
     world.nothing_is_left()
+
+
+def test_calls_of_an_actor_that_no_node_can_have_again_fail() -> None:
+    """The node that it must be on is lost while a call with retries runs."""
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0})
+    driver = world.driver()
+    driver.state.make(Recipe(where=("affinity", B, False), restarts=1))
+    world.settle()
+    call(driver, retries=1)
+    while not world.wires[A, B]:
+        world.host.talk()
+    world.lose(B)
+    world.settle()
+    assert not world.unresolved()
+    assert faults(driver)
