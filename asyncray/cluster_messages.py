@@ -191,8 +191,8 @@ inside them, depth, how often the actor was restarted, its name or empty: the re
 Answer: SEATED and later RESULT, or only RESULT, or BACK"""
 
 SEATED: Final = 171
-SeatedMessage: TypeAlias = "tuple[Literal[171], int]"
-"""attempt: the constructor has returned. RESULT follows when the process has ended"""
+SeatedMessage: TypeAlias = "tuple[Literal[171], int, int]"
+"""attempt, pid of the process: the constructor has returned. RESULT follows when the process has ended"""
 
 END_SEAT: Final = 172
 EndSeatMessage: TypeAlias = "tuple[Literal[172], int, bool, str]"

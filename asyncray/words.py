@@ -194,6 +194,8 @@ class ActorRow(TypedDict):
     actor_id: str
     node_id: str
     """The node that decides about its life."""
+    process_node_id: str
+    """The node with its process; empty if it has none."""
     class_name: str
     state: str
     name: str

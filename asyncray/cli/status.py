@@ -104,10 +104,13 @@ def _show(found: NodeStatus) -> None:
     workers = [(row["number"], row["pid"], row["state"], row["inflight"], row["running"]) for row in found["workers"]]
     _table("Workers", ("number", "pid", "state", "tasks", "runs"), workers)
     actors = [
-        (row["actor_id"], row["class_name"], row["state"], row["name"], row["pid"], row["pending_calls"])
+        (
+            row["actor_id"], row["class_name"], row["state"], row["name"], row["pid"],
+            "" if row["process_node_id"] == found["node_id"] else row["process_node_id"], row["pending_calls"],
+        )
         for row in found["actors"]
-    ]
-    _table("Actors", ("id", "class", "state", "name", "pid", "pending calls"), actors)
+    ]  # fmt: skip
+    _table("Actors", ("id", "class", "state", "name", "pid", "at node", "pending calls"), actors)
     dead = [(row["actor_id"], row["death_cause"]) for row in found["actors"] if row["death_cause"]]
     if dead:
         _table("Why actors died", ("id", "cause"), dead)

@@ -213,7 +213,7 @@ class Actors:
             actor.lease.grant.end_life()
         if actor.worker is not None:
             actor.worker.actor = None
-        actor.worker = actor.lease = actor.peer = None
+        actor.worker = actor.lease = actor.peer = actor.pid = None
 
     @staticmethod
     def _submitted(actor: Actor) -> list[Task]:

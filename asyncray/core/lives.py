@@ -93,7 +93,7 @@ class Actor(Seat):
     """
 
     __slots__ = (
-        "constructed_at", "creator", "detached", "handle", "job", "name", "restart_pause", "restarts", "task",
+        "constructed_at", "creator", "detached", "handle", "job", "name", "pid", "restart_pause", "restarts", "task",
     )  # fmt: skip
 
     is_guest: ClassVar[bool] = False
@@ -117,6 +117,8 @@ class Actor(Seat):
         self.restarts: int = int(options.get("restarts", 0))
         # When the constructor last returned. None until it has, also after a restart.
         self.constructed_at: float | None = None
+        # The pid of its process at another node, for people.
+        self.pid: int | None = None
         # Seconds that the next restart waits: none at first, and more for an actor whose process ends soon each time.
         self.restart_pause = 0.0
 

@@ -285,14 +285,16 @@ def _worker_row(worker: Worker) -> WorkerRow:
 
 
 def _actor_row(actor: Actor, node: bytes) -> ActorRow:
+    there: Any = actor.peer
     return {
         "actor_id": actor.id.hex(),
         "node_id": node.hex(),
+        "process_node_id": there.id.hex() if there is not None else node.hex() if actor.worker else "",
         "class_name": actor.task.template.name,
         "state": actor.state.upper(),
         "name": actor.name[1] if actor.name else "",
         "namespace": actor.name[0] if actor.name else actor.job.namespace,
-        "pid": actor.worker.pid if actor.worker else None,
+        "pid": actor.worker.pid if actor.worker else actor.pid,
         "restarts": actor.restarted,
         "pending_calls": actor.pending,
         "detached": actor.detached,

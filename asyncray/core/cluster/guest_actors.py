@@ -60,7 +60,7 @@ class GuestActors:
         """The constructor of an actor of another node has returned here."""
         guest = actor.task
         assert isinstance(guest, Guest)
-        self._outbox.send(guest.home, (SEATED, guest.attempt))
+        self._outbox.send(guest.home, (SEATED, guest.attempt, actor.worker.pid if actor.worker else 0))
 
     def end_seat(self, peer: Peer, message: Any) -> None:
         """END_SEAT: the home wants the process of an actor to end."""

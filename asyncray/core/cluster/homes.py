@@ -113,13 +113,13 @@ class Homes:
 
     def seated(self, peer: Peer, message: Any) -> None:
         """SEATED: the constructor has returned at another node."""
-        _, attempt = message
+        _, attempt, pid = message
         task = self._away.task_at(peer, attempt)
         actor = None if task is None else task.constructed_actor
         if actor is None or actor.state in (DEAD, ALIVE):
             return
         actor.move(STARTING)
-        actor.peer = peer
+        actor.peer, actor.pid = peer, pid
         actor.window = actor.full_window
         self._actors.constructed(actor)
 

@@ -244,18 +244,26 @@ class Imports:
         for cover in covers:
             cover.replace_give_up(grace.cover_settled)
         grace.covers += len(covers)
-        for number in [number for number, batch in self._asked.items() if batch[0][1].owner is peer]:
-            self.borrowed(peer, (BORROWED, number, [object_id for object_id, _ in self._asked[number]]))
-        for entry in [entry for entry in self._objects.table.values() if entry.far and entry.far.owner is peer]:
+        owned = [entry for entry in self._objects.table.values() if entry.far and entry.far.owner is peer]
+        for entry in owned:
             assert entry.far is not None
             entry.far.registered = True  # nobody is left to register with
+        self._end_registrations(peer)
+        for entry in owned:
             self._lose(entry.id)
         for cover in covers:
             if not cover.ended:
                 self.end(cover)
             if not cover.waiting and not cover.given_up:
                 cover.give_up()
+        # The errors may have ended or moved code that names more objects of the node.
+        self._end_registrations(peer)
         grace.cover_settled()
+
+    def _end_registrations(self, owner: Peer) -> None:
+        """No answer of a lost owner will come: all that was asked is lost."""
+        for number in [number for number, batch in self._asked.items() if batch[0][1].owner is owner]:
+            self.borrowed(owner, (BORROWED, number, [object_id for object_id, _ in self._asked[number]]))
 
     def _settled(self, peer: Peer, settled: Callable[[], None]) -> None:
         del self._graces[peer]

@@ -77,6 +77,24 @@ def test_an_actor_that_waits_here_starts_at_another_node_that_has_room_first() -
     world.end()
 
 
+def test_its_row_names_the_node_and_the_pid_of_its_process() -> None:
+    world = pair()
+    driver = world.driver()
+    driver.state.make(far())
+    world.settle()
+    (row,) = world.machine.requests._list_actors(None)  # type: ignore[arg-type]
+    worker = host_of_actor(world)
+    assert (row["node_id"], row["process_node_id"], row["pid"]) == (A.hex(), B.hex(), worker.number)
+    driver.state.kill(1)
+    driver.state.handles.append(driver.state.handles[0])
+    driver.hold(driver.state.handles[0])
+    driver.state.kill(1)
+    world.settle()
+    (row,) = world.machine.requests._list_actors(None)  # type: ignore[arg-type]
+    assert (row["state"], row["process_node_id"], row["pid"]) == ("DEAD", "", None)
+    world.end()
+
+
 def test_actors_without_resources_go_round_the_nodes() -> None:
     world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
     driver = world.driver()
