@@ -207,8 +207,9 @@ class Routes:
         for entry in route.life:
             entry.actor = None
         for call in calls:
-            call.actor = actor
-            self._mailboxes.submit(call)
+            if call.state != FINISHED:  # it may have failed with an argument, or was cancelled
+                call.actor = actor
+                self._mailboxes.submit(call)
         self._objects.unuse_all(route.life)
         route.life = ()
 
@@ -228,7 +229,7 @@ class Routes:
         Args:
             begun: those of the calls that were sent to the process.
         """
-        own = [call for call in calls if not call.is_guest]
+        own = [call for call in calls if not (call.is_guest or call.state == FINISHED)]
         entry = self._objects.table.get(actor.id + PUT_INDEX)
         if not own:
             if entry is not None:

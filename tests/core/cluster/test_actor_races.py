@@ -9,7 +9,8 @@ from typing import Any
 
 from asyncray.core.lives import Actor
 from asyncray.core.states import ALIVE, DEAD
-from asyncray.messages import KILL
+from asyncray.ids import TASK_SIZE
+from asyncray.messages import CANCEL, KILL
 from tests.core.cluster.pair import A, B, C
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
@@ -308,4 +309,28 @@ def test_an_actor_is_killed_while_its_calls_come_back() -> None:
     driver.send((KILL, actor.id, True))
     world.settle()
     assert driver.error(ref) == "ActorDiedError"
+    world.end()
+
+
+def test_a_call_that_is_cancelled_while_the_actor_moves_to_its_node_does_not_run() -> None:
+    world = three()
+    driver, actor = made(world, restarts=1)
+    old, new = place(world, actor)
+    other = caller_at(world, new, driver)
+    call(other, "first")
+    world.settle()
+    kill_process(world, old)
+    world.arrive(old, A)
+    world.work(A)
+    world.arrive(A, new)
+    kept, cancelled = call(other, "kept", retries=1), call(other, "cancelled", retries=1)
+    other.send((CANCEL, cancelled[:TASK_SIZE], False, False))
+    world.work(new)
+    world.settle()
+    assert actor.peer is not None
+    assert actor.peer.id == new, "the actor is beside its caller now"  # type: ignore[attr-defined]
+    assert not isinstance(other.values[kept], list)
+    assert other.error(cancelled) == "TaskCancelledError"
+    (worker,) = [worker for worker in world.members[new].host.workers if worker.is_actor]
+    assert world.starts[cancelled[:TASK_SIZE]] == 0, worker
     world.end()
