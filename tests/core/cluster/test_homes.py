@@ -95,6 +95,21 @@ def test_its_row_names_the_node_and_the_pid_of_its_process() -> None:
     world.end()
 
 
+def test_a_placement_that_the_program_names_comes_first() -> None:
+    world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    driver = world.driver()
+    for node in (C, B, A, C):
+        driver.state.make(Recipe(where=("affinity", node, False), lives_on=0.5))
+    driver.state.make(Recipe(where=("affinity", b"nowhere!", False)))
+    world.settle()
+    assert (world.kinds(A, B).count(CONSTRUCT_AT), world.kinds(A, C).count(CONSTRUCT_AT)) == (1, 2)
+    *placed, lost = world.machine.actors.table.values()
+    assert [actor.state for actor in placed] == 4 * [ALIVE]
+    assert lost.cause is not None
+    assert lost.cause[0] == "ActorUnschedulableError"
+    world.end()
+
+
 def test_actors_without_resources_go_round_the_nodes() -> None:
     world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
     driver = world.driver()
