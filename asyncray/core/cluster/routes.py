@@ -209,6 +209,9 @@ class Routes:
         for call in calls:
             if call.state != FINISHED:  # it may have failed with an argument, or was cancelled
                 call.actor = actor
+                arguments = self._work.arguments
+                if arguments is not None and not call.missing:
+                    arguments.bring(call)  # a call that was away has given up what was brought here for it
                 self._mailboxes.submit(call)
         self._objects.unuse_all(route.life)
         route.life = ()
