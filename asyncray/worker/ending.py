@@ -4,7 +4,8 @@ A worker ends by ``os._exit``, because it is a fork of the zygote and must not r
 users expect at the end of a process are done here, in the interpreter's order:
 
 1. the actor goes out of scope: its ``__del__`` runs, unless a thread or an exit handler still refers to it;
-2. executors finish their jobs, and the worker waits for threads that are no daemons, up to ``EXIT_GRACE`` seconds;
+2. executors finish their jobs, and the worker waits for threads that are no daemons, up to ``EXIT_GRACE`` seconds, and
+   for a moment for its own threads, whose last calls may be about to return and refer to the actor;
 3. exit handlers run: those of ``atexit``, and so those of ``logging``, ``weakref.finalize`` and ``multiprocessing``;
 4. garbage is collected, which may include the actor;
 5. open files are flushed.
@@ -25,11 +26,15 @@ import gc
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Collection
 from typing import IO, Any, NoReturn
 
 from asyncray.config import EXIT_DEADLINE, EXIT_GRACE
+
+_MOMENT = 0.1
+"""Seconds for which the worker waits for its own threads."""
 
 
 def finish(let_go: Callable[[], None], not_waited_for: Collection[threading.Thread]) -> None:
@@ -69,6 +74,14 @@ def _exit_when_late() -> None:
 def _wait_for_threads(not_waited_for: Collection[threading.Thread]) -> None:
     """Waits, as the interpreter does, but on a thread: the main thread goes on when the grace has passed."""
     ours = {threading.current_thread(), *not_waited_for}
+    _wait_for_others(ours)
+    until = time.monotonic() + _MOMENT
+    for thread in not_waited_for:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+def _wait_for_others(ours: Collection[threading.Thread]) -> None:
     if not _lasting_threads(ours):
         _end_executors(ours)
         return

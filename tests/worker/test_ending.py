@@ -33,7 +33,16 @@ def test_executors_finish_what_they_were_given() -> None:
     assert done == list(range(5))
 
 
-def test_threads_of_the_worker_itself_are_not_waited_for() -> None:
+def test_threads_of_the_worker_itself_end_first_if_they_are_about_to() -> None:
+    gate = threading.Event()
+    own = threading.Thread(target=gate.wait)
+    own.start()
+    gate.set()
+    ending._wait_for_threads([own])
+    assert not own.is_alive()
+
+
+def test_threads_of_the_worker_itself_are_waited_for_a_moment_only() -> None:
     gate = threading.Event()
     executor = ThreadPoolExecutor(1)
     executor.submit(gate.wait)
