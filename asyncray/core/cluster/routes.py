@@ -211,7 +211,8 @@ class Routes:
                 call.actor = actor
                 arguments = self._work.arguments
                 if arguments is not None and not call.missing:
-                    arguments.bring(call)  # a call that was away has given up what was brought here for it
+                    # A call that was away has given up what was brought here for it.
+                    arguments.bring(call)
                 self._mailboxes.submit(call)
         self._objects.unuse_all(route.life)
         route.life = ()
