@@ -229,7 +229,9 @@ class Connection:
     def _closed(self, reason: str) -> None:
         why, log_says_more = self._farewell or (reason, True)
         directory = self.facts.get("session_dir")
-        self.waiters.fail(why, complaints(directory) if log_says_more and directory and self._is_driver else "")
+        # Nobody asks why a session ends that this process ends itself, and a child forked now would have the open log.
+        wants_log = log_says_more and self._is_driver and not self.waiters.leaving
+        self.waiters.fail(why, complaints(directory) if wants_log and directory else "")
         self._ended(why)
 
     # Sending: any thread ----------------------------------------------------------------------------------------------
