@@ -88,7 +88,7 @@ def running() -> list[str]:
         return []
     except OSError as error:
         raise _unusable(path, error) from error
-    return [directory for directory in reversed(_all(path)) if is_running(directory)]
+    return sorted(filter(is_running, _all(path)), key=_beginning, reverse=True)
 
 
 def variables() -> dict[str, str]:
@@ -365,6 +365,15 @@ def _all(base: str) -> list[str]:
     """All session directories of this user, the oldest first."""
     found = [os.path.join(base, name) for name in sorted(forking.names_in(base)) if _NAME.fullmatch(name)]
     return [directory for directory in found if _is_ours(directory)]
+
+
+def _beginning(directory: str) -> tuple[str, int]:
+    """When a session began: its name tells the second, and its lock file the rest."""
+    try:
+        made = os.stat(_lock_of(directory)).st_mtime_ns
+    except FileNotFoundError:
+        made = 0  # it has just ended
+    return os.path.basename(directory).rpartition("_")[0], made
 
 
 def _lock_of(directory: str) -> str:
