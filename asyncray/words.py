@@ -335,4 +335,4 @@ class ClusterStatus(NodeStatus):
 
     waiting_elsewhere: list[FarShapeRow]
     silent_nodes: list[str]
-    """Nodes that did not say in time what waits there."""
+    """Nodes that did not list their waiting tasks in time."""

@@ -40,6 +40,11 @@ PHRASES: tuple[tuple[str, str], ...] = (
         r"|submitted|told|wanted|written)\b",
         "name the thing",
     ),
+    (r"^(?-i:What|Who|Which|How) [^.?]*-{8,}$", "a heading names things"),
+    (r"\bwhat (?:waits|comes|came)\b", "name the things: the tasks that wait"),
+    (r"-> who\b", "name the thing"),
+    (r"\bwhich [\w']+ (?:has|have|gets?|got|knows?|fetch(?:es)?) which\b", "say who does what to what"),
+    (r"(?:^|\. )(?-i:For that) (?:a|an|the|it|they)\b", "therefore, so that"),
     (r"\b(?:vigils?|batons?|undisturbed|hear_out|pok(?:e|es|ed|ing)|polite(?:ly)?|spoiled)\b", "the field's term"),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in PHRASES)

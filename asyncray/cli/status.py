@@ -97,7 +97,7 @@ def _show(found: NodeStatus) -> None:
         _table("Waiting at other nodes", ("node", "first of them", "needs", "tasks", "why"), elsewhere)
     if found.get("silent_nodes"):
         silent = ", ".join(cast("ClusterStatus", found)["silent_nodes"])
-        click.echo(f"No answer in time about what waits there: {silent}\n")
+        click.echo(f"These nodes did not list their waiting tasks in time: {silent}\n")
     if found["groups"]:
         groups = [(row["group_id"], row["name"], row["state"], _bundles(row), row["why"]) for row in found["groups"]]
         _table("Placement groups", ("id", "name", "state", "bundles", "why"), groups)

@@ -1,4 +1,4 @@
-"""Placement groups: which node has which bundle. The head decides that, or a node that is alone.
+"""Placement groups: a node for each bundle. The head chooses it, or a node that is alone.
 
 ::
 

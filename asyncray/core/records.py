@@ -86,7 +86,7 @@ class Party:
     __slots__ = ("alive", "borrowed", "number", "out", "pinned")
 
     is_node: ClassVar[bool] = False
-    """True for another node, whose messages differ from those of a process, and for what waits for values of nodes."""
+    """True for a party that is no process: another node, or a pull set. ``ValuesElsewhere`` sends it values."""
 
     def __init__(self, number: int) -> None:
         # Counts the parties of the node. Never reused.

@@ -44,7 +44,7 @@ def test_what_waits_at_other_nodes_has_a_table_of_its_own(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "Waiting at other nodes\nnode   first of them   needs   tasks   why\n" in out
     assert "\n0b     f               1 R     2       its turn comes\n" in out
-    assert "No answer in time about what waits there: 0c, 0d\n" in out
+    assert "These nodes did not list their waiting tasks in time: 0c, 0d\n" in out
 
 
 def test_each_bundle_of_a_placement_group_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:

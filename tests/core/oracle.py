@@ -70,7 +70,7 @@ class Oracle:
         """The clients that stand for processes of other nodes."""
         return ()
 
-    # What processes need of the world ---------------------------------------------------------------------------------
+    # Services for processes -------------------------------------------------------------------------------------------
 
     def tag(self) -> int:
         self._tags += 1

@@ -86,7 +86,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.count += 1
         return self.count
 
-    # What the store says ----------------------------------------------------------------------------------------------
+    # Messages of the store --------------------------------------------------------------------------------------------
 
     def hear(self, wish: Wish, word: str) -> None:
         wish.heard.append(word)
@@ -257,7 +257,7 @@ class StoreMachine(RuleBasedStateMachine):
     def forget(self) -> None:
         self.blocks = [block for block in self.blocks if block.in_use or block.pins]
 
-    # What must be true ------------------------------------------------------------------------------------------------
+    # Invariants -------------------------------------------------------------------------------------------------------
 
     @invariant()
     def agrees(self) -> None:

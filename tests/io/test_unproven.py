@@ -15,7 +15,7 @@ from asyncray.io.unproven import UnprovenConnections
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes. The word "proof" proves that the connection may stay."""
+    """Sends each message back. The word "proof" proves that the connection may stay."""
 
     def __init__(self, connections: UnprovenConnections) -> None:
         self._connections = connections

@@ -24,7 +24,7 @@ class Peer:
         connection.setblocking(False)
         self._socket = connection
         self._decoder = Decoder(1 << 30)
-        self._unread: list[Any] = []  # what came together with a message that ``hear_kind`` has returned
+        self._unread: list[Any] = []  # messages that came with the one that ``hear_kind`` has returned
 
     async def say(self, *messages: Any) -> None:
         await self.say_bytes(encode(list(messages)))

@@ -90,7 +90,7 @@ class ClusterHost:
     def __repr__(self) -> str:
         return f"<ClusterHost {self.name} {'alive' if self.alive else self.why or 'dead'}>"
 
-    # What programs of the node do -------------------------------------------------------------------------------------
+    # Programs of the node ---------------------------------------------------------------------------------------------
 
     def say_hello(self, node: bytes) -> None:
         """Sends a numbered message to another node."""

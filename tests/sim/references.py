@@ -107,7 +107,7 @@ class Node:
     def send(self, node: Node, *message: Any) -> None:
         self.outbox.send(self.peer(node.id), message)
 
-    # What code does ---------------------------------------------------------------------------------------------------
+    # Steps of code ----------------------------------------------------------------------------------------------------
 
     def put(self, contained: list[bytes]) -> None:
         self.count += 1

@@ -191,7 +191,7 @@ def beat_pause(head: Head, *, busy: bool) -> float:
     return EARLIEST_BEAT if busy and beat_every < SLOW_BEAT else beat_every
 
 
-# What aiohttp takes ---------------------------------------------------------------------------------------------------
+# The share of aiohttp -------------------------------------------------------------------------------------------------
 
 
 class SocketCosts:

@@ -479,7 +479,7 @@ def test_errors_of_methods_leave_the_actor_alone() -> None:
     assert ray.get(log.add.remote(1)) == 1
 
 
-# What actors can do ---------------------------------------------------------------------------------------------------
+# Abilities of actors --------------------------------------------------------------------------------------------------
 
 
 def test_actors_make_actors_and_tasks() -> None:

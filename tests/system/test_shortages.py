@@ -167,7 +167,7 @@ def test_full_shared_memory_is_an_error_and_kills_nothing() -> None:
     assert run_on("/dev/shm", "160m", FULL_MEMORY) == (["True"] * 3 + ["10 5000000 20000000", "60000000"], "")
 
 
-# What is left to multiprocessing's resource tracker ------------------------------------------------------------------
+# Things left to multiprocessing's resource tracker --------------------------------------------------------------------
 
 
 class Careless:

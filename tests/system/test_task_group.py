@@ -415,7 +415,7 @@ def test_the_end_of_the_session_ends_it(run: Run) -> None:
     run(main())
 
 
-# What cannot be interrupted -------------------------------------------------------------------------------------------
+# Work that cannot be interrupted --------------------------------------------------------------------------------------
 
 
 def test_a_running_call_of_a_plain_actor_is_waited_for(run: Run, bell: Bell) -> None:

@@ -49,7 +49,7 @@ class Adoptions:
         self._head = head
         self._peer = peer
         self._count = 0
-        # Number of an ADOPT -> who waits for the answer, and the objects that are kept until then.
+        # Number of an ADOPT -> the question of the creator, and the objects that this node keeps until the answer.
         self._asked: dict[int, tuple[Question, tuple[ObjectEntry, ...]]] = {}
 
     def __repr__(self) -> str:

@@ -184,7 +184,7 @@ class AwayTasks:
         """Returns the record of a task that is at another node."""
         return self._of_task.get(task)
 
-    # What comes back --------------------------------------------------------------------------------------------------
+    # Answers of other nodes -------------------------------------------------------------------------------------------
 
     def _take_out(self, peer: Peer, attempt: int) -> Away:
         away = self._there[peer].pop(attempt)

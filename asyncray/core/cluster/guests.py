@@ -205,7 +205,7 @@ class Guests:
         _, attempt = message
         self._objects.unuse_all(self._claims[peer].pop(attempt))
 
-    # What homes want --------------------------------------------------------------------------------------------------
+    # Wishes of homes --------------------------------------------------------------------------------------------------
 
     def take_back(self, peer: Peer, message: Any) -> None:
         """TAKE_BACK: the home has a free place for some of its tasks that wait here."""

@@ -1,8 +1,9 @@
 """Large objects between nodes: the machines that know, bring and send them, behind one door.
 
-``Holders`` is the owner's side: which nodes have which object. ``Pulls`` decides what comes here and when,
-``Receiving`` brings it, ``CachedCopies`` keeps it and drops it again, and ``Serving`` sends memory of this node to
-others. ``FarValues`` carries values, small ones too, between the object table and other nodes.
+``Holders`` is the owner's side: it knows the nodes that have copies of an object. ``Pulls`` chooses the objects to
+bring here, and the moment; ``Receiving`` brings each of them, ``CachedCopies`` keeps and drops the copies, and
+``Serving`` sends memory of this node to others. ``FarValues`` carries values, small ones too, between the object table
+and other nodes.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class LargeObjects:
         _, object_id, _, number, node = message
         self.receiving.source(object_id, number, node)
 
-    # What the owner's side says to this node itself -------------------------------------------------------------------
+    # Messages of the owner's side to this node itself -----------------------------------------------------------------
 
     def sourced(self, object_id: bytes, number: int, node: bytes) -> None:
         self.receiving.source(object_id, number, node)

@@ -145,7 +145,7 @@ class Members:
         self._view = 0
         # How many job numbers each member has.
         self._job_block = 0
-        # Number of a question to the head -> who takes the answer.
+        # Number of a question to the head -> the function that takes the answer.
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
         # Takes a message about placement groups. ``MemberGroups`` sets it.

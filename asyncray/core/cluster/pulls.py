@@ -384,7 +384,7 @@ class Pulls:
                 return True
         return False
 
-    # How pulls end ----------------------------------------------------------------------------------------------------
+    # Ends of pulls ----------------------------------------------------------------------------------------------------
 
     def arrived(self, entry: ObjectEntry, block: Block) -> None:
         """All bytes of an object are here."""

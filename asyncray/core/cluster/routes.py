@@ -114,7 +114,7 @@ class Routes:
         """KILL of a client, for an actor of another node."""
         self._outbox.send(self._peer(actor_id[:NODE_SIZE]), (KILL_ACTOR, actor_id, no_restart))
 
-    # What comes back --------------------------------------------------------------------------------------------------
+    # Calls that come back ---------------------------------------------------------------------------------------------
 
     def call_came_back(self, call: Task, *, begun: bool) -> None:
         """A call has not run to its end: that node does not have the actor, or its process has ended."""

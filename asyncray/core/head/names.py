@@ -1,4 +1,4 @@
-"""Names of actors in a cluster: the head knows which actor has which name, and which node has claimed it.
+"""Names of actors in a cluster: the head knows the actor of each name, and the node that has claimed it.
 
 A node claims a name before it makes the actor, and frees it when the actor is forgotten or was never made. A claim of a
 name that is taken races with the end of the actor that has it:

@@ -1,4 +1,4 @@
-"""The status of a node of a cluster: what waits at the others, and nodes that give no answer."""
+"""The status of a node of a cluster: the tasks that wait at the others, and nodes that give no answer."""
 
 from __future__ import annotations
 

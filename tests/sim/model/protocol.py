@@ -118,7 +118,7 @@ class Draft:
         places = tuple(p._replace(batch=number[p.batch]) if p.batch else p for p in self.places)
         return State(self.exists, places, wires, self.tasks, self.dead, self.heard, self.graces)
 
-    # What nodes do ----------------------------------------------------------------------------------------------------
+    # Steps of nodes ---------------------------------------------------------------------------------------------------
 
     def send(
         self, sender: int, receiver: int, kind: str, number: int = 0, *, later: bool = False, ref: bool = False
