@@ -28,7 +28,7 @@
         ObjectStoreFullError                 machine
         OutOfDiskError                       machine; reserved
         OutOfMemoryError                     machine; reserved
-        NodeDiedError                        machine; reserved
+        NodeDiedError                        machine
         LocalNodeDiedError                   machine
         AsyncraySystemError                  see the subclass
             NotStartedError                  caller

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,19 @@ def test_the_docstring_draws_the_tree() -> None:
         return next((b.__name__ for b in cls.__bases__ if issubclass(b, AsyncrayError)), None)
 
     assert drawn_tree() == {cls.__name__: parent(cls) for cls in TREE}
+
+
+def test_exactly_the_reserved_classes_are_never_raised() -> None:
+    tree = (exceptions.__doc__ or "").partition("\n\n")[2].partition('"code" is')[0]
+    reserved = set(re.findall(r"^ +(\w+) .*; reserved$", tree, re.MULTILINE))
+    root = Path(exceptions.__file__).parent
+    package = "".join(path.read_text() for path in root.rglob("*.py") if path != Path(exceptions.__file__))
+    # ``core.destinations`` puts "Actor" in front of some names.
+    names = {cls.__name__: rf"\b{cls.__name__.replace('Actor', '(?:Actor)?', 1)}\b" for cls in TREE}
+    assert {name for name, pattern in names.items() if not re.search(pattern, package)} == reserved
+    reference = (root.parent / "docs" / "reference.md").read_text(encoding="utf-8")
+    never = reference.partition("This release never raises these")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", never)) - {"except", "ObjectLostError"} == reserved
 
 
 @pytest.mark.parametrize("cls", TREE, ids=lambda c: c.__name__)

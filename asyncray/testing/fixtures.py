@@ -16,11 +16,14 @@ def asyncray_cluster() -> Iterator[Cluster]:
 
     Example::
 
+        import asyncray.sync as ray
+
+
         def test_two_machines(asyncray_cluster):
             asyncray_cluster.add_node(num_cpus=1)  # the head
             asyncray_cluster.add_node(num_cpus=4)
             asyncray_cluster.connect()
-            assert asyncray.sync.cluster_resources()["CPU"] == 5
+            assert ray.cluster_resources()["CPU"] == 5
     """
     with Cluster() as cluster:
         try:
