@@ -74,10 +74,6 @@ class GroupViews:
         for listener in self.listeners:
             listener(row)
 
-    def is_removed(self, group: bytes) -> bool:
-        """True if the group is known to have ended."""
-        return group in self._removed
-
 
 def _unknown(group: bytes) -> GroupRow:
     """Returns the row of a group that the machine does not know: it ended long ago, or never existed."""

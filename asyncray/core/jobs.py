@@ -45,19 +45,18 @@ class Jobs:
 
     Args:
         table: the jobs are entered here by ID, until their last process has ended.
-        numbers: a block of numbers for jobs, which no other node of the cluster has.
     """
 
-    def __init__(self, work: Work, pool: Pool, table: dict[bytes, Job], numbers: range) -> None:
+    def __init__(self, work: Work, pool: Pool, table: dict[bytes, Job]) -> None:
         self._work = work
         self._pool = pool
         self.table = table
         # Jobs of the table whose drivers have ended.
         self._driverless: dict[Job, None] = {}
-        # The block that the numbers of new jobs come from.
-        self.block = numbers
+        # The block that the numbers of new jobs come from. No other node of the cluster has it.
+        self.block = LONE_NODE
         # Numbers that no job has had.
-        self._numbers = iter(numbers)
+        self._numbers = iter(LONE_NODE)
         # Job -> the pid of its driver, for people.
         self._pids: dict[Job, int] = {}
         # None unless the node belongs to a cluster.

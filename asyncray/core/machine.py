@@ -20,7 +20,7 @@ from asyncray.core.clock import Clock
 from asyncray.core.dead_refs import DeadRefs
 from asyncray.core.directory import Directory
 from asyncray.core.functions import Functions
-from asyncray.core.jobs import LONE_NODE, Jobs
+from asyncray.core.jobs import Jobs
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import LogLine, Outbox, StopNode
 from asyncray.core.outcomes import Outcomes
@@ -66,7 +66,6 @@ class NodeMachine:
         store_prefix: the names of shared-memory segments begin with it.
         store_capacity: bytes.
         facts: the facts that every client gets with WELCOME (session directory, address, ...).
-        job_numbers: the block of numbers for jobs that begin here.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class NodeMachine:
         store_prefix: str,
         store_capacity: int,
         facts: NodeFacts,
-        job_numbers: range = LONE_NODE,
     ) -> None:
         self.node_id = node_id
         self.facts = facts
@@ -112,7 +110,7 @@ class NodeMachine:
         self.actors = Actors(self.clock, self.scheduler, self._finish, self.cancelling.abandon, self.directory)
         self.work = Work(self.outbox, self.store, self.objects, self.functions, self.scheduler, tasks, self.actors)
         self.outcomes = Outcomes(self.clock, self.work, self.cancelling, self.unsealed)
-        self.jobs = Jobs(self.work, self.pool, jobs, job_numbers)
+        self.jobs = Jobs(self.work, self.pool, jobs)
         self.requests = Requests(
             node_id, self.facts, self.work, self.stalls, self.jobs, self.directory, self.clients, self.stop
         )

@@ -115,7 +115,7 @@ def _report(machine: NodeMachine, task: asyncio.Task[None], *, is_head: bool) ->
             machine.stop("no node can reach it: its registry could not be served")
 
 
-def _make_machine(config: NodeConfig, plan: ClusterPlan | None = None) -> NodeMachine:
+def _make_machine(config: NodeConfig, plan: ClusterPlan | None) -> NodeMachine:
     directory = config["directory"]
     session = sessions.name_of(directory)
     resources, wanted = detect(config["amounts"])

@@ -13,7 +13,9 @@ from tests.greeting import SETUP
 
 
 def machine(numbers: range) -> NodeMachine:
-    return NodeMachine(b"thisnode", {"CPU": 1.0}, "seg", 8192, {}, numbers)
+    node = NodeMachine(b"thisnode", {"CPU": 1.0}, "seg", 8192, {})
+    node.jobs.number_from(numbers)
+    return node
 
 
 def jobs_of(machine: NodeMachine, count: int) -> list[bytes]:

@@ -25,7 +25,7 @@ def config(tmp_path: Path) -> NodeConfig:
 
 
 async def test_the_node_has_the_amounts_that_it_was_given_and_says_where_it_is(config: NodeConfig) -> None:
-    machine = main._make_machine(config)
+    machine = main._make_machine(config, None)
     assert machine.facts["session"] == "asyncray-0123456789ab"
     assert machine.facts["address"] == f"unix:{config['directory']}/node.sock"
     assert machine.facts["interpreter"] == this_interpreter()
@@ -36,7 +36,7 @@ async def test_the_node_has_the_amounts_that_it_was_given_and_says_where_it_is(c
 
 
 async def test_a_companion_may_ask_but_change_nothing(config: NodeConfig) -> None:
-    machine = main._make_machine(config)
+    machine = main._make_machine(config, None)
     query = main._querier(machine)
     for method in ("status", "nodes", "all_actors", "jobs"):
         assert (await query(method, []))[0]
@@ -54,7 +54,7 @@ async def test_a_head_without_its_registry_ends_and_another_node_does_not(
     async def fail() -> None:
         raise OSError("no port")
 
-    machine = main._make_machine(config)
+    machine = main._make_machine(config, None)
     task = asyncio.create_task(fail())
     await asyncio.wait([task])
     main._report(machine, task, is_head=is_head)

@@ -112,7 +112,7 @@ class Membership:
         outbox: Outbox,
         cluster: bytes,
         epoch: int,
-        member_ended: Callable[[bytes, str], None] = lambda node, how: None,
+        member_ended: Callable[[bytes, str], None],
     ) -> None:
         self._outbox = outbox
         self._member_ended = member_ended

@@ -32,7 +32,9 @@ class Stage:
 
     def __init__(self, *nodes: bytes) -> None:
         self.outbox = Outbox()
-        self.members = Membership(self.outbox, b"cluster", 3)
+        # The nodes that have ended, and how, as the other tables of the head learn it.
+        self.endings: list[tuple[bytes, str]] = []
+        self.members = Membership(self.outbox, b"cluster", 3, lambda node, how: self.endings.append((node, how)))
         self.parties: dict[bytes, Party] = {}
         for node in nodes:
             self.join(node)
@@ -280,6 +282,7 @@ def test_a_closed_connection_is_probed_and_a_refusal_is_the_verdict() -> None:
     assert b"two" in stage.members.table
     stage.members.probed(b"two", refused=True, now=1.2)
     assert stage.members.ended[b"two"].how == "its daemon has ended: its port refuses connections"
+    assert stage.endings == [(b"two", "it is lost: its daemon has ended: its port refuses connections")]
 
 
 def test_a_probe_that_ends_after_the_node_came_back_changes_nothing() -> None:
