@@ -100,8 +100,8 @@ class Shape:
     """
 
     __slots__ = (
-        "account", "count", "demand", "depths", "free_of_charge", "gpu", "job", "leases", "lives", "queues",
-        "templates", "turn", "where",
+        "account", "count", "demand", "depths", "free_of_charge", "gpu", "guests", "job", "leases", "lives",
+        "queues", "templates", "turn", "where",
     )  # fmt: skip
 
     def __init__(self, job: Job, demand: Demand, where: Where, account: Account, *, lives: bool) -> None:
@@ -123,6 +123,8 @@ class Shape:
         self.depths: list[int] = []
         # How many tasks are in the queues, with cancelled ones that ``peek`` has not removed yet.
         self.count = 0
+        # How many of these are tasks of other nodes.
+        self.guests = 0
         # The leases that serve it. The scheduler writes it.
         self.leases: list[Lease] = []
         # How many templates have tasks for it. ``Shapes`` writes it.
@@ -143,11 +145,18 @@ class Shape:
         else:
             queue.append(task)
         self.count += 1
+        if task.is_guest:
+            self.guests += 1
 
     def remove(self, task: Task) -> None:
         """Removes a queued task. Costs a search of its queue."""
         self.queues[task.depth].remove(task)
+        self._removed(task)
+
+    def _removed(self, task: Task) -> None:
         self.count -= 1
+        if task.is_guest:
+            self.guests -= 1
 
     def peek(self) -> Task | None:
         """Returns the next task, and removes the cancelled ones before it."""
@@ -158,11 +167,20 @@ class Shape:
                 task = queue[0]
                 if task.state == QUEUED:
                     return task
-                queue.popleft()
-                self.count -= 1
+                self._removed(queue.popleft())
             del self.queues[depth]
             self.depths.pop()
         return None
+
+    def own_task(self) -> Task | None:
+        """Returns the next task whose home is this node: guests that wait before it are not sent on."""
+        task = self.peek()
+        if task is None or not task.is_guest:
+            return task
+        if self.guests == self.count:
+            return None
+        queued = (task for depth in reversed(self.depths) for task in self.queues[depth])
+        return next((task for task in queued if task.state == QUEUED and not task.is_guest), None)
 
     @property
     def serving(self) -> int:
@@ -171,8 +189,7 @@ class Shape:
 
     def pop(self) -> None:
         """Removes the task that ``peek`` returned."""
-        self.queues[self.depths[-1]].popleft()
-        self.count -= 1
+        self._removed(self.queues[self.depths[-1]].popleft())
 
 
 class Lease:

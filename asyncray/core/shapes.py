@@ -125,9 +125,13 @@ class Shapes:
         if not shape.count and shape not in self.ready:
             self.ready[shape] = self.active[shape] = None
             self.move_back(shape)
-        elif shape not in self.active and task.depth > shape.depths[-1]:
+        elif shape not in self.active and (task.depth > shape.depths[-1] or self._becomes_news(shape, task)):
             self.unpark(shape)
         shape.push(task, first=first)
+
+    def _becomes_news(self, shape: Shape, task: Task) -> bool:
+        """True if a parked shape had nothing for other nodes, and the task is something: only guests wait before it."""
+        return self.others is not None and not task.is_guest and shape.own_task() is None
 
     def enqueue_again(self, task: Task) -> None:
         """Queues a task whose pause has ended: a retry comes before tasks that have not started yet."""
@@ -228,7 +232,8 @@ class Shapes:
         assert {*failing} == set(self.failing), f"{failing} must fail, not {list(self.failing)}"
         for shape in self.table.values():
             queued = [task for queue in shape.queues.values() for task in queue]
-            assert shape.count == len(queued), f"{shape} counts wrong"
+            guests = sum(task.is_guest for task in queued)
+            assert (shape.count, shape.guests) == (len(queued), guests), f"{shape} counts wrong"
             live = [task.id for task in queued if task.state == QUEUED]
             assert len(live) == len(set(live)), f"{shape} holds a task twice"
             assert not live or shape in self.ready, f"{shape} has work and is not served"

@@ -223,10 +223,10 @@ def pauses(cluster: Cluster) -> Iterator[bool]:
 
 def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) -> None:
     for shape in host.machine.scheduler.shapes.table.values():
-        task = shape.peek()
-        if task is not None and _has_no_placement(cluster, task) and not shape.lives:
-            free = [other for other in cluster.living if other.machine.resources.fits(shape.demand)]
-            assert not free, f"{task} waits at {host} and could run at {free}"
+        for task in (shape.peek(), shape.own_task()):
+            if task is not None and _has_no_placement(cluster, task) and not shape.lives:
+                free = [other for other in cluster.living if other.machine.resources.fits(shape.demand)]
+                assert not free, f"{task} waits at {host} and could run at {free}"
     for task in host.part.feeding.homeless:
         template = task.template
         if task.is_constructor:

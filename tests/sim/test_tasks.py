@@ -284,3 +284,21 @@ def test_h12_an_attempt_that_failed_leaves_a_child_which_needs_an_argument() -> 
     assert o in world.machine.objects.table, "the child of the first attempt needs it"
     world.settle()
     world.end()
+
+
+def test_a_task_goes_elsewhere_although_it_stands_behind_a_guest() -> None:
+    """An actor has the CPU of B. A guest waits for it that may run only there, and a task of B comes behind it."""
+    world = Script({"CPU": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    actor = driver.create(where=AT_B, lives_on=1)
+    world.settle()
+    guest, own = Recipe(name="guest", where=AT_B), Recipe(name="own")
+    driver.submit(Recipe(name="parent at A", cpus=0, where=("affinity", A, False), steps=(("spawn", guest),)))
+    world.settle()
+    driver.submit(Recipe(name="parent at B", cpus=0, where=AT_B, steps=(("spawn", own),)))
+    world.settle()
+    story = world.story()
+    assert "B > A: TASK own" in story
+    assert "B > A: RESULT guest" not in story
+    driver.lose(actor)
+    world.end()

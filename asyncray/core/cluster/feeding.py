@@ -222,8 +222,8 @@ class Feeding:
 
     def _feed(self, shape: Shape) -> bool:
         """Sends tasks of a shape that this node will not take soon. Returns False if more could be sent."""
-        task = shape.peek()
-        if task is None or task.is_guest or shape.where is not HERE:
+        task = shape.own_task()
+        if task is None or shape.where is not HERE:
             return True  # a task with a placement was routed when it was queued
         if shape.lives:
             return shape.account.fits(shape.demand) or self._feed_actors(shape)
@@ -237,22 +237,22 @@ class Feeding:
         while line is not None:
             room = min(self.lines.room(line), excess)
             excess -= room
-            while room > 0 and (task := shape.peek()) is not None and not task.is_guest:
-                shape.pop()
+            while room > 0 and (task := shape.own_task()) is not None:
+                shape.remove(task)
                 self._give(task, line)
                 room -= 1
             line = self.lines.best(shape) if excess > 0 and not room else None
         shapes.close(shape)
-        return shape.peek() is None
+        return shape.own_task() is None
 
     def _feed_actors(self, shape: Shape) -> bool:
         """Gives actors for which this node has no room to others that have. Returns False if some are left."""
-        task, shapes = shape.peek(), self._scheduler.shapes
-        while task is not None and not task.is_guest and task.template.life and self.constructors(task, waits=True):
+        task, shapes = shape.own_task(), self._scheduler.shapes
+        while task is not None and task.template.life and self.constructors(task, waits=True):
             if shape in shapes.parking:
                 shapes.unpark(shape)
-            shape.pop()
-            task = shape.peek()
+            shape.remove(task)
+            task = shape.own_task()
         if shape not in shapes.parking:
             shapes.close(shape)
         return task is None

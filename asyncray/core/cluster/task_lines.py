@@ -126,7 +126,7 @@ class TaskLines:
         A free slot is filled at once. Beyond the slots the line is filled when it is half empty: batches, not single
         tasks.
         """
-        task = line.queue[0] if line.queue else line.shape.peek()
+        task = line.queue[0] if line.queue else line.shape.own_task()
         if task is None:
             return 0
         slots = line.slots
@@ -174,5 +174,7 @@ class TaskLines:
 
 def units(shape: Shape) -> int:
     """How many more tasks of a shape the account here has resources for."""
-    room = shape.account.room
-    return min((max(0, room(name)) // amount for name, amount in shape.demand), default=1)
+    account = shape.account
+    count = min((max(0, account.room(name)) // amount for name, amount in shape.demand), default=1)
+    # The halves of two devices make no device.
+    return count if count and account.fits(shape.demand) else 0

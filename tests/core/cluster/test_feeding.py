@@ -59,6 +59,26 @@ def test_short_tasks_stay_at_home_while_it_has_room() -> None:
     world.end()
 
 
+def test_a_task_that_needs_a_whole_device_goes_away_from_parts_of_several() -> None:
+    world = Pair({"CPU": 4.0, "GPU": 3.0}, {"CPU": 1.0, "GPU": 1.0})
+    driver = world.driver()
+    actors = [driver.create(where=("affinity", A, False), extra=("GPU", 0.6)) for _ in range(3)]
+    last = driver.create(where=("affinity", B, False), extra=("GPU", 1.0))
+    world.settle()
+    world.share_rows()
+    driver.state.spawn(Recipe(extra=("GPU", 1.0)))
+    world.settle()
+    driver.lose(last)
+    world.settle()
+    world.share_rows()
+    world.settle()
+    assert world.kinds(A, B).count(TASK) == 1
+    assert not world.unresolved()
+    for actor in actors:
+        driver.lose(actor)
+    world.end()
+
+
 def test_spread_tasks_go_round() -> None:
     world = Pair({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
     world.driver()
