@@ -45,6 +45,9 @@ class ClusterRow(TypedDict):
     draining: bool
 
 
+HOW_ENDED: Final = {"lost": "is lost", "left": "was stopped"}
+"""State of a member that has ended -> a predicate for people: only a node that ends by its own wish was stopped."""
+
 # Why a task comes back that has not started: it never fits there, its job has ended, its home wanted it back, or its
 # bundle is elsewhere.
 NEVER_FITS: Final = 0

@@ -82,7 +82,7 @@ def test_three_nodes_are_one_cluster_for_programs_and_people(cluster: Cluster) -
     # Each daemon stopped in order, and the head knew it.
     assert [node.exit_code for node in (head, one, two)] == [0, 0, 0]
     log = Path(head.session_dir, "logs", "node.log").read_text()
-    assert f"node {two.node_id} at 127.0.0.1 is left: it got SIGTERM" in log
+    assert f"node {two.node_id} at 127.0.0.1 was stopped: it got SIGTERM" in log
 
 
 def test_a_killed_daemon_is_lost_everywhere_and_a_stopped_one_is_fenced(cluster: Cluster) -> None:

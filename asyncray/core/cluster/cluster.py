@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncray import cluster_messages as m
+from asyncray.cluster_words import HOW_ENDED
 from asyncray.core.cluster.adoptions import Adoptions
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
@@ -232,7 +233,8 @@ class ClusterMachine(Watcher):
     def _member_is(self, node: bytes, answer: Answer) -> None:
         """The head has said what a node is that this node did not know."""
         if answer[0] and answer[1] != "alive" and node in self.peers:
-            self._bury(self.peers.pop(node), f"node {node.hex()} is {answer[1]} in this cluster", lambda: None)
+            how = HOW_ENDED.get(answer[1], "was never a member of this cluster")
+            self._bury(self.peers.pop(node), f"node {node.hex()} {how}", lambda: None)
 
     def fenced(self, node: bytes) -> str | None:
         """Returns why a node may not connect any more, or None."""
@@ -268,7 +270,7 @@ class ClusterMachine(Watcher):
         self.outbox.do(LogLine(_LOG_INFO, f"node {facts['node'].hex()} at {facts['host']}:{facts['port']} has joined"))
 
     def member_ended(self, node: bytes, state: str, how: str) -> None:
-        self.outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} is {state}: {how}"))
+        self.outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} {HOW_ENDED[state]}: {how}"))
         self.templates.jobs_over(self.members.jobs_of(self.members.past[node]))
         peer = self.peers.pop(node, None)
         if peer is None:
@@ -296,7 +298,7 @@ class ClusterMachine(Watcher):
         member = self.members.table.get(node) or self.members.past.get(node)
         where = "" if member is None else f" at {member.facts['host']}:{member.facts['port']}"
         state, how = self.members.ended.get(node, ("", ""))
-        return f"node {node.hex()}{where}" + (f" is {state}: {how}" if state else "")
+        return f"node {node.hex()}{where}" + (f" {HOW_ENDED[state]}: {how}" if state else "")
 
     def _describe_owner(self, node: bytes) -> str:
         described = self._describe(node)

@@ -139,7 +139,7 @@ class Homes:
             self._call_back(actor)
             message = payload[1].get("message", "")
             if payload[0] == "NodeDiedError":
-                message = f"{ActorDiedError.NODE_DIED} {payload[1]['message']}"
+                message = f"{ActorDiedError.NODE_DIED} {message[:1].upper()}{message[1:]}"
             if actor.state != ALIVE:
                 actor.move(STARTING)
             self._actors.lost(actor, message)

@@ -27,6 +27,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncray.cluster_messages import FENCED, JOINED, LEFT_CLUSTER, PACE, TURNED_AWAY, VIEW
+from asyncray.cluster_words import HOW_ENDED
 from asyncray.core.cluster.commands import Probe
 from asyncray.core.cluster.members import MOST_ENDED
 from asyncray.core.outbox import LogLine, Outbox
@@ -279,11 +280,11 @@ class Membership:
         if member in self._joined:
             self._push(now)  # members learn of it first, then of its end
         self._gone.append(member)
-        self._member_ended(node, f"it is {state}: {how}")
+        self._member_ended(node, f"it {HOW_ENDED[state]}: {how}")
         self.settled(node, list(self._graces))
         if self.table:
             self._graces[node] = dict.fromkeys(self.table)
-        self._outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} at {member.facts['host']} is {state}: {how}"))
+        self._outbox.do(LogLine(_LOG_INFO, f"node {node.hex()} at {member.facts['host']} {HOW_ENDED[state]}: {how}"))
 
     # Views ------------------------------------------------------------------------------------------------------------
 
