@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from asyncray.io import sessions
 
-_FILE = "cluster.json"
 _LARGEST = 65536
 """Bytes of the file that are read: more is not ours."""
 
@@ -28,7 +27,7 @@ def note_cluster(directory: str, addresses: Sequence[str], *, is_head: bool) -> 
     Raises:
         OSError: the file could not be written.
     """
-    path = os.path.join(directory, _FILE)
+    path = os.path.join(directory, sessions.CLUSTER_FILE)
     temporary = f"{path}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -59,7 +58,7 @@ def sessions_of(address: str) -> list[str]:
 def _read(directory: str) -> tuple[Sequence[str], bool]:
     """Addresses and ``is_head`` of a session; no address if its node belongs to no cluster."""
     try:
-        with open(os.path.join(directory, _FILE), encoding="utf-8") as file:
+        with open(os.path.join(directory, sessions.CLUSTER_FILE), encoding="utf-8") as file:
             found = json.loads(file.read(_LARGEST))
         return list(found["addresses"]), bool(found["is_head"])
     except (OSError, ValueError, KeyError, TypeError):

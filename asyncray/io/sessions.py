@@ -43,10 +43,13 @@ REGISTRY_FILE = "registry.json"
 TOKEN_FILE = "cluster.token"
 """In the session directory of a head: the token of its cluster."""
 
+CLUSTER_FILE = "cluster.json"
+"""In a session's directory: the cluster that its node belongs to."""
+
 CLUSTER_LINKS = "clusters"
 """Beside the sessions: links that are named after the addresses of clusters, and lead to their tokens."""
 
-_SECRETS = (REGISTRY_FILE, f"{REGISTRY_FILE}.new", TOKEN_FILE)
+_NOTES = (REGISTRY_FILE, f"{REGISTRY_FILE}.new", TOKEN_FILE, CLUSTER_FILE, f"{CLUSTER_FILE}.new")
 """Files that a killed daemon leaves: others would take them for those of a node that runs."""
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -251,7 +254,7 @@ def garbage_of(directory: str) -> list[str]:
         Files ("unlink:PATH"), directories whose links to nothing go ("links:PATH"), and prefixes of segments' names.
     """
     session = name_of(directory)
-    files = (socket_of(directory), *(os.path.join(directory, name) for name in _SECRETS))
+    files = (socket_of(directory), *(os.path.join(directory, name) for name in _NOTES))
     segments = (f"{session}-", f"{os.path.join(directory, 'store', session)}-")
     links = f"links:{os.path.join(os.path.dirname(directory), CLUSTER_LINKS)}"
     return [*(f"unlink:{path}" for path in files), links, *segments]
