@@ -69,16 +69,22 @@ def test_a_stranger_hears_why_it_is_refused(greeting: Any, why: str) -> None:
     run(main)
 
 
+async def with_waiting_driver() -> tuple[Node, Peer]:
+    """A node whose doors are closed, and its driver, which has said hello."""
+    node = Node()
+    node.doors.keep_closed()
+    ours, theirs = socket.socketpair()
+    await node.doors.let_in(ours)
+    peer = Peer(theirs)
+    await peer.say(HELLO_OF_DRIVER)
+    while node.doors._early == []:
+        await asyncio.sleep(0)
+    return node, peer
+
+
 def test_a_driver_waits_until_its_node_may_serve_it() -> None:
     async def main() -> None:
-        node = Node()
-        node.doors.keep_closed()
-        ours, theirs = socket.socketpair()
-        await node.doors.let_in(ours)
-        peer = Peer(theirs)
-        await peer.say(HELLO_OF_DRIVER)
-        while node.doors._early == []:
-            await asyncio.sleep(0)
+        node, peer = await with_waiting_driver()
         assert not node.machine.clients
         node.doors.open()
         assert (await peer.hear(1))[0][0] == WELCOME
@@ -89,14 +95,7 @@ def test_a_driver_waits_until_its_node_may_serve_it() -> None:
 
 def test_a_driver_hears_why_its_node_never_serves_it() -> None:
     async def main() -> None:
-        node = Node()
-        node.doors.keep_closed()
-        ours, theirs = socket.socketpair()
-        await node.doors.let_in(ours)
-        peer = Peer(theirs)
-        await peer.say(HELLO_OF_DRIVER)
-        while node.doors._early == []:
-            await asyncio.sleep(0)
+        node, peer = await with_waiting_driver()
         node.doors.refuse("the token is wrong")
         assert tuple((await peer.hear(1))[0]) == (REFUSED, "the token is wrong")
         assert not node.machine.clients

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-import pytest
-
 from asyncray.core.bundles import PATIENCE
 from asyncray.core.group_choice import NodeRoom, Wish, choose, load_of
 from asyncray.core.group_records import COMMITTED, CREATED, UNPLACED
@@ -18,7 +16,7 @@ from tests.core.grouping import ask, inside, make, ready
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
 from tests.sim import days
-from tests.sim.test_membership import A_CHUNK, FIRST_SEED, SEEDS
+from tests.sim.seeds import SEEDS, in_chunks, play_each
 
 STRATEGIES = ["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 GROUP_SEEDS = max(1, SEEDS // 4)
@@ -167,11 +165,6 @@ def live(seed: int, events: int = 60) -> None:
         raise
 
 
-@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + GROUP_SEEDS, A_CHUNK))
-def test_groups_of_a_cluster_end_without_a_trace(first: int) -> None:
-    for seed in range(first, min(first + A_CHUNK, FIRST_SEED + GROUP_SEEDS)):
-        try:
-            live(seed)
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+@in_chunks(GROUP_SEEDS)
+def test_groups_of_a_cluster_end_without_a_trace(seeds: range) -> None:
+    play_each(seeds, live)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -12,11 +11,7 @@ from asyncray.core.cluster.members import CUT_OFF_AFTER, MEMBER
 from asyncray.core.head.membership import LEFT, LOST, SILENCE
 from tests.sim.cluster import Cluster
 from tests.sim.cluster_host import ClusterHost
-
-SEEDS = int(os.environ.get("ASYNCRAY_SIM_SEEDS", "200"))
-FIRST_SEED = int(os.environ.get("ASYNCRAY_SIM_FIRST", "0"))
-A_CHUNK = 50
-"""Seeds in one test: one test for each seed would take longer than the simulation."""
+from tests.sim.seeds import SEEDS, in_chunks, play_each
 
 
 def started(nodes: int = 3, seed: int = 1) -> Cluster:
@@ -50,14 +45,9 @@ def trouble(cluster: Cluster) -> list[Callable[[], object]]:
     return found
 
 
-@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEEDS, A_CHUNK))
-def test_all_agree_in_the_end(first: int) -> None:
-    for seed in range(first, min(first + A_CHUNK, FIRST_SEED + SEEDS)):
-        try:
-            run_seed(seed)
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+@in_chunks(SEEDS)
+def test_all_agree_in_the_end(seeds: range) -> None:
+    play_each(seeds, run_seed)
 
 
 def run_seed(seed: int) -> None:

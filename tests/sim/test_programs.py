@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.sim.days import begin, live
-from tests.sim.test_membership import A_CHUNK, FIRST_SEED, SEEDS
+from tests.sim.seeds import SEEDS, in_chunks, play_each
 
 
-@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEEDS, A_CHUNK))
-def test_a_day_of_a_cluster_ends_without_a_trace(first: int) -> None:
-    for seed in range(first, min(first + A_CHUNK, FIRST_SEED + SEEDS)):
-        try:
-            live(begin(seed))
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+@in_chunks(SEEDS)
+def test_a_day_of_a_cluster_ends_without_a_trace(seeds: range) -> None:
+    play_each(seeds, lambda seed: live(begin(seed)))

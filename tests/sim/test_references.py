@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from asyncray.cluster_messages import BORROW, UNBORROW
 from asyncray.messages import FAULT
 from tests.sim.references import CLAIMED, DONE_WITH, RESULT, Game, Node
-from tests.sim.test_membership import A_CHUNK, FIRST_SEED, SEEDS
+from tests.sim.seeds import SEEDS, in_chunks, play_each
 
 
 def play(seed: int) -> None:
@@ -20,14 +18,9 @@ def play(seed: int) -> None:
     game.end()
 
 
-@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEEDS, A_CHUNK))
-def test_what_is_needed_exists_and_nothing_is_left(first: int) -> None:
-    for seed in range(first, min(first + A_CHUNK, FIRST_SEED + SEEDS)):
-        try:
-            play(seed)
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+@in_chunks(SEEDS)
+def test_what_is_needed_exists_and_nothing_is_left(seeds: range) -> None:
+    play_each(seeds, play)
 
 
 # Golden scenarios. A owns the object o; P and Q are other nodes.
@@ -218,7 +211,8 @@ def test_r26_an_old_answer_means_nothing_to_a_ref_that_came_anew() -> None:
     scene.end()
 
 
-def test_r27_what_is_inside_a_dropped_container_stays_if_it_is_needed() -> None:
+def container_that_is_read() -> tuple[Scene, bytes, bytes]:
+    """P has read a container of A with an object of Q inside. Q has not registered it for P yet."""
     scene = Scene()
     a, p, q = scene.a, scene.p, scene.q
     inner = scene.put(q)
@@ -235,6 +229,12 @@ def test_r27_what_is_inside_a_dropped_container_stays_if_it_is_needed() -> None:
     scene.game.after()
     scene.exchange(p, a)
     p.read(container)
+    return scene, inner, container
+
+
+def test_r27_what_is_inside_a_dropped_container_stays_if_it_is_needed() -> None:
+    scene, inner, container = container_that_is_read()
+    a, p, q = scene.a, scene.p, scene.q
     scene.game.after()
     scene.drop(p, container)
     scene.drop(a, container)
@@ -250,22 +250,8 @@ def test_r27_what_is_inside_a_dropped_container_stays_if_it_is_needed() -> None:
 
 def test_a_container_that_is_given_up_late_and_came_anew_meanwhile_stays_registered() -> None:
     """1. P drops v, and waits for Q before it says so. 2. v comes again and is kept. 3. Q answers."""
-    scene = Scene()
+    scene, _, container = container_that_is_read()
     a, p, q = scene.a, scene.p, scene.q
-    inner = scene.put(q)
-    there = scene.started(q, a, inner)
-    container = scene.put(a, inner)
-    scene.finish(a, there)
-    scene.drop(q, inner)
-    scene.exchange(a, q)
-    task = scene.started(a, p, container)
-    p.hold(container)
-    scene.finish(p, task)
-    scene.exchange(p, a)
-    p.read(container)
-    scene.game.after()
-    scene.exchange(p, a)
-    p.read(container)
     scene.drop(p, container)
     again = scene.started(a, p, container)
     p.hold(container)

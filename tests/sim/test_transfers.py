@@ -15,7 +15,7 @@ from asyncray.core.cluster.pulls import Pulls
 from asyncray.core.cluster.receiving import Pull, Receiving
 from asyncray.core.cluster.serving import Serving
 from asyncray.core.records import ObjectEntry
-from tests.sim.test_membership import A_CHUNK, FIRST_SEED, SEEDS
+from tests.sim.seeds import SEEDS, in_chunks, play_each
 from tests.sim.transfers import LargeGame
 
 
@@ -39,14 +39,9 @@ def play(seed: int) -> LargeGame:
     return game
 
 
-@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEEDS, A_CHUNK))
-def test_large_objects_come_whole_and_nothing_is_left(first: int) -> None:
-    for seed in range(first, min(first + A_CHUNK, FIRST_SEED + SEEDS)):
-        try:
-            play(seed)
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+@in_chunks(SEEDS)
+def test_large_objects_come_whole_and_nothing_is_left(seeds: range) -> None:
+    play_each(seeds, play)
 
 
 def no_unhold(self: Receiving, entry: ObjectEntry, message: Any) -> None:

@@ -13,20 +13,17 @@ head's node has registered those that it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncray.cluster_messages import ADOPT, ADOPTED
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
+from asyncray.core.cluster.known_templates import spec_of
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
-from asyncray.core.placements import written
 from asyncray.core.questions import LATER, Answer, Question
-from asyncray.core.records import HERE, Client, ObjectEntry, Template
+from asyncray.core.records import Client, ObjectEntry, Template
 from asyncray.messages import CREATE, FUNCTION, TEMPLATE, CreateMessage
-
-if TYPE_CHECKING:
-    from asyncray.words import TemplateSpec
 
 _FUNCTION_NUMBER = 1
 _TEMPLATE_NUMBER = 2
@@ -77,8 +74,8 @@ class Adoptions:
             self._peer(self._head),
             (
                 ADOPT, self._count, job.namespace, job.setup, name, reuse, handle,
-                (function.digest, function.pickled, captured or None), (template.digest, _spec(template)),
-                (kind, payload, dependencies, nested),
+                (function.digest, function.pickled, captured or None),
+                (template.digest, spec_of(template, template.where)), (kind, payload, dependencies, nested),
             ),
         )  # fmt: skip
         return LATER
@@ -132,19 +129,3 @@ class Adoptions:
         creator.out.clear()
         self._outbox.dirty.remove(creator)
         return creator
-
-
-def _spec(template: Template) -> TemplateSpec:
-    spec: TemplateSpec = {
-        "name": template.name,
-        "function": b"" if template.function is None else template.function.digest,
-        "returns": template.returns,
-        "retries": template.retries,
-        "demand": template.demand,
-        "life": template.life,
-        "options": template.options,
-    }
-    where: Any = template.where
-    if where is not HERE:
-        spec["where"] = written(where)
-    return spec

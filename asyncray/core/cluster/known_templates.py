@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncray.cluster_messages import FORGET_OF, FUNCTION_OF, JOB_OF, RELEASED, TEMPLATE_OF
 from asyncray.core.cluster.covers import Cover
@@ -32,9 +32,12 @@ from asyncray.core.leases import Shape
 from asyncray.core.objects import Objects
 from asyncray.core.outbox import Outbox
 from asyncray.core.placements import Bundle, written
-from asyncray.core.records import Client, Function, Job, ObjectEntry, Party, Template
+from asyncray.core.records import HERE, Client, Function, Job, ObjectEntry, Party, Template
 from asyncray.ids import CLIENT_SIZE
 from asyncray.messages import FUNCTION, TEMPLATE
+
+if TYPE_CHECKING:
+    from asyncray.words import TemplateSpec
 
 MOST_OVER = 10_000
 """The number of ended jobs that a node remembers: tasks of them may still be on their way."""
@@ -134,7 +137,10 @@ class KnownTemplates:
             told.needs[function.number] += 1
         told.templates[template.number] = template
         self._knowing.setdefault(template.number, {})[peer] = None
-        self._outbox.send(peer, (TEMPLATE_OF, job.id, template.number, *_shown(template)))
+        # This node has chosen the other one by the placement. Only a bundle is named: it says which account serves.
+        where = template.where if isinstance(template.where, Bundle) else HERE
+        digest = template.digest + b" elsewhere"
+        self._outbox.send(peer, (TEMPLATE_OF, job.id, template.number, digest, spec_of(template, where)))
 
     def _tell_function(self, peer: Peer, told: _Told, function: Function) -> None:
         captured = [entry.id for entry in function.captured]
@@ -315,9 +321,13 @@ def _forget_if_over(visits: _Visits, visitor: Client, job_id: bytes) -> None:
         visits.visitors.pop(job_id, None)
 
 
-def _shown(template: Template) -> tuple[bytes, Any]:
-    """The digest and the spec of a template for another node, which this node has chosen by the placement."""
-    spec: dict[str, Any] = {
+def spec_of(template: Template, where: Any) -> TemplateSpec:
+    """Returns the description of a template for another node, as a client describes it.
+
+    Args:
+        where: the placement there, or ``HERE``.
+    """
+    spec: TemplateSpec = {
         "name": template.name,
         "function": b"" if template.function is None else template.function.digest,
         "returns": template.returns,
@@ -326,6 +336,6 @@ def _shown(template: Template) -> tuple[bytes, Any]:
         "life": template.life,
         "options": template.options,
     }
-    if isinstance(template.where, Bundle):
-        spec["where"] = written(template.where)
-    return template.digest + b" elsewhere", spec
+    if where is not HERE:
+        spec["where"] = written(where)
+    return spec

@@ -45,8 +45,7 @@ def test_a_smaller_object_is_fetched_by_all_at_once(monkeypatch: Patch) -> None:
     scene.end()
 
 
-def test_r14_a_copy_of_a_freed_object_is_freed_when_its_holder_reports_it(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r14_a_copy_of_a_freed_object_is_freed_when_its_holder_reports_it(scene: Scene) -> None:
     a, b, _ = scene.nodes
     scene.read(b, scene.o)
     scene.talk()
@@ -62,8 +61,7 @@ def test_r14_a_copy_of_a_freed_object_is_freed_when_its_holder_reports_it(monkey
     scene.end()
 
 
-def test_h18_an_abandoned_fetch_takes_no_place_for_ever(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_h18_an_abandoned_fetch_takes_no_place_for_ever(scene: Scene) -> None:
     a, b, c = scene.nodes
     for _ in range(AT_ONCE + 1):
         scene.read(b, scene.o)
@@ -79,8 +77,7 @@ def test_h18_an_abandoned_fetch_takes_no_place_for_ever(monkeypatch: Patch) -> N
     scene.end()
 
 
-def test_h13_only_the_version_that_is_named_is_freed(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_h13_only_the_version_that_is_named_is_freed(scene: Scene) -> None:
     a, b, _ = scene.nodes
     scene.loaded(b, scene.o)
     b.large.copies.freed(b.peer(a.id), (FREE, [(scene.o, 7)]))
@@ -93,8 +90,7 @@ def test_h13_only_the_version_that_is_named_is_freed(monkeypatch: Patch) -> None
     scene.end()
 
 
-def test_a_result_at_another_node_is_the_primary_copy_and_goes_when_nothing_needs_it(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_result_at_another_node_is_the_primary_copy_and_goes_when_nothing_needs_it(scene: Scene) -> None:
     a, b, _ = scene.nodes
     result = scene.run_at(a, b, 9000)
     entry = a.objects.table[result]
@@ -140,8 +136,7 @@ def test_h14_a_copy_that_was_dropped_before_the_loss_is_not_counted_on(monkeypat
     scene.end()
 
 
-def test_the_owner_that_has_a_copy_keeps_it_when_the_primary_one_is_lost(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_the_owner_that_has_a_copy_keeps_it_when_the_primary_one_is_lost(scene: Scene) -> None:
     a, b, _ = scene.nodes
     result = scene.run_at(a, b, 9000)
     scene.loaded(a, result)
@@ -152,8 +147,7 @@ def test_the_owner_that_has_a_copy_keeps_it_when_the_primary_one_is_lost(monkeyp
     scene.end()
 
 
-def test_the_loss_of_the_last_copy_is_an_error_that_names_the_node(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_the_loss_of_the_last_copy_is_an_error_that_names_the_node(scene: Scene) -> None:
     a, b, c = scene.nodes
     result = scene.run_at(a, b, 9000)
     scene.read(c, result)
@@ -169,8 +163,7 @@ def test_the_loss_of_the_last_copy_is_an_error_that_names_the_node(monkeypatch: 
     scene.end()
 
 
-def test_a_copy_that_is_complete_when_the_source_dies_keeps_the_object(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_copy_that_is_complete_when_the_source_dies_keeps_the_object(scene: Scene) -> None:
     a, b, c = scene.nodes
     result = scene.run_at(a, b, 9000)
     scene.read(c, result)
@@ -186,8 +179,7 @@ def test_a_copy_that_is_complete_when_the_source_dies_keeps_the_object(monkeypat
     scene.end()
 
 
-def test_a_source_that_the_seeker_knows_to_be_lost_is_not_named_again(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_source_that_the_seeker_knows_to_be_lost_is_not_named_again(scene: Scene) -> None:
     a, b, c = scene.nodes
     result = scene.run_at(a, b, 9000)
     scene.game.kill(b)

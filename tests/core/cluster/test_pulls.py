@@ -48,8 +48,7 @@ def test_h7_two_nodes_with_room_for_one_object_read_two_of_them(monkeypatch: Pat
     scene.end()
 
 
-def test_objects_of_one_read_come_only_when_there_is_room_for_all(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_objects_of_one_read_come_only_when_there_is_room_for_all(scene: Scene) -> None:
     a, b, c = scene.nodes
     first, second, third = scene.put(a, 20_000), scene.put(a, 20_000), scene.put(c, 20_000)
     scene.read(b, first, second)
@@ -65,8 +64,7 @@ def test_objects_of_one_read_come_only_when_there_is_room_for_all(monkeypatch: P
     scene.end()
 
 
-def test_who_only_wants_to_know_that_a_value_exists_fetches_nothing(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_who_only_wants_to_know_that_a_value_exists_fetches_nothing(scene: Scene) -> None:
     a, b, c = scene.nodes
     far = scene.run_at(c, a, 9000)
     own = scene.put(b, 9000)
@@ -85,8 +83,7 @@ def test_who_only_wants_to_know_that_a_value_exists_fetches_nothing(monkeypatch:
     scene.end()
 
 
-def test_a_read_says_that_a_value_exists_before_there_is_room_for_it(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_read_says_that_a_value_exists_before_there_is_room_for_it(scene: Scene) -> None:
     a, b, _ = scene.nodes
     x = scene.put(a, BIG)
     for _ in range(2):
@@ -99,8 +96,7 @@ def test_a_read_says_that_a_value_exists_before_there_is_room_for_it(monkeypatch
     scene.end()
 
 
-def test_h8_objects_that_are_not_needed_together_do_not_wait_for_each_other(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_h8_objects_that_are_not_needed_together_do_not_wait_for_each_other(scene: Scene) -> None:
     a, b, c = scene.nodes
     a.hand_over(c, [])
     never = next(iter(a.returns.values())).id
@@ -140,8 +136,7 @@ def test_an_object_that_is_asked_for_again_waits_no_more_for_the_others(monkeypa
     scene.end()
 
 
-def test_a_value_without_room_is_an_error_after_the_time_that_a_put_would_wait(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_value_without_room_is_an_error_after_the_time_that_a_put_would_wait(scene: Scene) -> None:
     a, b, _ = scene.nodes
     x = scene.put(a, BIG)
     for _ in range(2):
@@ -155,8 +150,7 @@ def test_a_value_without_room_is_an_error_after_the_time_that_a_put_would_wait(m
     scene.end()
 
 
-def test_a_read_takes_the_room_of_arguments_whose_task_has_not_started(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_read_takes_the_room_of_arguments_whose_task_has_not_started(scene: Scene) -> None:
     a, b, c = scene.nodes
     x, z = scene.put(a, 40_000), scene.put(c, 40_000)
     a.hand_over(b, [x])
@@ -175,8 +169,7 @@ def test_a_read_takes_the_room_of_arguments_whose_task_has_not_started(monkeypat
     scene.end()
 
 
-def test_arguments_leave_a_fifth_of_the_store_for_results_and_wait_for_it(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_arguments_leave_a_fifth_of_the_store_for_results_and_wait_for_it(scene: Scene) -> None:
     a, b, c = scene.nodes
     x, y = scene.put(a, BIG), scene.put(c, BIG)
     a.hand_over(b, [x])
@@ -197,8 +190,7 @@ def test_arguments_leave_a_fifth_of_the_store_for_results_and_wait_for_it(monkey
     scene.end()
 
 
-def test_a_copy_that_nothing_uses_is_dropped_for_another(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_copy_that_nothing_uses_is_dropped_for_another(scene: Scene) -> None:
     a, b, _ = scene.nodes
     refs = [scene.put(node, BIG) for node in (a, scene.nodes[2])]
     scene.loaded(b, scene.o)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from asyncray.cluster_messages import FETCH, FETCHED, GONE, SEEK, SOURCE_FAILED, UNHOLD
 from asyncray.core.cluster.commands import ReceiveRange
 from asyncray.messages import FAULT, SHARED
 from tests.core.cluster.scene import CHUNK, Scene
-
-Patch = pytest.MonkeyPatch
 
 
 def fetching(scene: Scene, *, chunks: int = 1) -> None:
@@ -28,8 +24,7 @@ def received(scene: Scene) -> int:
     return scene.nodes[2].large.receiving.pulls[scene.o].received
 
 
-def test_room_is_taken_before_a_source_is_sought(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_room_is_taken_before_a_source_is_sought(scene: Scene) -> None:
     a, b, _ = scene.nodes
     scene.read(b, scene.o)
     scene.arrive(b, a)
@@ -42,8 +37,7 @@ def test_room_is_taken_before_a_source_is_sought(monkeypatch: Patch) -> None:
     scene.end()
 
 
-def test_r16_a_source_that_dies_in_the_middle_is_replaced_and_the_rest_comes(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r16_a_source_that_dies_in_the_middle_is_replaced_and_the_rest_comes(scene: Scene) -> None:
     a, b, c = scene.nodes
     fetching(scene, chunks=2)
     scene.lose(b)
@@ -58,8 +52,7 @@ def test_r16_a_source_that_dies_in_the_middle_is_replaced_and_the_rest_comes(mon
     scene.end()
 
 
-def test_r17_a_source_that_has_dropped_its_copy_is_replaced(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r17_a_source_that_has_dropped_its_copy_is_replaced(scene: Scene) -> None:
     a, b, c = scene.nodes
     scene.loaded(b, scene.o)
     a.large.holders._turn = 0
@@ -80,8 +73,7 @@ def test_r17_a_source_that_has_dropped_its_copy_is_replaced(monkeypatch: Patch) 
     scene.end()
 
 
-def test_r18_a_reader_that_loses_interest_ends_the_transfer_at_the_source_and_at_the_owner(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r18_a_reader_that_loses_interest_ends_the_transfer_at_the_source_and_at_the_owner(scene: Scene) -> None:
     a, b, c = scene.nodes
     fetching(scene)
     c.drop(scene.o)
@@ -97,8 +89,7 @@ def test_r18_a_reader_that_loses_interest_ends_the_transfer_at_the_source_and_at
     scene.end()
 
 
-def test_r19_the_pin_of_a_source_ends_with_the_word_of_the_receiver(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r19_the_pin_of_a_source_ends_with_the_word_of_the_receiver(scene: Scene) -> None:
     a, b, _ = scene.nodes
     scene.read(b, scene.o)
     scene.talk()
@@ -116,8 +107,7 @@ def test_r19_the_pin_of_a_source_ends_with_the_word_of_the_receiver(monkeypatch:
     scene.end()
 
 
-def test_a_connection_that_breaks_costs_only_the_bytes_under_way(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_connection_that_breaks_costs_only_the_bytes_under_way(scene: Scene) -> None:
     _, b, c = scene.nodes
     fetching(scene, chunks=3)
     scene.game.break_line(b.lines["C"])
@@ -129,8 +119,7 @@ def test_a_connection_that_breaks_costs_only_the_bytes_under_way(monkeypatch: Pa
     scene.end()
 
 
-def test_a_break_that_only_the_sender_sees_is_reported_to_the_receiver(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_a_break_that_only_the_sender_sees_is_reported_to_the_receiver(scene: Scene) -> None:
     _, b, c = scene.nodes
     fetching(scene)
     scene.game.break_line(b.lines["C"])
@@ -142,8 +131,7 @@ def test_a_break_that_only_the_sender_sees_is_reported_to_the_receiver(monkeypat
     scene.end()
 
 
-def test_r29_the_loss_of_the_owner_is_an_error_only_where_no_copy_is(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r29_the_loss_of_the_owner_is_an_error_only_where_no_copy_is(scene: Scene) -> None:
     a, b, c = scene.nodes
     fetching(scene)
     scene.lose(a)
@@ -163,8 +151,7 @@ def test_r29_the_loss_of_the_owner_is_an_error_only_where_no_copy_is(monkeypatch
     scene.end()
 
 
-def test_memory_that_the_system_lacks_is_a_full_store(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_memory_that_the_system_lacks_is_a_full_store(scene: Scene) -> None:
     a, b, _ = scene.nodes
     scene.read(b, scene.o)
     scene.talk()
@@ -179,8 +166,7 @@ def test_memory_that_the_system_lacks_is_a_full_store(monkeypatch: Patch) -> Non
     scene.end()
 
 
-def test_r46_another_version_begins_anew(monkeypatch: Patch) -> None:
-    scene = Scene(monkeypatch)
+def test_r46_another_version_begins_anew(scene: Scene) -> None:
     a, b, c = scene.nodes
     fetching(scene)
     entry = c.objects.table[scene.o]

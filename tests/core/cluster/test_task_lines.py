@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from asyncray.core.cluster.task_lines import MOST_AHEAD, Away, TaskLine
+from asyncray.core.cluster.task_lines import MOST_AHEAD, Away, TaskLine, TaskLines
 from asyncray.core.records import Task
 from tests.core.cluster.pair import A, B, Pair
 from tests.core.programs import Recipe
 
 
-def line_of(world: Pair, retries: int = 1) -> tuple[TaskLine, Task]:
+def line_of(world: Pair) -> tuple[TaskLine, Task]:
     driver = world.driver()
-    driver.state.spawn(Recipe(extra=("R", 1), retries=retries))
+    driver.state.spawn(Recipe(extra=("R", 1), retries=1))
     world.host.talk()
     (line,) = world.members[A].part.feeding.lines
     (away,) = line.sent.values()
     return line, away.task
 
 
-def test_a_task_of_unknown_length_is_not_sent_ahead() -> None:
+def line_with_queue() -> tuple[TaskLines, TaskLine, Task]:
+    """The lines of A, the one to B with a task there, and that task, which stands in the queue of the line as well."""
     world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
     line, task = line_of(world)
-    lines = world.members[A].part.feeding.lines
     line.queue.append(task)
+    return world.members[A].part.feeding.lines, line, task
+
+
+def test_a_task_of_unknown_length_is_not_sent_ahead() -> None:
+    lines, line, _ = line_with_queue()
     line.slots = 2
     assert lines.room(line) == 1
     line.slots = 0
@@ -29,10 +34,7 @@ def test_a_task_of_unknown_length_is_not_sent_ahead() -> None:
 
 
 def test_short_tasks_are_sent_ahead_and_long_ones_are_not() -> None:
-    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
-    line, task = line_of(world)
-    lines = world.members[A].part.feeding.lines
-    line.queue.append(task)
+    lines, line, task = line_with_queue()
     line.slots = 1
     task.template.mean = 1.0
     assert lines.room(line) == 1 + MOST_AHEAD - 1
@@ -44,10 +46,7 @@ def test_short_tasks_are_sent_ahead_and_long_ones_are_not() -> None:
 
 
 def test_a_line_is_filled_again_when_it_is_half_empty() -> None:
-    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
-    line, task = line_of(world)
-    lines = world.members[A].part.feeding.lines
-    line.queue.append(task)
+    lines, line, task = line_with_queue()
     line.slots = 1
     task.template.mean = 190.0
     window = lines.room(line) + len(line.sent)
@@ -60,10 +59,7 @@ def test_a_line_is_filled_again_when_it_is_half_empty() -> None:
 
 def test_a_free_slot_is_filled_although_the_line_is_not_half_empty() -> None:
     """The tasks there may wait for the task that would take the slot."""
-    world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
-    line, task = line_of(world)
-    lines = world.members[A].part.feeding.lines
-    line.queue.append(task)
+    lines, line, task = line_with_queue()
     line.slots = 5
     task.template.mean = 10_000.0
     for attempt in (100, 101, 102):
