@@ -1,19 +1,17 @@
 """Segments of shared memory: made, mapped, filled, viewed and removed.
 
-The only module that knows ``multiprocessing.shared_memory``. The allocator decides which part of a segment is used, and
-for which object.
+A segment is a file in ``/dev/shm``, where ``shm_open`` makes it, too. A name that is a path (``/directory/name``) means
+a file there instead, for machines whose /dev/shm is too small (docker gives 64 MB). The allocator decides which part of
+a segment is used, and for which object.
 
 Promises:
 
-- The resource tracker of multiprocessing never hears of our segments and is never started by us. Python 3.11 and 3.12
-  register every segment that a process makes or attaches and start a tracker process for it, which unlinks the segment
-  when that process ends, even if others use it. (3.13 has ``track=False``.)
+- The resource tracker of multiprocessing never hears of our segments and is never started by us. In Python 3.11 and
+  3.12 ``SharedMemory`` registers every segment that a process makes or maps, and the tracker unlinks it when that
+  process ends, even if others use it. So we do without ``SharedMemory``, whose import costs a daemon 8 ms as well.
 - If memory runs out during a write, that is an OSError, never a SIGBUS: fresh pages are written through the descriptor.
 - A view is read-only and keeps its memory mapped. The caller can watch for the end of its last slice or array.
 - Closing never fails: a segment with views stays mapped until the last view has ended.
-
-A name that is a path (``/directory/name``) means a file there instead of shared memory, for machines whose /dev/shm
-is too small (docker gives 64 MB).
 """
 
 from __future__ import annotations
@@ -25,11 +23,9 @@ import mmap
 import os
 import sys
 import threading
-import types
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from multiprocessing import shared_memory
+from typing import NamedTuple
 
 from asyncray.config import STORE_MINIMUM
 from asyncray.io import forking
@@ -42,39 +38,21 @@ SHARED_MEMORY = "/dev/shm"
 _TWO_THREADS_FROM = 32 << 20
 _RELEASE_GIL_FROM = 4 << 20
 _MADV_POPULATE_WRITE = 23  # not in Python's mmap
-_MOST_PARTS = 1024  # IOV_MAX of Linux and macOS
+_MOST_PARTS = 1024  # IOV_MAX of Linux
 
 
-if sys.version_info >= (3, 13):
-
-    def _map_untracked(segment: Segment, name: str, *, create: bool, size: int) -> None:
-        shared_memory.SharedMemory.__init__(segment, name, create, size, track=False)
-
-    _unlink_untracked = shared_memory.SharedMemory.unlink
-else:
-
-    def _untracked(method: Callable[..., None]) -> Callable[..., None]:
-        """The same code with other globals: its ``resource_tracker`` ignores everything.
-
-        Patching the real tracker during the call would disturb other threads, and a fork at that moment would leave the
-        child patched for ever. This way other code sees no change.
-        """
-        code: types.CodeType = method.__code__
-        tracker = types.SimpleNamespace(register=lambda name, kind: None, unregister=lambda name, kind: None)
-        names = {**vars(shared_memory), "resource_tracker": tracker}
-        return types.FunctionType(code, names, method.__name__, method.__defaults__)
-
-    _map_untracked = _untracked(shared_memory.SharedMemory.__init__)
-    _unlink_untracked = _untracked(shared_memory.SharedMemory.unlink)
+def _path_of(name: str) -> str:
+    """The file of a segment."""
+    return name if "/" in name else f"{SHARED_MEMORY}/{name}"
 
 
-class Segment(shared_memory.SharedMemory):
-    """A mapped segment.
+class Segment:
+    """A mapped segment. ``create`` and ``attach`` make it.
 
     Args:
         name: its name among the shared memory of the system, or the path of a file.
-        create: make it, and raise FileExistsError if it exists; otherwise map an existing segment.
-        size: bytes of a segment to make.
+        flags: how to open its file.
+        size: bytes of a segment to make; None for one that exists.
 
     Example:
         >>> segment = Segment.create("example-0", 4096)
@@ -82,47 +60,48 @@ class Segment(shared_memory.SharedMemory):
         >>> segment.unlink(); segment.close()
     """
 
-    # The base class has these, but its types do not say so.
-    _name: str
-    _size: int
-    _fd: int
-    _mmap: mmap.mmap | None
-    _buf: memoryview | None
-    _complete = False
-
-    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:  # noqa: FBT001 - called by pickle
-        self._create = create
+    def __init__(self, name: str, flags: int, size: int | None) -> None:
+        self.name = name
+        self.size = 0
+        # -1 and None once it is closed, or if it could not be opened.
+        self._fd = -1
+        self._mmap: mmap.mmap | None = None
+        self._buf: memoryview | None = None
         with forking.lock:
-            if "/" in name:
-                self._map_file(name, create=create, size=size)
-            else:
-                _map_untracked(self, name, create=create, size=size)
+            self._fd = os.open(_path_of(name), flags | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+            try:
+                self._map(size)
+            except BaseException:
+                os.close(self._fd)
+                self._fd = -1
+                # mmap wants a descriptor of its own. An attach that gets none must not destroy the store.
+                if size is not None:
+                    self.unlink()
+                raise
             forking.close_in_child(functools.partial(_close_in_child, weakref.ref(self)), self._fd)
-        self._complete = True
+
+    def _map(self, size: int | None) -> None:
+        if size is not None:
+            os.ftruncate(self._fd, size)
+        self.size = os.fstat(self._fd).st_size
+        self._mmap = mmap.mmap(self._fd, self.size)
+        self._buf = memoryview(self._mmap)
+
+    def __repr__(self) -> str:
+        return f"Segment({self.name!r}, size={self.size})"
+
+    def __del__(self) -> None:
+        self.close()
 
     @classmethod
     def create(cls, name: str, size: int) -> Segment:
         """Makes a segment. Its pages get memory when they are written. Raises FileExistsError, OSError."""
-        return cls(name, create=True, size=size)
+        return cls(name, os.O_CREAT | os.O_EXCL, size)
 
     @classmethod
     def attach(cls, name: str) -> Segment:
         """Maps an existing segment. Raises FileNotFoundError, OSError."""
-        return cls(name)
-
-    def _map_file(self, path: str, *, create: bool, size: int) -> None:
-        self._prepend_leading_slash = False  # the property `name` returns the path unchanged
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDWR, 0o600)
-        self._name = path
-        try:
-            if create:
-                os.ftruncate(self._fd, size)
-            self._size = os.fstat(self._fd).st_size
-            self._mmap = mmap.mmap(self._fd, self._size)
-        except OSError:
-            self.unlink()
-            raise
-        self._buf = memoryview(self._mmap)
+        return cls(name, 0, None)
 
     @property
     def buf(self) -> memoryview:
@@ -133,14 +112,8 @@ class Segment(shared_memory.SharedMemory):
 
     def unlink(self) -> None:
         """Removes the name, if it still exists; the memory is freed with the last mapping of any process."""
-        # The base class unlinks when mapping fails: an attach that found no descriptor would destroy the store.
-        if not self._complete and not self._create:
-            return
         try:
-            if self._prepend_leading_slash:
-                _unlink_untracked(self)
-            else:
-                os.unlink(self._name)
+            os.unlink(_path_of(self.name))
         except FileNotFoundError:
             pass
 
@@ -384,19 +357,15 @@ class SegmentMap:
             self.forget(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """The place of a node's segments.
-
-    Args:
-        directory: of the files, or "" for shared memory.
-        capacity: bytes that it can hold, at most as many as were asked for.
-        warning: text for the user, or None.
-    """
+class Backend(NamedTuple):
+    """The place of a node's segments."""
 
     directory: str
+    """Of the files, or "" for shared memory."""
     capacity: int
+    """Bytes that it can hold, at most as many as were asked for."""
     warning: str | None
+    """Text for the user, or None."""
 
     def prefix(self, session: str) -> str:
         """The beginning of the names of the session's segments."""

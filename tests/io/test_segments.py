@@ -91,7 +91,7 @@ def test_made_written_attached_closed_and_unlinked(prefix: str) -> None:
     copy_parts(made, 9_995, [memoryview(b"abcde")], warm=True)
 
     other = Segment.attach(name)
-    again = pickle.loads(pickle.dumps(other))
+    again = Segment.attach(name)
     for segment in (other, again):
         assert (segment.name, segment.size) == (name, 10_000)
         assert bytes(segment.buf[9_990:]) == b"01234abcde"
@@ -395,7 +395,7 @@ print(told == [("REGISTER", theirs._name), ("UNREGISTER", theirs._name)])
 
 
 def test_an_attach_without_descriptors_does_not_unlink(prefix: str) -> None:
-    """mmap duplicates the descriptor; where it cannot, SharedMemory unlinks memory that it was only to map."""
+    """mmap duplicates the descriptor; where it cannot, the segment of another process must stay."""
     segment = Segment.create(f"{prefix}-0", 4096)
     copy_parts(segment, 0, [b"kept"], warm=False)
     code = """
