@@ -125,7 +125,7 @@ class Pickler(pickle.Pickler):
 
     def _reduce_by_value(self, value: Any) -> Any:
         if self._cloud is None:
-            _use_reducers_of_cloudpickle()
+            load_cloudpickle()
             self._cloud = CloudReducer()
         return self._cloud.reduce(value)
 
@@ -192,6 +192,9 @@ _idle: list[_ReusablePickler] = []
 # the one of arrays, because other threads may be pickling.
 _registered: dict[type, Reducer] = {}
 _reducers: dict[type, Reducer] = dict(REDUCERS)
+
+# ``_reducers`` has those of cloudpickle, which was loaded.
+_knows_cloudpickle = False
 
 # Importable classes that have no reducer here, so that pickle reduces their instances by itself.
 _plain: set[type] = set()
@@ -289,15 +292,18 @@ def is_registered(cls: type) -> bool:
 
 def _replace_registered(registered: dict[type, Reducer]) -> None:
     global _registered, _reducers, _plain
-    known = cloud().Pickler.dispatch_table.maps[0] if cloud.cache_info().currsize else {}
+    known = cloud().Pickler.dispatch_table.maps[0] if _knows_cloudpickle else {}
     _registered = registered
     _reducers = {**known, **REDUCERS, **registered}
     _plain = set()
 
 
-def _use_reducers_of_cloudpickle() -> None:
-    if not cloud.cache_info().currsize:
+def load_cloudpickle() -> None:
+    """Loads cloudpickle, whose reducers count from now on. Does nothing the next time."""
+    global _knows_cloudpickle
+    if not _knows_cloudpickle:
         cloud()
+        _knows_cloudpickle = True
         _replace_registered(_registered)
 
 

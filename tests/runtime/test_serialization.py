@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -254,3 +256,17 @@ def test_registered_serializers_are_reducers_of_the_same_pass() -> None:
 
 def test_a_size_without_buffers() -> None:
     assert Serialized(b"abc", (), []).size == 3
+
+
+@pytest.mark.parametrize("first", ["classmethod(len)", "None"])
+def test_the_reducers_of_cloudpickle_count_whatever_is_pickled_first(first: str) -> None:
+    """A reducer of a built-in type calls cloudpickle, too: its others count when the first function goes by value."""
+    program = f"""
+from collections import OrderedDict
+from asyncray.runtime.serialization import deserialize, serialize
+serialize({first})
+_, keys = deserialize(serialize((lambda: 1, OrderedDict(a=1).keys())).pickled)
+print(list(keys))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['a']\n"
