@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from asyncray.config import ALIGNMENT
 
@@ -35,7 +35,6 @@ LARGE = 4
 _STORY_LENGTH = 256
 
 
-@dataclass(slots=True, eq=False)
 class Allocation:
     """A range of a segment, in use until it is released. The holder of this very Python object owns the range.
 
@@ -46,14 +45,19 @@ class Allocation:
         warm: True if all pages of the range were written before.
     """
 
-    segment: str
-    offset: int
-    size: int
-    warm: bool
+    __slots__ = ("offset", "segment", "size", "warm")
+
+    def __init__(self, segment: str, offset: int, size: int, *, warm: bool) -> None:
+        self.segment = segment
+        self.offset = offset
+        self.size = size
+        self.warm = warm
+
+    def __repr__(self) -> str:
+        return f"<Allocation {self.segment} {self.offset}+{self.size}{' warm' if self.warm else ''}>"
 
 
-@dataclass(frozen=True, slots=True)
-class MissingSegment:
+class MissingSegment(NamedTuple):
     """No free range fits: unlink ``retire`` (already forgotten here), create ``name``, report it, allocate again."""
 
     name: str
@@ -61,19 +65,15 @@ class MissingSegment:
     retire: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFull:
-    """No free range fits, and the capacity allows no further segment.
-
-    Args:
-        size: bytes that the request asked for.
-        capacity: bytes that all segments together may have.
-        used: bytes of the live allocations.
-    """
+class StoreFull(NamedTuple):
+    """No free range fits, and the capacity allows no further segment."""
 
     size: int
+    """Bytes that the request asked for."""
     capacity: int
+    """Bytes that all segments together may have."""
     used: int
+    """Bytes of the live allocations."""
 
 
 class _Segment:
@@ -127,7 +127,7 @@ class Allocator:
         MissingSegment(name='s-0', size=67108864, retire=())
         >>> allocator.segment_created("s-0")
         >>> allocator.allocate(100)
-        Allocation(segment='s-0', offset=0, size=100, warm=False)
+        <Allocation s-0 0+100>
     """
 
     def __init__(self, prefix: str, capacity: int, slab_size: int = DEFAULT_SLAB) -> None:
@@ -177,7 +177,7 @@ class Allocator:
             insort(free, (found - length, number, rest, segment))
         else:
             del segment.ends[offset + found]
-        allocation = Allocation(segment.name, offset, size, segment.is_warm(offset, length))
+        allocation = Allocation(segment.name, offset, size, warm=segment.is_warm(offset, length))
         segment.live[offset] = allocation
         segment.used += length
         self.used += length

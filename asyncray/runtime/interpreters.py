@@ -11,7 +11,6 @@ it does not, the error names both interpreters.
 from __future__ import annotations
 
 import sys
-from pickle import PicklingError
 from typing import TYPE_CHECKING
 
 from asyncray.messages import RELEASE
@@ -61,6 +60,8 @@ _NO_MAIN = (
 
 def environment_note(error: BaseException) -> str:
     """Text for an error that the environment of workers may have caused; empty for other errors."""
+    from pickle import PicklingError  # start-up cost: a daemon pickles nothing
+
     if isinstance(error, PicklingError) and "__main__" in str(error):
         return _NO_MAIN
     missing = isinstance(error, ImportError) or (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from asyncray.core.outbox import Command, LogLine, Outbox, StartWorker
+import pytest
+
+from asyncray.core.outbox import Command, CreateSegment, KillWorker, LogLine, Outbox, StartWorker
 from asyncray.core.records import Job, Party
 from asyncray.messages import NOTICE, RETIRED, RUN_GC
 
@@ -60,3 +62,12 @@ def test_commands_come_out_in_order() -> None:
     for command in commands:
         outbox.do(command)
     assert outbox.commands == commands
+
+
+def test_commands_are_equal_if_their_class_and_their_fields_are() -> None:
+    assert CreateSegment("s-0", 64) == CreateSegment("s-0", 64) != CreateSegment("s-0", 65)
+    assert StartWorker(1) != KillWorker(1)
+    assert StartWorker(1) != 1
+    assert repr(CreateSegment("s-0", 64)) == "CreateSegment('s-0', 64)"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(StartWorker(1))
