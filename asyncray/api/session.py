@@ -26,7 +26,7 @@ from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import deregister_all
+from asyncray.runtime.serialization import deregister_all, load_cloudpickle
 
 if TYPE_CHECKING:
     from asyncray.words import Interpreter, JobSetup, NodeWelcome
@@ -240,6 +240,9 @@ class SessionStart:
         runtime = with_signals_deferred(lambda: self._new_runtime(driver, interpreter))
         if self._aborted:
             raise AsyncrayError("The start was aborted.")
+        if driver.node is not None:
+            # Nearly every program needs it, and the node takes longer to start than its import.
+            load_cloudpickle()
         runtime.start()
         compare(interpreter, runtime.facts["interpreter"])
         driver.printer.directory = os.path.join(runtime.facts["session_dir"], "logs")

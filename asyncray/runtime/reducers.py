@@ -137,7 +137,8 @@ def _names_read(class_body: CodeType) -> set[str]:
 @functools.cache
 def cloud() -> Any:
     """The module ``cloudpickle.cloudpickle``."""
-    from cloudpickle import cloudpickle  # start-up cost: 20 ms, and not every program needs it
+    # Start-up cost: 20 ms, and not every program needs it. A driver that starts a node loads it meanwhile.
+    from cloudpickle import cloudpickle
 
     return cloudpickle
 
