@@ -223,8 +223,7 @@ class Daemon:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        self._zygote.release()
-        await self._zygote.wait(STOP_DEADLINE)
+        await self._zygote.end()
         await self._end_children()
 
     async def _end_children(self) -> None:
@@ -322,7 +321,7 @@ class Daemon:
         self._replacing.add_done_callback(self._replaced)
 
     async def _replace(self, old: ZygoteLink, new: ZygoteLink) -> None:
-        await old.wait(STOP_DEADLINE)
+        await old.end()
         await self._end_children()
         await new.connect(*await self._start_zygote())
 

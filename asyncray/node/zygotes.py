@@ -68,7 +68,7 @@ class ZygoteLink:
         # Numbers of workers that were asked for and whose end was not reported.
         self._workers: set[int] = set()
         self._loop = asyncio.get_running_loop()
-        # None until ``connect`` and after ``wait``.
+        # None until ``connect`` and after ``end``.
         self.pid: int | None = None
         # Of the process. Opened at its start, because at its end no descriptor may be free.
         self._descriptor = -1
@@ -140,42 +140,36 @@ class ZygoteLink:
             self._listener.worker_ended(number, None)
         self._workers.clear()
 
-    def release(self) -> None:
-        """Lets the zygote go: it kills its workers, cleans up and ends."""
-        if self._stream is not None:
-            self._stream.abort()
-
     def kill(self) -> None:
         """SIGKILL: its workers go with it."""
         if self.pid is not None:
             kill(self.pid)
 
-    async def wait(self, deadline: float) -> None:
-        """Waits for the process to end; kills it if it does not."""
+    async def end(self) -> None:
+        """Kills the process, and waits for its end; what its workers leave becomes this process's own.
+
+        The zygote is not asked to end, because it may be busy: on a busy machine the modules that it loads ahead take
+        seconds.
+        """
         if self.pid is None:
             return
+        self.kill()
         descriptor = self._descriptor
         gone = asyncio.Event()
         self._loop.add_reader(descriptor, gone.set)
         try:
-            if not await _happens(gone, deadline):
-                self.kill()
-                await _happens(gone, _KILLED_DEADLINE)
+            async with asyncio.timeout(_KILLED_DEADLINE):
+                await gone.wait()
+        except TimeoutError:
+            pass
         finally:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
+        if self._stream is not None:
+            self._stream.abort()
         with contextlib.suppress(ChildProcessError):  # the system reaped it, where SIGCHLD is ignored
             os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - this does not wait
         self.pid = None
-
-
-async def _happens(event: asyncio.Event, deadline: float) -> bool:
-    try:
-        async with asyncio.timeout(deadline):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 class DeathRate:

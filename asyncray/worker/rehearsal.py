@@ -19,6 +19,7 @@ import gc
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from asyncray.config import STOP_DEADLINE
@@ -41,14 +42,15 @@ _TIMES = 10
 """Python 3.11 makes code faster after eight calls."""
 
 
-def rehearse() -> None:
-    """Plays a worker in this process, which must be free of sessions."""
+def rehearse() -> Iterator[None]:
+    """Plays a worker in this process, which must be free of sessions: once for each ``next``."""
     script = encode(_script())
     # Otherwise the end of each play looks at all objects of this process.
     gc.collect()
     gc.freeze()
     for _ in range(_TIMES):
         _play(script)
+        yield
 
 
 def _play(script: bytes) -> None:

@@ -1,8 +1,8 @@
 """The zygote: a small single-threaded process that has imported what every worker needs, and forks workers.
 
 It obeys the daemon over one stream (FORK, KILL_WORKER) and reports the starts and ends of workers (FORKED, ENDED). It
-is also the janitor: when the stream ends, because the daemon wants it or has died, the zygote kills the workers and
-every process that they started, removes the session's shared memory and sockets, and ends.
+is also the janitor of a daemon that was killed: when the stream ends, the zygote kills the workers and every process
+that they started, removes the session's shared memory and sockets, and ends. A daemon that stops kills the zygote.
 
 Workers die with the zygote (PR_SET_PDEATHSIG). It is their subreaper: processes that a dead worker leaves behind become
 children of the zygote, and are killed, resource trackers last (``asyncray.io.janitor``). It must stay single-threaded:
@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from typing import NoReturn
 
 import asyncray.runtime.submission  # noqa: F401 - each worker needs it: loaded once for all
@@ -65,6 +66,8 @@ that loads it itself. The functions of decimal are wrapped before a program has 
 _PRELOADED = ("cloudpickle", "asyncray.sync", "asyncray.api.asynchronous", "asyncio", "uvloop", "numpy.random")
 """Modules that most remote code uses. A worker that must load asyncray's own faces itself needs 27 ms more."""
 
+_DONE = object()
+
 _CHECK_SECONDS = 0.005
 """Between two looks for killed processes that have not ended."""
 
@@ -89,8 +92,10 @@ class Zygote:
         self._failures: dict[int, str] = {}
         # By pid: when resource trackers that ended workers have left are killed.
         self._trackers: dict[int, float] = {}
-        # The modules of ``_PRELOADED`` are loaded, except those that could not be.
-        self._warm = False
+        # Loads and rehearses ahead, one step with each ``next``. None once all is done.
+        self._warming: Iterator[None] | None = self._warm_up()
+        # Seconds of quiet before the next step: none after another step.
+        self._pause = _WARM_AFTER
         self._reports = StartReports()
         # Watches the workers, which inherit it: wrapping its functions in each of them would take 0.2 ms.
         self._leftovers = Leftovers()
@@ -130,7 +135,9 @@ class Zygote:
     def _turn(self, poll: select.poll, wakeup: int) -> bool:
         """Waits for events and handles them. False when the stream to the daemon has ended."""
         events = poll.poll(self._patience())
-        if not events:
+        if events:
+            self._pause = _WARM_AFTER
+        else:
             self._after_quiet()
         for descriptor, _ in events:
             if descriptor == wakeup:
@@ -144,7 +151,7 @@ class Zygote:
 
     def _patience(self) -> float | None:
         """Milliseconds until the next chore, if no event comes before it; None if no chore is due."""
-        seconds = [] if self._warm else [_WARM_AFTER]
+        seconds = [] if self._warming is None else [self._pause]
         if self._trackers:
             seconds.append(max(0.0, min(self._trackers.values()) - time.monotonic()))
         return 1000 * min(seconds) + 1 if seconds else None
@@ -152,8 +159,10 @@ class Zygote:
     def _after_quiet(self) -> None:
         if self._trackers:
             self._kill_orphans()
-        elif not self._warm:
-            self._warm_up()
+        if self._warming is not None:
+            self._pause = 0.0
+            if next(self._warming, _DONE) is _DONE:
+                self._warming = None
 
     def _receive(self) -> bool:
         try:
@@ -187,13 +196,15 @@ class Zygote:
             else:
                 self._report((LACKS_LOG, report.number, report.text))
 
-    def _warm_up(self) -> None:
-        self._warm = True
+    def _warm_up(self) -> Iterator[None]:
+        """In steps: on a busy machine all of it takes seconds, and the daemon may want a worker, or may have ended."""
         # Otherwise numpy starts threads, and a zygote must have none.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        self._load(*_PRELOADED)
+        for name in _PRELOADED:
+            self._load(name)
+            yield
         try:
-            rehearse()
+            yield from rehearse()
         # Whatever it is: the workers begin cold. The end of the zygote would be theirs.
         except Exception:
             traceback.print_exc()

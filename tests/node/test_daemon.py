@@ -60,7 +60,7 @@ CAPACITY = 64 << 20
 
 
 class Zygote:
-    """The daemon's zygote: the test reads the daemon's requests. Its process ends when the daemon lets it go."""
+    """The daemon's zygote: the test reads the daemon's requests."""
 
     def __init__(self) -> None:
         self.stream, theirs = socket.socketpair()
@@ -73,7 +73,7 @@ class Zygote:
         return self.stream, self.process.pid
 
     def end(self) -> None:
-        """It ends as a zygote does that the daemon has let go, or as one that was killed."""
+        """It ends as one that was killed."""
         assert self.process.stdin is not None
         self.has_ended = True
         self.process.stdin.close()
@@ -114,7 +114,7 @@ class Node:
             shutil.rmtree(self.base)
 
     async def stopped(self) -> None:
-        """The daemon lets its zygotes go, and ends."""
+        """The daemon kills its zygotes, and ends."""
         for zygote in self.zygotes:
             if not zygote.has_ended and await zygote.peer.ended():
                 zygote.end()

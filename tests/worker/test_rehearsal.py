@@ -35,7 +35,8 @@ def instructions():
 state(), instructions()
 before, cold = state(), instructions()
 assert instructions() == cold
-rehearsal.rehearse()
+for _ in rehearsal.rehearse():
+    pass
 print(json.dumps([before, state(), [a != b for a, b in zip(cold, instructions())]]))
 """
 

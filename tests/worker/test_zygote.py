@@ -129,16 +129,41 @@ def test_a_zygote_goes_on_where_what_it_loads_ahead_cannot_be_loaded(
 def test_a_zygote_goes_on_where_the_rehearsal_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail() -> Iterator[None]:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(zygote_module, "rehearse", fail)
     monkeypatch.setattr(zygote_module, "_PRELOADED", ())
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    zygote = Zygote.__new__(Zygote)
-    zygote._warm_up()
-    assert zygote._warm
+    ours, its = socket.socketpair()
+    zygote = Zygote(its, "", -1)
+    zygote._after_quiet()
+    assert zygote._warming is None
+    zygote._reports.close()
+    ours.close()
+    its.close()
     assert "Too many open files" in capsys.readouterr().err
+
+
+def test_a_zygote_hears_the_daemon_between_two_modules_that_it_loads_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine each of them takes long, and the end of the daemon is the end of all."""
+
+    def load(name: str) -> None:
+        loaded.append(name)
+        if len(loaded) == 2:
+            ours.close()
+
+    ours, its = socket.socketpair()
+    zygote = Zygote(its, "", -1)
+    loaded: list[str] = []
+    monkeypatch.setattr(zygote_module, "load", load)
+    monkeypatch.setattr(zygote_module, "_WARM_AFTER", 0.0)
+    poll = select.poll()
+    poll.register(its, select.POLLIN)
+    zygote._serve(poll, -1)
+    zygote._reports.close()
+    its.close()
+    assert len(loaded) == 2
 
 
 def test_each_worker_is_forked_with_other_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
