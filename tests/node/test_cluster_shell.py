@@ -30,6 +30,13 @@ from tests.certificates import tls_of
 from tests.node.hosts import CLUSTER, TOKEN, Host, cluster, until
 
 
+def cut_links(host: Host) -> None:
+    """Breaks the connections of a host to other nodes; that to the head stays."""
+    for carrier, _ in list(host.shell._connections._carriers.values()):
+        if isinstance(carrier, LinkStream):
+            carrier.abort("the test cuts it")
+
+
 async def test_nodes_join_and_see_one_another_and_talk() -> None:
     async with cluster(3) as hosts:
         for host in hosts:
@@ -47,9 +54,7 @@ async def test_what_is_said_arrives_once_and_in_order_though_connections_break()
         for number in range(2000):
             one.say(other.id, number, bytes(500))
             if number % 400 == 399:
-                for carrier, _ in list(one.shell._connections._carriers.values()):
-                    if isinstance(carrier, LinkStream):
-                        carrier.abort("the test cuts it")
+                cut_links(one)
             if number % 100 == 0:
                 await asyncio.sleep(0)
         heard = [(await other.heard.get())[1] for _ in range(2000)]
@@ -169,9 +174,7 @@ async def test_nodes_with_tls_join_and_talk_although_connections_break() -> None
         for number in range(200):
             one.say(other.id, number, bytes(5000))
             if number % 50 == 49:
-                for carrier, _ in list(one.shell._connections._carriers.values()):
-                    if isinstance(carrier, LinkStream):
-                        carrier.abort("the test cuts it")
+                cut_links(one)
             if number % 10 == 0:
                 await asyncio.sleep(0)
         assert [(await other.heard.get())[1] for _ in range(200)] == list(range(200))
