@@ -71,7 +71,7 @@ class Templates:
     __slots__ = ("_found",)
 
     def __init__(self) -> None:
-        # The session, and its templates by name and options. Another session starts anew.
+        # The session, and its templates by name and options. Another session starts with none.
         self._found: tuple[Runtime, dict[object, Any]] | None = None
 
     def __repr__(self) -> str:

@@ -70,7 +70,7 @@ class Actors:
     Args:
         finish: ends a call with a value: ``finish(call, kind, payload)``.
         abandon: cancels those of a dead process's tasks whose results no other process can use.
-        directory: hears of the ends of named actors, unless the node belongs to a cluster.
+        directory: learns of the ends of named actors, unless the node belongs to a cluster.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class Actors:
         self._finish(actor.task, FAULT, fault)
 
     def _report(self, actor: Actor) -> None:
-        """Other nodes with calls for the actor hear of its new state."""
+        """Other nodes with calls for the actor learn of its new state."""
         if self.elsewhere is not None and not actor.is_guest:
             self.elsewhere.changed(actor)
 

@@ -9,7 +9,7 @@ A shape that names a bundle, or any bundle of a group, has a ``BundleAccount``. 
 go: it has the parts that are on this node at present, perhaps none.
 
 The machine that decides about groups (``groups``) calls ``prepare``, ``commit``, ``abort`` and ``release``, in an order
-that it keeps. Bundles are named by index and attempt, so a word about an earlier attempt means nothing.
+that it keeps. Bundles are named by index and attempt, so a message about an earlier attempt means nothing.
 
 A *patient* PREPARE waits for room. While it does, the node collects what becomes free before shapes get it, leases end
 after a slice, and after ``PATIENCE`` seconds the bundles are refused. One group at a time.
@@ -42,7 +42,7 @@ UNSURE_AFTER = 10.0
 """Seconds that a bundle may be prepared before the node asks what was decided, and between two questions."""
 
 _A_BUNDLE = "a bundle"
-"""The name for ``room`` of the shortage of a ``BundleAccount`` without parts."""
+"""The name under which shapes are parked that lack a bundle: for ``room`` of a ``BundleAccount`` without parts."""
 
 
 class HeldBundle:
@@ -68,7 +68,7 @@ class HeldBundle:
 
 
 class GroupHere:
-    """A placement group as far as this node has to do with it. ``Bundles`` writes it."""
+    """A placement group with bundles on this node, or that shapes of this node name. ``Bundles`` writes it."""
 
     __slots__ = ("accounts", "fault", "held", "id", "parts", "row")
 
@@ -82,7 +82,7 @@ class GroupHere:
         self.parts: dict[int, Resources] = {}
         # Index, or ANY_BUNDLE -> account of the shapes that name it.
         self.accounts: dict[int, BundleAccount] = {}
-        # The group is removed: the error of its tasks, without the prefix of its name.
+        # The error of its tasks once the group is removed. Its name lacks the prefix "Task" or "Actor".
         self.fault: Fault | None = None
 
     def __repr__(self) -> str:
@@ -173,7 +173,7 @@ class BundleAccount:
 
 
 def covers(bundle: Sequence[tuple[str, int]], demand: Demand) -> int:
-    """Returns how often a bundle could serve a demand at once; once if the demand is empty."""
+    """Returns how many tasks with this demand a bundle could serve side by side; 1 if the demand is empty."""
     amounts = dict(bundle)
     return min((amounts.get(name, 0) // amount for name, amount in demand), default=1)
 

@@ -1,10 +1,10 @@
-"""Destinations: which account serves a placement on this node, and the end of tasks whose placement cannot be had.
+"""Destinations: which account serves a placement on this node, and the end of tasks that no account can serve.
 
 A node that is alone is every node: SPREAD goes to it, and so does affinity to itself. Hard affinity to another node,
 and hard labels that it lacks, can never be met, so their tasks fail at once. Tasks with a label selector wait for a
 node that has the labels. In a cluster ``cluster`` says which account serves a placement.
 
-A task fails when its turn comes: it is in the queue of a shape whose account has a fault.
+A task that no account can serve waits in a shape whose account has a fault, and fails when its turn comes.
 """
 
 from __future__ import annotations

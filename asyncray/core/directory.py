@@ -25,7 +25,7 @@ class Registration(NamedTuple):
 
 
 class NameKeeper(Protocol):
-    """Hears of the ends of named actors. See ``Directory`` for the methods."""
+    """Learns of the ends of named actors. See ``Directory`` for the methods."""
 
     def died(self, name: RegisteredName, actor: bytes) -> None: ...
     def free(self, name: RegisteredName, actor: bytes) -> None: ...

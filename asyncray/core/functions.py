@@ -11,9 +11,9 @@ and sends UNDEFINE to the workers that know it. So a program that makes function
 
 1. *A client forgets what it exports again at the same moment.* The new export has another number, because numbers are
    never reused. So FORGET of the old number does not take the new one.
-2. *A worker hears of a function again that it was to forget.* To the node that is a new record with a new number, which
-   the worker does not know, so the worker is sent the function again. Messages to a worker stay in order.
-3. *FORGET comes twice, or for a number that the node never heard of.* It means nothing.
+2. *A worker learns of a function again that it was to forget.* To the node that is a new record with a new number,
+   which the worker does not know, so the worker is sent the function again. Messages to a worker stay in order.
+3. *FORGET comes twice, or for a number that the node never learned of.* It means nothing.
 
 Invariants (``check``): every record has a user; a record and the workers that know it agree.
 """

@@ -33,7 +33,7 @@ class Wish:
 
 @dataclass(slots=True)
 class NodeRoom:
-    """A node, and what bundles may have of it. Choices take away from ``free``."""
+    """A node, and the amounts that bundles may have of it. Choices subtract from ``free``."""
 
     node: bytes
     total: Mapping[str, int]
@@ -187,7 +187,7 @@ def _on_different_nodes(wishes: Sequence[Wish], rooms: Sequence[NodeRoom]) -> di
 
 
 def obstacle(strategy: str, wishes: Sequence[Wish], rooms: Sequence[NodeRoom]) -> str:
-    """Says for people why bundles can never be placed on these nodes, however idle they are; empty if they can."""
+    """Says for people why these nodes cannot have the bundles even if they are idle; empty if they can."""
     empty = [room.emptied() for room in rooms]
     if choose(strategy, wishes, empty, {}) is not None:
         return ""

@@ -72,7 +72,7 @@ class PlacedBundle:
         self.conditions = conditions
         # None while it is UNPLACED.
         self.node: bytes | None = None
-        # Counts the nodes that it went to.
+        # The number of nodes that were chosen for it so far.
         self.attempt = 0
         self.stage: str = UNPLACED
 
@@ -113,7 +113,7 @@ class PlacedGroup:
         # No patient round before this, and none on these nodes, which refused one.
         self.patient_at = 0.0
         self.avoided: dict[bytes, None] = {}
-        # Why no nodes can be chosen, however idle they are, for people. Empty if they can.
+        # Why no nodes could be chosen even if all were idle, for people. Empty if they could.
         self.why = ""
 
     def __repr__(self) -> str:

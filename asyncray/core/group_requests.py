@@ -36,7 +36,7 @@ class _Owned:
         self.actor = actor
         # It was created for work that lasts after the end of the driver.
         self.outlives_driver = job.driver_ended
-        # The driver knows that it waits for something that the cluster does not have.
+        # The driver has had the notice that the cluster lacks what the group asks for.
         self.reported = False
 
     def __repr__(self) -> str:
@@ -106,7 +106,7 @@ class GroupRequests:
             else:
                 self._owned.pop(group, None)
                 if answer[1] == "ValueError":
-                    question.answer(answer[2]["message"])  # the caller raises one of Python's own
+                    question.answer(answer[2]["message"])  # the caller raises an exception of Python's
                 else:
                     question.refuse(*answer[1:])
 
@@ -178,7 +178,7 @@ class GroupRequests:
                 self._views.ask("remove_group", (group,), lambda answer: None)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the groups that this node has to do with and that are not removed, for ``asyncray status``."""
+        """Returns the rows of the groups that this node knows and that are not removed, for ``asyncray status``."""
         return [group_for_people(row) for row in self._views.rows.values() if row["state"] != REMOVED]
 
 

@@ -20,7 +20,7 @@ Ask = Callable[[str, Sequence[Any], Callable[[Answer], None]], None]
 
 
 class GroupViews:
-    """The placement groups that this node has to do with.
+    """The placement groups whose rows this node needs.
 
     Args:
         ask: the way to the machine that decides. Joining a cluster replaces it.
@@ -31,7 +31,7 @@ class GroupViews:
         # Rows by ID of the group. Those of removed groups are the last MOST_REMOVED.
         self.rows: dict[bytes, GroupRow] = {}
         self._removed: dict[bytes, None] = {}
-        # Groups whose rows were asked for and have not come.
+        # Groups whose rows are on their way here.
         self._asked: dict[bytes, None] = {}
         # Called with each row that has come or changed.
         self.listeners: list[Callable[[GroupRow], None]] = []
@@ -53,7 +53,7 @@ class GroupViews:
 
     def _answered(self, group: bytes, answer: Answer) -> None:
         found = answer[1] if answer[0] else None
-        # An answer that was overtaken by a change says nothing new.
+        # A change that came before the answer is newer.
         if self._asked.pop(group, group) is None:
             self.changed(found if found is not None else _unknown(group))
 

@@ -91,7 +91,7 @@ class Groups:
         self._waiting: dict[PlacedGroup, None] = {}
         # The group of the patient round under way.
         self._patient: PlacedGroup | None = None
-        # A group or a node came or ended since nodes were last chosen.
+        # A group or a node has appeared or ended since nodes were last chosen.
         self._dirty = False
         # Amounts of nodes have changed since then, and when nodes are chosen again for that.
         self._amounts_changed = False
@@ -190,7 +190,7 @@ class Groups:
         self._dirty = True
 
     def amounts_changed(self) -> None:
-        """A node has more or less to give than before."""
+        """The free amounts of a node have changed."""
         self._amounts_changed = True
 
     def flush(self, now: float) -> None:
@@ -277,7 +277,7 @@ class Groups:
             self._decide(group)
 
     def _fail(self, group: PlacedGroup, node: bytes, now: float) -> None:
-        """The round of a group ends without a result, because of this node: the other nodes get ABORT."""
+        """A node has refused, or was lost: the round of the group ends, and the other nodes get ABORT."""
         for other, indices in group.where(*UNDECIDED).items():
             if other != node:
                 self._nodes.abort(other, group.id, group.pairs(indices))

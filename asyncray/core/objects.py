@@ -43,7 +43,7 @@ class OtherNodes(Protocol):
 
 
 class ValuesElsewhere(Protocol):
-    """Values of objects as far as other nodes have to do with them, for a node that belongs to a cluster."""
+    """Learns of values that cross nodes: ``FarValues``, on a node that belongs to a cluster."""
 
     def want(self, entry: ObjectEntry) -> None:
         """A process or a task of this node waits for the value of an object of another node."""
@@ -233,7 +233,7 @@ class Objects:
         """Sends each value to the client as soon as it is resolved; for a lost object, sends the error.
 
         Args:
-            fetch: values that are on other nodes come here. Otherwise the client hears of them by AWAY.
+            fetch: values that are on other nodes come here. Otherwise the client learns of them by AWAY.
         """
         others = self.values_elsewhere
         party = client if others is None or not fetch else others.begin_read(client)

@@ -88,7 +88,7 @@ class Outcomes:
         actor = task.actor
         made = task.constructed_actor
         if made is not None:
-            if task.is_guest:  # its home hears of the error itself
+            if task.is_guest:  # its home learns of the error itself
                 self._end_guest(task, RAISED, (kind, payload, contained))
             self._work.constructor_failed(made, kind, payload)
         elif task.is_guest:

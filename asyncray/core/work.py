@@ -179,7 +179,7 @@ class Work:
         if parent_id is not None:
             parent = self.tasks.get(parent_id)
             if parent is None and client.worker is not None:
-                parent = client.worker.nested.get(parent_id)  # cancelled, and its thread has not heard of it yet
+                parent = client.worker.nested.get(parent_id)  # cancelled, and its thread has not learned of it yet
             if parent is not None:
                 # A task that waits for its children occupies a worker, so they are deeper. Actors keep theirs anyway.
                 task.depth = parent.depth + (parent.actor is None)

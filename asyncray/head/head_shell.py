@@ -28,7 +28,7 @@ FAREWELL_DEADLINE = 1.5
 """Seconds that a head which ends waits for members without a connection: they dial again each second."""
 
 _PROBE_DEADLINE = 1.0
-"""Seconds until a probe that nothing answers has failed."""
+"""Seconds after which a probe without any answer has failed."""
 
 log = logging.getLogger("asyncray.node")
 
@@ -52,7 +52,7 @@ class HeadShell:
         self.proofs = proofs
         self._to_own_node = to_own_node
         self.connections = LinkConnections(self._loop.time, self._received, self._disconnected, self._request_flush)
-        # Nodes and others that failed to prove who they are.
+        # Logs those that failed to prove who they are.
         self.strangers = Strangers()
         self.unproven = UnprovenConnections(self.strangers, self._is_address_of_member)
         # Probes under way.
@@ -87,7 +87,7 @@ class HeadShell:
             self._request_flush()
 
     def connected(self, node: bytes, carrier: Carrier) -> None:
-        """A node has proved who it is. It resumes its link as its first word."""
+        """A node has proved who it is. Its first message resumes its link."""
         self.connections.add(carrier, self.machine.peer(node, self._loop.time()))
 
     def _is_address_of_member(self, address: str) -> bool:
@@ -115,7 +115,7 @@ class HeadShell:
         except ConnectionRefusedError:
             refused = True
         except (OSError, TimeoutError):
-            # The network may be at fault, so it says nothing about the daemon.
+            # The network may be at fault, so the failure proves nothing about the daemon.
             pass
         self.machine.members.probed(node, refused=refused, now=self._loop.time())
         self._request_flush()

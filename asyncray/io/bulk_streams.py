@@ -112,7 +112,7 @@ class BulkReceiver(asyncio.BufferedProtocol):
         self._closed = closed
         self._transport: asyncio.Transport | None = None
         self._why: str | None = None
-        # Bytes that have come.
+        # Bytes that were received.
         self.total = 0
 
     def __repr__(self) -> str:

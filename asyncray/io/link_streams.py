@@ -44,7 +44,7 @@ class LinkStream(SocketProtocol):
         came: Callable[[LinkStream], None] = lambda stream: None,
     ) -> None:
         super().__init__()
-        # It knows who the other side is.
+        # Knows who the other side is.
         self.handshake = handshake
         self._shaken = shaken
         self._received = received

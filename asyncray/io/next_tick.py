@@ -1,4 +1,4 @@
-"""The next tick of a shell: comes after a period, or earlier if something wants it."""
+"""The next tick of a shell: it comes after a period, or earlier if a machine asks for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NextTick:
         self._handle = self._loop.call_at(self._at, self._run)
 
     def bring_forward(self, at: float) -> None:
-        """The next tick comes at this time, unless it comes before. Does nothing while none is due."""
+        """Moves the next tick forward to this time, unless it comes before that. Does nothing while none is due."""
         if self._handle is not None and at < self._at:
             self._handle.cancel()
             self._at = at

@@ -6,7 +6,7 @@ a segment is used, and for which object.
 
 Promises:
 
-- The resource tracker of multiprocessing never hears of our segments and is never started by us. In Python 3.11 and
+- The resource tracker of multiprocessing never learns of our segments and is never started by us. In Python 3.11 and
   3.12 ``SharedMemory`` registers every segment that a process makes or maps, and the tracker unlinks it when that
   process ends, even if others use it. So we do without ``SharedMemory``, whose import costs a daemon 8 ms as well.
 - If memory runs out during a write, that is an OSError, never a SIGBUS: fresh pages are written through the descriptor.

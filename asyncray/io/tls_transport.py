@@ -1,8 +1,9 @@
 """TLS between a transport of an event loop and the protocol above it, in a form whose input can be read to the end.
 
-The loop's own TLS would do, but for one thing: a daemon reads what a lost node has written before it forgets that node
-(``SocketProtocol.drain_input``). The rest of the input is in the socket, encrypted, and the loop has forgotten the
-connection already. Only the state of TLS of that connection can decrypt it, and the loop does not give that away.
+The loop's own TLS does not allow one step: a daemon reads everything that a lost node has written before it forgets
+that node (``SocketProtocol.drain_input``). The rest of the input is in the socket, encrypted, and the loop has
+forgotten the connection already. Only the state of TLS of that connection can decrypt it, and the loop does not give
+that away.
 
 The protocol above gets its transport at once, so that it can count strangers and set a deadline. Its bytes wait until
 the handshake of TLS is done.

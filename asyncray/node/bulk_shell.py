@@ -29,7 +29,7 @@ from asyncray.wire.handshake import DialerHandshake
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
-"""Seconds between two dials that do no good: they double from the first to the longest."""
+"""Seconds between two dials after which no byte moved: they double from the first to the longest."""
 
 DIAL_DEADLINE = 3.0
 """Seconds until the other node must have taken a connection."""
@@ -88,7 +88,7 @@ class _Destination:
         self.attempt: LinkStream | None = None
         # Seconds before the next dial.
         self.pause = 0.0
-        # Commands that wait for the connection. The core orders so much and no more until some was sent.
+        # Commands that wait for the connection. The core bounds them: it orders more only when bytes were sent.
         self.waiting: deque[SendRange] = deque()
         self.progress = _Progress()
 
@@ -284,7 +284,7 @@ class BulkShell:
         self._segments.forget(segment)
 
     def tick(self, seconds: float) -> None:
-        """So many seconds have passed: breaks connections that stand still."""
+        """Some time has passed: breaks connections that stand still."""
         seconds = min(seconds, _LONGEST_STEP)
         for destination in list(self._destinations.values()):
             sender = destination.stream
@@ -312,7 +312,7 @@ class BulkShell:
             stream.abort("the node has ended")
 
     def close(self) -> None:
-        """The daemon ends: ends all connections, and reports nothing any more."""
+        """The daemon ends: closes all connections, and reports nothing from then on."""
         for node in [*self._destinations, *self._sources]:
             self._close_node(CloseBulk(node))
         self._segments.close()

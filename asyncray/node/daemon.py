@@ -295,7 +295,7 @@ class Daemon:
     def worker_ended(self, number: int, status: ExitStatus) -> None:
         """A worker has ended."""
         if self._stopped.is_set():
-            return  # all workers end now, and drivers hear of the node's end
+            return  # all workers end now, and drivers learn of the node's end
         worker = self._machine.pool.workers.get(number)
         stream = None if worker is None or worker.client is None else self._doors.stream_of(worker.client)
         if stream is not None:

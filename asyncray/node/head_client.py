@@ -24,7 +24,7 @@ from asyncray.wire.head_proofs import WHY_HEADER, NodeProof
 from asyncray.wire.link_frames import HEADER_LENGTH, LARGEST_BODY
 
 _DEADLINE = aiohttp.ClientTimeout(total=3.0)
-"""Of one request."""
+"""For one request, in seconds."""
 
 _PAUSE = 0.1
 """Seconds between two tries to find the head."""
@@ -54,7 +54,7 @@ ACCIDENTS = (HeadSilence, OSError, aiohttp.ClientError, TimeoutError)
 
 
 class HeadClient:
-    """Speaks to the head of one cluster.
+    """Connects a node with the head of its cluster.
 
     Args:
         host, port: the address of the head's registry.
@@ -226,7 +226,7 @@ def _explained_silence(problem: Exception | None) -> str:
 
 
 def _explained(error: aiohttp.WSServerHandshakeError, proof: NodeProof) -> Exception:
-    """The head's answer as an exception. 401 and 403 are its word against this node; other answers are accidents."""
+    """The head's answer as an exception. By 401 and 403 the head refuses this node; other answers are accidents."""
     headers: Mapping[str, str] = error.headers or {}
     why = headers.get(WHY_HEADER, f"it answers {error.status}")
     if error.status not in (401, 403):

@@ -1,4 +1,4 @@
-"""The daemon's end of the zygote: asks it to fork and to kill, hears of the ends of workers, and ends it."""
+"""The daemon's end of the zygote: asks it to fork and to kill, learns of the ends of workers, and ends it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ExitStatus = int | str | None
 
 
 class Listener(Protocol):
-    """Hears of the starts and ends of workers."""
+    """Learns of the starts and ends of workers."""
 
     def worker_started(self, number: int, pid: int) -> None:
         """A worker was forked."""

@@ -1,6 +1,6 @@
 """Exports of one process: the functions and templates that the daemon keeps for it, until nothing here needs them.
 
-1. **Goal.** A function that a program makes anew in each step of a loop is kept nowhere once the program drops it: not
+1. **Goal.** A function that a program makes again in each step of a loop is kept nowhere once the program drops it: not
    here, not in the daemon, not in the workers. A function that the program keeps is sent once.
 2. **Why that is hard.** The last user ends in a finalizer, in any thread, between any two instructions; and at that
    moment another thread may export the same content again.
@@ -61,7 +61,7 @@ class Exports:
     """The exports of this process.
 
     Args:
-        request_flush: called by finalizers when the daemon should hear of something. Must be quick.
+        request_flush: called by finalizers when the daemon should learn of something. Must be quick.
     """
 
     def __init__(self, request_flush: Callable[[], None]) -> None:
@@ -112,7 +112,7 @@ class Exports:
             watch = self._ended.popleft()
             number = getattr(watch, "number", None)
             if number is None:
-                # A signal handler has raised inside ``make``, so the daemon never heard of this export.
+                # A signal handler has raised inside ``make``, so the daemon never learned of this export.
                 continue
             self._watches.pop(number, None)
             # If another thread exports the same content between these two lines, it is not found again: no harm.

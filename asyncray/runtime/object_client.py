@@ -76,7 +76,7 @@ class ObjectClient:
         if self._waiters.broken is not None:
             self._waiters.check_alive()
         object_id = self._next_id() + PUT_INDEX
-        ref = own(self._references, object_id)  # before the daemon hears of it: an interrupt then releases it
+        ref = own(self._references, object_id)  # before the daemon knows it: an interrupt releases it
         local = ref._local
         if value.size > INLINE_LIMIT:
             self._store(local, value)
@@ -106,7 +106,7 @@ class ObjectClient:
     def load(self, local: LocalObject) -> Any:
         """The value of an object that has arrived; raises if it is an error.
 
-        The daemon hears that an error was seen, because it reports errors that no process has seen.
+        The daemon learns that an error was seen, because it reports errors that no process has seen.
         """
         kind = local.kind
         if kind == UNRESOLVED:
@@ -303,7 +303,7 @@ class ObjectClient:
     def _load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
         """The values of objects that have all arrived, or of which one is an error: that error is raised.
 
-        The daemon hears that all errors were seen, also those that come later, because the one stands for them.
+        The daemon learns that all errors were seen, also those that come later, because the one stands for them.
         """
         load = self._values.load
         kinds = [local.kind for local in objects]

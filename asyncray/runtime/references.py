@@ -21,7 +21,7 @@
    * A ref that is made again while the release of its object is still queued cancels that release. So a release never
      overtakes the addition that came after it.
 5. **Example.** ``f.remote(ref); del ref`` posts SUBMIT and queues a release. The batch is SUBMIT, RELEASE_REFS: the
-   daemon notes that the task uses the object before it hears that the process does not. Meanwhile another thread
+   daemon notes that the task uses the object before it learns that the process does not. Meanwhile another thread
    unpickles a value that contains the same ref. If the release is still queued, it is cancelled; if it was sent, the
    value's own object has kept the inner one alive, and ADD_REFS follows.
 
@@ -55,7 +55,7 @@ class Pin:
 
     def __init__(self, object_id: bytes, times: int) -> None:
         self.id = object_id
-        # How often the daemon has sent the place: so often it must hear that it is not needed.
+        # How often the daemon has sent the place: so often it must learn that it is not needed.
         self.times = times
         # The local object and the views that need the place. Changed under the lock of ``References``.
         self.count = 1
@@ -116,7 +116,7 @@ class References:
     """The table of local objects, and the queue of what ended.
 
     Args:
-        request_flush: called, from finalizers too, when the daemon should hear of something. Must be quick.
+        request_flush: called, from finalizers too, when the daemon should learn of something. Must be quick.
     """
 
     def __init__(self, request_flush: Callable[[], None]) -> None:

@@ -75,7 +75,7 @@ class SerializedInChunks(Serialized):
 
     @property
     def pickled(self) -> bytes:  # type: ignore[override]  # nothing sets it
-        """The bytes in one piece, which is made anew each time."""
+        """The bytes in one piece, which is made again each time."""
         return b"".join(self.chunks)
 
 

@@ -54,7 +54,8 @@ class Waiter:
         self.fetches = fetches
         # Set once, under the same lock; read in any thread.
         self.fired = False
-        # The daemon has heard that a task waits here, and not yet of the end of the wait. Written by ``BlockReporter``.
+        # The daemon has learned that a task waits here, and not yet of the end of the wait. Written by
+        # ``BlockReporter``.
         self.reported = False
 
     def __repr__(self) -> str:

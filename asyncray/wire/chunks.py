@@ -1,7 +1,7 @@
 """Chunks: the bytes of large objects between daemons.
 
-A chunk is a header (transfer 8, position 8, length 4, flags 4, little endian) and so many raw bytes. A *transfer* is a
-number that the receiver has chosen, and *position* is the place of the chunk's first byte in the object. There are no
+A chunk is a header (transfer 8, position 8, length 4, flags 4, little endian) and ``length`` raw bytes. A *transfer* is
+a number that the receiver has chosen, and *position* is the place of the chunk's first byte in the object. There are no
 flags yet.
 
 The reader keeps the stream in step. It holds 24 bytes, and nothing that the other side sends makes it
@@ -86,7 +86,7 @@ class ChunkReader:
         return self._view[self._filled :]
 
     def header_filled(self, count: int) -> None:
-        """So many bytes of a header have come.
+        """Bytes of a header have come.
 
         Raises:
             ProtocolViolation: the header is whole now, and says what must not be.
@@ -107,7 +107,7 @@ class ChunkReader:
         self.transfer, self.left = transfer, length
 
     def filled(self, count: int) -> bool:
-        """So many bytes of the chunk have come. Returns True if the chunk is whole, and its transfer is known."""
+        """Bytes of the chunk have come. Returns True if the chunk is whole, and its transfer is known."""
         self.left -= count
         known = self._transfers.get(self.transfer)
         if known is None:

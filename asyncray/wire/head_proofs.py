@@ -80,7 +80,7 @@ class NodeProof:
             raise HandshakeError("the head does not know the token of this cluster")
 
     def is_refused(self, headers: Mapping[str, str], why: str) -> bool:
-        """True if the head has refused this node, for this reason. Others may hold its port and say so, too."""
+        """True if the head has proved that it refuses this node. Another process at its port may claim so, too."""
         try:
             given = _bytes_of(headers, PROOF_HEADER, _PROOF_SIZE)
         except HandshakeError:

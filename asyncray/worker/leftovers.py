@@ -59,7 +59,7 @@ class Leftovers:
         self._unfinished = False
         # The settings that the running task has changed, with their values before, in no order.
         self._before: dict[Setting, Any] = {}
-        # How many modules there were when the task began. With another number, the attributes below are read anew.
+        # How many modules there were when the task began. With another number, the attributes below are read again.
         self._module_count = 0
         # Settings of modules that the worker loaded late, by the name of the module.
         self._late: dict[str, Setting] = {}

@@ -107,7 +107,7 @@ class Oracle:
         task, recipe = order.task, order.recipe
         self.starts[task] += 1
         again = recipe.restarts if worker.is_actor and order.how != INVOKE else recipe.retries
-        unheard = again > 0 and not worker.is_actor  # sent behind another, it may start once and nobody hears of it
+        unheard = again > 0 and not worker.is_actor  # sent behind another, it may start once unnoticed
         assert again == -1 or self.starts[task] <= 1 + again + unheard, f"{task.hex()} is started too often"
         if order.how == INVOKE and worker.ordered and not recipe.retries:
             caller, sequence = order.arguments.caller, order.arguments.sequence

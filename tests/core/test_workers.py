@@ -1,4 +1,4 @@
-"""Workers that cannot start: pauses between forks, and what drivers and people hear of it."""
+"""Workers that cannot start: pauses between forks, and what drivers and people learn of it."""
 
 from __future__ import annotations
 

@@ -389,7 +389,7 @@ def test_what_a_worker_said_before_its_end_counts(closes: bool) -> None:
             number, worker = await node.worker()
             task, result = await node.submit()
             await worker.hear_kind(RUN)
-            # Both in one turn: the daemon hears of the end before its loop has looked at the socket.
+            # Both in one turn: the daemon learns of the end before its loop has looked at the socket.
             await worker.say((DONE, task, 5, PLAIN, b"value", None))
             if closes:
                 worker.close()

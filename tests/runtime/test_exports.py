@@ -34,7 +34,7 @@ class Session:
         return list(self.references.collect())
 
     def export(self, data: bytes) -> tuple[Export, Export]:
-        """A function that is made anew, with its data, and a template of it."""
+        """A function that is made again, with its data, and a template of it."""
         function = self.submitter.export(lambda: data, "remote function f")
         return function, self.submitter.template(_spec(function), function)
 

@@ -32,7 +32,7 @@ class ActorRules:
         self.killed: set[bytes] = set()
 
     def watch(self, host: ClusterHost) -> None:
-        """Looks at all calls that a host sends to other nodes, and at what it hears of actors."""
+        """Looks at all calls that a host sends to other nodes, and at what it learns of actors."""
         away, handlers = host.part.away, host.part.handlers
         send, take = away.send_call, handlers[SEAT_OF]
 
@@ -56,7 +56,7 @@ class ActorRules:
         _, actor, state, node, incarnation, *_ = message
         _, _, last = self._heard.get((host.id, actor), ("", b"", 0))
         assert incarnation >= last or state == DEAD, (
-            f"{host} hears of incarnation {incarnation} of {actor.hex()} after {last}"
+            f"{host} learns of incarnation {incarnation} of {actor.hex()} after {last}"
         )
         self._heard[host.id, actor] = (state, node, incarnation)
 

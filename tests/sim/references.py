@@ -218,7 +218,7 @@ class Game:
         }
         # Wires with long delays.
         self.slow = self.random.sample(sorted(self.wires), 2)
-        # Nodes that are lost, and the nodes that have not heard of it.
+        # Nodes that are lost, and the nodes that have not learned of it.
         self.unheard: list[tuple[Node, Node]] = []
         self._numbers = 0
         self.story: list[str] = []
@@ -257,7 +257,7 @@ class Game:
             if messages and (wire not in self.slow or random.random() < 0.1):
                 found += 2 * [(f"deliver {wire} {messages[0]}", partial(self.deliver, wire))]
         for node, lost in self.unheard:
-            found.append((f"{node} hears of the loss of {lost}", partial(self.report_loss, node, lost)))
+            found.append((f"{node} learns of the loss of {lost}", partial(self.report_loss, node, lost)))
         found += [(f"the grace of {lost} ends", partial(self.end_grace, lost)) for lost in self.graces_to_end()]
         for node in self.living:
             known = node.knows()

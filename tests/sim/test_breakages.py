@@ -61,7 +61,7 @@ def the_grace_of_a_lost_node_is_missed(patch: Patch) -> None:
 
 
 def a_back_is_lost(patch: Patch) -> None:
-    """The home does not hear that a task has not started."""
+    """The home does not learn that a task has not started."""
     patch.setattr(AwayTasks, "back", lambda self, peer, message: None)
 
 
@@ -91,7 +91,7 @@ def uses_end_at_the_cancel(patch: Patch) -> None:
 
 
 def a_seat_of_is_lost(patch: Patch) -> None:
-    """Nodes that have asked for an actor do not hear that it has moved."""
+    """Nodes that have asked for an actor do not learn that it has moved."""
     patch.setattr(Homes, "changed", lambda self, actor: None)
 
 

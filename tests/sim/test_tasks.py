@@ -243,7 +243,7 @@ def test_h10_what_only_a_lost_node_kept_stays_until_all_have_registered() -> Non
     world.arrive(B, C)
     world.work(C)
     world.lose(B)
-    assert o in world.machine.objects.table, "A has heard of the loss, and C has not registered"
+    assert o in world.machine.objects.table, "A has learned of the loss, and C has not registered"
     world.settle()
     world.end_graces()
     world.settle()

@@ -1,4 +1,4 @@
-"""A program that makes functions, actor classes or options anew again and again fills no table."""
+"""A program that makes functions, actor classes or options again and again fills no table."""
 
 from __future__ import annotations
 

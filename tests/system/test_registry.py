@@ -42,7 +42,7 @@ def test_it_resolves_ids_and_lists_actors() -> None:
         with ray.init(facts["address"]) as context:
             ref = ray.put(b"x" * 200_000)
             assert ray.get(ref) == b"x" * 200_000
-            assert ray.nodes()  # an answer of the node: it has heard of the object before
+            assert ray.nodes()  # an answer of the node: it has learned of the object before
             found = ask(registry, f"objects/{ref.hex()}")
             assert found["state"] == "ready"
             assert found["size"] > 200_000

@@ -140,7 +140,7 @@ def test_it_holds_nothing_that_is_ready(run: Run) -> None:
             await ref
             gone = weakref.ref(ref)
             del ref
-            # The group hears of it in a later turn of the loop than an await that found the value there.
+            # The group learns of it in a later turn of the loop than an await that found the value there.
             while gone() is not None:
                 await asyncio.sleep(0)
                 gc.collect()

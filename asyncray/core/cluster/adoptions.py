@@ -1,8 +1,8 @@
 """Adoptions: detached actors belong to the head's node, because it lives as long as the cluster.
 
 A detached actor outlives its driver and the node of its creator. So the creator's node does not make it: it sends the
-constructor, the class and the setup of the job to the head's node (ADOPT). There a client stands for the creator as
-long as this takes, as a driver would that makes a detached actor and ends. So the life, its name, and all that a
+constructor, the class and the setup of the job to the head's node (ADOPT). There a client without a connection stands
+for the creator: like a driver, it makes the actor and then ends. So the life, the name, and everything that a
 restart needs belong to a job of the head's node. The ID of the actor names that node, and each node finds its home.
 
 Small arguments that have a value are copied to the head's node. Larger ones stay objects of the creator's node: once
@@ -61,7 +61,7 @@ class Adoptions:
     def give(
         self, question: Question, name: tuple[str, str] | None, handle: bytes, create: CreateMessage, *, reuse: bool
     ) -> Any:
-        """Asks the head's node to make an actor. The answer is actor and handle of the one that has the name then."""
+        """Asks the head's node to make an actor. The answer is the actor that then has the name, and its handle."""
         assert self._head is not None
         _, _, number, kind, payload, dependencies, nested, _ = create
         template = question.asker.templates[number]
@@ -81,7 +81,7 @@ class Adoptions:
         return LATER
 
     def adopted(self, peer: Peer, message: Any) -> None:
-        """ADOPTED: the head's node has made the actor, or not."""
+        """ADOPTED: the head's node has made the actor, or refuses."""
         _, number, answer = message
         question, uses = self._asked.pop(number)
         if answer[0]:
@@ -92,7 +92,7 @@ class Adoptions:
 
     @property
     def uses(self) -> list[ObjectEntry]:
-        """The objects that are kept for actors under way."""
+        """The objects that this node keeps until the head's node has answered."""
         return [entry for _, uses in self._asked.values() for entry in uses]
 
     # At the head's node -----------------------------------------------------------------------------------------------

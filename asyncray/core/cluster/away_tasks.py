@@ -3,7 +3,7 @@
 A task that is away is SENT and has no worker. It leaves these books by exactly one of RESULT, BACK, or the loss of the
 node. This node decides about retries.
 
-The objects that a task names stay in use here until the last word of the other node about it, also when the task was
+The objects that a task names stay in use here until the last message of the other node about it, also if the task was
 cancelled and nobody waits for it any more: code there may use them until then.
 """
 
@@ -34,7 +34,7 @@ from asyncray.messages import ERRORS, FAULT, SHARED, Value
 
 
 class ActorReports(Protocol):
-    """Hears of constructors and calls that were at other nodes."""
+    """Learns how constructors and calls at other nodes have ended: ``Homes``."""
 
     def constructor_ended(self, task: Task, values: Sequence[Value], how: int) -> None:
         """An actor has ended at another node, before or after its constructor has returned."""
@@ -321,7 +321,7 @@ class AwayTasks:
             if started:
                 task.retries -= 1
             else:
-                # It may have started without a word: from now on it is sent alone.
+                # The task may have started unnoticed: from now on it is sent alone.
                 task.estimate = UNKNOWN
             self._scheduler.shapes.enqueue(task, first=True)
 

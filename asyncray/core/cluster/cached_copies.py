@@ -2,7 +2,7 @@
 
 The owner of a large object knows which nodes have it. One of them has the *primary* copy and keeps it until the owner
 says that nothing needs the object. Every other copy is a cache: a node drops the one that it has not used for the
-longest time when the store is full, and says so to the owner (UNHOLD).
+longest time when the store is full, and reports that to the owner (UNHOLD).
 
 A copy stays while a party pins it, while an admitted pull set wants it (``pulls``), and while the owner cannot be
 reached, because the owner may just have lost the primary copy and count on this one.
@@ -170,14 +170,14 @@ class CachedCopies:
             self._store.object_freed(block)
 
     def freed(self, peer: Peer, message: FreeMessage) -> None:
-        """FREE: the owner needs these objects no more."""
+        """FREE: nothing needs these objects of another node any more."""
         for object_id, version in message[1]:
             block = self._store.copies.get(object_id, {}).get(version)
             if block is not None:
                 self._end(block)
 
     def _end(self, block: Block) -> None:
-        """Drops a copy, or as soon as this node has no ref to the object."""
+        """Drops a copy now, or once this node has no ref to the object."""
         entry = self._objects.table.get(block.id)
         if entry is not None and entry.block is block:
             self._cached.pop(block, None)
@@ -186,7 +186,7 @@ class CachedCopies:
             self._drop(block)
 
     def promote(self, peer: Peer, message: PromoteMessage) -> None:
-        """PROMOTE: these copies must stay until FREE. If this node has dropped one, its UNHOLD is under way."""
+        """PROMOTE: these copies must stay until FREE. If this node has dropped one, the owner will get its UNHOLD."""
         for object_id, version in message[1]:
             block = self._store.copies.get(object_id, {}).get(version)
             if block is not None:

@@ -120,7 +120,7 @@ class ClusterMachine(Watcher):
             **self._handlers_for_people(),
             **self.large.handlers,
         }
-        # When the head next hears of broken links.
+        # When the node next reports broken links to the head.
         self._complain_at = 0.0
         self._now = now
 
@@ -128,7 +128,7 @@ class ClusterMachine(Watcher):
         return f"<ClusterMachine {self.node.hex()} {self.members}>"
 
     def _speak_to_drivers(self, requests: ClusterRequests, host: str) -> None:
-        """Makes what reaches drivers at other nodes, and drivers here from other nodes."""
+        """Makes the machines for output and notices between nodes and the drivers of other nodes."""
         machine = self._machine
         jobs, directory = machine.jobs.table, f"{machine.facts.get('session_dir', '')}/logs"
         self.output = FarOutput(self.outbox, jobs, host, directory)
@@ -226,12 +226,12 @@ class ClusterMachine(Watcher):
             return Peer.ended(self.outbox.new_party_number(), node, link, self.members.ended[node][1])
         peer = self.peer(node, self._now)
         if node not in self.members.table:
-            # 1. Another node hears of a member and sends refs of it. 2. This node has not heard of that member yet.
+            # 1. Another node learns of a member and sends refs of it. 2. This node has not learned of that member yet.
             self.members.ask("member", [node], partial(self._member_is, node))
         return peer
 
     def _member_is(self, node: bytes, answer: Answer) -> None:
-        """The head has said what a node is that this node did not know."""
+        """The head has answered the question about a node that this node does not know."""
         if answer[0] and answer[1] != "alive" and node in self.peers:
             how = HOW_ENDED.get(answer[1], "was never a member of this cluster")
             self._bury(self.peers.pop(node), f"node {node.hex()} {how}", lambda: None)
@@ -248,7 +248,7 @@ class ClusterMachine(Watcher):
             Exception: the node sent an invalid message; the shell must close its connection.
         """
         if not peer.alive:
-            return  # it is buried: its words change nothing any more
+            return  # a buried node: its messages change nothing
         self._now = self._machine.now = now
         for message in messages:
             self.handlers[message[0]](peer, message)

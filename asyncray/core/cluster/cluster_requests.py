@@ -1,4 +1,4 @@
-"""Requests that concern the whole cluster: they go to the head, and its answers to the clients.
+"""Requests that concern the whole cluster: this module passes them to the head, and its answers to the clients.
 
 These functions take the place of those of ``asyncray.core.requests`` on a node of a cluster, by method.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class NamesAtHead:
     """The names of actors as a node of a cluster sees them: the head has them.
 
-    The head hears the messages of this node about a name in their order.
+    The messages of this node about a name reach the head in their order.
     """
 
     def __init__(self, members: Members) -> None:
@@ -144,7 +144,7 @@ class ClusterRequests:
         return self._ask_head(question, "key_value", [operation, *arguments])
 
     def _all_actors(self, question: Question) -> Any:
-        """Rows of all nodes that answer in time."""
+        """Answers with the rows of all nodes that answer in time."""
 
         def answered(answer: Answer) -> None:
             if answer[0]:
@@ -157,7 +157,7 @@ class ClusterRequests:
         return LATER
 
     def _object(self, question: Question, object_id: bytes) -> Any:
-        """One question to the home of the object."""
+        """Asks the home of the object, through the head."""
         home = object_id[:NODE_SIZE]
         if home == self._node or len(object_id) != OBJECT_SIZE:
             self._ask_this_node(question, "object", [object_id])
@@ -181,4 +181,4 @@ def _pass_on(question: Question, answer: Answer) -> None:
 
 
 def _ignore(answer: Answer) -> None:
-    """The head has heard it."""
+    """Ignores the answer to a report."""

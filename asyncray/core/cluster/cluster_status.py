@@ -1,4 +1,4 @@
-"""The status of a node, with the tasks that wait at all nodes of its cluster.
+"""The status of a node, with the tasks that wait at any node of its cluster.
 
 The head asks the nodes. Status is for people who want to know why nothing moves, so it does not wait for a head that is
 out of reach: after ``PATIENCE`` it comes with what this node knows, and names the nodes that did not answer.
@@ -48,7 +48,7 @@ class ClusterStatuses:
         self._node = node
         self._members = members
         self._status = status
-        # Questions whose answers the nodes have not given, by number, the oldest first.
+        # Questions for which the answers of the other nodes have not come, by number, the oldest first.
         self._open: dict[int, _Open] = {}
         self._asked = 0
 

@@ -12,7 +12,7 @@ those of one transfer come in order.
 If a bulk connection breaks, the shell of the sender drops what it was about to write there, and reports
 ``LargeObjects.sending_failed``; that of the receiver reports ``LargeObjects.receiving_failed``, and writes nothing
 into memory from then on that still comes by the old connection. Transfers that were under way never go on: the asking
-node begins new ones. The next ``SendRange`` makes a new connection, after a pause if the last one did no good.
+node begins new ones. The next ``SendRange`` makes a new connection, after a pause if the last one carried nothing.
 
 The events carry the NodeID of the other node, the number of the transfer, and the time: ``range_sent(node, transfer,
 length, now)``, ``sending_failed(node, now)``, ``range_received(node, transfer, position, now)``, ``range_failed(node,

@@ -22,13 +22,13 @@ class Cover:
     def __init__(self, giver: Party, give_up: Callable[[], None]) -> None:
         # The node that keeps it.
         self.giver = giver
-        # Sends the word that ends it, if that could not go with the result.
+        # Sends the message that ends it, unless the result could end it.
         self._give_up = give_up
         # Objects of other nodes to which refs came under it.
         self.learned: dict[ObjectEntry, None] = {}
         # The reason for it has ended: the task has run, the container is dropped.
         self.ended = False
-        # How many of the objects are needed further and not registered yet.
+        # How many of the objects are still needed and not registered yet.
         self.waiting = 0
         # ``give_up`` was called.
         self.given_up = False
@@ -48,7 +48,7 @@ class Cover:
             self.give_up()
 
     def give_up(self) -> None:
-        """Sends the word that ends the cover at its giver."""
+        """Sends the message that ends the cover at its giver."""
         assert not self.given_up, f"{self} is given up twice"
         self.given_up = True
         self._give_up()

@@ -1,10 +1,10 @@
-"""Far notices: what nodes have to say to the drivers of other nodes, beside output.
+"""Far notices: notices and errors of nodes for the drivers of other nodes. ``far_output`` carries output.
 
 Notices and unread errors of a job go to the home of its driver, which hands them on. A notice names the node that it
 comes from. Each node thins the errors of its own tasks out; the home does so once more over all nodes.
 
 The end of a node is a notice for each driver whose job that node knew. The home of the driver may not have sent the job
-there itself, so each node that did reports the end to the home. The driver hears it once.
+there itself, so each node that did reports the end to the home. The driver gets one notice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Errors:
     __slots__ = ("counts", "due")
 
     def __init__(self) -> None:
-        # Node -> how many there are, as it said last.
+        # Node -> its last count.
         self.counts: dict[Peer, int] = {}
         # The next sum beyond the first few that the driver is to see.
         self.due = REPORTED_SINGLY * 10
@@ -38,7 +38,7 @@ class _Errors:
         return f"<_Errors {sum(self.counts.values())}>"
 
     def is_news(self, peer: Peer, count: int) -> int:
-        """A node has counted so far. Returns the count of all nodes if the driver is to see it, otherwise 0."""
+        """Takes the count of a node. Returns the sum of all nodes if the driver is to see it, otherwise 0."""
         self.counts[peer] = count
         total = sum(self.counts.values())
         if total <= REPORTED_SINGLY:
@@ -62,7 +62,7 @@ class FarNotices:
         self._outbox = outbox
         self._jobs = jobs
         self._describe = describe
-        # JobID -> the nodes whose end its driver has heard of.
+        # JobID -> the ended nodes that its driver has had a notice of.
         self._ended: dict[bytes, dict[bytes, None]] = {}
         # JobID -> name -> the unread errors at other nodes.
         self._errors: dict[bytes, dict[str, _Errors]] = {}
@@ -116,7 +116,7 @@ class FarNotices:
                 self._tell(job, peer.id, how)
 
     def node_ended_for(self, peer: Peer, message: Any) -> None:
-        """NODE_ENDED_FOR: a node has ended that another one had told a job of this node."""
+        """NODE_ENDED_FOR: a node has ended that knew a job of this node from another one."""
         _, job_id, node, how = message
         job = self._jobs.get(job_id)
         if job is not None:

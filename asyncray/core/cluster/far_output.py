@@ -1,7 +1,7 @@
 """Far output: lines that workers print here for a driver at another node, and lines that come for drivers here.
 
-A node sends lines straight to the home of the driver, whichever node told it the job: so the loss of a node between
-the two loses none. The home says what its driver has taken (OUTPUT_READ). While a job has ``MOST_UNREAD`` characters
+A node sends lines straight to the home of the driver, whichever node told it the job: so the loss of a node between the
+two loses none. The home acknowledges what its driver has read (OUTPUT_READ). While a job has ``MOST_UNREAD`` characters
 under way, its output waits in the workers' files. The last lines of a worker that has ended cannot wait there: they are
 left out, counted, and a line says how many they were.
 """
@@ -33,7 +33,7 @@ class _Sent:
     __slots__ = ("left_out", "unread")
 
     def __init__(self) -> None:
-        # Characters that were sent and that the driver has not taken.
+        # Characters that were sent and that the driver has not read.
         self.unread = 0
         # Lines that were not sent, and that no line has reported yet.
         self.left_out = 0
@@ -58,7 +58,7 @@ class FarOutput:
         self._directory = directory
         # Home of a driver -> JobID -> the output on its way there.
         self._sent: dict[Peer, dict[bytes, _Sent]] = {}
-        # Node -> JobID -> characters that have come from it, and that it does not know as taken.
+        # Node -> JobID -> characters that have come from it and that were not acknowledged yet.
         self.owed: dict[Peer, dict[bytes, int]] = {}
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class FarOutput:
     # Lines of this node -----------------------------------------------------------------------------------------------
 
     def is_full(self, job: Job) -> bool:
-        """True while so much is on its way to the driver of a job that further output should wait."""
+        """True while further output of a job should wait, because too much is on its way to the driver."""
         sent = self._sent_of(job)
         return sent is not None and sent.unread > MOST_UNREAD
 
@@ -100,13 +100,13 @@ class FarOutput:
             self._write(reader, job_id, sent, [("err", f"(ip={self._host})", f"{text}, see {self._directory}")])
 
     def finish(self, job: Job) -> None:
-        """The driver is about to end: says now how many lines were left out."""
+        """The driver is about to end: reports now how many lines were left out."""
         sent = self._sent_of(job)
         if sent is not None and isinstance(job.reports_to, Peer):
             self._report_left_out(job.reports_to, job.id, sent)
 
     def output_read(self, peer: Peer, message: Any) -> None:
-        """OUTPUT_READ: the driver has taken so much of the output of a job."""
+        """OUTPUT_READ: the driver has read this many characters of a job's output."""
         _, job_id, size = message
         sent = self._sent[peer][job_id]
         sent.unread -= size
@@ -127,7 +127,7 @@ class FarOutput:
         owed[job_id] = owed.get(job_id, 0) + size
 
     def acknowledge(self, is_behind: Callable[[Party], bool]) -> None:
-        """Tells other nodes what drivers have taken.
+        """Acknowledges the output that drivers have read.
 
         Args:
             is_behind: True for a driver that has left too much unread.

@@ -1,6 +1,7 @@
 """Far values: the values of objects that cross nodes. ``imports`` decides who keeps the objects alive.
 
-The first that waits for another node's object here asks the owner (RESOLVE). The owner answers when the object has a
+When a process or task here first waits for another node's object, the node asks the owner (RESOLVE). The owner answers
+when the object has a
 value: with the value itself (VALUE_OF), or with the place of a large one (LOCATED), which ``pulls`` then brings. A task
 comes with the values of its arguments, so they cost no question.
 
@@ -33,7 +34,7 @@ class Dependents(Protocol):
 
 
 class FarValues:
-    """The values of a node, as far as other nodes have to do with them.
+    """Carries values between the object table of this node and other nodes.
 
     Args:
         dependents: the tasks of this node.
@@ -104,7 +105,7 @@ class FarValues:
             else:
                 self._outbox.send(party, (VALUE_OF, entry.id, entry.kind, entry.payload, contained))
         elif party.alive:
-            # It may never want the value. Otherwise it subscribes.
+            # The process may never want the value. If it does, it subscribes.
             self._outbox.send(party, (AWAY, entry.id, False))
 
     def payload_of(self, entry: ObjectEntry) -> Any:
@@ -134,7 +135,7 @@ class FarValues:
             self.becomes_error(entry, kind, payload)
 
     def located(self, peer: Peer, message: LocatedMessage) -> None:
-        """LOCATED: the value of an object of another node is large. Another version may have been known."""
+        """LOCATED: an object of another node has a large value. This node may know an older version of it."""
         _, object_id, version, size, contained = message
         entry = self._objects.table.get(object_id)
         if entry is None:
@@ -145,7 +146,7 @@ class FarValues:
             self._pulls.receiving.begin_anew(entry, version, size)
 
     def becomes_error(self, entry: ObjectEntry, kind: int, payload: Any) -> None:
-        """The object has this error in place of its value, unless the value is here: that stays."""
+        """Gives an object this error in place of its value. A value that is here stays."""
         if entry.kind == UNRESOLVED:
             self._resolve(entry, kind, payload, None)
         elif entry.kind == SHARED and entry.block is None:

@@ -27,7 +27,7 @@ SHORT_MICROSECONDS = 10_000.0
 """Tasks that take less stay at home while it has room, because moving costs more than waiting."""
 
 _LOOKS = 64
-"""The most shapes without a lease that one flush looks at: thousands may wait."""
+"""One flush looks at this many shapes without a lease at most, because thousands may wait."""
 
 
 class RouteConstructor(Protocol):
@@ -61,7 +61,7 @@ class Feeding:
         self._filled: dict[TaskLine, None] = {}
         # Shapes that have got no lease here since the last flush.
         self._parked: dict[Shape, None] = {}
-        # Shapes that found no place elsewhere: the next look comes when something has changed.
+        # Shapes for which no other node has room: looked at again when the view or the slots have changed.
         self._waiting: dict[Shape, None] = {}
         # Tasks with a placement for which there is no node at present.
         self.homeless: dict[Task, None] = {}
@@ -107,7 +107,7 @@ class Feeding:
         self._parked[shape] = None
 
     def route(self, task: Task) -> bool:
-        """A task with a placement or arguments is ready: True if it is not for this node, or not yet."""
+        """A task with a placement or arguments is ready. Returns True if this node must not queue it, or not yet."""
         arguments = self.arguments
         if arguments is not None and arguments.are_here(task):
             return False
@@ -164,12 +164,12 @@ class Feeding:
         return line.misled_by is not None and line.misled_by is self._views.rows.get(where.group)
 
     def view_changed(self) -> None:
-        """Members have come, or ended, or their rows have changed."""
+        """Members have joined or ended, or their rows have changed."""
         self._changed = True
         self._look_for_homes()
 
     def _look_for_homes(self) -> None:
-        """Nodes or bundles have come: tasks that had no node may have one."""
+        """Nodes or bundles have appeared: tasks that had no node may have one now."""
         homeless, self.homeless = self.homeless, {}
         for task in homeless:
             if task.state == QUEUED:

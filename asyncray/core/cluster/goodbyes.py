@@ -24,7 +24,7 @@ from asyncray.core.records import Job
 from asyncray.core.unread import Unread
 
 PATIENCE = 0.8
-"""Seconds for the last words of other nodes: less than ``GOODBYE_DEADLINE``, so that the driver gets the answer."""
+"""Seconds for the last output of other nodes: less than ``GOODBYE_DEADLINE``, so that the driver gets the answer."""
 
 
 class _Goodbye:
@@ -44,12 +44,12 @@ class _Goodbye:
 
 
 class Goodbyes:
-    """Both sides: drivers of this node that say goodbye, and the last words of this node for others.
+    """Both sides: drivers of this node that are about to end, and the last output of this node for others.
 
     Args:
         jobs: those of this node by JobID, with those of other nodes that run here.
         peer: returns the record of a node.
-        say_goodbye: lets this node report what it has of a job.
+        say_goodbye: lets this node report the output that it has of a job.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Goodbyes:
         if job is None:
             return None
         self._say_goodbye(job)
-        self._end(job.id)  # the driver says it again
+        self._end(job.id)  # a driver may say goodbye twice
         goodbye = _Goodbye(question, self._clock.now + PATIENCE)
         self._ask(job.id, goodbye, self._templates.told(job.id))
         if not goodbye.waiting:
@@ -100,7 +100,7 @@ class Goodbyes:
                 self._outbox.send(peer, (LAST_OUTPUT, job_id))
 
     def last_done(self, peer: Peer, message: Any) -> None:
-        """LAST_DONE: another node has sent its last words about a job."""
+        """LAST_DONE: another node has sent its last output of a job."""
         _, job_id, nodes = message
         goodbye = self._open.get(job_id)
         if goodbye is None:
@@ -133,7 +133,7 @@ class Goodbyes:
     def last_lines_read(self, job: Job, node: bytes) -> None:
         """The shell has sent the last lines of a job."""
         self._output.finish(job)
-        # The home of the driver asks no node that it knows as asked, so it does not matter if it is among them.
+        # The list may name the home itself, which asks no node twice.
         told = [peer.id for peer in self._templates.told(job.id) if peer.id != node]
         self._outbox.send(self._peer(node), (LAST_DONE, job.id, told))
 

@@ -86,7 +86,7 @@ class GuestActors:
         self._routes.left(actor, begun, calls)
 
     def send_home(self, actor: Actor, begun: Sequence[Task], calls: Sequence[Task]) -> list[Task]:
-        """The process of an actor has ended: sends the calls of other nodes back, and returns the others of ``calls``.
+        """The process of an actor has ended: sends the calls of other nodes back. Returns the other ``calls``.
 
         Their nodes decide which of them run again, and send them to the next process, which may be at another node.
         """

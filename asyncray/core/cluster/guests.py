@@ -5,14 +5,14 @@ home by exactly one message: RESULT when it has ended, or BACK if it did not sta
 guest whose process dies is not tried again here. A guest is never sent on.
 
 The refs that come with a guest are covered until that message (``covers``). If code here still needs one of them whose
-owner is a third node, the message says so, and DONE_WITH follows. The refs inside a result are kept for the home until
+owner is a third node, a flag in the message announces DONE_WITH. The refs inside a result are kept for the home until
 it sends CLAIMED.
 
 A home learns how many of its tasks can run here side by side: its *slots*. Each home that has guests in a shape gets an
 equal share of what the shape has: its leases and the room for more. A lease whose task waits for objects counts as
 well, and so does the CPU that it lends: otherwise the children of that task would find no slot. Such a lease is a slot
-of the home of its guest alone. If it was shared, then a recursion that goes to and fro between two nodes would stop at
-the half that belongs to the home of its first task. A guest that waits for its large arguments takes no slot, so others
+of the home of its guest alone. Otherwise a recursion that alternates between two nodes would stop, because half of the
+slots belong to the home of its first task. A guest that waits for its large arguments takes no slot, so others
 run meanwhile. As many of these as a home has slots may wait in addition.
 """
 
@@ -115,7 +115,7 @@ class Guests:
             self._outbox.send(peer, (BACK, attempt, NEVER_FITS, False))
             return None
         if account.obstacle and account.fault is None:
-            # The bundle is not here, or not any more: the home knows of its place by an old row.
+            # The bundle is not here (any more): the home has an old row of its group.
             self._outbox.send(peer, (BACK, attempt, NO_BUNDLE, False))
             return None
         guest = Guest(task_id, template, visitor, peer, attempt)
@@ -185,7 +185,7 @@ class Guests:
             self._objects.unuse_all(guest.dependencies)
         if guest.nested:
             self._objects.unuse_all(guest.nested)
-        # A lost home waits for no word. ``Imports`` ends its covers.
+        # A lost home waits for no message. ``Imports`` ends its covers.
         return guest.cover is not None and home.alive and self._imports.end(guest.cover)
 
     def send_back(self, guest: Guest, why: int) -> None:
@@ -258,7 +258,7 @@ class Guests:
                     self._outbox.send(home, (SLOTS, visit.number, slots))
 
     def _rename(self, visit: _Visit, home: Party, shape: Shape) -> None:
-        """The home has forgotten the template that stood for the shape, and may not have understood the last SLOTS."""
+        """The home has forgotten the template that named the shape, and may have dropped the last SLOTS."""
         number = self._templates.number_of(home, shape)
         if number is not None:
             visit.number = number
@@ -299,7 +299,7 @@ class Guests:
     # Losses -----------------------------------------------------------------------------------------------------------
 
     def home_lost(self, peer: Peer) -> None:
-        """A home is lost: its tasks end here, and nobody hears of it."""
+        """A home is lost: its tasks end here, and no message reports that."""
         for guest in list(self.table.get(peer, {}).values()):
             made = guest.constructed_actor
             if made is not None:

@@ -49,7 +49,7 @@ AT_ONCE = 2
 
 
 class Locals(Protocol):
-    """What happens to an own object concerns this node, too: ``Pulls``."""
+    """Learns what happens to own objects of which this node fetches or keeps memory: ``Pulls``."""
 
     def sourced(self, object_id: bytes, number: int, node: bytes) -> None:
         """A source was found for a pull of this node."""
@@ -76,7 +76,8 @@ class Copies:
         self.seekers: dict[bytes, int] = {}
         # Node that fetches -> the number of its SEEK, and the source, until its answer.
         self.assigned: dict[bytes, tuple[int, bytes]] = {}
-        # Nodes with the primary copy from which another could not fetch: it has heard earlier that they are lost.
+        # Nodes with the primary copy from which a seeker could not fetch, because it learned of their loss before this
+        # node.
         self.doubtful: dict[bytes, None] = {}
         # How the last copy was lost, for people.
         self.last_end = ""
@@ -121,7 +122,7 @@ class Holders:
     # Facts ------------------------------------------------------------------------------------------------------------
 
     def result(self, entry: ObjectEntry, node: bytes, version: int, size: int) -> None:
-        """Another node has made an own object and has the primary copy. The caller resolves the entry after this."""
+        """Another node has made the value of an own object and has the primary copy. The caller resolves the entry."""
         assert entry.id not in self._table, f"{self._table[entry.id]} has a value"
         copies = self._table[entry.id] = Copies(entry, version, size)
         copies.holders[node] = True
@@ -235,7 +236,7 @@ class Holders:
         del copies.assigned[seeker]
         copies.seekers[seeker] = number
         if copies.holders.get(node):
-            # It is lost, and this node has not heard of that. Or it had dropped the copy before PROMOTE came, and its
+            # It is lost, and this node does not know that yet. Or it had dropped the copy before PROMOTE came, and its
             # UNHOLD is under way.
             copies.doubtful[node] = None
         else:

@@ -1,8 +1,8 @@
 """Homes: actors of this node, which may have their processes at other nodes.
 
 The *home* of an actor is the node of its creator. It decides about the life: where the actor starts, whether it starts
-again, when it ends, and it tells all nodes with calls for the actor where that is. The actor itself is at its home, or
-at another node as a *guest actor* (``guest_actors``): an actor that never restarts there.
+again, when it ends, and it reports the place of the actor to all nodes with calls for it. The actor itself is at its
+home, or at another node as a *guest actor* (``guest_actors``): an actor that never restarts there.
 
 The constructor travels as a task does (CONSTRUCT_AT), and its books stay open until the process has ended: SEATED says
 that the constructor has returned, RESULT that the constructor has failed, or the process has ended. Before that RESULT
@@ -131,7 +131,7 @@ class Homes:
         if actor.state == DEAD:
             return
         if actor.inflight:
-            # These calls and the news of the end have crossed.
+            # These calls were under way when the actor ended.
             actor.window = 0
             self._ended[actor] = values, how
             return
@@ -159,7 +159,7 @@ class Homes:
         self._routes.call_came_back(call, begun=begun)
 
     def call_left(self, seat: Seat) -> None:
-        """A call of this node is not at another node any more. After the last one, the next process may have calls."""
+        """A call of this node has left another node. After the last one, the next process may get calls."""
         if isinstance(seat, Route):
             self._routes.go_on(seat)
         elif not seat.inflight and isinstance(seat, Actor) and seat in self._ended:

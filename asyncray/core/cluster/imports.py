@@ -6,17 +6,18 @@ that sends a ref keeps the object until the receiver has given the cover up (``c
 1. While a cover lives, the refs that came under it cost no message. Most refs end with their task.
 2. When *any* cover ends, each object that was learned under it, is still needed and is not registered gets registered.
    Not only at the last cover: two nodes that cover each other would lose the object (scenario H9).
-3. If the owner is the giver of the cover, BORROW goes before the word that gives the cover up, on the same link: that
-   is enough. Otherwise the word waits until the owner has answered; the result does not wait, and says ``later``.
+3. If the owner is the giver of the cover, BORROW goes before the message that gives the cover up, on the same link:
+   that is enough. Otherwise that message waits until the owner has answered; the result does not wait, and says
+   ``later``.
 4. An import that nothing needs and no cover names is removed. If the owner knows of it, UNBORROW follows. A BORROW
    whose answer is still under way needs no care: messages on a link keep their order.
 5. Refs inside a value are covered by the covers of the value, and, if this node is registered for the value, by the
    value itself: it is given up (UNBORROW) as any other cover is.
 
-6. When a node X is lost, the covers that it gave end without a word: each node registers what it learned under them and
-   still needs (``giver_lost``). Everything that ends by the loss of X ends only when *all* members have done that: its
-   borrows, the uses of tasks that it had, the claims that were kept for it. That time is X's grace. Otherwise an
-   object is lost that only X kept alive for others (H10 and H11). No clock could bound how late a member hears of it.
+6. When a node X is lost, the covers that it gave end without a message: each node registers what it learned under them
+   and still needs (``giver_lost``). Everything that ends by the loss of X ends only when *all* members have done that:
+   its borrows, the uses of tasks that it had, the claims that were kept for it. That time is X's grace. Otherwise an
+   object is lost that only X kept alive for others (H10 and H11). No clock could bound how late a member learns of it.
 
 What a node needs: refs of its processes, and uses by its own unfinished tasks and by values that it keeps.
 ``tests/sim/references.py`` checks the rules against an oracle. *Moreau, Dickman, Jones: Birrell's Distributed Reference
@@ -75,7 +76,7 @@ class Imports:
         self._settling = False
         # Giver -> its covers that live here.
         self._living: dict[Party, dict[Cover, None]] = {}
-        # Takes the word that objects are lost. ``FarValues`` enters itself.
+        # Learns that objects are lost. ``FarValues`` enters itself.
         self.losses: Losses
         # Lost node -> its grace, as long as registrations are under way here for which it waits.
         self._graces: dict[Party, _Grace] = {}
@@ -154,7 +155,7 @@ class Imports:
             return
         self._borrow(entry)
         if far.owner is cover.giver:
-            far.registered = True  # the word that gives the cover up goes the same way
+            far.registered = True  # the message that ends the cover follows on this link
         elif not far.registered:
             far.late.append(cover)
             cover.waiting += 1
@@ -196,7 +197,7 @@ class Imports:
         self._outbox.send(owner, (UNBORROW, [object_id]))
 
     def _unborrow_late(self, owner: Party, object_id: bytes) -> None:
-        """The objects inside a removed object are registered. The object itself may have come anew."""
+        """The objects inside a removed object are registered. The object itself may have come again."""
         entry = self._objects.table.get(object_id)
         far = None if entry is None else entry.far
         if far is None or not (far.registered or far.batch > 0):
@@ -220,7 +221,7 @@ class Imports:
         _, batch, lost = message
         for object_id, far in self._asked.pop(batch, ()):
             if far.batch != batch:
-                continue  # the import was removed meanwhile, and is perhaps known anew
+                continue  # the import was removed meanwhile, and is perhaps known again
             far.batch = 0
             far.registered = True
             if object_id in lost:
@@ -232,7 +233,7 @@ class Imports:
     # Losses -----------------------------------------------------------------------------------------------------------
 
     def giver_lost(self, peer: Peer, settled: Callable[[], None]) -> None:
-        """A node is lost: registers what was learned from it and is needed further, and gives up what belonged to it.
+        """A node is lost: registers the needed objects that came from it, and gives up those that belonged to it.
 
         Args:
             settled: called when the owners of all these objects know of this node. The node's grace may end then.
@@ -261,7 +262,7 @@ class Imports:
         grace.cover_settled()
 
     def _end_registrations(self, owner: Peer) -> None:
-        """No answer of a lost owner will come: all that was asked is lost."""
+        """No answer of a lost owner will come: the objects that it was asked for are lost."""
         for number in [number for number, batch in self._asked.items() if batch[0][1].owner is owner]:
             self.borrowed(owner, (BORROWED, number, [object_id for object_id, _ in self._asked[number]]))
 

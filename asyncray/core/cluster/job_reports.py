@@ -15,7 +15,7 @@ class JobReports:
 
     Args:
         node: the ID of this node.
-        over: called with the jobs that have ended. Elsewhere the head says so.
+        over: called with the jobs that have ended. Other nodes learn of them from the head.
     """
 
     def __init__(self, node: bytes, members: Members, over: Callable[[Iterable[bytes]], None]) -> None:
@@ -37,4 +37,4 @@ class JobReports:
 
 
 def _ignore(answer: Answer) -> None:
-    """The head has heard it."""
+    """Ignores the answer to a report."""

@@ -11,8 +11,8 @@ has given the function up.
 A function goes with the templates that need it: a node that took it back with them keeps it at most for itself.
 Otherwise two nodes that tell each other the same function would keep it for ever.
 
-A job ends where its driver is. The head says so to all nodes, because no chain of nodes that told each other the job is
-sure to hold. With a node that is lost its jobs end.
+A job ends where its driver is. The head reports the end to all nodes, because a chain of nodes that told each other
+the job may break. With a node that is lost its jobs end.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Visits:
     __slots__ = ("covers", "templates", "visitors")
 
     def __init__(self) -> None:
-        # JobID -> what stands for the processes of the job at the other node.
+        # JobID -> the client that stands for the processes of the job at the other node.
         self.visitors: dict[bytes, Client] = {}
         # Number of a template there -> its visitor and the template here.
         self.templates: dict[int, tuple[Client, Template]] = {}
@@ -125,7 +125,7 @@ class KnownTemplates:
             return
         job, function = template.job, template.function
         # 1. A job ends. 2. A worker of it that is about to be killed submits a task. 3. It goes to a node that has
-        # joined since and would never hear of the end. So that node does not hear of the job: the task comes back.
+        # joined since and would never learn of the end. So that node does not learn of the job: the task comes back.
         if job.id not in told.jobs and not self._is_over(job.id):
             told.jobs[job.id] = job
             reader = job.reports_to

@@ -1,4 +1,4 @@
-"""Large objects between nodes: the machines that know, bring and send them, behind one door.
+"""Large objects between nodes: the machines that find, bring and send them, behind one door.
 
 ``Holders`` is the owner's side: it knows the nodes that have copies of an object. ``Pulls`` chooses the objects to
 bring here, and the moment; ``Receiving`` brings each of them, ``CachedCopies`` keeps and drops the copies, and
@@ -44,7 +44,7 @@ from asyncray.core.store import Store
 
 
 class StoringMachines(Protocol):
-    """The machines of a node that large objects concern: ``NodeMachine``."""
+    """The machines of a node that store large objects: ``NodeMachine``."""
 
     node_id: bytes
     outbox: Outbox
@@ -77,8 +77,8 @@ class LargeObjects:
         self.holders = holders = Holders(outbox, objects, node, peer, describe)
         self.copies = CachedCopies(outbox, store, objects, peer, holders.version_of, holders.elsewhere)
         self.pulls = pulls = Pulls(outbox, store, objects, self.copies, arguments)
-        own_word = partial(holders.receive, node)
-        self.receiving = pulls.receiving = Receiving(outbox, machine.clock, store, peer, own_word, pulls)
+        own_message = partial(holders.receive, node)
+        self.receiving = pulls.receiving = Receiving(outbox, machine.clock, store, peer, own_message, pulls)
         self.serving = Serving(outbox, store, holders)
         self.values = values = FarValues(outbox, objects, imports, holders, pulls, self.copies, machine.work)
         self._clock = machine.clock

@@ -1,7 +1,7 @@
 """Lending: the owner's side of references between nodes. ``imports`` is the other side.
 
 The owner keeps, for each of its objects, the set of nodes that have refs to it: they are borrowers as its own processes
-are. No message is counted, and the order of a link is enough.
+are. Messages are not counted: their order on a link is enough.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A node's side of the placement groups of its cluster: it does what the head says, and asks what it must know.
+"""A node's side of the placement groups of its cluster: carries out the orders of the head, and asks it.
 
-The head is the only one that decides about groups (``head_groups``). Its words about a bundle come in their order,
+Only the head decides about groups (``head_groups``). Its messages about a bundle come in their order,
 because the link keeps it.
 """
 
@@ -39,7 +39,7 @@ class MemberGroups:
         return f"<MemberGroups {self._bundles}>"
 
     def receive(self, message: Any) -> None:
-        """The head says something about groups."""
+        """A message of the head about groups."""
         kind = message[0]
         if kind == GROUP:
             self._views.changed(message[1])

@@ -5,7 +5,7 @@ what changed elsewhere. A member that is LOST or LEFT stays so for ever, and its
 
 A node that the head has declared lost must end: its actors may live elsewhere by then, and its names belong to others.
 So must a node that cannot reach the head for ``CUT_OFF_AFTER`` seconds, because it cannot know whether it was declared
-lost. Until then it works on. A head that ends in order says so, and its nodes end at once.
+lost. Until then it works on. A head that ends in order announces that, and its nodes end at once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MOST_ENDED = 10_000
 """The number of ended members that the head and each node remember."""
 
 MOST_PAST = 100
-"""Members that have ended and that people are still shown."""
+"""The number of ended members that lists of nodes still show."""
 
 
 class OtherNode:
@@ -91,7 +91,7 @@ class Watcher:
         """Another node is LOST or has LEFT."""
 
     def inquiry_came(self, number: int, method: str, arguments: Sequence[Any]) -> None:
-        """The head asks what only this node knows."""
+        """The head asks a question that only this node can answer."""
 
     def view_changed(self) -> None:
         """Members have come or ended, or their rows have changed."""
@@ -220,7 +220,7 @@ class Members:
         self._settled.append(node)
 
     def head_is_away(self, seconds: float) -> None:
-        """There has been no connection to the head for so long."""
+        """The connection to the head has been broken for this time."""
         if seconds >= CUT_OFF_AFTER:
             self._end(f"it could not reach the head for {CUT_OFF_AFTER:g} s")
 
@@ -256,7 +256,7 @@ class Members:
             raise ValueError(f"the head sent a message of kind {kind}")
 
     def turned_away(self, why: str) -> None:
-        """The head does not let this node connect."""
+        """The head refuses the connection of this node."""
         self._end(why)
 
     def _joined(self, message: Any, now: float) -> None:

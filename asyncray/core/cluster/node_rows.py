@@ -1,4 +1,4 @@
-"""Answers about all nodes of a cluster, for people and programs: each node gives them from its view."""
+"""Answers about all nodes of a cluster, for people and programs. Each node answers from its own view."""
 
 from __future__ import annotations
 

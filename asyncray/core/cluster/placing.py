@@ -47,7 +47,8 @@ class Placing:
         self._bundles = bundles
         self._own = own
         self._members = members
-        # Node -> (version of its row, the demands of the tasks that were sent there since, the time of the last one).
+        # Node -> (version of its row, demands of the tasks that went there since that version, time of the last of
+        # them).
         self._debits: dict[bytes, tuple[int, dict[str, int], float]] = {}
         # Counts the choices among equals, and the tasks that are spread.
         self._turn = 0
@@ -86,7 +87,7 @@ class Placing:
         )
 
     def _takes(self, member: OtherNode) -> bool:
-        """True if a member takes work of this node. That of a driver elsewhere does not: it ends with its driver."""
+        """True if a member takes work of this node. A node that was started for another driver does not."""
         return not member.facts.get("for_driver") or member.facts["node"] == self.node
 
     def candidate(self, node: bytes, demand: Demand) -> OtherNode | None:
@@ -129,13 +130,13 @@ class Placing:
         return _use(self._own.available, self._own.total, demand)
 
     def best(self, members: Iterable[OtherNode], demand: Demand) -> OtherNode | None:
-        """Returns the member for a task, None if there is none."""
+        """Returns the member that should get a task, or None."""
         wants_gpu = any(name == _GPU for name, _ in demand)
         ranked: list[tuple[bool, bool, float, OtherNode]] = []
         for member in members:
             use = self.use(member, demand)
             has_gpu = not wants_gpu and bool(member.facts["resources"].get(_GPU))
-            # A node may be full for long, of actors and bundles: one with GPUs that has room is better then.
+            # Actors and bundles may fill a node for long: then one with GPUs that has room is better.
             full = self.room(member.facts["node"], demand) <= 0
             ranked.append((full, has_gpu, 0.0 if use < HALF else use, member))
         if not ranked:
@@ -173,7 +174,7 @@ class Placing:
             fitting = [member for member in able if meets(member.facts["labels"], where.hard)]
             preferred = [member for member in fitting if where.soft and meets(member.facts["labels"], where.soft)]
             found = self._prefer_own(preferred or fitting, demand)
-            return found or "no node has the labels that it demands, and the resources"
+            return found or "no node has both the labels and the resources that it demands"
         if isinstance(where, Selectors):
             return self._by_selectors(where.alternatives, able, demand)
         return self._members.table.get(self.node)

@@ -26,7 +26,7 @@ class PullSet(Party):
         super().__init__(number)
         self.client = client
         self.task = task
-        # Objects that the process has not got yet, or all arguments that came from other nodes or will come.
+        # Of a read: objects that the process has not got yet. Of a task: all arguments from other nodes.
         self.entries: dict[ObjectEntry, None] = {}
         # How many of these have no value yet.
         self.unresolved = 0
@@ -43,5 +43,5 @@ class PullSet(Party):
 
     @property
     def place(self) -> int:
-        """Its class."""
+        """READS or ARGUMENTS."""
         return READS if self.task is None else ARGUMENTS

@@ -35,7 +35,7 @@ from asyncray.core.store import Store
 from asyncray.messages import AWAY, FAULT, SHARED, UNRESOLVED, VALUE
 
 RESERVE = 5
-"""One part in so many of the store is never claimed for arguments."""
+"""Arguments never claim the last fifth of the store."""
 
 
 class Arguments(Protocol):
@@ -71,7 +71,7 @@ class Pulls:
         self._objects = objects
         self._copies = copies
         self._arguments = arguments
-        # Set once: it needs this object, too.
+        # Set once, after this object, which it needs.
         self.receiving: Receiving
         # Pull sets that are located and wait for admission, by class, in order.
         self._queues: tuple[dict[PullSet, None], dict[PullSet, None]] = ({}, {})
@@ -86,11 +86,11 @@ class Pulls:
         self._of_task: dict[Task, PullSet] = {}
         # Objects whose claims would wait in the store, although there seemed to be room. ``Receiving`` writes it.
         self.crowded: dict[ObjectEntry, None] = {}
-        # Bytes in use when that last happened. While there are as many, nothing more fits. None: it did not happen.
+        # Bytes in use when a claim last had to wait. While as many are in use, nothing more fits. None: none had to.
         self._crowded_at: int | None = None
-        # Something happened that may let a pull set in.
+        # An event has happened after which a pull set may be admitted.
         self._changed = False
-        # A task was admitted whose arguments are all here.
+        # A task whose arguments are all here was admitted.
         self._is_ready = False
         # Bytes in use, claims waiting and views ended when the queues were last looked at.
         self._seen = (0, 0, 0)
@@ -114,7 +114,8 @@ class Pulls:
             if other.client is pull_set.client:
                 if other is pull_set or not other.unresolved:
                     return False
-                # The process asks again because it does not need the others, which may never exist.
+                # The process asks again, because a later wait needs only some of the objects: the others may never
+                # exist.
                 self._leave(other, entry)
                 break
         self._add(pull_set, entry)

@@ -6,7 +6,7 @@ An object takes these steps, and room comes before everything else, so that no n
 2. The node seeks a source at the owner (SEEK), which names one node with a complete copy (SOURCE), at any time.
 3. The node orders the bytes there (FETCH), and the shell writes them into the room as they come. A transfer that breaks
    goes on where it was, from the same node or from another, because a version has the same bytes everywhere.
-4. With the last byte the memory becomes a copy, or the memory of an own object. The node says so to the source
+4. With the last byte the memory becomes a copy, or the memory of an own object. The node reports that to the source
    (FETCHED), which may move the bytes from then on, and to the owner (HOLDING).
 
 Each SEEK has a number, and each FETCH. Both are never used again, so an answer to an earlier one is dropped.
@@ -74,7 +74,7 @@ class Receiving:
 
     Args:
         peer: returns the record of another node.
-        own_word: takes what this node says about its own objects, as other nodes say it in messages.
+        own_message: takes messages of this node about its own objects, as if another node had sent them.
         arrivals: learns how each pull ends.
     """
 
@@ -84,14 +84,14 @@ class Receiving:
         clock: Clock,
         store: Store,
         peer: Callable[[bytes], Peer],
-        own_word: Callable[[ObjectMessage], None],
+        own_message: Callable[[ObjectMessage], None],
         arrivals: Arrivals,
     ) -> None:
         self._outbox = outbox
         self._clock = clock
         self._store = store
         self._peer = peer
-        self._own_word = own_word
+        self._own_message = own_message
         self._arrivals = arrivals
         # By object.
         self.pulls: dict[bytes, Pull] = {}
@@ -166,7 +166,7 @@ class Receiving:
     def _say(self, entry: ObjectEntry, message: ObjectMessage) -> None:
         """Sends a message to the owner of an object."""
         if entry.far is None:
-            self._own_word(message)
+            self._own_message(message)
         else:
             self._outbox.send(entry.far.owner, message)
 

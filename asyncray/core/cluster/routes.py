@@ -5,7 +5,7 @@ calls of one node to one actor go this way, so those of one caller keep their or
 daemon, over the link, and into the mailbox of the actor does.
 
 A call comes back if the actor is not at that node (any more). When its process has ended, calls that had begun come
-back, too. Only the home knows whether the actor starts again, so they wait until it says so: then those with retries
+back, too. Only the home knows whether the actor starts again, so they wait for SEAT_OF: then those with retries
 run again, in front of all others and in their old order, and the others fail. While a call may still come back, no
 later one is sent to the next process.
 
@@ -90,7 +90,7 @@ class Routes:
         self._forget_if_unneeded(route)
 
     def unreferenced(self, route: Seat) -> None:
-        """No handle of the actor is left here."""
+        """The last handle of the actor on this node has ended."""
         if isinstance(route, Route):
             self._forget_if_unneeded(route)
 
@@ -188,7 +188,8 @@ class Routes:
             return
         route.peer, route.state, route.window = self._peer(node), ALIVE, window
         if not route.peer.alive:
-            route.state, route.window = PENDING, 0  # the home has not heard of the loss: it will say more
+            # The home does not know of the loss yet, and will send SEAT_OF again.
+            route.state, route.window = PENDING, 0
             return
         self._mailboxes.pump(route)
 
@@ -196,7 +197,7 @@ class Routes:
         """The process of the actor is on this node: its calls go to it directly."""
         actor = self.hidden.pop(route.id, None)
         if actor is None:
-            route.state = PENDING  # it has ended meanwhile, and its home will say more
+            route.state = PENDING  # it has ended, and its home will send SEAT_OF again
             return
         self._actors.table[route.id] = actor
         del self.table[route.id]
@@ -207,7 +208,7 @@ class Routes:
         for entry in route.life:
             entry.actor = None
         for call in calls:
-            if call.state != FINISHED:  # it may have failed with an argument, or was cancelled
+            if call.state != FINISHED:  # the call may have failed with an argument, or was cancelled
                 call.actor = actor
                 arguments = self._work.arguments
                 if arguments is not None and not call.missing:

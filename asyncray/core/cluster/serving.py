@@ -138,7 +138,7 @@ class Serving:
         receiver = self._receivers.get(peer)
         transfer = None if receiver is None else receiver.transfers.get(message[1])
         if receiver is None or transfer is None:
-            return  # it had no memory here: GONE
+            return  # the object had no memory here: GONE was sent
         transfer.ended = True
         if transfer in receiver.turns:
             receiver.turns.remove(transfer)

@@ -20,7 +20,7 @@ class TaskArguments:
     def __init__(self, work: Work, shapes: Shapes) -> None:
         self._work = work
         self._shapes = shapes
-        # Set once: it needs this object, too.
+        # Set once, after this object, which it needs.
         self.pulls: Pulls
         # Tasks of other nodes that wait for their arguments. ``Guests`` reads it.
         self.guests_waiting: dict[Guest, None] = {}
@@ -86,4 +86,4 @@ class TaskArguments:
         shape.remove(task)
         self._wait(task)
         if shape in self._shapes.parking:
-            self._shapes.unpark(shape)  # it may be empty now
+            self._shapes.unpark(shape)  # the shape may have no task left

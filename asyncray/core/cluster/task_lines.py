@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asyncray.words import GroupRow
 
 AHEAD_MICROSECONDS = 2000.0
-"""How much work is sent ahead to a slot of another node."""
+"""The work that is sent ahead to a slot of another node, by the mean of the function."""
 
 MOST_AHEAD = 128
 
@@ -47,7 +47,7 @@ class Away:
         self.peer = peer
         # None for constructors and calls of actors.
         self.line: TaskLine | None = None
-        # The objects that it names, until the last word about it.
+        # The objects that it names, until the last message about it.
         self.uses = uses
 
     def __repr__(self) -> str:

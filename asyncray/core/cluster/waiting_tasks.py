@@ -1,7 +1,7 @@
 """Waiting tasks: those of this node that stand in no queue of its own, or that other nodes could serve as well.
 
-``Stalls`` asks here, because the home of a task speaks for it: a guest that waits is reported by its home, which knows
-whether another node could serve it, and not by the node where it waits.
+``Stalls`` asks here, because the home of a task reports it when it waits, also as a guest of another node: only the
+home knows whether a third node could serve it.
 """
 
 from __future__ import annotations

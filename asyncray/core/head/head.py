@@ -199,12 +199,12 @@ class HeadMachine:
             reply(ok=True, value=value)
 
     def _pass_on_inquiry(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
-        """A node asks another one through the head."""
+        """Passes the question of a node to another one."""
         wanted, method, rest = arguments
         self._inquire(wanted, method, rest, partial(_reply_with, reply))
 
     def _gather(self, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
-        """A node asks all nodes through the head."""
+        """Passes the question of a node to all nodes."""
         self.inquiries.gather(arguments[0], arguments[1:], partial(_reply_with, reply), self._now)
 
     def _complain(self, node: bytes, other: bytes, seconds: float) -> None:
@@ -221,7 +221,7 @@ class HeadMachine:
         self.members.lose(younger.facts["node"], why, self._now)
 
     def stop(self, why: str) -> None:
-        """The head ends in order, and the cluster with it: all nodes that may be in it hear why."""
+        """The head ends in order, and the cluster with it: all nodes that may be in it learn why."""
         self._ends = why
         for peer in self.peers.values():
             if peer.id not in self.members.ended:
@@ -229,7 +229,7 @@ class HeadMachine:
 
     @property
     def awaits_members(self) -> bool:
-        """True while members have no connection: a head that ends waits for them, but not for long."""
+        """True while members have no connection. A head that ends waits ``FAREWELL_DEADLINE`` seconds for them."""
         peers = (self.peers.get(node) for node in self.members.table)
         return any(peer is not None and peer.link.state != OPEN for peer in peers)
 
@@ -282,7 +282,7 @@ class HeadMachine:
 
 
 def _reply_with(reply: Callable[..., None], answer: tuple[Any, ...]) -> None:
-    """Passes the answer of a node on to another one."""
+    """Passes the answer to the node that asked."""
     if answer[0]:
         reply(ok=True, value=answer[1])
     else:

@@ -1,7 +1,7 @@
 """The placement groups of a cluster, at the head: the machine that decides, and its messages to nodes and from them.
 
-A node that has to do with a group watches it: it gets the row at each change until the group is removed. The node of
-the creator does, and each node that asks for it.
+The node of a group's creator watches the group, and so does each node that asks for it: they get the row at each
+change until the group is removed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class HeadGroups:
     # Nodes ------------------------------------------------------------------------------------------------------------
 
     def serve(self, method: str, node: bytes, arguments: Sequence[Any], reply: Callable[..., None]) -> None:
-        """A node asks something."""
+        """Answers the question of a node about groups."""
         try:
             value = self.groups.serve(method, arguments)
         except Refusal as refusal:
@@ -75,7 +75,7 @@ class HeadGroups:
         reply(ok=True, value=value)
 
     def receive(self, node: bytes, message: Any, now: float) -> None:
-        """A node says something about its bundles."""
+        """PREPARED, COMMITTED or UNSURE: a message of a node about its bundles."""
         kind, group, pairs, *rest = message
         if kind == PREPARED:
             self.groups.answered(node, group, pairs, ready=rest[0], now=now)

@@ -18,7 +18,7 @@ INQUIRY_DEADLINE = 1.5
 """Seconds for the answer of a node. The next tick comes half a second later at most."""
 
 MOST_INQUIRIES = 100_000
-"""Inquiries at once. More would say that nodes do not answer, and a further one fails at once."""
+"""The most inquiries under way. Beyond that nodes do not answer, so a further one fails at once."""
 
 
 class Inquiry:

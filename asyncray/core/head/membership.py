@@ -8,8 +8,8 @@
       v                                            v
     LEFT                                         LOST
 
-LOST and LEFT are final. A node that was declared lost is fenced: its words change nothing any more, it ends when it
-hears of that, and may come back as a new node only, with another NodeID.
+LOST and LEFT are final. A node that was declared lost is fenced: its messages change nothing, and it ends when it
+learns of the verdict. The machine may join again only as a new node, with another NodeID.
 
 A node is SUSPECT when its connection closes without a farewell, or when it is silent for ``SILENCE`` seconds. A closed
 connection may be an accident of the network, so the verdict waits as long as silence does; but a probe that is
@@ -17,7 +17,7 @@ connection may be an accident of the network, so the verdict waits as long as si
 loop ran.
 
 Every member gets a view: the facts about all members once, and then what changed. The view has a number, so a member
-sees that it has all of it.
+sees that none is missing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ PUSH_EVERY = 0.2
 """Seconds between two views, unless a member joined or ended: that is sent at once."""
 
 FULL_VIEWS = 256
-"""So many members get all rows that changed, and news of members at once. See ``docs/scaling.md``."""
+"""Up to this number of members, views hold all rows that changed, and news of members go out at once.
+
+See ``docs/scaling.md``.
+"""
 
 ROWS_IN_VIEW = 64
 """The most rows in a view for more members. The others follow in later views, those that wait longest first."""
@@ -82,7 +85,7 @@ class Member:
         self.row = row
         # How often the row has changed.
         self.version = 0
-        # Messages for it go here.
+        # Takes the messages for it.
         self.party = party
         self.state = MEMBER_ALIVE
         self.heard_at = now
@@ -190,9 +193,9 @@ class Membership:
         return member
 
     def _set_pace(self, count: int) -> None:
-        """The cluster has so many members: sets the time between beats."""
+        """Sets the time between beats for a cluster of ``count`` members."""
         pace = SLOWER if count > SLOW_FROM else 1.0
-        # Not back at once: each change is a message to every member.
+        # Back only well below the limit: each change is a message to every member.
         if pace == self._pace or (pace == 1.0 and count > SLOW_FROM * 0.8):
             return
         self._pace = pace

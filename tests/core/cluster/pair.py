@@ -82,7 +82,7 @@ class Pair(World):
         self.members: dict[bytes, Member] = {}
         self.wires: dict[tuple[bytes, bytes], deque[Any]] = {}
         self.written: list[tuple[bytes, bytes, Any]] = []
-        # Jobs whose end the head has heard of and has not said to all.
+        # Jobs whose end the head has learned of and has not said to all.
         self.ended_jobs: list[bytes] = []
         self.bulk = Bulk(self._living, lambda node: self.members[node].part.large)
         nodes = (A, B, C)[: len(resources)]
@@ -165,7 +165,7 @@ class Pair(World):
         member.host.after()
 
     def lose(self, node: bytes) -> None:
-        """A daemon dies. The others hear of it at once, after its last messages."""
+        """A daemon dies. The others learn of it at once, after its last messages."""
         lost = self.members.pop(node)
         for process in lost.host.processes.values():
             lost.host.die(process)
@@ -178,7 +178,7 @@ class Pair(World):
             self.view(member, gone=[(node, "lost", "a test says so")])
 
     def end_graces(self) -> None:
-        """The head hears that all members have settled, and says so."""
+        """The head learns that all members have settled, and says so."""
         self.settle()
         self.wait(0.5)
         settled = [[node for beat in m.said if beat[0] == BEAT for node in beat[3]] for m in self.members.values()]

@@ -138,13 +138,13 @@ class Scene:
         self.flush()
 
     def lose(self, lost: LargeNode) -> None:
-        """A daemon dies, and all others hear of it."""
+        """A daemon dies, and all others learn of it."""
         self.game.kill(lost)
         for node in self.game.living_large:
             self.report_loss(node, lost)
 
     def report_loss(self, node: LargeNode, lost: LargeNode) -> None:
-        """One node hears of a loss."""
+        """One node learns of a loss."""
         self.game.report_loss(node, lost)
         self.flush()
 

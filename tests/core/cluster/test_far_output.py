@@ -131,7 +131,7 @@ def test_output_for_a_driver_that_has_ended_is_taken_and_dropped() -> None:
     peer = world.members[B].part.peers[A]
     world.die(driver)
     world.talk()
-    job.reports_to = peer  # node B has not heard of the end
+    job.reports_to = peer  # node B has not learned of the end
     world.members[B].part.output.send(job, [("out", "(f pid=7)", "late")])
     world.members[B].host.after()
     world.deliver()

@@ -193,7 +193,7 @@ def test_a_source_that_the_seeker_knows_to_be_lost_is_not_named_again(scene: Sce
     scene.arrive(a, c)
     assert SOURCE_FAILED in scene.under_way(c, a)
     scene.arrive(c, a)
-    assert scene.under_way(a, c) == []  # it waits until A hears of the loss
+    assert scene.under_way(a, c) == []  # it waits until A learns of the loss
     scene.report_loss(a, b)
     scene.settle()
     assert a.objects.table[result].kind == FAULT

@@ -1,4 +1,4 @@
-"""The head hears of a node's jobs: once when they begin, and once when nothing is left of them."""
+"""The head learns of a node's jobs: once when they begin, and once when nothing is left of them."""
 
 from __future__ import annotations
 

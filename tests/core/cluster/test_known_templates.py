@@ -131,7 +131,7 @@ def test_definitions_of_a_job_that_has_ended_are_not_taken() -> None:
 
 
 def test_a_job_that_has_ended_is_not_told_any_more() -> None:
-    """A worker of it submits a task before it is killed, and no other node would hear of the end."""
+    """A worker of it submits a task before it is killed, and no other node would learn of the end."""
     world = Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 1.0}, {"CPU": 1.0, "S": 1.0})
     driver = world.driver()
     driver.state.spawn(Recipe(extra=("R", 1), steps=(("spawn", Recipe(extra=("S", 1))),)))
@@ -152,7 +152,7 @@ def test_a_job_that_has_ended_is_not_told_any_more() -> None:
 
 
 def test_a_job_ends_whose_driver_is_at_a_node_that_had_ended_when_this_one_joined() -> None:
-    """1. X is lost. 2. B joins. 3. A, which has not heard of the loss, sends a job of X to B."""
+    """1. X is lost. 2. B joins. 3. A, which has not learned of the loss, sends a job of X to B."""
     world = pair()
     member = world.members[B]
     gone = b"node000X"

@@ -80,7 +80,7 @@ class State(NamedTuple):
     wires: Wires
     tasks: int
     dead: frozenset[int]
-    # (node, lost node): the node has heard of the loss; it waits for the end of the lost node's grace.
+    # (node, lost node): the node has learned of the loss; it waits for the end of the lost node's grace.
     heard: frozenset[tuple[int, int]]
     graces: frozenset[tuple[int, int]]
 
@@ -104,7 +104,7 @@ class Draft:
         self.graces = state.graces
 
     def state(self) -> State:
-        """The finished state. Batches are numbered anew, so that histories meet that differ only in these numbers."""
+        """The finished state. Batches are numbered again, so that histories meet that differ only in these numbers."""
         under_way = {m[1] for messages in self.wires.values() for m in messages if m[0] in (BORROW, BORROWED)}
         batches = sorted(under_way | {place.batch for place in self.places if place.batch})
         number = {old: new + 1 for new, old in enumerate(batches)} | {0: 0}
@@ -243,7 +243,7 @@ class Draft:
     # Losses -----------------------------------------------------------------------------------------------------------
 
     def crash(self, node: int) -> None:
-        """Messages to a dead node are lost. Those that it has sent may arrive until the receiver hears of the loss."""
+        """Messages to a dead node are lost. Those that it has sent may arrive until the receiver learns of the loss."""
         self.dead |= {node}
         self.places[node] = NOTHING
         self.wires = {ends: messages for ends, messages in self.wires.items() if ends[1] != node}
@@ -315,7 +315,7 @@ def _events_of_a_loss(state: State, lost: int, living: list[int]) -> Iterator[Ev
     wires = dict(state.wires)
     for node in living:
         if (node, lost) not in state.heard and (lost, node) not in wires:
-            yield f"{node} hears of the loss of {lost}", lambda d, n=node: d.hear_loss(n, lost)  # type: ignore[misc]
+            yield f"{node} learns of the loss of {lost}", lambda d, n=node: d.hear_loss(n, lost)  # type: ignore[misc]
     settled = all(
         (node, lost) in state.heard and not any(giver == lost for giver, _ in state.places[node].late)
         for node in living
