@@ -24,6 +24,7 @@ from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import code_paths, current, launch
 from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.interpreters import compare, this_interpreter
+from asyncray.runtime.late_paths import late_paths
 from asyncray.runtime.printing import Printer
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deregister_all, load_cloudpickle
@@ -304,10 +305,12 @@ class SessionStart:
 
 
 def _new_runtime(driver: _Driver, arguments: InitArguments, interpreter: Interpreter) -> Runtime:
-    directory = _working_directory()
+    directory = code_paths.working_directory()
+    paths = code_paths.of_program(sys.path, directory, sys.modules)
+    late_paths.begin(paths)
     namespace = arguments.namespace or os.urandom(8).hex()
     setup: JobSetup = {
-        "code_paths": code_paths.of_program(sys.path, directory, sys.modules),
+        "code_paths": paths,
         "directory": directory,
         "interpreter": interpreter,
         "log_to_driver": arguments.log_to_driver is None or bool(arguments.log_to_driver),
@@ -329,14 +332,6 @@ def _unread(name: str, kind: int, payload: Any, count: int) -> str:
         f"Unhandled error of {name}" if count <= REPORTED_SINGLY else f"{count} unhandled errors of {name} by now; one"
     )
     return f"{which}, which nobody has read ({HIDE_VARIABLE}=1 hides these):\n{text}"
-
-
-def _working_directory() -> str | None:
-    """The working directory; None if it was deleted."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return None
 
 
 def _connected() -> Runtime:

@@ -15,8 +15,8 @@ Promises:
    workers import, although the process they are forked from has loaded the other.
 3. Workers of another environment of the same Python use the packages that are installed there, not the driver's.
 
-Does not follow changes of ``sys.path`` after ``init`` (Ray does not either), and does not send finders that a program
-has put into ``sys.meta_path``.
+Does not send finders that a program has put into ``sys.meta_path``. ``asyncray.runtime.late_paths`` follows changes of
+``sys.path`` after ``init`` (Ray does not).
 """
 
 from __future__ import annotations
@@ -54,13 +54,19 @@ def of_program(path: Iterable[object], directory: str | None, modules: Mapping[s
         directory: the working directory; None if it was deleted. It comes last where the path does not name it.
         modules: ``sys.modules``. Places of theirs that the path does not name come behind it.
     """
+    paths = entries_of(path, directory, modules)
+    if directory is not None and directory not in itertools.chain(paths["before"], paths["between"], paths["after"]):
+        paths["after"].append(directory)
+    return paths
+
+
+def entries_of(path: Iterable[object], directory: str | None, modules: Mapping[str, object]) -> CodePaths:
+    """As ``of_program``, without the working directory where the path does not name it."""
     entries = [absolute for entry in path if (absolute := _absolute(entry, directory)) is not None]
     parts = _split(entries)
     named = {os.path.normpath(entry) for entry in entries} | _standard_entries() | _installed_entries()
-    places = _places_of(modules)
+    places = places_of(modules)
     further = [place for place in dict.fromkeys(itertools.chain(*places.values())) if place not in named]
-    if directory is not None and directory not in entries and directory not in further:
-        further.append(directory)
     return {
         "before": parts.before,
         "between": parts.between,
@@ -69,13 +75,21 @@ def of_program(path: Iterable[object], directory: str | None, modules: Mapping[s
     }
 
 
+def working_directory() -> str | None:
+    """The working directory; None if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 def _shadowed(before: Sequence[str], modules: Mapping[str, object], places: Mapping[str, Sequence[str]]) -> list[str]:
     """The modules of the standard library instead of which the program has imported others, or would import them."""
     whole = {os.path.normpath(entry) for entry in before}
     return [name for name in _rivals(before) if name not in modules or not whole.isdisjoint(places.get(name, ()))]
 
 
-def _places_of(modules: Mapping[str, object]) -> dict[str, list[str]]:
+def places_of(modules: Mapping[str, object]) -> dict[str, list[str]]:
     """By name: the directories and archives in which the import system finds these modules by their names."""
     found: dict[str, list[str]] = {}
     for name, module in list(modules.items()):

@@ -23,6 +23,7 @@ from typing import Any
 
 from asyncray.config import ALIGNMENT, INLINE_LIMIT
 from asyncray.runtime.arrays import make_array, reducer_of_arrays
+from asyncray.runtime.late_paths import reduce_by_name
 from asyncray.runtime.reducers import REDUCERS, CloudReducer, cloud, is_importable
 
 _LARGEST_REUSE = 512
@@ -115,12 +116,12 @@ class Pickler(pickle.Pickler):
         if kind in plain or value is make_array:
             return NotImplemented
         if kind is FunctionType:
-            return NotImplemented if is_importable(value, value.__qualname__) else self._reduce_by_value(value)
+            return reduce_by_name(value) if is_importable(value, value.__qualname__) else self._reduce_by_value(value)
         reduce = _reducers.get(kind)
         if reduce is not None:
             return reduce(value)
         if issubclass(kind, type):
-            return NotImplemented if is_importable(value, value.__qualname__) else self._reduce_by_value(value)
+            return reduce_by_name(value) if is_importable(value, value.__qualname__) else self._reduce_by_value(value)
         return _reduce_new_kind(value, kind, plain)
 
     def _reduce_by_value(self, value: Any) -> Any:

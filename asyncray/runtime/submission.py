@@ -16,6 +16,7 @@ from asyncray.runtime.arguments import NO_ARGUMENTS, pack
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import running_task
 from asyncray.runtime.exports import Export
+from asyncray.runtime.late_paths import with_paths
 from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.serialization import PicklingFailed, serialize_in_band
@@ -70,13 +71,14 @@ class Submitter:
                 f"The {what} is too large ({value.size >> 20} MiB > {FUNCTION_LIMIT >> 20} MiB). Check that it does "
                 "not capture a large array or other object; put() such data and pass the ref."
             )
-        digest = blake2b(value.pickled, digest_size=16).digest()
+        pickled = with_paths(value.pickled)
+        digest = blake2b(pickled, digest_size=16).digest()
         export = self._exports.find(digest)
         if export is None:
             nested = nested_ids(value)
             export = self._exports.make(digest, lingers=value.size <= _SMALL_FUNCTION and nested is None)
             # Send before recording: otherwise another thread could see the digest and submit before FUNCTION is queued.
-            self._send((FUNCTION, export.number, digest, value.pickled, nested))
+            self._send((FUNCTION, export.number, digest, pickled, nested))
             self._exports.sent(export)
         return export
 

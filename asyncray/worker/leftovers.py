@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
+from asyncray.runtime.late_paths import late_paths
 from asyncray.worker.settings import IRREVERSIBLE, LATE, SETTINGS, Owner, Setting, is_irreversible
 
 _modules = sys.modules
@@ -152,6 +153,7 @@ class Leftovers:
         if sys.argv != self._argv:
             sys.argv = self._argv.copy()
         if sys.path != self._path:
+            self._path = late_paths.arranged(self._path)  # those of the program stay
             new = [path for path in sys.path if path not in self._path] if self._has_imported() else []
             sys.path[:] = [*self._path, *new]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -132,10 +133,10 @@ def test_a_driver_that_multiprocessing_has_spawned(tmp_path: Path, sessions: Pat
 
 
 @pytest.mark.usefixtures("node")
-def test_modules_that_are_registered_go_by_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "shapes.py").write_text("class Box:\n    def __init__(self, w): self.w = w\ndef width(b): return b.w\n")
-    monkeypatch.syspath_prepend(str(tmp_path))  # workers have the path of before
-    import shapes  # type: ignore[import-not-found]  # just made
+def test_modules_that_are_registered_go_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: Any = ModuleType("shapes")  # no file has it
+    exec("class Box:\n    def __init__(self, w): self.w = w\ndef width(b): return b.w\n", vars(shapes))
+    monkeypatch.setitem(sys.modules, "shapes", shapes)
 
     echo: Callable[..., Any] = ray.remote(lambda function, box: (function(box), box)).remote
     with pytest.raises(ray.exceptions.RayError, match="shapes"):
@@ -146,4 +147,3 @@ def test_modules_that_are_registered_go_by_value(tmp_path: Path, monkeypatch: py
         assert (width, box.w, type(box)) == (3, 3, shapes.Box)
     finally:
         ray.cloudpickle.unregister_pickle_by_value(shapes)
-        del sys.modules["shapes"]

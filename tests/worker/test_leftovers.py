@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asyncray.runtime.late_paths import LatePaths
+from asyncray.worker import leftovers as leftovers_module
 from asyncray.worker.leftovers import _IRREVERSIBLE, Leftovers
 from tests.worker.watching import watching
 
@@ -123,6 +125,21 @@ def test_what_came_with_an_import_stays_behind_the_rest(leftovers: Leftovers, mo
     assert sys.path == [*before, "/new"]
     assert os.environ.pop("NEW") == "new"
     sys.path[:] = before
+
+
+def test_paths_that_came_with_a_value_stay(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the program's: no later task may miss them."""
+    late = LatePaths()
+    monkeypatch.setattr(leftovers_module, "late_paths", late)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    before = sys.path.copy()
+    leftovers.begin()
+    late.adopt({"before": ["/of the program"], "between": [], "after": [], "shadowed": []})
+    sys.path.append("/of the task")
+    leftovers.end()
+    assert sys.path == ["/of the program", *before]
+    leftovers.begin()
+    assert leftovers.ends_clean()
 
 
 def test_what_is_changed_outside_of_a_task_stays(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
