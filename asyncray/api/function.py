@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, cast, overload
 
 from asyncray.api.options import complete_task_options, override_task_options, reject_unsupported, task_demand
-from asyncray.api.signature import is_generator
+from asyncray.api.signature import Signature, is_generator
 from asyncray.api.source import ExportedFunction, Options
 from asyncray.api.strategies import place
 from asyncray.api.typing import Out_co, P, Submit
@@ -70,6 +70,27 @@ class RemoteFunction(Generic[P, Out_co]):
             TypeError: a value of a wrong type.
         """
         return type(self)(self._source, reject_unsupported(override_task_options(self._options, options)))
+
+    @property
+    def demand(self) -> dict[str, float]:
+        """The resources that a task takes while it runs: name -> amount."""
+        return task_demand(self._options)
+
+    @property
+    def has_one_result(self) -> bool:
+        """True unless ``num_returns`` says otherwise."""
+        return self._options.get("num_returns") in (None, 1)
+
+    @property
+    def may_retry_errors(self) -> bool:
+        """True if an exception of the function can make the task run again."""
+        return bool(self._options.get("retry_exceptions"))
+
+    def wrapped_by(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> RemoteFunction[..., Any]:
+        """A remote function with these options that runs ``wrap(function)``, and takes any arguments."""
+        target = wrap(self._source.target)
+        source = ExportedFunction(target, f"remote function {self.__name__}", Signature(target))
+        return RemoteFunction(source, self._options)
 
     def _submit(self, /, *args: object, **kwargs: object) -> object:
         """Runs the function elsewhere; returns at once.

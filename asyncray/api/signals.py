@@ -67,6 +67,11 @@ class DriverSignals:
     def __repr__(self) -> str:
         return f"<DriverSignals {'installed' if sys.unraisablehook is self._hook else 'not installed'}>"
 
+    @property
+    def is_leaving(self) -> bool:
+        """True once SIGTERM ends the program."""
+        return self._leaving is not None or self._last_signal is not None
+
     def install(self) -> None:
         """Installs handler and hook. Does nothing off the main thread."""
         if threading.current_thread() is not threading.main_thread():

@@ -45,18 +45,20 @@ Callback = Callable[["concurrent.futures.Future[Any]"], object]
 
 
 class RefFuture(concurrent.futures.Future[Any]):
-    """A future with the value of a ref."""
+    """A future with the value of a ref, once ``wait_for`` has told it which."""
 
-    def __init__(self, futures: Futures, ref: ObjectRef[Any]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._futures = futures
-        # The object lives while the future is pending. None once it is resolved or cancelled.
-        self._ref: ObjectRef[Any] | None = ref
+        # The futures of the session, and the object, which lives while the future is pending. None before ``wait_for``;
+        # the object is None also once the future is resolved or cancelled.
+        self._futures: Futures | None = None
+        self._ref: ObjectRef[Any] | None = None
         # Decides between ``cancel`` and ``begin``. Re-entrant: a callback may call ``cancel``.
         self._settling = threading.RLock()
         self.waiter = IoThreadCallback(self._value_came)
 
     def _value_came(self) -> None:
+        assert self._futures is not None
         self._futures.enqueue(self)
 
     def cancel(self) -> bool:
@@ -67,9 +69,13 @@ class RefFuture(concurrent.futures.Future[Any]):
             ref, self._ref = self._ref, None
             if ref is not None:
                 self.set_running_or_notify_cancel()
-        if ref is not None:
+        if ref is not None and self._futures is not None:
             self._futures.withdraw(self, (ref._local,))
         return True
+
+    def wait_for(self, futures: Futures, ref: ObjectRef[Any]) -> None:
+        """The future gets the value of this ref."""
+        self._futures, self._ref = futures, ref
 
     def begin(self) -> ObjectRef[Any] | None:
         """The value is about to be read: the ref, or None if the future was cancelled. From now on it cannot be."""
@@ -82,7 +88,13 @@ class RefFuture(concurrent.futures.Future[Any]):
 
     def add_done_callback(self, fn: Callback) -> None:
         """As in ``concurrent.futures``, but callbacks run on threads of their own."""
-        super().add_done_callback(fn if self.done() else functools.partial(self._futures.call, fn))
+        super().add_done_callback(fn if self.done() else functools.partial(self._call_elsewhere, fn))
+
+    def _call_elsewhere(self, fn: Callback, future: concurrent.futures.Future[Any]) -> None:
+        if self._futures is None:
+            fn(future)
+        else:
+            self._futures.call(fn, future)
 
 
 class Futures:
@@ -103,9 +115,10 @@ class Futures:
 
     # Any thread -------------------------------------------------------------------------------------------------------
 
-    def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
-        """A future with the value of the ref."""
-        future = RefFuture(self, ref)
+    def future(self, ref: ObjectRef[Any], future: RefFuture | None = None) -> concurrent.futures.Future[Any]:
+        """A future with the value of the ref: the given one, or a new one."""
+        future = RefFuture() if future is None else future
+        future.wait_for(self, ref)
         try:
             self._resolver.start()
         except RuntimeError as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     import contextvars
 
-    from asyncray.runtime.futures import Futures
+    from asyncray.runtime.futures import Futures, RefFuture
 
 _ADVICE = "Put what it is made from, or give its class a __reduce__ method."
 
@@ -160,10 +160,10 @@ class ObjectClient:
                 local.push_expected = True
         return bool(unknown)
 
-    def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
-        """A ``concurrent.futures.Future`` with the object's value."""
+    def future(self, ref: ObjectRef[Any], future: RefFuture | None = None) -> concurrent.futures.Future[Any]:
+        """A ``concurrent.futures.Future`` with the object's value: the given one, or a new one."""
         self._subscribe((ref._local,))
-        return self._started_futures().future(ref)
+        return self._started_futures().future(ref, future)
 
     def _started_futures(self) -> Futures:
         from asyncray.runtime.futures import Futures  # start-up cost: few programs want it

@@ -7,6 +7,7 @@ reads the value maps the same memory: arrays are views of it.
 from __future__ import annotations
 
 import functools
+import os
 from pickle import loads
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,57 @@ from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import DeserializationError
 from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.connection import Connection
-from asyncray.runtime.errors import load_task_error, system_fault
+from asyncray.runtime.errors import dump_task_error, load_task_error, system_fault
 from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.references import Pin
 from asyncray.runtime.reservation import Reservation, Reservations
-from asyncray.runtime.serialization import Serialized, deserialize, layout, parse
+from asyncray.runtime.serialization import (
+    PicklingFailed,
+    Serialized,
+    deserialize,
+    layout,
+    parse,
+    serialize_in_band,
+)
 
 if TYPE_CHECKING:
     from asyncray.io.segments import SegmentMap
+    from asyncray.runtime.refs import ObjectRef
+
+
+def dump_failure(
+    error: BaseException, *, function_name: str, ip: str, actor_repr: str | None, skip_frames: int
+) -> tuple[bytes, list[ObjectRef[Any]]]:
+    """Returns the payload for an exception, and the refs inside it, which have to live until it was sent.
+
+    Args:
+        error: gets a note if the interpreter of the workers may have caused it.
+        function_name, ip, actor_repr: where it was raised.
+        skip_frames: frames at the outer end of the traceback that are not shown, as they are not the user's.
+    """
+    note = environment_note(error)
+    if note:
+        error.add_note(note)
+    refs: list[ObjectRef[Any]] = []
+    payload = dump_task_error(
+        error,
+        function_name=function_name,
+        pid=os.getpid(),
+        ip=ip,
+        actor_repr=actor_repr,
+        skip_frames=skip_frames,
+        dumps=functools.partial(_dump, refs),
+    )
+    return payload, refs
+
+
+def _dump(refs: list[ObjectRef[Any]], value: object) -> bytes:
+    try:
+        serialized = serialize_in_band(value)
+    except PicklingFailed as failure:
+        raise failure.error from None
+    refs += serialized.refs
+    return serialized.pickled
 
 
 def inline(value: Serialized) -> tuple[int, Any]:

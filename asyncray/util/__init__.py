@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncray.sync as ray
 from asyncray.api.information import node_ip_address
@@ -20,8 +20,13 @@ from asyncray.util.completion import as_completed, map_unordered
 from asyncray.util.placement_group import placement_group
 from asyncray.util.serializers import deregister_serializer, inspect_serializability, register_serializer
 
+if TYPE_CHECKING:
+    from asyncray.util.executor import Executor
+    from asyncray.util.mapping import map
+
 __all__ = [
     "ActorPool",
+    "Executor",
     "as_completed",
     "deregister_serializer",
     "get_current_placement_group",
@@ -29,12 +34,26 @@ __all__ = [
     "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
+    "map",
     "map_unordered",
     "placement_group",
     "placement_group_table",
     "register_serializer",
     "remove_placement_group",
 ]
+
+
+_HOMES = {"Executor": "executor", "map": "mapping"}
+"""The modules of the names that are loaded when they are first used, because they need asyncio or futures."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # start-up cost: most programs use neither
+
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT001 - Ray's

@@ -44,7 +44,7 @@ RUNNING, SILENT = Ending.RUNNING, Ending.SILENT
 
 
 class HostProcess(Protocol):
-    """The process of a host, as the host uses it: the ``Executor``."""
+    """The process of a host, as the host uses it: the ``WorkLoop``."""
 
     runtime: Runtime
     runner: Runner

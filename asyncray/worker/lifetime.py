@@ -21,10 +21,10 @@ from asyncray.messages import OUTPUT_LOST
 from asyncray.runtime import current
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker import ending
-from asyncray.worker.executor import Executor
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.process_environment import ProcessEnvironment
 from asyncray.worker.threads import inherit_tasks
+from asyncray.worker.work_loop import WorkLoop
 
 
 def work(number: int, address: str, connected: Callable[[], None], leftovers: Leftovers) -> int:
@@ -44,12 +44,12 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
         raise OSError(error.errno, error.strerror, address) from None
     environment = ProcessEnvironment()
     runtime = Runtime(connection, "worker", {"pid": os.getpid(), "number": number}, _connection_ended)
-    executor = Executor(runtime, environment, leftovers)
+    work_loop = WorkLoop(runtime, environment, leftovers)
     current.session = runtime
     # The faces, which the zygote may have loaded, set it. A worker starts no node.
     current.start_implicitly = None
-    runtime.workplace = executor
-    interrupted = Deferrable(executor.interrupted)
+    runtime.workplace = work_loop
+    interrupted = Deferrable(work_loop.interrupted)
     _signal.signal(_signal.SIGINT, interrupted)
     environment.mark_output(lambda why: runtime.post((OUTPUT_LOST, why)))
     leftovers.hold_output()
@@ -58,10 +58,10 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     connected()
     inherit_tasks()
     worker = os.getpid()
-    forking.in_child(functools.partial(_forget_in_child, executor, interrupted))
+    forking.in_child(functools.partial(_forget_in_child, work_loop, interrupted))
     code = 0
     try:
-        executor.run()
+        work_loop.run()
     except SystemExit as error:
         code = ending.exit_code(error)
     except BaseException:  # a defect of ours: log it, and the daemon reports the end
@@ -70,17 +70,17 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     # A child that user code has forked, and that an exception ends.
     if os.getpid() != worker:
         ending.end_forked(code)
-    ending.finish(executor.let_go, executor.own_threads())
+    ending.finish(work_loop.let_go, work_loop.own_threads())
     runtime.channel.drain(STOP_DEADLINE)
     return code
 
 
-def _forget_in_child(executor: Executor, interrupted: Deferrable) -> None:
+def _forget_in_child(work_loop: WorkLoop, interrupted: Deferrable) -> None:
     """A child that user code forks has no session and no task to cancel: Ctrl-C interrupts it as any program."""
     current.session = None
     if signal.getsignal(signal.SIGINT) is interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    executor.forget_in_child()
+    work_loop.forget_in_child()
 
 
 def _connection_ended(reason: str) -> None:

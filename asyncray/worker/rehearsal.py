@@ -31,9 +31,9 @@ from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import serialize, serialize_in_band
 from asyncray.wire.frames import encode
 from asyncray.worker import ending
-from asyncray.worker.executor import Executor
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.process_environment import ProcessEnvironment
+from asyncray.worker.work_loop import WorkLoop
 
 if TYPE_CHECKING:
     from asyncray.words import JobSetup, NodeWelcome, WorkerSpec
@@ -62,10 +62,10 @@ def _play(script: bytes) -> None:
         try:
             environment = ProcessEnvironment()
             environment.mark_output(lambda why: None)
-            executor = Executor(runtime, environment, Leftovers())
+            work_loop = WorkLoop(runtime, environment, Leftovers())
             # In a context of its own, because a worker does not leave the last one that it enters.
-            contextvars.copy_context().run(executor.run)
-            executor.let_go()
+            contextvars.copy_context().run(work_loop.run)
+            work_loop.let_go()
         finally:
             sys.path[:] = path
             sys.stdout, sys.stderr, sys.unraisablehook = stdout, stderr, hook

@@ -6,8 +6,6 @@ only ``SystemExit`` passes through, because it ends the process.
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
@@ -28,14 +26,11 @@ from asyncray.messages import (
 )
 from asyncray.runtime.arguments import NO_ARGUMENTS, unpack
 from asyncray.runtime.context import TaskContext
-from asyncray.runtime.errors import dump_task_error
-from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.references import Pin
-from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.reservation import Reservation
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import PicklingFailed, Serialized, serialize, serialize_in_band
-from asyncray.runtime.values import inline, nested_ids
+from asyncray.runtime.serialization import PicklingFailed, Serialized, serialize
+from asyncray.runtime.values import dump_failure, inline, nested_ids
 from asyncray.worker.definitions import Definition
 from asyncray.worker.start_report import describe
 
@@ -241,18 +236,12 @@ class Runner:
     def raised(self, invocation: Invocation, error: BaseException, skip_frames: int = 1) -> tuple[Message, object]:
         """The same for an exception of any class, with its traceback."""
         definition = invocation.definition
-        note = environment_note(error)
-        if note:
-            error.add_note(note)
-        refs: list[ObjectRef[Any]] = []
-        payload = dump_task_error(
+        payload, refs = dump_failure(
             error,
             function_name=invocation.name,
-            pid=os.getpid(),
             ip=self._runtime.facts.get("ip", "127.0.0.1"),
             actor_repr=self._describe(),
             skip_frames=skip_frames,
-            dumps=functools.partial(_dump, refs),
         )
         retryable = definition.retries(error)
         nested = [ref.binary() for ref in refs] or None
@@ -295,12 +284,3 @@ def _explain(invocation: Invocation, value: Any, failure: PicklingFailed) -> Exc
 def _abandon_all(stored: Sequence[Reservation]) -> None:
     for reservation in stored:
         reservation.abandon()
-
-
-def _dump(refs: list[ObjectRef[Any]], value: object) -> bytes:
-    try:
-        serialized = serialize_in_band(value)
-    except PicklingFailed as failure:
-        raise failure.error from None
-    refs += serialized.refs
-    return serialized.pickled

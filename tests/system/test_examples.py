@@ -82,6 +82,17 @@ PRINTED = {
         r"called plainly: TypeError",
         r"tasks: \[10, 11, 12, 13\]",
     ],
+    "integrations/cross_validation.py": [
+        r"^scores: \[0\.97, 0\.97, 0\.95, 1\.0\] as without workers: True$",
+        r"^best C: ",
+    ],
+    "integrations/dask_bag.py": [r"^sum: 166167000$"],
+    "integrations/event_loop.py": [
+        r"^digest: [0-9a-f]{8} the loop went on: True$",
+        r"^error: invalid literal for int\(\) with base 10: 'twelve'$",
+    ],
+    "integrations/hyperparameters.py": [r"^trials: 40 near the minimum: True$"],
+    "integrations/optimization.py": [r"^minimum at: \[1\.0, 1\.0, 1\.0\]$"],
     "roadmap/actor_pool.py": [r"^20 increments$", r"all counters together: 20$"],
     "roadmap/add.py": [r"^5$", r"TypeError: True", r"100 results in order: True"],
     "roadmap/assistant.py": [
@@ -132,6 +143,9 @@ PRINTED = {
     "tutorial/task_dependencies_async.py": [r"product of shape \(1000, 1000\)"],
 }
 
+
+OURS = ("cluster/", "integrations/")
+"""Directories of examples that are from no article."""
 
 RUN_BY_ANOTHER = {"cluster/program.py"}
 """Scripts that another example runs."""
@@ -197,7 +211,7 @@ def test_every_example_says_where_it_is_from() -> None:
     sources = ("Modern Parallel and Distributed Python", "Ray Essentials", "The announcement of Ray", "The ODSC deck")
     for name in PRINTED:
         head = (EXAMPLES / name).read_text(encoding="utf-8").split("\n", 1)[0]
-        ours = "/" not in name or name.startswith("cluster/")
+        ours = "/" not in name or name.startswith(OURS)
         assert ours or any(source in head for source in sources), name
 
 
@@ -207,7 +221,7 @@ def test_all_of_them_run_in_a_cluster_of_two_nodes(tmp_path: Path, monkeypatch: 
     with Cluster(initialize_head=True, head_node_args={**node, "num_gpus": 1}) as cluster:
         cluster.add_node(**node)
         monkeypatch.setenv("ASYNCRAY_ADDRESS", cluster.address)
-        for name in (name for name in PRINTED if not name.startswith("cluster/")):
+        for name in (name for name in PRINTED if not name.startswith(OURS)):
             check_output(name, *run_example(name, tmp_path, "-c", IN_CLUSTER))
         assert {row["State"] for row in cluster.list_all_nodes()[1].rows().values()} == {"ALIVE"}
     assert not list(tmp_path.iterdir())

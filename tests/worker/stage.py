@@ -29,9 +29,9 @@ from asyncray.runtime.context import leave, running_task
 from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import serialize_in_band
 from asyncray.wire.frames import Decoder, encode
-from asyncray.worker.executor import Executor
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.process_environment import ProcessEnvironment
+from asyncray.worker.work_loop import WorkLoop
 
 DEADLINE = 10.0
 """Seconds after which a worker that does not end fails the test."""
@@ -51,7 +51,7 @@ class Stage:
         self._tasks = 0
         self.runtime = Runtime(ours, "worker", {"pid": 1, "number": 1}, lambda reason: None)
         self.environment = ProcessEnvironment()
-        self.executor = Executor(self.runtime, self.environment, Leftovers())
+        self.work_loop = WorkLoop(self.runtime, self.environment, Leftovers())
 
     def define(self, function: Any, **options: Any) -> Received:
         """A template of this function or class."""
@@ -91,14 +91,14 @@ class Stage:
         later = threading.Thread(target=self._send_after_a_reply, args=(script[at_once:],), daemon=True)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
         hook = sys.unraisablehook
-        signal.signal(signal.SIGINT, Deferrable(self.executor.interrupted))
+        signal.signal(signal.SIGINT, Deferrable(self.work_loop.interrupted))
         signal.signal(signal.SIGALRM, lambda number, frame: pytest.fail("the worker does not end"))
         signal.setitimer(signal.ITIMER_REAL, DEADLINE)
         try:
             self.runtime.start()
             if at_once < len(script):
                 later.start()
-            self.executor.run()
+            self.work_loop.run()
             self.runtime.channel.drain(DEADLINE)
             if later.ident is not None:
                 later.join()

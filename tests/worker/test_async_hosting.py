@@ -50,7 +50,7 @@ class Loop:
         log.append("end")
 
     async def leave(self) -> None:
-        stages[-1].executor.exit_actor()
+        stages[-1].work_loop.exit_actor()
 
     async def exit(self) -> None:
         raise SystemExit(4)
@@ -61,7 +61,7 @@ def stage() -> Iterator[Stage]:
     log.clear()
     stages[:] = [stage := Stage()]
     yield stage
-    host = stage.executor.host
+    host = stage.work_loop.host
     assert isinstance(host, AsyncHost)
     host._loop.close()
     asyncio.set_event_loop(None)
@@ -84,34 +84,34 @@ def play(
 def test_what_runs_in_the_loop_is_cancelled_at_the_end(stage: Stage) -> None:
     assert play(stage, "start")[0] == [1]
     assert log == []
-    stage.executor.let_go()
+    stage.work_loop.let_go()
     assert log == ["ended"]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cancel", FAULT), ("fail", ERROR)])
 def test_what_a_method_raises_is_a_reply(stage: Stage, name: str, kind: int) -> None:
     assert play(stage, name, "start")[0] == [kind, 1]
-    stage.executor.let_go()
+    stage.work_loop.let_go()
 
 
 def test_calls_run_at_once_and_the_end_waits_for_them(stage: Stage) -> None:
     replies, said = play(stage, "wait", "ring")
     assert replies == ["rung", None]
     assert said[-1] == [LEAVING, "the play is over"]
-    stage.executor.let_go()
+    stage.work_loop.let_go()
 
 
 def test_no_more_calls_run_at_once_than_wanted_and_they_keep_their_order(stage: Stage) -> None:
     assert play(stage, "turn", "turn", "turn", concurrency=1)[0] == [None] * 3
     assert log == ["begin", "end"] * 3
-    stage.executor.let_go()
+    stage.work_loop.let_go()
 
 
 def test_a_call_is_cancelled_whether_it_has_begun_or_not(stage: Stage) -> None:
     stops = [(STOP_TASK, b"task-3"), (STOP_TASK, b"task-2")]
     replies, _ = play(stage, "wait", "wait", more=stops, concurrency=1)
     assert replies == [FAULT, FAULT]
-    stage.executor.let_go()
+    stage.work_loop.let_go()
 
 
 @pytest.mark.parametrize("concurrency", [1, 10])
@@ -119,19 +119,19 @@ def test_a_method_is_forgotten_behind_the_calls_that_were_cancelled_before(stage
     stops = [(STOP_TASK, b"task-3"), (STOP_TASK, b"task-2"), (UNDEFINE, [3], [103])]
     replies, _ = play(stage, "wait", "wait", more=stops, concurrency=concurrency)
     assert replies == [FAULT, FAULT]
-    assert (list(stage.executor.definitions), list(stage.executor.functions)) == ([1], [101])
-    stage.executor.let_go()
+    assert (list(stage.work_loop.definitions), list(stage.work_loop.functions)) == ([1], [101])
+    stage.work_loop.let_go()
 
 
 def test_a_call_that_ends_the_actor_gives_no_reply(stage: Stage) -> None:
     replies, said = play(stage, "leave", ends=False)
     assert replies == ["no reply"]
     assert said[-1] == [LEAVING, "it called exit_actor()"]
-    stage.executor.let_go()
+    stage.work_loop.let_go()
 
 
 def test_an_exit_ends_the_process(stage: Stage) -> None:
     with pytest.raises(SystemExit) as raised:
         play(stage, "exit", ends=False)
     assert raised.value.code == 4
-    stage.executor.let_go()
+    stage.work_loop.let_go()

@@ -37,7 +37,7 @@ def test_calls_run_on_the_instance(concurrency: int) -> None:
     create, add = stage.define(Counter, concurrency=concurrency), method(stage, "add")
     made, call = stage.construct(create, 40), stage.invoke(add, 2)
     assert results(stage.play(create, add, made, call)) == {made[1]: None, call[1]: 42}
-    stage.executor.let_go()
+    stage.work_loop.let_go()
 
 
 def test_a_constructor_that_raises_replies_its_error() -> None:
@@ -54,7 +54,7 @@ def test_terminate_does_what_was_called_before_and_nothing_after() -> None:
     said = stage.play(create, add, terminate, made := stage.construct(create, 0), *calls, ends=False)
     assert results(said) == {made[1]: None, calls[0][1]: 1}
     assert said[-1] == [LEAVING, "it was terminated by __ray_terminate__()"]
-    host = stage.executor.host
+    host = stage.work_loop.host
     assert isinstance(host, ActorHost)
     assert host.ending is Ending.DRAINING
 
@@ -66,7 +66,7 @@ def test_a_method_that_exits_ends_the_process_from_any_thread(concurrency: int) 
     with pytest.raises(SystemExit) as raised:
         stage.play(create, leave, stage.construct(create, 0), stage.invoke(leave), ends=False)
     assert raised.value.code == 4
-    host = stage.executor.host
+    host = stage.work_loop.host
     assert host is not None
     host.run_shutdown_method()  # waits for the threads
     leave_all()
@@ -113,7 +113,7 @@ def test_a_cancelled_call_whose_method_was_forgotten_before_a_thread_took_it_is_
     stage = Stage()
     create, add = stage.define(Counter, concurrency=2), method(stage, "add")
     stage.play(create, stage.construct(create, 0))
-    host = stage.executor.host
+    host = stage.work_loop.host
     assert isinstance(host, ThreadedHost)
     host._run_one(stage.invoke(add, 1))
     assert not host.running
@@ -129,10 +129,10 @@ def test_the_instance_ends_when_the_host_lets_go() -> None:
     stage = Stage()
     create, add = stage.define(Counter), method(stage, "add")
     stage.play(create, add, stage.construct(create, 0), stage.invoke(add, 1))
-    host = stage.executor.host
+    host = stage.work_loop.host
     assert host is not None
     host.instance = Mortal(0)
-    host.method(stage.executor.definitions[add[1]])
+    host.method(stage.work_loop.definitions[add[1]])
     host.let_go()
     gc.collect()
     assert ended.is_set()

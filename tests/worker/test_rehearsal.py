@@ -11,7 +11,7 @@ import dis, json, os, sys, threading
 from asyncray.io import forking
 from asyncray.runtime import current
 from asyncray.runtime.context import running_task
-from asyncray.worker import executor, hosting, rehearsal
+from asyncray.worker import work_loop, hosting, rehearsal
 
 def state():
     return {
@@ -29,7 +29,7 @@ def state():
     }
 
 def instructions():
-    functions = (executor.Executor.__init__, hosting.ActorHost.carry_out)
+    functions = (work_loop.WorkLoop.__init__, hosting.ActorHost.carry_out)
     return [[found.opname for found in dis.get_instructions(function, adaptive=True)] for function in functions]
 
 state(), instructions()

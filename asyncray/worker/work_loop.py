@@ -1,4 +1,4 @@
-"""The executor: takes invocations from the inbox and runs them, on the main thread, until the process is to end.
+"""The work loop: takes invocations from the inbox and runs them, on the main thread, until the process is to end.
 
 The io thread only sorts the messages that arrive. The main thread runs tasks one by one; when a task waits in ``get``,
 the tasks queued behind it go back to the daemon, and further tasks may be *nested*: run on threads of their own beside
@@ -69,7 +69,7 @@ _CLEAN_UP_ATTEMPTS = 3
 """A signal handler of the task may interrupt an attempt. The next attempt finds that handler replaced."""
 
 
-class Executor:
+class WorkLoop:
     """Runs the tasks and calls that the daemon sends to this process.
 
     Args:
@@ -121,7 +121,7 @@ class Executor:
         runtime.connection.blocking.after = self.inbox.reopen
 
     def __repr__(self) -> str:
-        return f"<Executor {self._running or self.host or 'idle'} {self.inbox}>"
+        return f"<WorkLoop {self._running or self.host or 'idle'} {self.inbox}>"
 
     def _describe_actor(self) -> str | None:
         return None if self.host is None else self.host.description
@@ -493,5 +493,5 @@ class Executor:
 
 
 if TYPE_CHECKING:
-    _host_process: type[HostProcess] = Executor
-    _worker_info: type[WorkerInfo] = Executor
+    _host_process: type[HostProcess] = WorkLoop
+    _worker_info: type[WorkerInfo] = WorkLoop

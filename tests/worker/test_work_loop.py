@@ -1,4 +1,4 @@
-"""The executor, with a real runtime, in this process."""
+"""The work loop, with a real runtime, in this process."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_nested_task_for_which_there_is_no_thread_may_be_retried(monkeypatch: 
     assert failed[4][0] == "WorkerCrashedError"
     assert failed[4][1]["message"].startswith("double could not begin: RuntimeError: can't start new thread")
     assert failed[5], "it may be retried"
-    assert not stage.executor._nested
+    assert not stage.work_loop._nested
 
 
 def test_an_interrupt_that_a_finalizer_swallowed_is_raised_again_where_there_is_no_thread_for_a_timer(
@@ -150,15 +150,15 @@ def test_an_interrupt_that_a_finalizer_swallowed_is_raised_again_where_there_is_
     later: list[Any] = []
     monkeypatch.setattr(stage.runtime.connection, "call_after_round_trip", later.append)
     interrupted: list[bytes] = []
-    monkeypatch.setattr(stage.executor, "_interrupt", lambda task_id, pause: interrupted.append(task_id))
+    monkeypatch.setattr(stage.work_loop, "_interrupt", lambda task_id, pause: interrupted.append(task_id))
     order = stage.run(stage.define(double), 3)
-    stage.executor._running = Invocation(order, Definition({"name": "double", "returns": 1}, SentFunction(b"")))  # type: ignore[typeddict-item]
-    stage.executor._replay_lost_interrupt(SimpleNamespace(exc_value=KeyboardInterrupt()))
-    assert stage.executor._stops == {order[1]}
+    stage.work_loop._running = Invocation(order, Definition({"name": "double", "returns": 1}, SentFunction(b"")))  # type: ignore[typeddict-item]
+    stage.work_loop._replay_lost_interrupt(SimpleNamespace(exc_value=KeyboardInterrupt()))
+    assert stage.work_loop._stops == {order[1]}
     [retry] = later
     retry()
     assert interrupted == [order[1]]
-    stage.executor._running = None
+    stage.work_loop._running = None
     stage.play()
 
 
@@ -175,8 +175,8 @@ def test_a_process_that_cannot_be_put_back_runs_no_other_task(monkeypatch: pytes
         raise OSError("no way back")
 
     stage = Stage()
-    monkeypatch.setattr(stage.executor.leftovers, "ends_clean", lambda: False)
-    monkeypatch.setattr(stage.executor.leftovers, "end", refuse)
+    monkeypatch.setattr(stage.work_loop.leftovers, "ends_clean", lambda: False)
+    monkeypatch.setattr(stage.work_loop.leftovers, "end", refuse)
     define = stage.define(double)
     said = stage.play(define, stage.run(define, 1), ends=False)
     assert len(results(said)) == 1
@@ -187,9 +187,9 @@ def test_the_process_lets_go_of_what_is_the_users() -> None:
     stage = Stage()
     define = stage.define(double)
     stage.play(define, stage.run(define, 1))
-    stage.executor.let_go()
-    assert not stage.executor.definitions
-    assert stage.executor.own_threads() == []
+    stage.work_loop.let_go()
+    assert not stage.work_loop.definitions
+    assert stage.work_loop.own_threads() == []
 
 
 ends: list[tuple[str, threading.Thread]] = []
@@ -229,7 +229,7 @@ def test_a_function_may_be_defined_again() -> None:
     orders = [stage.run(first, 1), stage.run(again, 2)]
     said = results(stage.play(first, orders[0], undefine(first), again, orders[1], undefine(first)))
     assert said == {orders[0][1]: 2, orders[1][1]: 4}
-    assert (list(stage.executor.definitions), list(stage.executor.functions)) == ([2], [102])
+    assert (list(stage.work_loop.definitions), list(stage.work_loop.functions)) == ([2], [102])
 
 
 def test_what_a_blocked_worker_is_to_forget_is_not_given_back() -> None:
@@ -244,9 +244,9 @@ def test_what_a_blocked_worker_is_to_forget_is_not_given_back() -> None:
 
 def return_and_forget(message: Any) -> list[str]:
     """A task that waits meanwhile, as in ``get``: its inbox is closed."""
-    executor = playing[-1].executor
-    executor._close_inbox("wait")
+    work_loop = playing[-1].work_loop
+    work_loop._close_inbox("wait")
     hand(message)
     hand((LEAVE, "the play is over"))
-    executor.inbox.reopen("wait")
+    work_loop.inbox.reopen("wait")
     return [name for name, _ in ends]
