@@ -333,10 +333,14 @@ class NodeMachine:
 
     # Time -------------------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Some time has passed: looks at deadlines, idle workers and stuck queues."""
-        self.pool.tick()
-        self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back)
+    def tick(self, late: float = 0.0) -> None:
+        """Some time has passed: looks at deadlines, idle workers and stuck queues.
+
+        Args:
+            late: seconds for which the daemon stood still. They count in no deadline of others.
+        """
+        self.pool.tick(late)
+        self.store.tick(self.now, KEEP_WARM, TRIM_AFTER, self.work.gives_memory_back, late)
         self.scheduler.tick()
         self.stalls.tick(self.now)
         self.jobs.tick()

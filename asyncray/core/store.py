@@ -267,7 +267,9 @@ class Store:
         """True if memory is short: tasks that use up objects should run before tasks that make more of them."""
         return bool(self._waiting) or 2 * self.allocator.used > self.allocator.capacity
 
-    def tick(self, now: float, keep: int, idle_after: float, may_free_memory: Callable[[], bool]) -> None:
+    def tick(
+        self, now: float, keep: int, idle_after: float, may_free_memory: Callable[[], bool], late: float = 0.0
+    ) -> None:
         """Refuses claims that waited too long, and returns memory to the system that was unused for a while.
 
         Args:
@@ -275,8 +277,9 @@ class Store:
             keep: bytes of empty segments to keep.
             idle_after: seconds that the store must be empty before segments are retired.
             may_free_memory: returns True if a task runs that holds memory, which it will give back.
+            late: seconds for which the daemon stood still: nobody could give memory back meanwhile.
         """
-        if self._waiting and (self._freed or (self._first_is_late(now) and may_free_memory())):
+        if self._waiting and (self._freed or late or (self._first_is_late(now) and may_free_memory())):
             self._hope_at = now
         self._freed = False
         while self._waiting and self._first_is_late(now):

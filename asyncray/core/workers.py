@@ -299,14 +299,20 @@ class Pool:
             del worker.job.workers[number]
         return worker
 
-    def tick(self) -> None:
-        """Ends workers that are idle, and kills workers that do not start or end in time."""
+    def tick(self, late: float = 0.0) -> None:
+        """Ends workers that are idle, and kills workers that do not start or end in time.
+
+        Args:
+            late: seconds for which the daemon stood still and heard of nobody: workers get as much more time.
+        """
         for worker in list(self._deadlines):
-            if worker.deadline is not None and worker.deadline <= self._clock.now:
-                late = "say hello" if worker.state == STARTING else "end"
-                text = f"worker {worker.number} (pid {worker.pid}) did not {late} in time: killed"
+            assert worker.deadline is not None
+            worker.deadline += late
+            if worker.deadline <= self._clock.now:
+                missed = "say hello" if worker.state == STARTING else "end"
+                text = f"worker {worker.number} (pid {worker.pid}) did not {missed} in time: killed"
                 self._outbox.do(LogLine(LOG_WARNING, text))
-                self.kill(worker, f"it did not {late} in time")
+                self.kill(worker, f"it did not {missed} in time")
         for free in list(self.idle.values()):
             self._end_idle(free)
         self.fill()

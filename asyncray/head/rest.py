@@ -24,7 +24,13 @@ ANSWER_DEADLINE = 5.0
 LARGEST_BODY_OF_TOOLS = LARGEST_VALUE
 """Bytes of the largest request."""
 
-_STATUS_OF = {"ValueError": 400, "TimeoutError": 504, "NodeDiedError": 503, "InternalError": 500}
+_STATUS_OF = {
+    "ValueError": 400,
+    "TimeoutError": 504,
+    "NodeDiedError": 503,
+    "LocalNodeDiedError": 503,
+    "InternalError": 500,
+}
 """Exception name -> status of the answer. Any other one says that there is no such thing: 404."""
 
 

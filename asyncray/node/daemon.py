@@ -46,6 +46,9 @@ _ROUND = 2
 
 An idle daemon wakes up for every second tick only, because most of its CPU time goes by waking up."""
 
+_STANDSTILL = 3.0
+"""Seconds between two ticks from which on the daemon was stopped (SIGSTOP, a frozen container) and not only busy."""
+
 _CHECK_SECONDS = 0.005
 """Between two looks for killed processes that have not ended."""
 
@@ -116,6 +119,8 @@ class Daemon:
         # How many slow ticks later than the last one the next one comes.
         self._ticks_ahead = 1
         self._loop = asyncio.get_running_loop()
+        # When the machine had its last tick.
+        self._looked_at = self._loop.time()
         self._perform: dict[type[Command], Callable[[Any], None]] = {
             StartWorker: self._start_worker,
             KillWorker: self._kill_worker,
@@ -167,6 +172,7 @@ class Daemon:
                     return
             await self._listen()
             self._doors.open()
+            self._looked_at = self._loop.time()
             self._ticking = self._loop.call_later(_TICK, self._tick)
             self._loop.call_later(_PRUNE_AFTER, self._prune)
             log.info("serving at %s", self._address)
@@ -429,8 +435,7 @@ class Daemon:
         self._ticks += self._ticks_ahead
         self._ticks_ahead = _ROUND if self._machine.is_idle else 1
         self._ticking = self._loop.call_later(self._ticks_ahead * _TICK, self._tick)
-        self._machine.now = self._loop.time()
-        self._machine.tick()
+        self._tick_machine()
         self._doors.tick()
         if self._ticks >= _ROUND:
             self._ticks = 0
@@ -440,6 +445,15 @@ class Daemon:
             self._zygote.kill()
         self._flush()
 
+    def _tick_machine(self) -> None:
+        now = self._machine.now = self._loop.time()
+        passed, self._looked_at = now - self._looked_at, now
+        late = passed if passed > _STANDSTILL else 0.0
+        if late:
+            log.info("the daemon stood still for %.1f s", late)
+            self._zygote.stood_still(late)
+        self._machine.tick(late)
+
     def _look_around(self) -> None:
         """Looks for changes without events: output of threads and child processes, a removed session directory."""
         self._output.read_all()
@@ -448,6 +462,5 @@ class Daemon:
 
     def _quick_tick(self) -> None:
         self._quick = False
-        self._machine.now = self._loop.time()
-        self._machine.tick()
+        self._tick_machine()
         self._request_flush()

@@ -105,6 +105,10 @@ class ZygoteLink:
         else:
             self._stream.send([message])
 
+    def stood_still(self, seconds: float) -> None:
+        """The daemon stood still and read no answer meanwhile: the zygote gets as much more time."""
+        self._unanswered = {number: deadline + seconds for number, deadline in self._unanswered.items()}
+
     def is_stuck(self) -> bool:
         """True if it did not fork a worker in time."""
         return any(deadline < self._loop.time() for deadline in self._unanswered.values())

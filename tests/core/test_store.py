@@ -373,6 +373,15 @@ def test_a_claim_that_is_withdrawn_makes_way_at_once() -> None:
     assert stored.room().size == PAGE
 
 
+def test_a_claim_waits_its_full_time_although_the_daemon_stood_still() -> None:
+    stored = Stored()
+    stored.ask(CAPACITY)
+    stored.store.tick(100.0, 0, 1.0, lambda: False, late=99.0)
+    assert stored.answers == []
+    stored.store.tick(100.0 + STORE_FULL_DEADLINE, 0, 1.0, lambda: False)
+    assert len(stored.answers) == 1
+
+
 def test_a_claim_of_the_daemon_is_refused_in_time_and_hears_why() -> None:
     stored = Stored()
     stored.ask(CAPACITY)

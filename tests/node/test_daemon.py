@@ -20,10 +20,12 @@ from typing import Any, Self
 import pytest
 import uvloop
 
+from asyncray.config import START_DEADLINE
 from asyncray.core import store
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
 from asyncray.core.records import Client
+from asyncray.core.states import STARTING
 from asyncray.io import sessions
 from asyncray.io.segments import Segment
 from asyncray.messages import (
@@ -313,7 +315,7 @@ class Busy(NodeMachine):
     def needs_fast_tick(self) -> bool:
         return self.ticks < 3
 
-    def tick(self) -> None:
+    def tick(self, late: float = 0.0) -> None:
         self.ticks += 1
 
 
@@ -434,6 +436,28 @@ def test_a_zygote_that_does_not_fork_is_killed(monkeypatch: pytest.MonkeyPatch) 
             assert await asyncio.to_thread(node.zygote.process.wait, DEADLINE) == -signal.SIGKILL
             node.zygote.end()
             await second.peer.hear_kind(FORK)
+
+    run(main)
+
+
+def test_a_daemon_that_stood_still_holds_nobody_to_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1. It asks for a worker. 2. It is stopped for longer than that may take. 3. It goes on, and ticks first."""
+
+    async def main() -> None:
+        async with Node() as node:
+            _, number = await node.zygote.peer.hear_kind(FORK)
+            daemon, later = node.daemon, node.daemon._loop.time() + 10 * START_DEADLINE
+            worker = node.machine.pool.workers[number]
+            with monkeypatch.context() as patch:
+                loop = daemon._loop
+                clock = SimpleNamespace(call_later=loop.call_later, call_soon=loop.call_soon, time=lambda: later)
+                patch.setattr(daemon, "_loop", clock)
+                patch.setattr(daemon._zygote, "_loop", clock)
+                assert daemon._zygote.is_stuck()
+                daemon._quick_tick()
+                daemon._tick()
+                assert not daemon._zygote.is_stuck()
+                assert worker.state == STARTING
 
     run(main)
 

@@ -125,9 +125,10 @@ def is_cut(cluster: Cluster) -> None:
 
 
 def stalls(cluster: Cluster) -> None:
-    """A host stands still for a while."""
+    """A host stands still for a while: the head's for longer than it would wait for the beats of others."""
     random = cluster.clock.random
-    random.choice(cluster.living).pause(random.choice((0.1, 1.0, 4.0)))
+    host = random.choice(cluster.living)
+    host.pause(random.choice((0.1, 1.0, 15.0 if host is cluster.head_host else 4.0)))
 
 
 def joins(cluster: Cluster) -> None:

@@ -131,6 +131,18 @@ def test_two_nodes_that_cannot_reach_one_another_become_one_and_the_younger_goes
     cluster.settle()
 
 
+def test_a_head_that_stands_still_loses_nobody() -> None:
+    """The links to its node break, too, and the members complain about that node as soon as they reach the head."""
+    for seconds in (4.0, 15.0, 35.0, 55.0):
+        cluster = started()
+        chat(cluster)
+        cluster.run(1.0)
+        cluster.head_host.pause(seconds)
+        cluster.run(seconds + 20.0)
+        assert len(cluster.head.members.table) == 3, seconds
+        assert {host.part.members.state for host in cluster.living} == {MEMBER}
+
+
 def test_r3_words_of_a_lost_node_change_nothing() -> None:
     cluster = started()
     victim = member(cluster, 1)

@@ -28,7 +28,7 @@ from asyncray.core.cluster.job_reports import JobReports
 from asyncray.core.cluster.known_templates import KnownTemplates
 from asyncray.core.cluster.large_objects import LargeObjects
 from asyncray.core.cluster.lending import Lending
-from asyncray.core.cluster.links import Link
+from asyncray.core.cluster.links import OPEN, Link
 from asyncray.core.cluster.locality import Locality
 from asyncray.core.cluster.member_groups import MemberGroups
 from asyncray.core.cluster.members import LEAVING, MEMBER, Members, OtherNode, Watcher
@@ -133,6 +133,7 @@ class ClusterMachine(Watcher):
         jobs, directory = machine.jobs.table, f"{machine.facts.get('session_dir', '')}/logs"
         self.output = FarOutput(self.outbox, jobs, host, directory)
         self.notices = FarNotices(self.outbox, jobs, self._describe)
+        self.members.notify_drivers = self.notices.for_own_drivers
         self.goodbyes = Goodbyes(
             self.outbox, machine.clock, jobs, machine.objects.unread, self.output, self.templates, self._peer_of,
             machine.requests.say_goodbye,
@@ -361,6 +362,8 @@ class ClusterMachine(Watcher):
             head.link.tick(now, late)
             if head.link.broken_since is not None:
                 self.members.head_is_away(now - head.link.broken_since)
+            elif head.link.state == OPEN:
+                self.members.head_is_away(None)
         self.members.tick(now)
         self.feeding.tick()
         self.goodbyes.tick()

@@ -75,6 +75,12 @@ class FarNotices:
         assert job.reports_to is not None
         self._outbox.send(job.reports_to, (FOR_DRIVER, job.id, message))
 
+    def for_own_drivers(self, text: str) -> None:
+        """Sends a warning to the drivers of this node, and to no others."""
+        for job in self._jobs.values():
+            if job.reports_to is not None and not job.reports_to.is_node:
+                self._outbox.send_to_driver(job, (NOTICE, LOG_WARNING, text))
+
     def for_driver(self, peer: Peer, message: Any) -> None:
         """FOR_DRIVER: another node has a message for a driver of this one."""
         _, job_id, (kind, *fields) = message

@@ -26,6 +26,9 @@ from asyncray.messages import FAULT
 SHORT_MICROSECONDS = 10_000.0
 """Tasks that take less stay at home while it has room, because moving costs more than waiting."""
 
+MOVES_WITHIN = 0.1
+"""Seconds after which a lease for short tasks that has finished none keeps no task at home any more."""
+
 _LOOKS = 64
 """One flush looks at this many shapes without a lease at most, because thousands may wait."""
 
@@ -265,7 +268,10 @@ class Feeding:
         if mean is None or mean >= SHORT_MICROSECONDS:
             return units(shape) if not self._held else 0
         ahead = int(AHEAD_MICROSECONDS / (mean + SHORTEST_TASK)) + 1
-        return (len(shape.leases) + units(shape)) * ahead
+        # A lease whose task waits, or takes far longer than the others did, takes no task within a moment.
+        now = self._clock.now
+        moving = sum(not lease.blocked and now - lease.finished_at < MOVES_WITHIN for lease in shape.leases)
+        return (moving + units(shape)) * ahead
 
     def _feed_own(self, line: TaskLine) -> None:
         room = self.lines.room(line)

@@ -57,6 +57,9 @@ SLOW_BEAT = 1.0
 CUT_OFF_AFTER = 60.0
 """Seconds without the head after which a node ends. Ray's raylets wait as long."""
 
+MISSED_AFTER = 5.0
+"""Seconds without the head after which the drivers of a node hear of it."""
+
 MOST_ENDED = 10_000
 """The number of ended members that the head and each node remember."""
 
@@ -148,10 +151,16 @@ class Members:
         # Number of a question to the head -> the function that takes the answer.
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
+        # Sends a text to the drivers of this node. ``ClusterMachine`` sets it.
+        self.notify_drivers: Callable[[str], None] = lambda text: None
         # Takes a message about placement groups. ``MemberGroups`` sets it.
         self.take_group_word: Callable[[Any], None] = _refuse
         # Why this node is OUTSIDE. Empty before.
         self.why = ""
+        # The reason that this node gave with its farewell.
+        self._farewell = ""
+        # The drivers of this node have heard that the head cannot be reached.
+        self._is_missed = False
 
     def __repr__(self) -> str:
         return f"<Members {self.state} {len(self.table)}>"
@@ -177,6 +186,7 @@ class Members:
         """Says farewell. ``must_end`` follows when the head has answered."""
         if self.state == MEMBER:
             self.state = LEAVING
+            self._farewell = reason
             self._outbox.send(self.head, (LEAVING_CLUSTER, reason))
 
     def ask(self, method: str, arguments: Sequence[Any], reply: Callable[[Answer], None]) -> None:
@@ -219,10 +229,20 @@ class Members:
         """This node has registered what it had from an ended node. ``Watcher.grace_over`` follows when all have."""
         self._settled.append(node)
 
-    def head_is_away(self, seconds: float) -> None:
-        """The connection to the head has been broken for this time."""
-        if seconds >= CUT_OFF_AFTER:
+    def head_is_away(self, seconds: float | None) -> None:
+        """The connection to the head has been broken for this time. None: there is one."""
+        if seconds is None:
+            if self._is_missed:
+                self._is_missed = False
+                self.notify_drivers("the head of the cluster is back")
+        elif seconds >= CUT_OFF_AFTER:
             self._end(f"it could not reach the head for {CUT_OFF_AFTER:g} s")
+        elif seconds >= MISSED_AFTER and self.state == MEMBER and not self._is_missed:
+            self._is_missed = True
+            self.notify_drivers(
+                "the head of the cluster cannot be reached. Names, placement groups and work of lost nodes wait, "
+                f"and this node ends unless it comes back within {CUT_OFF_AFTER - seconds:.0f} s"
+            )
 
     # From the head ----------------------------------------------------------------------------------------------------
 
@@ -249,7 +269,7 @@ class Members:
         elif kind in (TURNED_AWAY, FENCED):
             self.turned_away(message[1])
         elif kind == LEFT_CLUSTER:
-            self._end("it has left the cluster")
+            self._end(self._farewell)
         elif kind == HEAD_ENDS:
             self._end(f"the head has ended: {message[1]}")
         else:
@@ -316,7 +336,7 @@ class Members:
         self._watcher.must_end(why)
 
     def _too_late(self) -> Answer:
-        return (False, "NodeDiedError", {"message": f"This node is not part of the cluster any more: {self.why}."})
+        return (False, "LocalNodeDiedError", {"message": f"The node of this process ends: {self.why}."})
 
     def check(self) -> None:
         """Raises AssertionError if the tables contradict each other."""

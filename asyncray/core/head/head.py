@@ -6,6 +6,7 @@ on the path of tasks, calls, objects or unnamed actors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -39,6 +40,9 @@ from asyncray.core.records import Party
 COMPLAINT_AFTER = 10.0
 """Seconds that a link between two members may be broken before the head declares one of them lost."""
 
+STANDSTILL = 2.0
+"""Seconds without any event, after which the head knows that its own daemon stood still: a tick comes each half."""
+
 Service = Callable[[bytes, Sequence[Any], Callable[..., None]], None]
 """Answers a question: the NodeID of the asker, arguments, and a function that takes (True, value) or (False, fault)."""
 
@@ -66,6 +70,8 @@ class HeadMachine:
         # The head's own node.
         self.own = Party(self.outbox.new_party_number())
         self._now = now
+        # When the head's daemon went on after it had stood still.
+        self._awake_since = -math.inf
         # Why the head ends. Empty while it does not.
         self._ends = ""
         self._services: dict[str, Service] = {
@@ -91,7 +97,7 @@ class HeadMachine:
 
     def peer(self, node: bytes, now: float) -> Peer:
         """Returns the record of a node that has proved who it is."""
-        self._now = now
+        self._passes(now)
         peer = self.peers.get(node)
         if peer is None:
             link = Link(self.outbox, self.node, node, now, dials=False)
@@ -102,7 +108,7 @@ class HeadMachine:
 
     def disconnected(self, peer: Peer, connection: int, now: float) -> None:
         """A connection of a node was closed."""
-        self._now = now
+        self._passes(now)
         peer.link.disconnected(connection, now)
         if peer.link.state != OPEN:
             self.members.disconnected(peer.id, now)
@@ -113,7 +119,7 @@ class HeadMachine:
         Raises:
             Exception: the node sent an invalid message; the shell must close its connection.
         """
-        self._now = now
+        self._passes(now)
         node = party.id if isinstance(party, Peer) else self.node
         for message in messages:
             self._handle(node, party, message)
@@ -212,6 +218,9 @@ class HeadMachine:
         if node == other:
             raise ValueError(f"node {node.hex()} complains about itself")
         first, second = self.members.table.get(node), self.members.table.get(other)
+        # 1. The head's daemon stands still. 2. The links to its node break, and the members complain. 3. It goes on and
+        # reads the complaints, before any member could connect again.
+        seconds = min(seconds, self._now - self._awake_since)
         if first is None or second is None or seconds < COMPLAINT_AFTER:
             return
         candidates = [member for member in (first, second) if member.facts["node"] != self.node]
@@ -240,9 +249,15 @@ class HeadMachine:
         self.groups.groups.flush(now)
         self.members.flush(now)
 
+    def _passes(self, now: float) -> None:
+        """It is so late now."""
+        if now - self._now > STANDSTILL:
+            self._awake_since = now
+        self._now = now
+
     def tick(self, now: float, late: float) -> None:
         """Some time has passed."""
-        self._now = now
+        self._passes(now)
         self.members.tick(now, late)
         self.inquiries.tick(now)
         self.groups.groups.tick(now)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.cluster_messages import FOR_DRIVER, NODE_ENDED_FOR
-from asyncray.config import LOG_ERROR
+from asyncray.config import LOG_ERROR, LOG_WARNING
 from asyncray.core.cluster import far_notices
 from asyncray.messages import ERROR, INVOKE, NOTICE, RUN_GC, UNREAD
 from tests.core.cluster.pair import A, B, C, Pair
@@ -120,6 +120,20 @@ def test_a_driver_hears_once_of_a_lost_node_that_had_its_job() -> None:
     world.die(driver)
     world.settle()
     assert not world.members[A].part.notices._ended
+
+
+def test_the_head_is_missed_by_the_drivers_of_the_node_itself() -> None:
+    """Each node has a connection to the head of its own, so none speaks for another."""
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0, "R": 1.0})
+    driver = world.driver()
+    driver.state.spawn(Recipe(extra=("R", 1)))
+    world.settle()
+    world.members[B].part.notices.for_own_drivers("the head is away")
+    world.settle()
+    assert not news(driver, NOTICE)
+    world.members[A].part.notices.for_own_drivers("the head is away")
+    world.settle()
+    assert news(driver, NOTICE) == [(LOG_WARNING, "the head is away")]
 
 
 def test_two_nodes_that_know_of_a_loss_are_one_notice() -> None:

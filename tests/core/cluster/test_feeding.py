@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncray.cluster_messages import BACK, SLOTS, TAKE_BACK, TASK
+from asyncray.core.cluster.feeding import MOVES_WITHIN
 from asyncray.ids import TASK_SIZE
 from asyncray.messages import CANCEL
 from tests.core.cluster.pair import A, B, C, Pair
@@ -56,6 +57,22 @@ def test_short_tasks_stay_at_home_while_it_has_room() -> None:
         driver.state.spawn(Recipe(takes=5))
     world.settle()
     assert TASK not in world.kinds(A, B)
+    world.end()
+
+
+def test_short_tasks_go_away_from_leases_whose_tasks_do_not_end() -> None:
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    driver.state.spawn(Recipe(takes=5))
+    world.settle()
+    for _ in range(2):
+        driver.state.spawn(Recipe(takes=5))
+    begin(world)
+    assert TASK not in world.kinds(A, B)
+    world.wait(2 * MOVES_WITHIN)
+    begin(world)
+    assert world.kinds(A, B).count(TASK) == 1
+    world.settle()
     world.end()
 
 

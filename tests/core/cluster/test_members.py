@@ -28,6 +28,7 @@ from asyncray.core.cluster.members import (
     JOINING,
     LEAVING,
     MEMBER,
+    MISSED_AFTER,
     OUTSIDE,
     Members,
     OtherNode,
@@ -221,8 +222,8 @@ def test_after_the_end_all_questions_have_an_answer_and_the_words_of_the_head_ch
     stage.members.ask("member", [b"x"], answers.append)
     stage.members.receive((FENCED, "it was silent"), 0.0)
     stage.members.ask("member", [b"y"], answers.append)
-    fault = {"message": "This node is not part of the cluster any more: it was silent."}
-    assert answers == [(False, "NodeDiedError", fault)] * 2
+    fault = {"message": "The node of this process ends: it was silent."}
+    assert answers == [(False, "LocalNodeDiedError", fault)] * 2
     stage.said()
     stage.members.receive((ANSWER, 1, True, "alive"), 0.0)
     stage.members.receive(stage.joined, 0.0)
@@ -243,7 +244,24 @@ def test_a_node_leaves_once_and_ends_when_the_head_knows() -> None:
     assert stage.said() == [(BEAT, 0, {}, [])]
     assert stage.story.events == []
     stage.members.receive((LEFT_CLUSTER,), 0.0)
-    assert stage.story.events == [("must end", "it has left the cluster")]
+    assert stage.story.events == [("must end", "its user stopped it")]
+
+
+def test_drivers_hear_once_that_the_head_is_away_and_once_that_it_is_back() -> None:
+    stage = member()
+    heard: list[str] = []
+    stage.members.notify_drivers = heard.append
+    stage.members.head_is_away(MISSED_AFTER - 1)
+    stage.members.head_is_away(None)
+    assert heard == []
+    for seconds in (MISSED_AFTER, MISSED_AFTER + 1):
+        stage.members.head_is_away(seconds)
+    for _ in range(2):
+        stage.members.head_is_away(None)
+    away, back = heard
+    assert "cannot be reached" in away
+    assert "within 55 s" in away
+    assert back == "the head of the cluster is back"
 
 
 def test_a_node_that_cannot_reach_the_head_ends_after_a_while() -> None:

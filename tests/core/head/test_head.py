@@ -48,6 +48,13 @@ class Stage:
         assert peer.link.state == OPEN
         return peer
 
+    def pass_time(self, until: float, start: float = 0.0) -> None:
+        """The head ticks, and its members are not silent."""
+        for now in range(int(start) + 1, int(until) + 1):
+            for node in self.head.members.table:
+                self.head.members.heard(node, now)
+            self.head.tick(now, 0.0)
+
     def said(self, party: Party) -> list[Any]:
         return taken(self.head.outbox, party)
 
@@ -131,6 +138,7 @@ def test_words_of_a_node_that_is_no_member_change_nothing() -> None:
 def test_of_two_nodes_that_cannot_reach_one_another_the_younger_is_lost() -> None:
     for accuser, accused in ((b"a", b"b"), (b"b", b"a")):
         stage = Stage(b"a", b"b")
+        stage.pass_time(20.0)
         stage.head.receive(stage.peers[accuser], [(COMPLAINT, accused, COMPLAINT_AFTER - 1)], 20.0)
         assert set(stage.head.members.table) == {OWN, b"a", b"b"}
         stage.head.receive(stage.peers[accuser], [(COMPLAINT, accused, COMPLAINT_AFTER)], 20.0)
@@ -142,10 +150,24 @@ def test_the_node_of_the_head_is_never_the_one_to_go() -> None:
     stage = Stage(b"a")
     own = stage.head.members.table[OWN]
     own.facts = {**own.facts, "joined": 99}  # the head's node is the younger one, because the head has started again
+    stage.pass_time(20.0)
     stage.head.receive(stage.peers[b"a"], [(COMPLAINT, OWN, COMPLAINT_AFTER)], 20.0)
     assert set(stage.head.members.table) == {OWN}
     ((kind, _),) = stage.said(stage.peers[b"a"])
     assert kind == FENCED
+
+
+def test_the_time_in_which_the_head_stood_still_does_not_count_in_complaints() -> None:
+    stage = Stage(b"a", b"b")
+    stage.pass_time(5.0)
+    # The complaints come before the first tick, or after it.
+    stage.head.receive(stage.peers[b"a"], [(COMPLAINT, OWN, 12.0), (COMPLAINT, OWN, 22.0)], 35.0)
+    stage.head.tick(35.0, 29.5)
+    stage.head.receive(stage.peers[b"b"], [(COMPLAINT, OWN, 12.0)], 35.0)
+    assert set(stage.head.members.table) == {OWN, b"a", b"b"}
+    stage.pass_time(45.0, start=35.0)
+    stage.head.receive(stage.peers[b"b"], [(COMPLAINT, OWN, 40.0)], 45.0)
+    assert set(stage.head.members.table) == {OWN, b"a"}
 
 
 def test_a_complaint_about_a_node_that_has_ended_costs_nobody() -> None:
