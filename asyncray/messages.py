@@ -27,7 +27,8 @@ RELEASE = "0.1.0"
 UNRESOLVED: Final = -1  # no value yet; never sent
 PLAIN: Final = 0  # pickle bytes
 BUFFERS: Final = 1  # (pickle bytes, buffer, ..)
-SHARED: Final = 2  # (segment, offset, size)
+# (segment, offset, size), and True behind these if it is a copy of another node's value.
+SHARED: Final = 2
 # An exception of user code, as ``asyncray.runtime.errors`` wrote it.
 ERROR: Final = 3
 FAULT: Final = 4  # an exception of the system: (name, fields)

@@ -30,6 +30,7 @@ from asyncray.api.session import Context, is_initialized, set_auto_init, shutdow
 from asyncray.messages import UNRESOLVED
 from asyncray.runtime import current
 from asyncray.runtime.context import in_event_loop
+from asyncray.runtime.references import ValueHasLeft
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
@@ -131,7 +132,10 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         objects = current.session_of(local).objects
         timeout = check_timeout(timeout)
         if local.kind != UNRESOLVED:  # the hot path
-            return objects.load(local)
+            try:
+                return objects.load(local)
+            except ValueHasLeft:
+                pass
         found = [local]
     else:
         current.check_started()

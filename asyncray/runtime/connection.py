@@ -187,7 +187,13 @@ class Connection:
                 handlers[kind](message)
                 continue
             _, object_id, value_kind, payload = message
-            local = references.on_shared_value(object_id) if value_kind == SHARED else table.get(object_id)
+            if value_kind == SHARED:
+                may_leave = len(payload) > 3
+                if may_leave:
+                    self.waiters.values_may_leave()
+                local = references.on_shared_value(object_id, payload, may_leave=may_leave)
+            else:
+                local = table.get(object_id)
             if local is not None and local.kind == UNRESOLVED:
                 values.append((local, value_kind, payload))
         if values:

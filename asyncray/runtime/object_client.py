@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
@@ -19,7 +20,7 @@ from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
 from asyncray.runtime.late_puts import LatePuts
-from asyncray.runtime.references import LocalObject, Pin, exists
+from asyncray.runtime.references import LocalObject, Pin, ValueHasLeft, exists
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.reservation import Reservation
 from asyncray.runtime.serialization import PicklingFailed, Serialized, layout, serialize
@@ -107,10 +108,15 @@ class ObjectClient:
         """The value of an object that has arrived; raises if it is an error.
 
         The daemon learns that an error was seen, because it reports errors that no process has seen.
+
+        Raises:
+            ValueHasLeft: it had arrived, and is on another node again.
         """
         kind = local.kind
         if kind == UNRESOLVED:
             self._connection.check_alive()
+            if exists(local):
+                raise ValueHasLeft
             raise AssertionError(f"{local} is read before it has arrived")
         if kind in ERRORS:
             self._post((ERROR_SEEN, [local.id]))
@@ -121,6 +127,8 @@ class ObjectClient:
         if local.kind in (UNRESOLVED, ERROR, FAULT):
             try:
                 self.load(local)
+            except ValueHasLeft:
+                return None
             except Exception as error:  # what user code raised, among others
                 return error
         return None
@@ -170,7 +178,7 @@ class ObjectClient:
 
         with self._lock:
             if self._futures is None:
-                self._futures = Futures(self._waiters, self.load)
+                self._futures = Futures(self._waiters, self._load_in_thread)
             return self._futures
 
     def drain(self, timeout: float) -> None:
@@ -211,9 +219,19 @@ class ObjectClient:
 
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
-        if not self._have_arrived(objects) and not self.wait(objects, len(objects), fails_fast=True, timeout=timeout):
-            raise _timed_out(objects, timeout)
-        return self._load_all(objects)
+        ends_at = monotonic() + (timeout or 0)
+        while True:
+            if not self._have_arrived(objects) and not self.wait(
+                objects, len(objects), fails_fast=True, timeout=timeout
+            ):
+                raise _timed_out(objects, timeout)
+            try:
+                return self._load_all(objects)
+            except ValueHasLeft:
+                timeout = timeout and max(0.0, ends_at - monotonic())
+
+    def _load_in_thread(self, local: LocalObject) -> Any:
+        return self.get((local,), None)[0]
 
     # In the loop's thread ---------------------------------------------------------------------------------------------
 
@@ -247,17 +265,26 @@ class ObjectClient:
         timeout: float | None,  # noqa: ASYNC109 - as above
     ) -> list[Any]:
         """The same as ``get`` for coroutines."""
-        if not self._have_arrived(objects) and not await self.wait_async(
-            objects, len(objects), fails_fast=True, timeout=timeout
-        ):
-            raise _timed_out(objects, timeout)
-        return self._load_all(objects)
+        ends_at = monotonic() + (timeout or 0)
+        while True:
+            if not self._have_arrived(objects) and not await self.wait_async(
+                objects, len(objects), fails_fast=True, timeout=timeout
+            ):
+                raise _timed_out(objects, timeout)
+            try:
+                return self._load_all(objects)
+            except ValueHasLeft:
+                timeout = timeout and max(0.0, ends_at - monotonic())
 
     async def load_async(self, local: LocalObject) -> Any:
         """Waits for the object; its value."""
-        if local.kind == UNRESOLVED:
-            await self.wait_async((local,), 1)
-        return self.load(local)
+        while True:
+            if local.kind == UNRESOLVED:
+                await self.wait_async((local,), 1)
+            try:
+                return self.load(local)
+            except ValueHasLeft:
+                pass  # its last view has ended in another thread
 
     def add_callback(
         self, ref: ObjectRef[Any], function: Callable[[Any], object], context: contextvars.Context | None
@@ -313,6 +340,7 @@ class ObjectClient:
                 if failed.kind in ERRORS:
                     load(failed.kind, failed.payload, failed.pin)
             self._connection.check_alive()
+            raise ValueHasLeft
         return [load(local.kind, local.payload, local.pin) for local in objects]
 
 

@@ -26,8 +26,9 @@
    value's own object has kept the inner one alive, and ADD_REFS follows.
 
 The same queue counts *pins*: the daemon keeps each place in shared memory that it has sent to this process, until
-UNPIN says that the object's last ref and the last view of its memory have ended. The ends of *exports*
-(``asyncray.runtime.exports``) go with the same batch.
+UNPIN says that the object's last ref and the last view of its memory have ended. If the place is a copy of another
+node's value, the end of the last view is enough: a ref keeps no copy here, and the next read brings it again. The ends
+of *exports* (``asyncray.runtime.exports``) go with the same batch.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ADD_REFS, FORGET, RELEASE_REFS, UNPIN, UNRESOLVED, Message
+from asyncray.messages import ADD_REFS, FORGET, RELEASE_REFS, SHARED, UNPIN, UNRESOLVED, Message
 from asyncray.runtime.exports import Exports
 
 TOGETHER: Final = 2
@@ -48,16 +49,29 @@ ELSEWHERE: Final = object()
 """The payload of an object whose value is on another node: it exists, and is not here."""
 
 
+class ValueHasLeft(Exception):
+    """A value of another node was here, and its last view has just ended in another thread: read it once more."""
+
+
 class Pin:
-    """A place in shared memory that the daemon keeps for this process."""
+    """A place in shared memory that the daemon keeps for this process.
 
-    __slots__ = ("count", "id", "times")
+    Args:
+        place: what the daemon has sent. None: the pin is for one reader, who knows the place.
+        local: the object, if its value can leave this node.
+    """
 
-    def __init__(self, object_id: bytes, times: int) -> None:
+    __slots__ = ("count", "id", "local", "place", "times")
+
+    def __init__(self, object_id: bytes, times: int, place: Any = None, local: LocalObject | None = None) -> None:
         self.id = object_id
+        self.place = place
+        # None also once the local object needs the pin no more.
+        self.local = local
         # How often the daemon has sent the place: so often it must learn that it is not needed.
         self.times = times
-        # The local object and the views that need the place. Changed under the lock of ``References``.
+        # The local object and the views that need the place. Changed under the lock of ``References``. Once it is 0 the
+        # memory may change.
         self.count = 1
 
     def __repr__(self) -> str:
@@ -73,8 +87,9 @@ class LocalObject:
         self.id = object_id
         # The session that the object belongs to.
         self.table = table
-        # The value. Written once, by the thread that reads the stream, or by the thread that puts the object.
-        # Before that the payload may be ELSEWHERE. It is written before the kind, so read it first.
+        # The value. Written by the thread that reads the stream, or by the thread that puts the object. Before that the
+        # payload may be ELSEWHERE. It is written before the kind, so read it first. It stays, unless it is a copy of
+        # another node's value: that leaves with its last view, and the object is UNRESOLVED and ELSEWHERE again.
         self.kind = UNRESOLVED
         self.payload: Any = None
         # Refs of this process. Raised under the lock of ``References``, lowered when the release queue is drained.
@@ -191,33 +206,44 @@ class References:
             self.request_flush()
 
     def watch(self, pin: Pin, view: object) -> None:
-        """One more view needs the pin, until the view ends."""
+        """One more view needs the pin, until the view ends.
+
+        Raises:
+            ValueHasLeft: the pin was given back.
+        """
         bell = weakref.ref(view, self._ring)  # made first: the callback that was made first runs last
         watch = Watch(view, self._release_queue.append)
         watch.pin, watch.bell = pin, bell
         key = id(watch)
         with self._lock:
-            # No call between these two lines: an interrupt finds both done, or none.
-            pin.count += 1
-            self._watches[key] = watch
+            if pin.count:
+                # No call between these two lines: an interrupt finds both done, or none.
+                pin.count += 1
+                self._watches[key] = watch
+                return
+        raise ValueHasLeft
 
     def _ring(self, view: object) -> None:
         self.notify()
 
-    def on_shared_value(self, object_id: bytes) -> LocalObject | None:
-        """The daemon has sent an object's place, and keeps it for this process. None if no ref here is left."""
-        # Otherwise the last ref could end in between, and the pin would stay.
+    def on_shared_value(self, object_id: bytes, place: Any, *, may_leave: bool) -> LocalObject | None:
+        """The daemon has sent an object's place, and keeps it for this process.
+
+        Returns:
+            the object, whose value this is. None if no ref here is left, or if it has the value.
+        """
+        # Otherwise the last ref, or the last view, could end in between, and the pin would stay.
         with self._lock:
             local = self.table.get(object_id)
-            if local is None:
-                self._unpins.append((object_id, 1))
-            elif local.pin is None:
-                local.pin = Pin(object_id, 1)
-            else:
+            if local is not None:
+                if local.pin is None:
+                    local.pin = Pin(object_id, 1, place, local if may_leave else None)
+                    return local
                 local.pin.times += 1
-        if local is None:
-            self.request_flush()
-        return local
+                return None
+            self._unpins.append((object_id, 1))
+        self.request_flush()
+        return None
 
     def collect(self) -> list[Message]:
         """The messages to send now, in the right order (see the module)."""
@@ -244,21 +270,37 @@ class References:
         while queue:
             item = queue.popleft()
             if isinstance(item, Watch):
-                del self._watches[id(item)]
+                if self._watches.pop(id(item), None) is None:
+                    continue  # the value had left before the view could be used
                 item = item.pin
             item.count -= 1
             if item.count:
+                if item.count == 1 and type(item) is Pin and item.local is not None:
+                    self._leave(item, item.local)
                 continue
             if type(item) is LocalObject:
                 self._forget(item)
             elif type(item) is Pin:
                 self._unpins.append((item.id, item.times))
 
+    def _leave(self, pin: Pin, local: LocalObject) -> None:
+        """The last view of a copy has ended: the object is on another node, as far as this process knows."""
+        if local.kind != SHARED:
+            return
+        # In this order: a thread that finds the object unresolved also finds that it has to ask for it.
+        local.push_expected = False
+        local.payload = ELSEWHERE
+        local.kind = UNRESOLVED
+        local.pin = pin.local = None
+        pin.count = 0
+        self._unpins.append((pin.id, pin.times))
+
     def _forget(self, local: LocalObject) -> None:
         if self.table.get(local.id) is local:
             del self.table[local.id]
         self._released[local.id] = None
         if local.pin is not None:
+            local.pin.local = None
             local.pin.count -= 1
             if not local.pin.count:
                 self._unpins.append((local.id, local.pin.times))

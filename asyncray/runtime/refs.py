@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asyncray.exceptions import NotStartedError, OwnerDiedError, TaskCancelledError, TaskError
 from asyncray.ids import CLIENT_SIZE, OBJECT_SIZE, TASK_PREFIX_SIZE, TASK_SIZE, JobID, TaskID
 from asyncray.runtime import current
-from asyncray.runtime.references import LocalObject, References
+from asyncray.runtime.references import LocalObject, References, ValueHasLeft
 from asyncray.runtime.serialization import collecting_refs
 
 if TYPE_CHECKING:
@@ -183,7 +183,10 @@ class ObjectRef(Generic[T_co]):
         """
         objects = current.session_of(self._local).objects
         self._check_done()
-        value: T_co = objects.load(self._local)
+        try:
+            value: T_co = objects.load(self._local)
+        except ValueHasLeft:
+            raise self._not_ready() from None
         return value
 
     def exception(self) -> BaseException | None:
@@ -259,9 +262,12 @@ class ObjectRef(Generic[T_co]):
 
     def _check_done(self) -> None:
         if not self.done():
-            import asyncio  # start-up cost: only here
+            raise self._not_ready()
 
-            raise asyncio.InvalidStateError(f"{self} is not ready.")
+    def _not_ready(self) -> Exception:
+        import asyncio  # start-up cost: only here
+
+        return asyncio.InvalidStateError(f"{self} is not ready.")
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """The ref as a future for threads.

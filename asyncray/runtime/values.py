@@ -17,7 +17,7 @@ from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.errors import dump_task_error, load_task_error, system_fault
 from asyncray.runtime.interpreters import environment_note
-from asyncray.runtime.references import Pin
+from asyncray.runtime.references import Pin, ValueHasLeft
 from asyncray.runtime.reservation import Reservation, Reservations
 from asyncray.runtime.serialization import (
     PicklingFailed,
@@ -145,6 +145,7 @@ class Values:
         Raises:
             Exception: the object is this error.
             DeserializationError: the value cannot be unpickled here.
+            ValueHasLeft: it was here, and is on another node again.
         """
         try:
             if kind == PLAIN:  # the hot path
@@ -152,8 +153,9 @@ class Values:
             if kind == BUFFERS:
                 return loads(payload[0], buffers=payload[1:])
             if kind == SHARED:
-                assert pin is not None
                 return self._load_shared(payload, pin)
+        except ValueHasLeft:
+            raise
         except Exception as error:  # unpickling runs user code, which may raise anything
             text = f"A value could not be deserialized: {type(error).__name__}: {error}"
             note = environment_note(error)
@@ -163,8 +165,11 @@ class Values:
         assert kind == FAULT
         raise system_fault(payload)
 
-    def _load_shared(self, payload: Any, pin: Pin) -> Any:
-        segment, offset, size = payload
+    def _load_shared(self, payload: Any, pin: Pin | None) -> Any:
+        if pin is None or (pin.place is not None and pin.place != payload):
+            # It may be back, at another place, since the caller has read the payload.
+            raise ValueHasLeft
+        segment, offset, size = payload[:3]
         watch = functools.partial(self._references.watch, pin)
         return deserialize(*parse(self.segments.view(segment, offset, size, watch)))
 

@@ -161,7 +161,8 @@ class Waiters:
     def __init__(self) -> None:
         # Asks for values that are on other nodes. ``Connection`` sets it.
         self.ask_for: Callable[[Sequence[LocalObject]], None] = _ask_nobody
-        # The value of an object was on another node once. Until then no waiter looks for such values.
+        # The value of an object was on another node once, or can leave for one. Until then no waiter looks for such
+        # values.
         self._any_away = False
         # Re-entrant: a finalizer may come here in a thread that holds it. It guards all attributes below,
         # ``LocalObject.waiters``, and ``kind`` and ``payload`` of objects at the moment when they are resolved.
@@ -288,6 +289,10 @@ class Waiters:
                 local.push_expected = asks
         wake_all(fired)
         return asks
+
+    def values_may_leave(self) -> None:
+        """A value has come that is here only as long as it has views: see ``References``."""
+        self._any_away = True
 
     def resolved(self, values: Sequence[tuple[LocalObject, int, Any]]) -> None:
         """A batch of values came."""

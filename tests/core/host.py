@@ -100,7 +100,7 @@ class Host:
     # Memory -----------------------------------------------------------------------------------------------------------
 
     def _cells(self, place: list[Any]) -> Iterator[tuple[str, int]]:
-        segment, offset, size = place
+        segment, offset, size = place[:3]
         return ((segment, cell) for cell in range(offset // CELL, (offset + size - 1) // CELL + 1))
 
     def write(self, place: list[Any], content: Content) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError, ObjectLostError
+from asyncray.io.segments import Segment
 from asyncray.messages import (
     AWAY,
     ERROR_SEEN,
@@ -18,13 +21,17 @@ from asyncray.messages import (
     PUT,
     REPLY,
     REQUEST,
+    SHARED,
     SUBSCRIBE,
     SUBSCRIBE_ANYWHERE,
+    UNPIN,
     VALUE,
 )
+from asyncray.runtime import current
+from asyncray.runtime.references import ValueHasLeft
 from asyncray.runtime.refs import ObjectRef, borrow, own
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import serialize
+from asyncray.runtime.serialization import layout, serialize
 from tests.runtime.daemon_side import DEADLINE, DaemonSide, started
 
 LOST = ["ObjectLostError", {"object_id": "", "message": "lost"}]
@@ -268,3 +275,126 @@ def test_the_end_of_the_daemon_ends_everything(session: Any) -> None:
     runtime.objects.check_enough([there._local, never._local], 1)
     assert runtime.objects.is_done(never._local)
     assert runtime.objects.get([there._local], None) == [1]
+
+
+# Copies of other nodes' values ----------------------------------------------------------------------------------------
+
+
+class Copies:
+    """Two places in shared memory at which a copy of a value is, one after the other."""
+
+    def __init__(self, ref: ObjectRef[Any], segment: Segment) -> None:
+        self.ref = ref
+        self.array = np.arange(1000)
+        size, parts = layout(serialize(self.array))
+        data = b"".join(parts)
+        self.places = [(segment.name, offset, size, True) for offset in (0, 65536)]
+        for place in self.places:
+            segment.buf[place[1] : place[1] + size] = data
+
+    def message(self, turn: int) -> Any:
+        return (VALUE, self.ref.binary(), SHARED, self.places[turn])
+
+
+@pytest.fixture
+def copies(session: Any) -> Iterator[Copies]:
+    segment = Segment.create(f"asyncray-test-{os.getpid()}", 1 << 17)
+    yield Copies(borrow(session[0].references, b"c" * 26), segment)
+    segment.unlink()
+    segment.close()
+
+
+def send_when_asked(daemon: DaemonSide, copies: Copies, turn: int) -> threading.Thread:
+    def send() -> None:
+        assert daemon.next(SUBSCRIBE)[1] == (copies.ref.binary(),)
+        daemon.send(copies.message(turn))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_a_copy_leaves_with_its_last_view_and_the_next_read_brings_it_again(session: Any, copies: Copies) -> None:
+    runtime, daemon = session
+    local = copies.ref._local
+    for turn in range(2):
+        thread = send_when_asked(daemon, copies, turn)
+        (array,) = runtime.objects.get([local], DEADLINE)
+        thread.join()
+        assert (array == copies.array).all()
+        assert copies.ref.done()
+        del array
+        runtime.flush()
+        assert daemon.next(UNPIN)[1] == ((copies.ref.binary(), 1),)
+        assert exists(runtime, copies.ref)
+
+
+def read(runtime: Runtime, ref: ObjectRef[Any]) -> Any:
+    return runtime.objects.get([ref._local], DEADLINE)[0]
+
+
+def read_async(runtime: Runtime, ref: ObjectRef[Any]) -> Any:
+    return asyncio.run(runtime.objects.get_async([ref._local], DEADLINE))[0]
+
+
+def await_one(runtime: Runtime, ref: ObjectRef[Any]) -> Any:
+    return asyncio.run(runtime.objects.load_async(ref._local))
+
+
+def read_future(runtime: Runtime, ref: ObjectRef[Any]) -> Any:
+    return runtime.objects.future(ref).result(DEADLINE)
+
+
+@pytest.mark.parametrize("reads", [read, read_async, await_one, read_future])
+def test_a_thread_whose_value_leaves_just_before_it_reads_it_asks_again(
+    session: Any, copies: Copies, reads: Callable[[Runtime, ObjectRef[Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, daemon = session
+    local = copies.ref._local
+    thread = send_when_asked(daemon, copies, 0)
+    kept = runtime.objects.get([local], DEADLINE)
+    thread.join()
+    load = runtime.objects._values.load
+    threads: list[threading.Thread] = []
+
+    def load_late(*seen: Any) -> Any:
+        if not threads:
+            kept.clear()
+            runtime.flush()  # the value leaves
+            threads.append(send_when_asked(daemon, copies, 1))
+        return load(*seen)
+
+    monkeypatch.setattr(runtime.objects._values, "load", load_late)
+    array = reads(runtime, copies.ref)
+    threads[0].join()
+    assert (array == copies.array).all()
+    assert local.payload == copies.places[1]
+
+
+def test_the_old_place_of_a_copy_that_is_back_is_not_read(session: Any, copies: Copies) -> None:
+    runtime, daemon = session
+    local = copies.ref._local
+    thread = send_when_asked(daemon, copies, 1)
+    kept = runtime.objects.get([local], DEADLINE)
+    thread.join()
+    with pytest.raises(ValueHasLeft):
+        runtime.values.load(SHARED, copies.places[0], local.pin)
+    assert kept
+
+
+def test_a_result_that_has_left_is_not_ready_and_no_error(
+    session: Any, copies: Copies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread drops the last view between the two looks of these methods."""
+    runtime, daemon = session
+    local = copies.ref._local
+    thread = send_when_asked(daemon, copies, 0)
+    kept = runtime.objects.get([local], DEADLINE)
+    thread.join()
+    kept.clear()
+    runtime.flush()
+    assert runtime.objects.error(local) is None
+    monkeypatch.setattr(current, "session_of", lambda local: runtime)
+    monkeypatch.setattr(runtime.objects, "is_done", lambda local: True)
+    with pytest.raises(asyncio.InvalidStateError, match="is not ready"):
+        copies.ref.result()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.messages import ADD_REFS, FUNCTION, RELEASE_REFS, UNPIN, FunctionMessage
-from asyncray.runtime.references import References
+import pytest
+
+from asyncray.messages import ADD_REFS, FUNCTION, RELEASE_REFS, SHARED, UNPIN, UNRESOLVED, FunctionMessage
+from asyncray.runtime.references import ELSEWHERE, References, ValueHasLeft
 from asyncray.runtime.refs import ObjectRef, borrow, own
+
+PLACE = ["segment", 0, 1]
 
 MESSAGE: FunctionMessage = (FUNCTION, 1, b"digest", b"", None)
 
@@ -55,8 +59,8 @@ def test_a_ref_that_is_made_again_cancels_a_release_that_is_queued() -> None:
 def test_a_place_is_given_back_with_the_last_ref_and_the_last_view() -> None:
     references = References(lambda: None)
     ref, view = own(references, name(1)), View()
-    for _ in range(2):  # the daemon may send it twice
-        assert references.on_shared_value(name(1)) is ref._local
+    assert references.on_shared_value(name(1), PLACE, may_leave=False) is ref._local
+    assert references.on_shared_value(name(1), PLACE, may_leave=False) is None  # the daemon may send it twice
     pin = ref._local.pin
     assert pin is not None
     references.watch(pin, view)
@@ -69,9 +73,53 @@ def test_a_place_is_given_back_with_the_last_ref_and_the_last_view() -> None:
 def test_a_place_that_comes_after_the_last_ref_goes_back_at_once() -> None:
     asked: list[bool] = []
     references = References(lambda: asked.append(True))
-    assert references.on_shared_value(name(1)) is None
+    assert references.on_shared_value(name(1), PLACE, may_leave=True) is None
     assert references.collect() == [(UNPIN, [(name(1), 1)])]
     assert asked
+
+
+def test_the_place_of_a_copy_is_given_back_with_the_last_view_and_comes_again() -> None:
+    references = References(lambda: None)
+    ref, views = own(references, name(1)), [View(), View()]
+    for turn in range(2):
+        local = references.on_shared_value(name(1), PLACE, may_leave=True)
+        assert local is ref._local
+        assert references.on_shared_value(name(1), PLACE, may_leave=True) is None
+        assert references.collect() == []  # no view yet: a thread is about to read it
+        local.payload, local.kind = PLACE, SHARED
+        pin = local.pin
+        assert pin is not None
+        for view in views:
+            references.watch(pin, view)
+        del views[0], view
+        assert references.collect() == []
+        assert local.kind == SHARED
+        views.clear()
+        assert references.collect() == [(UNPIN, [(name(1), 2)])]
+        assert (local.kind, local.payload, local.pin, local.push_expected) == (UNRESOLVED, ELSEWHERE, None, False)
+        views += [View(), View()]
+        # Another thread has read the pin before the place was given back.
+        with pytest.raises(ValueHasLeft):
+            references.watch(pin, views[turn])
+    views.clear()
+    assert references.collect() == []
+    del ref, local
+    assert references.collect() == [(RELEASE_REFS, [name(1)])]
+
+
+def test_the_views_of_a_copy_may_outlive_its_ref() -> None:
+    references = References(lambda: None)
+    ref, view = own(references, name(1)), View()
+    local = references.on_shared_value(name(1), PLACE, may_leave=True)
+    assert local is not None
+    local.payload, local.kind = PLACE, SHARED
+    assert local.pin is not None
+    references.watch(local.pin, view)
+    del ref
+    assert references.collect() == [(RELEASE_REFS, [name(1)])]
+    del view
+    assert references.collect() == [(UNPIN, [(name(1), 1)])]
+    assert local.kind == SHARED
 
 
 def test_a_session_that_has_ended_asks_for_nothing() -> None:

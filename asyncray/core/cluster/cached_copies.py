@@ -214,5 +214,6 @@ class CachedCopies:
 
 
 def _place(block: Block) -> list[Any]:
+    """Returns the payload for processes. It says that the value can be read again when it was given back."""
     allocation = block.allocation
-    return [allocation.segment, allocation.offset, allocation.size]
+    return [allocation.segment, allocation.offset, allocation.size, True]
