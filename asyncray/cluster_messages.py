@@ -163,9 +163,9 @@ DoneWithMessage: TypeAlias = "tuple[Literal[124], int]"
 """attempt: the refs that came with it need not be kept for the sender any more"""
 
 TAKE_BACK: Final = 125
-TakeBackMessage: TypeAlias = "tuple[Literal[125], int, int]"
-"""number of a template, how many tasks: the sender has a place for them that is free. Answer: BACK for those that have
-not started, perhaps fewer"""
+TakeBackMessage: TypeAlias = "tuple[Literal[125], Sequence[int], int]"
+"""attempts, how many of them: the sender knows free places for so many. Answer: BACK for those that have not started,
+perhaps fewer"""
 
 SLOTS: Final = 126
 SlotsMessage: TypeAlias = "tuple[Literal[126], int, int]"
@@ -193,6 +193,10 @@ Answer: SEATED and later RESULT, or only RESULT, or BACK"""
 SEATED: Final = 171
 SeatedMessage: TypeAlias = "tuple[Literal[171], int, int]"
 """attempt, pid of the process: the constructor has returned. RESULT follows when the process has ended"""
+
+CONSTRUCTOR_WAITS: Final = 180
+ConstructorWaitsMessage: TypeAlias = "tuple[Literal[180], int]"
+"""attempt: the constructor has not begun, because the sender has no room for it at present"""
 
 END_SEAT: Final = 172
 EndSeatMessage: TypeAlias = "tuple[Literal[172], int, bool, str]"
@@ -401,8 +405,8 @@ ToPeer: TypeAlias = """(
     | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage
     | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
     | ClaimedMessage | CancelAtHomeMessage
-    | ConstructAtMessage | SeatedMessage | EndSeatMessage | CallAtMessage | LocateMessage | SeatOfMessage
-    | ForgetActorMessage | KillActorMessage | AdoptMessage | AdoptedMessage
+    | ConstructAtMessage | SeatedMessage | ConstructorWaitsMessage | EndSeatMessage | CallAtMessage
+    | LocateMessage | SeatOfMessage | ForgetActorMessage | KillActorMessage | AdoptMessage | AdoptedMessage
     | PeopleMessage
 )"""
 ClusterMessage: TypeAlias = "ToHead | ToMember | ToPeer"

@@ -149,7 +149,7 @@ class Shape:
             self.guests += 1
 
     def remove(self, task: Task) -> None:
-        """Removes a queued task. Costs a search of its queue."""
+        """Removes a queued task. Costs a search of its queue up to the task."""
         self.queues[task.depth].remove(task)
         self._removed(task)
 

@@ -115,12 +115,16 @@ class Shapes:
         """The account has a fault from now on: the tasks of its shapes cannot run."""
         self.failing |= {shape: None for shape in self.table.values() if shape.account is account}
 
-    def enqueue(self, task: Task, *, first: bool = False) -> None:
-        """Queues a task that is ready to run."""
+    def enqueue(self, task: Task, *, first: bool = False, stays: bool = False) -> None:
+        """Queues a task that is ready to run.
+
+        Args:
+            stays: this node will run it, whatever its placement.
+        """
         task.state = QUEUED
         shape = task.template.shape or self._make_shape(task)
         may_leave = self.others is not None and (task.dependencies or shape.where is not HERE or shape.lives)
-        if may_leave and self.others is not None and self.others.route(task):
+        if may_leave and not stays and self.others is not None and self.others.route(task):
             return
         if not shape.count and shape not in self.ready:
             self.ready[shape] = self.active[shape] = None

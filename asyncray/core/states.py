@@ -25,6 +25,8 @@ FINAL = 0
 RAISED = 1
 # Its process has ended.
 CRASHED = 2
+# Its home has asked it back before it began.
+WITHDRAWN = 3
 
 # Workers
 # A worker that was ordered and has not said hello; an actor whose constructor runs.

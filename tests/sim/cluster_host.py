@@ -34,6 +34,8 @@ TICK = 0.5
 FAST_TICK = 0.02
 CLUSTER_ID = b"c" * 16
 RESOURCES = {"CPU": 2.0}
+ZONES = ["east", "west"]
+"""The values of the label of the hosts, in turn."""
 CHECK_EVERY = 40
 """Turns of a host between two checks of all its machines."""
 
@@ -76,8 +78,9 @@ class ClusterHost:
         self._awake_at = 0.0
         self._deferred: list[Callable[[], None]] = []
         total = dict(self.machine.resources.total)
+        self.labels = {"zone": ZONES[number % len(ZONES)]}
         facts: Any = {
-            "node": self.id, "host": self.name, "port": 1, "joined": 0, "resources": total, "labels": {}
+            "node": self.id, "host": self.name, "port": 1, "joined": 0, "resources": total, "labels": self.labels
         }  # fmt: skip
         self.part = ClusterMachine(self.machine, facts, self.clock.now, None if is_head else cluster.head_host.id)
         self.part.handlers[HELLO] = self._hello

@@ -11,14 +11,14 @@ from random import Random
 from typing import Any
 
 from asyncray.core.pauses import LONGEST_PAUSE
-from asyncray.core.records import HERE, Task
-from asyncray.ids import NODE_SIZE
+from asyncray.core.records import Task
 from asyncray.messages import CANCEL, KILL
 from tests.core.processes import Process
 from tests.core.programs import Recipe, Step
 from tests.core.test_chaos import numbers
 from tests.sim.cluster import Cluster
-from tests.sim.cluster_host import ClusterHost
+from tests.sim.cluster_host import ZONES, ClusterHost
+from tests.sim.liveness import nothing_waits_beside_room
 from tests.sim.reachability import check_references
 
 NODES: list[dict[str, float]] = [{"CPU": 2, "R": 1, "GPU": 2}, {"CPU": 1, "R": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 1}]
@@ -44,9 +44,12 @@ def some_step(random: Random, nodes: list[bytes], depth: int) -> Step:
 
 
 def some_placement(random: Random, nodes: list[bytes]) -> tuple[Any, ...]:
-    kind = random.choice(["", "", "", "", "spread", "spread", "affinity"])
+    kind = random.choice([""] * 5 + ["spread", "spread", "affinity", "labels", "selectors"])
     if kind == "affinity":
         return kind, random.choice(nodes), random.random() < 0.5
+    if kind in ("labels", "selectors"):
+        zone = [("zone", "in", [random.choice(ZONES)])]
+        return (kind, random.choice([zone, []]), zone) if kind == "labels" else (kind, [zone, []])
     return (kind,) if kind else ()
 
 
@@ -214,7 +217,8 @@ def rest(cluster: Cluster) -> None:
     for host in cluster.living:
         host.check()
         host.node.nothing_waits_that_could_run()
-        nothing_waits_that_could_run_elsewhere(cluster, host)
+        homeless_tasks_have_no_home(host)
+    nothing_waits_beside_room(cluster)
 
 
 def pauses(cluster: Cluster) -> Iterator[bool]:
@@ -222,12 +226,7 @@ def pauses(cluster: Cluster) -> Iterator[bool]:
     return (bool(host.machine.scheduler.pauses._until) for host in cluster.living)
 
 
-def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) -> None:
-    for shape in host.machine.scheduler.shapes.table.values():
-        for task in (shape.peek(), shape.own_task()):
-            if task is not None and _has_no_placement(cluster, task) and not shape.lives:
-                free = [other for other in cluster.living if other.machine.resources.fits(shape.demand)]
-                assert not free, f"{task} waits at {host} and could run at {free}"
+def homeless_tasks_have_no_home(host: ClusterHost) -> None:
     for task in host.part.feeding.homeless:
         template = task.template
         if task.is_constructor:
@@ -235,12 +234,6 @@ def nothing_waits_that_could_run_elsewhere(cluster: Cluster, host: ClusterHost) 
         else:
             found = host.part.placing.choose(template.where, template.demand)
         assert found is None, f"{task} waits at {host} and could run at {found}"
-
-
-def _has_no_placement(cluster: Cluster, task: Task) -> bool:
-    """True if any node will do. The home of a guest has chosen its node by a placement that the guest does not name."""
-    home = cluster.hosts[task.id[:NODE_SIZE]].machine.work.tasks.get(task.id)
-    return home is None or home.template.where is HERE
 
 
 def unresolved(cluster: Cluster) -> list[str]:

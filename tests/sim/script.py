@@ -23,7 +23,7 @@ _OF_ATTEMPTS = {
 }  # fmt: skip
 _OF_ACTORS = {
     m.LOCATE: "LOCATE", m.FORGET_ACTOR: "FORGET_ACTOR", m.KILL_ACTOR: "KILL_ACTOR", m.CONSTRUCT_AT: "CONSTRUCT_AT",
-    m.SEATED: "SEATED", m.END_SEAT: "END_SEAT",
+    m.SEATED: "SEATED", m.END_SEAT: "END_SEAT", m.CONSTRUCTOR_WAITS: "CONSTRUCTOR_WAITS",
 }  # fmt: skip
 _OF_REFS = {m.BORROW: "BORROW", m.UNBORROW: "UNBORROW"}
 _FROM_THE_HOME = (m.CANCEL_TASK, m.CLAIMED)
@@ -98,7 +98,9 @@ class Script(Pair):
             later = " later" if kind in (m.RESULT, m.BACK) and fields[-1] else ""
             return f"{way} {_OF_ATTEMPTS[kind]} {self._attempts[home, fields[0]]}{later}"
         if kind == m.TAKE_BACK:
-            return f"{way} TAKE_BACK {fields[1]}"
+            attempts, count = fields
+            names = [self._attempts[one, attempt] for attempt in attempts]
+            return f"{way} TAKE_BACK {count} of {', '.join(names)}"
         if kind in _OF_REFS:
             return f"{way} {_OF_REFS[kind]} {', '.join(map(self._name, fields[-1]))}"
         return ""

@@ -47,7 +47,7 @@ def guest_at_a_busy_node(world: Script) -> tuple[bytes, bytes]:
     world.share_rows()
     world.wait(0.05)
     way = f"A > {busy_node.decode()[-1]}:"
-    assert world.under_way(A, busy_node) == [f"{way} TAKE_BACK 1"]
+    assert world.under_way(A, busy_node) == [f"{way} TAKE_BACK 1 of guest"]
     assert world.story() == [f"{way} TASK guest"]
     return busy_node, free_node
 
@@ -59,7 +59,7 @@ def test_r7_a_task_that_is_asked_back_has_started_meanwhile() -> None:
     world.work(busy_node)
     world.arrive(A, busy_node)
     world.arrive(busy_node, A)
-    assert world.story() == [f"A > {name}: TAKE_BACK 1", f"{name} > A: RESULT guest"]
+    assert world.story() == [f"A > {name}: TAKE_BACK 1 of guest", f"{name} > A: RESULT guest"]
     world.end()
 
 
@@ -71,7 +71,7 @@ def test_r7_a_task_that_is_asked_back_and_has_not_started_goes_elsewhere() -> No
     world.arrive(busy_node, A)
     world.work(A)
     world.arrive(A, free_node)
-    assert world.story() == [f"A > {old}: TAKE_BACK 1", f"{old} > A: BACK guest", f"A > {new}: TASK guest"]
+    assert world.story() == [f"A > {old}: TAKE_BACK 1 of guest", f"{old} > A: BACK guest", f"A > {new}: TASK guest"]
     world.end()
     assert world.story()[0] == f"{new} > A: RESULT guest"
 

@@ -78,6 +78,9 @@ class AwayTasks:
         self._late: dict[Peer, dict[int, tuple[ObjectEntry, ...]]] = {}
         # Lost node -> objects that are kept until its grace has ended.
         self._graces: dict[Peer, list[tuple[ObjectEntry, ...]]] = {}
+        # Constructors that wait for room at other nodes -> the node that has room for it, if it was asked back.
+        # ``AskingBack`` fills it.
+        self.waiting: dict[Away, bytes | None] = {}
         self._attempts = 0
         # A task has come back since the reader last reset it.
         self.changed = False
@@ -175,10 +178,9 @@ class AwayTasks:
         _, task_id, force, recursive = message
         self._cancelling.cancel(task_id, force=force, recursive=recursive)
 
-    def task_at(self, peer: Peer, attempt: int) -> Task | None:
-        """Returns the task that is at another node by this attempt."""
-        away = self._there.get(peer, {}).get(attempt)
-        return None if away is None else away.task
+    def at(self, peer: Peer, attempt: int) -> Away | None:
+        """Returns the record of the task that is at another node by this attempt."""
+        return self._there.get(peer, {}).get(attempt)
 
     def find(self, task: Task) -> Away | None:
         """Returns the record of a task that is at another node."""
@@ -189,6 +191,7 @@ class AwayTasks:
     def _take_out(self, peer: Peer, attempt: int) -> Away:
         away = self._there[peer].pop(attempt)
         del self._of_task[away.task]
+        self.waiting.pop(away, None)
         if away.line is not None:
             del away.line.sent[attempt]
             self.changed = True
@@ -292,6 +295,7 @@ class AwayTasks:
         started = {attempt: None for line in lines for attempt in list(line.sent)[: max(1, line.slots or 0)]}
         for away in there.values():
             del self._of_task[away.task]
+            self.waiting.pop(away, None)
             if away.uses:
                 kept.append(away.uses)
         for attempt, away in reversed(there.items()):
@@ -336,6 +340,7 @@ class AwayTasks:
         there = {away for table in self._there.values() for away in table.values()}
         assert there == set(self._of_task.values()), "a task is in one book and not in the other"
         assert sent == {away for away in there if away.line is not None}, "a line and the books disagree"
+        assert there.issuperset(self.waiting), "a task that is not elsewhere waits there"
         for away in there:
             assert away.peer.alive, f"{away} is at a lost node"
             assert away.task.state in (SENT, FINISHED), f"{away} is elsewhere and here"

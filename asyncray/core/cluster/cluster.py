@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray import cluster_messages as m
 from asyncray.cluster_words import HOW_ENDED
 from asyncray.core.cluster.adoptions import Adoptions
+from asyncray.core.cluster.asking_back import ASK_BACK_AGAIN, AskingBack
 from asyncray.core.cluster.away_tasks import AwayTasks
 from asyncray.core.cluster.cluster_requests import ClusterRequests
 from asyncray.core.cluster.cluster_status import ClusterStatuses
@@ -37,7 +38,6 @@ from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
 from asyncray.core.cluster.routes import Routes
 from asyncray.core.cluster.task_arguments import TaskArguments
-from asyncray.core.cluster.task_lines import ASK_BACK_AGAIN
 from asyncray.core.cluster.waiting_tasks import WaitingTasks
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import LogLine
@@ -110,6 +110,9 @@ class ClusterMachine(Watcher):
         self.homes = Homes(machine, self.away, self.routes, self.placing, self._peer_of)
         self.guest_actors = GuestActors(machine, self.guests, self.routes)
         self.adoptions = requests.adoptions = Adoptions(machine, self.imports, head, self._peer_of)
+        self.asking_back = AskingBack(
+            self.outbox, machine.scheduler.shapes, self.placing, self.away, self.feeding.lines
+        )
         self.feeding.constructors = self.homes.route_constructor
         self.feeding.arguments = arguments
         self.feeding.locality = Locality(self.node, self.large.holders)
@@ -183,6 +186,7 @@ class ClusterMachine(Watcher):
             m.SLOTS: self.feeding.slots_came,
             m.CONSTRUCT_AT: self.guest_actors.construct_at,
             m.SEATED: self.homes.seated,
+            m.CONSTRUCTOR_WAITS: self.asking_back.constructor_waits,
             m.END_SEAT: self.guest_actors.end_seat,
             m.CALL_AT: self.guest_actors.call_at,
             m.LOCATE: self.homes.locate,
@@ -345,7 +349,9 @@ class ClusterMachine(Watcher):
             self._machine.flush()
         if self.feeding.flush():
             self.feeding.let_go(self._machine.flush)
+        self.asking_back.flush()
         self.guests.flush()
+        self.guest_actors.flush()
         self.members.flush(now)
 
     def tick(self, now: float, late: float) -> None:
@@ -365,7 +371,7 @@ class ClusterMachine(Watcher):
             elif head.link.state == OPEN:
                 self.members.head_is_away(None)
         self.members.tick(now)
-        self.feeding.tick()
+        self.asking_back.tick(now)
         self.goodbyes.tick()
         self.statuses.tick()
         if now >= self._complain_at and self.members.state == MEMBER:

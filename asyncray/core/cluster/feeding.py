@@ -6,6 +6,7 @@ gets more of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -54,7 +55,7 @@ class Feeding:
         self._scheduler = machine.scheduler
         self._away = away
         self._placing = placing
-        self.lines = TaskLines(machine.outbox, machine.scheduler.shapes, placing, peer)
+        self.lines = TaskLines(placing, peer)
         self.locality: Locality | None = None
         # Brings arguments here for tasks that stay.
         self.arguments: TaskArguments | None = None
@@ -70,7 +71,7 @@ class Feeding:
         self.homeless: dict[Task, None] = {}
         # Tasks that no node will ever run, and why.
         self._hopeless: list[tuple[Task, str]] = []
-        # A shape was held back in this round, and whether the next round holds none back.
+        # A shape was held back in this round or has got tasks since, and whether the next round holds none back.
         self._held = False
         self._lets_go = False
         # The view or the slots of other nodes have changed since the last flush.
@@ -183,7 +184,7 @@ class Feeding:
     def flush(self) -> bool:
         """All events of a batch have been handled, and the node has taken what it can: sends what is left.
 
-        Returns: True if tasks are left that were held back here: the node should take them now.
+        Returns: True if tasks are left that were held back here, or have come back: the node should take them now.
         """
         while self._hopeless:
             task, why = self._hopeless.pop()
@@ -199,6 +200,8 @@ class Feeding:
             if shape.count:
                 self._feed(shape)
         self._feed_parked()
+        for line in list(self._filled):
+            self._move_on(line)
         held, self._held = self._held, False
         return held
 
@@ -226,11 +229,13 @@ class Feeding:
     def _feed(self, shape: Shape) -> bool:
         """Sends tasks of a shape that this node will not take soon. Returns False if more could be sent."""
         task = shape.own_task()
-        if task is None or shape.where is not HERE:
-            return True  # a task with a placement was routed when it was queued
+        if task is None:
+            return True
         if shape.lives:
             return shape.account.fits(shape.demand) or self._feed_actors(shape)
         excess = shape.count - self._kept_here(shape, task)
+        if shape.where is not HERE:
+            return excess <= 0 or self._feed_placed(shape, excess)
         line = self.lines.best(shape) if excess > 0 else None
         if line is None:
             return excess <= 0
@@ -248,10 +253,25 @@ class Feeding:
         shapes.close(shape)
         return shape.own_task() is None
 
+    def _feed_placed(self, shape: Shape, excess: int) -> bool:
+        """Sends tasks with a placement, which has led them here, to other nodes that have room."""
+        shapes, node = self._scheduler.shapes, self._placing.node
+        while excess > 0 and (task := shape.own_task()) is not None:
+            found = self._placing.move_to(shape.where, shape.demand, node, {})
+            if found is None:
+                return False
+            if shape in shapes.parking:
+                shapes.unpark(shape)
+            shape.remove(task)
+            self._give(task, self.lines.to(found, shape))
+            excess -= 1
+            shapes.close(shape)
+        return shape.own_task() is None
+
     def _feed_actors(self, shape: Shape) -> bool:
         """Gives actors for which this node has no room to others that have. Returns False if some are left."""
         task, shapes = shape.own_task(), self._scheduler.shapes
-        while task is not None and task.template.life and self.constructors(task, waits=True):
+        while task is not None and self.constructors(task, waits=True):
             if shape in shapes.parking:
                 shapes.unpark(shape)
             shape.remove(task)
@@ -283,6 +303,29 @@ class Feeding:
         if not line.queue:
             del self._filled[line]
 
+    def _move_on(self, line: TaskLine) -> None:
+        """Tasks wait for room at a node: gives them to others that have room, or to this one."""
+        where, demand = line.shape.where, line.shape.demand
+        taken: Counter[str] = Counter()
+        while line.queue:
+            task = line.queue[0]
+            found = None
+            if task.state == QUEUED:
+                found = self._placing.move_to(where, demand, line.peer.id, {self._placing.node: taken})
+                if found is None:
+                    return
+            line.queue.popleft()
+            if found is None:
+                continue
+            if found.facts["node"] != self._placing.node:
+                self._give(task, self.lines.to(found, line.shape))
+            else:
+                taken.update(dict(demand))
+                self._held = True
+                if self.arguments is None or not self.arguments.bring(task):
+                    self._scheduler.shapes.enqueue(task, stays=True)
+        del self._filled[line]
+
     def _give(self, task: Task, line: TaskLine) -> None:
         self._away.send(task, line)
         self._placing.debit(line.peer.id, line.shape.demand)
@@ -292,16 +335,11 @@ class Feeding:
         _, number, slots = message
         template = self._work.functions.templates.get(number)
         shape = None if template is None else template.shape
-        line = None if shape is None else self.lines.find(peer, shape)
-        if line is not None:
-            line.slots = slots
+        if shape is not None:
+            self.lines.slots_are(peer, shape, slots)
             self._changed = True
 
     # Time and losses --------------------------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """Some time has passed."""
-        self.lines.tick(self._clock.now)
 
     @property
     def needs_fast_tick(self) -> bool:

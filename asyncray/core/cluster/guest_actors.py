@@ -3,6 +3,10 @@
 A guest actor never restarts here, and lives until its home ends it, or its process ends. Then each call for it goes
 back to the node of its caller: those that had begun as RESULT, so that their nodes know it, the others as BACK. The
 constructor goes last: its RESULT tells the home that the process has ended.
+
+A constructor for which there is no room waits here, because this node may be the only one that ever has room for it.
+The home hears of that once (CONSTRUCTOR_WAITS), and may ask the constructor back (TAKE_BACK) as long as no process has
+it: then it goes back as BACK.
 """
 
 from __future__ import annotations
@@ -11,15 +15,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from asyncray.cluster_messages import BACK, SEATED
+from asyncray.cluster_messages import BACK, CONSTRUCTOR_WAITS, SEATED
 from asyncray.cluster_words import NOT_HERE
 from asyncray.core.cluster.guests import Guests
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.routes import Routes
+from asyncray.core.cluster.task_lines import units
+from asyncray.core.leases import Shape
 from asyncray.core.lives import Actor, GuestActor
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, Task
-from asyncray.core.states import CRASHED, DEAD, FINISHED
+from asyncray.core.states import CRASHED, DEAD, FINISHED, QUEUED, WAITING, WITHDRAWN
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import FAULT
 
@@ -33,7 +39,10 @@ class GuestActors:
         self._actors = machine.actors
         self._guests = guests
         self._routes = routes
+        # Constructors that have no process yet, and whose homes do not know that they wait for room.
+        self._unplaced: dict[Guest, None] = {}
         machine.actors.guests = self
+        guests.withdraw = self.withdraw
 
     def __repr__(self) -> str:
         return f"<GuestActors of {self._guests}>"
@@ -54,7 +63,30 @@ class GuestActors:
             self._routes.hidden[actor_id] = actor
         else:
             self._actors.add(actor, None, b"")
+        self._unplaced[guest] = None
         self._work.welcome(guest)
+
+    def flush(self) -> None:
+        """All events of a batch have been handled, and the node has started what it can."""
+        room: dict[Shape, int] = {}
+        for guest in list(self._unplaced):
+            if guest.state == WAITING:
+                continue  # for its arguments
+            if guest.state == QUEUED and (shape := guest.template.shape) is not None:
+                if shape not in room:
+                    room[shape] = units(shape)
+                room[shape] -= 1
+                if room[shape] >= 0:
+                    continue  # a process for it is about to start
+                self._outbox.send(guest.home, (CONSTRUCTOR_WAITS, guest.attempt))
+            del self._unplaced[guest]
+
+    def withdraw(self, guest: Guest) -> None:
+        """The home has asked a constructor back that has not begun: the actor leaves this node."""
+        actor = guest.constructed_actor
+        assert actor is not None
+        guest.how = WITHDRAWN
+        self._actors.die(actor, actor.fault("ActorDiedError", "The actor starts at another node."))
 
     def constructed(self, actor: GuestActor) -> None:
         """The constructor of an actor of another node has returned here."""

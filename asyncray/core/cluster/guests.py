@@ -19,7 +19,7 @@ run meanwhile. As many of these as a home has slots may wait in addition.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, ObjectEntry, Party, Task
-from asyncray.core.states import FINAL, FINISHED, QUEUED, SENT, WAITING
+from asyncray.core.states import FINAL, FINISHED, PENDING, QUEUED, SENT, WAITING, WITHDRAWN
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import return_id
 from asyncray.messages import FAULT, RETURN_QUEUED, SHARED, Value
@@ -83,6 +83,8 @@ class Guests:
         self._visits: dict[Shape, dict[Party, _Visit]] = {}
         # Objects inside results for lost homes, until their graces have ended.
         self._graces: dict[Party, list[tuple[ObjectEntry, ...]]] = {}
+        # Ends a guest actor whose constructor has not begun. ``GuestActors`` sets it.
+        self.withdraw: Callable[[Guest], None]
         machine.work.guests = self
 
     def __repr__(self) -> str:
@@ -166,7 +168,9 @@ class Guests:
         if contained and home.alive:
             self._claims.setdefault(home, {})[attempt] = self._objects.use_all(contained)
         later = self._leave(guest)
-        if home.alive:
+        if home.alive and guest.how == WITHDRAWN:
+            self._outbox.send(home, (BACK, attempt, WANTED_BACK, later))
+        elif home.alive:
             mean = int(guest.template.mean or 0)
             self._outbox.send(home, (RESULT, attempt, mean, sent, guest.how, later))
 
@@ -208,26 +212,22 @@ class Guests:
     # Wishes of homes --------------------------------------------------------------------------------------------------
 
     def take_back(self, peer: Peer, message: Any) -> None:
-        """TAKE_BACK: the home has a free place for some of its tasks that wait here."""
-        _, number, count = message
-        found = self._templates.find(peer, number)
-        shape = None if found is None else found[1].shape
-        if shape is None:
-            return
-        waiting = [
-            guest
-            for depth in shape.depths
-            for guest in reversed(shape.queues[depth])
-            if isinstance(guest, Guest) and guest.home is peer and guest.state == QUEUED
-        ]
+        """TAKE_BACK: the home knows free places for some of its tasks that wait here."""
+        _, attempts, count = message
+        table = self.table.get(peer, {})
+        guests = [table[attempt] for attempt in attempts if attempt in table]
+        waiting = [guest for guest in guests if _has_not_begun(guest)]
         for guest in waiting[:count]:
-            self.send_back(guest, WANTED_BACK)
+            if guest.is_constructor:
+                self.withdraw(guest)
+            else:
+                self.send_back(guest, WANTED_BACK)
         if len(waiting) >= count:
             return
         # Others were sent ahead to workers: they come back to the queue, and the home asks again.
-        for lease in shape.leases:
-            if len(lease.worker.inflight) > 1 and lease.worker.client is not None:
-                self._outbox.send(lease.worker.client, (RETURN_QUEUED,))
+        for worker in {guest.worker: None for guest in guests if guest.state == SENT and guest.worker is not None}:
+            if len(worker.inflight) > 1 and worker.client is not None:
+                self._outbox.send(worker.client, (RETURN_QUEUED,))
 
     def cancel(self, peer: Peer, message: Any) -> None:
         """CANCEL_TASK: the home wants a task to stop. Its end is reported as any other."""
@@ -340,3 +340,8 @@ class Guests:
             for home, visit in visits.items():
                 here = [g for g in self.table.get(home, {}).values() if g.template.shape is shape]
                 assert visit.count == len(here), f"{home} has {here} in {shape}, not {visit.count}"
+
+
+def _has_not_begun(guest: Guest) -> bool:
+    made = guest.constructed_actor
+    return guest.state == QUEUED if made is None else made.state == PENDING

@@ -9,7 +9,8 @@ that the constructor has returned, RESULT that the constructor has failed, or th
 each call goes back to its node, so the home knows all of its own calls when it decides about a restart.
 
 An actor without resources goes to the next node in turn; any other stays at home while it fits, and then goes to the
-node that is used least. A placement that the program names comes first.
+node that is used least. A placement that the program names comes first. A constructor that finds no room where it was
+sent is asked back once there is room elsewhere (``asking_back``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from asyncray.core.cluster.placing import Placing
 from asyncray.core.cluster.routes import Routes
 from asyncray.core.lives import Actor, Route, Seat
 from asyncray.core.machine import NodeMachine
+from asyncray.core.placements import SPREAD
 from asyncray.core.records import HERE, Task
+from asyncray.core.shapes import Shapes
 from asyncray.core.states import ALIVE, CRASHED, DEAD, RAISED, RESTARTING, STARTING
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import NODE_SIZE
@@ -94,28 +97,22 @@ class Homes:
         where = template.where
         chosen: OtherNode | str | None
         if waits:
-            chosen = self._placing.with_room(template.demand)
+            chosen = self._placing.move_to(where, template.demand, self._node, {})
         elif where is not HERE:
             chosen = self._placing.choose(where, template.demand)
         elif template.life:
-            chosen = self._placing.own_or_best(template.demand, self._queued())
+            chosen = self._placing.own_or_best(template.demand, queued_lives(self._shapes))
         else:
-            chosen = self._placing.next(template.demand)
+            chosen = self._placing.choose(SPREAD, template.demand)
         return chosen if chosen is None or isinstance(chosen, str) else chosen.facts["node"]
-
-    def _queued(self) -> Counter[str]:
-        """The demands of the actors that came with the same events, and will start here. They hold nothing yet."""
-        amounts: Counter[str] = Counter()
-        for shape in self._shapes.active:
-            if shape.lives and shape.where is HERE:
-                amounts.update({name: amount * shape.count for name, amount in shape.demand})
-        return amounts
 
     def seated(self, peer: Peer, message: Any) -> None:
         """SEATED: the constructor has returned at another node."""
         _, attempt, pid = message
-        task = self._away.task_at(peer, attempt)
-        actor = None if task is None else task.constructed_actor
+        away = self._away.at(peer, attempt)
+        if away is not None:
+            self._away.waiting.pop(away, None)
+        actor = None if away is None else away.task.constructed_actor
         if actor is None or actor.state in (DEAD, ALIVE):
             return
         actor.move(STARTING)
@@ -257,3 +254,12 @@ class Homes:
             assert watchers, f"nobody watches {actor_id.hex()}"
             actor = self._actors.table.get(actor_id)
             assert actor is None or actor.state != DEAD, f"{actor} is dead and watched"
+
+
+def queued_lives(shapes: Shapes) -> Counter[str]:
+    """The demands of the actors that came with the same events, and will start here. They hold nothing yet."""
+    amounts: Counter[str] = Counter()
+    for shape in shapes.active:
+        if shape.lives and shape.where is HERE:
+            amounts.update({name: amount * shape.count for name, amount in shape.demand})
+    return amounts

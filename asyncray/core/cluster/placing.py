@@ -18,7 +18,7 @@ from asyncray.core.bundles import Bundles, covers
 from asyncray.core.clock import Clock
 from asyncray.core.cluster.members import Members, OtherNode
 from asyncray.core.group_records import REMOVED
-from asyncray.core.placements import ANY_BUNDLE, Affinity, Bundle, Conditions, Labels, Selectors, Spread, meets
+from asyncray.core.placements import ANY_BUNDLE, Affinity, Bundle, Labels, Selectors, Spread, meets
 from asyncray.core.records import Where
 from asyncray.core.resources import Resources
 from asyncray.units import UNIT, Demand
@@ -159,25 +159,81 @@ class Placing:
     # Placements -------------------------------------------------------------------------------------------------------
 
     def choose(self, where: Where, demand: Demand) -> OtherNode | str | None:
-        """Returns the member for a task with a placement.
+        """Returns the member for a task with a placement. One that its row shows full comes after all others.
 
         Returns: this node's own entry, another member, None if no member will do at present, or why none ever will.
         """
         if isinstance(where, Bundle):
             return self._of_bundle(where, demand)
+        ranks = self._ranks(where, demand)
+        if isinstance(ranks, str):
+            return ranks
+        for members in ranks:
+            with_room = [member for member in members if self._shows_room(member, demand)]
+            if with_room:
+                return self._one_of(with_room, where, demand)
+        return next((self._one_of(members, where, demand) for members in ranks if members), None)
+
+    def move_to(
+        self, where: Where, demand: Demand, node: bytes, taken: Mapping[bytes, Mapping[str, int]]
+    ) -> OtherNode | None:
+        """Returns a member with room for a task that waits at a node. None: there is none at present.
+
+        Args:
+            taken: node -> amounts that others will take first of what is free there.
+        """
+        if isinstance(where, Bundle):
+            return None
+        ranks = self._ranks(where, demand)
+        for members in ranks if not isinstance(ranks, str) else ():
+            others = [member for member in members if member.facts["node"] != node]
+            with_room = [member for member in others if self._has_room(member, demand, taken)]
+            if with_room:
+                return self._one_of(with_room, where, demand)
+        return None
+
+    def others_for(self, where: Where, demand: Demand, node: bytes) -> list[bytes]:
+        """Returns the nodes that a task which waits at a node may go to."""
+        ranks = () if isinstance(where, Bundle) else self._ranks(where, demand)
+        found = {m.facts["node"]: None for rank in ranks if not isinstance(rank, str) for m in rank}
+        found.pop(node, None)
+        return list(found)
+
+    def _ranks(self, where: Where, demand: Demand) -> list[list[OtherNode]] | str:
+        """Returns the members that a placement allows, the preferred ones first, or why it never allows any."""
         if isinstance(where, Affinity):
-            return self._of_affinity(where, demand)
+            wanted = self._members.table.get(where.node)
+            if wanted is not None and _could(wanted, demand) and not wanted.row["draining"]:
+                return [[wanted]]
+            if not where.soft:
+                return f"the node {where.node.hex()} has ended, is unknown, or never has the resources for it"
         able = self._able(demand)
-        if isinstance(where, Spread):
-            return self.next(demand)
         if isinstance(where, Labels):
             fitting = [member for member in able if meets(member.facts["labels"], where.hard)]
+            if not fitting:
+                return "no node has both the labels and the resources that it demands"
             preferred = [member for member in fitting if where.soft and meets(member.facts["labels"], where.soft)]
-            found = self._prefer_own(preferred or fitting, demand)
-            return found or "no node has both the labels and the resources that it demands"
+            return [preferred, fitting]
         if isinstance(where, Selectors):
-            return self._by_selectors(where.alternatives, able, demand)
-        return self._members.table.get(self.node)
+            return [[m for m in able if meets(m.facts["labels"], conditions)] for conditions in where.alternatives]
+        return [able]
+
+    def _one_of(self, members: list[OtherNode], where: Where, demand: Demand) -> OtherNode | None:
+        return self._next_of(members) if isinstance(where, Spread) else self._prefer_own(members, demand)
+
+    def _shows_room(self, member: OtherNode, demand: Demand) -> bool:
+        """True if a member has room by its row. Tasks that went there since may have ended and changed no row."""
+        if member.facts["node"] == self.node:
+            return self._own.fits(demand)
+        return _fits(member.row["available"], demand)
+
+    def _has_room(self, member: OtherNode, demand: Demand, taken: Mapping[bytes, Mapping[str, int]]) -> bool:
+        amounts = taken.get(member.facts["node"])
+        if amounts:
+            demand = tuple((name, amount + amounts.get(name, 0)) for name, amount in demand)
+        if member.facts["node"] == self.node:
+            return self._own.fits(demand)
+        return self.room(member.facts["node"], demand) > 0
 
     def _of_bundle(self, where: Bundle, demand: Demand) -> OtherNode | None:
         """The node of the bundle; among several, this one if it has room, otherwise each in turn by what it has."""
@@ -194,12 +250,12 @@ class Placing:
         places = [node for bundle, node in bundles if node in table for _ in range(covers(bundle, demand))]
         if not places:
             return None
-        if self.node in places and (places.count(self.node) == len(places) or self._has_room(where, demand)):
+        if self.node in places and (places.count(self.node) == len(places) or self._bundle_has_room(where, demand)):
             return table.get(self.node)
         self._turn += 1
         return table[places[self._turn % len(places)]]
 
-    def _has_room(self, where: Bundle, demand: Demand) -> bool:
+    def _bundle_has_room(self, where: Bundle, demand: Demand) -> bool:
         return self._bundles.account_for(where).fits(demand)
 
     def _able(self, demand: Demand) -> list[OtherNode]:
@@ -209,36 +265,12 @@ class Placing:
             if _could(member, demand) and not member.row["draining"] and self._takes(member)
         ]
 
-    def next(self, demand: Demand) -> OtherNode | None:
-        """Returns the next node that could serve the demand, in the order of joining. None: there is none."""
-        able = self._able(demand)
-        if not able:
-            return None
-        able.sort(key=lambda member: member.facts["joined"])
-        found = next((member for member in able if member.facts["joined"] > self._spread), able[0])
+    def _next_of(self, members: list[OtherNode]) -> OtherNode:
+        """Returns the next of these nodes, in the order of joining."""
+        members.sort(key=lambda member: member.facts["joined"])
+        found = next((member for member in members if member.facts["joined"] > self._spread), members[0])
         self._spread = found.facts["joined"]
         return found
-
-    def _of_affinity(self, where: Affinity, demand: Demand) -> OtherNode | str | None:
-        wanted = self._members.table.get(where.node)
-        if wanted is None or not _could(wanted, demand) or wanted.row["draining"]:
-            if where.soft:
-                return self._prefer_own(self._able(demand), demand)
-            return f"the node {where.node.hex()} has ended, is unknown, or never has the resources for it"
-        return wanted
-
-    def _by_selectors(
-        self, alternatives: tuple[Conditions, ...], able: list[OtherNode], demand: Demand
-    ) -> OtherNode | None:
-        for conditions in alternatives:
-            found = self._prefer_own([m for m in able if meets(m.facts["labels"], conditions)], demand)
-            if found is not None:
-                return found
-        return None
-
-    def with_room(self, demand: Demand) -> OtherNode | None:
-        """Returns the best other node that has room for a task. None: there is none."""
-        return self.best([m for m in self.candidates(demand) if self.room(m.facts["node"], demand)], demand)
 
     def own_or_best(self, demand: Demand, queued: Counter[str]) -> OtherNode | None:
         """Returns this node while the demand fits, otherwise a node with room, otherwise one that could serve it.
@@ -250,7 +282,7 @@ class Placing:
         own = next((member for member in able if member.facts["node"] == self.node), None)
         if own is not None and self._own.fits(tuple((name, amount + queued[name]) for name, amount in demand)):
             return own
-        with_room = [member for member in able if self.room(member.facts["node"], demand)]
+        with_room = [m for m in able if m is not own and self.room(m.facts["node"], demand)]
         return self.best(with_room, demand) or own or self.best(able, demand)
 
     def _prefer_own(self, members: list[OtherNode], demand: Demand) -> OtherNode | None:
@@ -258,12 +290,17 @@ class Placing:
         own = next((member for member in members if member.facts["node"] == self.node), None)
         if own is not None and (len(members) == 1 or self._own.fits(demand)):
             return own
-        return self.best(members, demand)
+        with_room = [m for m in members if m is not own and self.room(m.facts["node"], demand)]
+        return self.best(with_room, demand) or own or self.best(members, demand)
 
 
 def _could(member: OtherNode, demand: Demand) -> bool:
     total = member.facts["resources"]
     return all(total.get(name, 0) >= amount for name, amount in demand)
+
+
+def _fits(available: Mapping[str, int], demand: Demand) -> bool:
+    return all(available.get(name, 0) >= amount for name, amount in demand)
 
 
 def _beside_actors(member: OtherNode, demand: Demand) -> bool:

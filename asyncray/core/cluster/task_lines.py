@@ -4,25 +4,21 @@ A *line* leads to one node for the tasks of one shape. It has a window: the slot
 as many tasks ahead as take two milliseconds. Tasks that may start only once, and those of functions whose time is not
 known, are never sent ahead. At least one task may wait at each node that could run it, so that every shape stands in
 the queue of some node. A line may have a queue of its own: of tasks whose placement names the node.
-
-A task that waits at another node while a free place is elsewhere is asked back (TAKE_BACK).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from asyncray.cluster_messages import TAKE_BACK
 from asyncray.core.cluster.members import OtherNode
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.cluster.placing import Placing
 from asyncray.core.leases import Shape
-from asyncray.core.outbox import Outbox
-from asyncray.core.records import HERE, ObjectEntry, Task
+from asyncray.core.placements import Bundle
+from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.scheduler import SHORTEST_TASK, UNKNOWN
-from asyncray.core.shapes import Shapes
 
 if TYPE_CHECKING:
     from asyncray.words import GroupRow
@@ -31,9 +27,6 @@ AHEAD_MICROSECONDS = 2000.0
 """The work that is sent ahead to a slot of another node, by the mean of the function."""
 
 MOST_AHEAD = 128
-
-ASK_BACK_AGAIN = 0.02
-"""Seconds between two requests to give tasks of one line back."""
 
 
 class Away:
@@ -79,9 +72,7 @@ class TaskLine:
 class TaskLines:
     """All lines of a node."""
 
-    def __init__(self, outbox: Outbox, shapes: Shapes, placing: Placing, peer: Callable[[bytes], Peer]) -> None:
-        self._outbox = outbox
-        self._shapes = shapes
+    def __init__(self, placing: Placing, peer: Callable[[bytes], Peer]) -> None:
         self._placing = placing
         self._peer = peer
         # Node -> shape -> line.
@@ -140,36 +131,37 @@ class TaskLines:
         window = slots * (1 + ahead)
         return window - len(line.sent) if len(line.sent) < slots or 2 * len(line.sent) <= window + 1 else 0
 
-    def tick(self, now: float) -> None:
-        """Some time has passed: asks tasks back that wait elsewhere beside a free place, and forgets unused lines."""
+    def forget_unused(self) -> None:
+        """Forgets lines without tasks: the slots that their nodes named are old when the next task comes."""
         for lines in self._table.values():
             for shape, line in list(lines.items()):
                 if not line.sent and not line.queue:
-                    # The slots that the node named are old when the next task comes.
                     del lines[shape]
-                elif now >= line.asked_back_at + ASK_BACK_AGAIN:
-                    self._ask_back(line, now)
 
-    def _ask_back(self, line: TaskLine, now: float) -> None:
-        waiting = len(line.sent) - max(0, line.slots or 0)
-        if waiting <= 0 or line.queue or line.shape.where is not HERE:
-            return
-        room = 0 if line.shape in self._shapes.ready else units(line.shape)
-        room = room or self._room_elsewhere(line)
-        if room > 0:
-            line.asked_back_at = now
-            number = next(iter(line.sent.values())).task.template.number
-            self._outbox.send(line.peer, (TAKE_BACK, number, min(room, waiting)))
+    def together(self) -> Iterator[list[TaskLine]]:
+        """Yields the lines whose tasks stand in one queue at their node, which knows no placements but bundles."""
+        for lines in self._table.values():
+            groups: dict[Any, list[TaskLine]] = {}
+            for line in lines.values():
+                groups.setdefault(_queue_there(line.shape), []).append(line)
+            yield from groups.values()
 
-    def _room_elsewhere(self, line: TaskLine) -> int:
-        demand = line.shape.demand
-        members = self._placing.candidates(demand)
-        return sum(self._placing.room(m.facts["node"], demand) for m in members if m.facts["node"] != line.peer.id)
+    def slots_are(self, peer: Peer, shape: Shape, slots: int) -> None:
+        """A node says how many tasks of a shape can run there side by side."""
+        queue = _queue_there(shape)
+        for line in self._table.get(peer, {}).values():
+            if _queue_there(line.shape) == queue:
+                line.slots = slots
 
     @property
     def need_tick(self) -> bool:
         """True while tasks wait at other nodes."""
         return any(len(line.sent) > (line.slots or 0) for line in self)
+
+
+def _queue_there(shape: Shape) -> tuple[Any, ...]:
+    where = shape.where if isinstance(shape.where, Bundle) else None
+    return shape.job, shape.demand, where
 
 
 def units(shape: Shape) -> int:

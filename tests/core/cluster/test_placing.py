@@ -127,7 +127,7 @@ def test_labels_must_or_should_fit() -> None:
     east, west, south = ((("zone", IN, (zone,)),) for zone in ("east", "west", "south"))
     assert stage.choose(Labels(east, ())) == b"a"
     assert stage.choose(Labels((), west)) == b"b"
-    assert "no node has the labels" in stage.choose(Labels(south, ()))
+    assert "no node has both the labels" in stage.choose(Labels(south, ()))
     assert stage.choose(Selectors((south, west))) == b"b"
     assert stage.choose(Selectors((south,))) is None
     assert stage.choose(HERE) == b"own"
@@ -185,3 +185,49 @@ def test_a_node_with_gpus_is_better_than_a_full_one() -> None:
     assert stage.placing.best(others, CPU) is stage.members.table[b"b"]
     stage.row(b"b", available={"CPU": 0})
     assert stage.placing.best(others, CPU) is stage.members.table[b"a"]
+
+
+def moves_to(stage: Stage, where: Any, node: bytes, taken: int = 0) -> bytes | None:
+    found = stage.placing.move_to(where, CPU, node, {b"own": {"CPU": taken}})
+    return None if found is None else found.facts["node"]
+
+
+def test_spread_leaves_out_full_nodes_while_others_have_room() -> None:
+    stage = Stage(b"a", b"b")
+    stage.row(b"a", available={"CPU": 0})
+    assert [stage.choose(SPREAD) for _ in range(4)] == [b"own", b"b", b"own", b"b"]
+    stage.placing.debit(b"b", CPU)
+    stage.placing.debit(b"b", CPU)
+    assert stage.choose(SPREAD) == b"own"
+    assert stage.choose(SPREAD) == b"b", "the tasks there may have ended"
+    stage.row(b"b", available={"CPU": 0})
+    assert stage.own.acquire((("CPU", 20_000),))
+    assert {stage.choose(SPREAD) for _ in range(3)} == {b"own", b"a", b"b"}
+
+
+def test_a_node_with_preferred_labels_that_is_full_comes_after_one_with_room() -> None:
+    stage = Stage(b"a", b"b")
+    for node, zone in ((b"a", "east"), (b"b", "west")):
+        stage.members.table[node].facts["labels"] = {"zone": zone}
+    east, west = ((("zone", IN, (zone,)),) for zone in ("east", "west"))
+    stage.row(b"a", available={"CPU": 0})
+    assert stage.choose(Labels((), east)) == b"own"
+    assert stage.choose(Selectors((east, west))) == b"b"
+    assert stage.choose(Labels(east, ())) == b"a", "no other will do"
+    stage.row(b"b", available={"CPU": 0})
+    assert stage.choose(Selectors((east, west))) == b"a"
+
+
+def test_a_task_that_waits_moves_to_a_node_that_its_placement_allows_and_that_has_room() -> None:
+    stage = Stage(b"a", b"b")
+    assert moves_to(stage, HERE, b"a") == b"own"
+    assert moves_to(stage, HERE, b"a", taken=20_000) == b"b"
+    assert moves_to(stage, SPREAD, b"own") in (b"a", b"b")
+    assert moves_to(stage, Affinity(b"a", soft=True), b"a") is None
+    assert moves_to(stage, Affinity(b"gone", soft=True), b"a") == b"own"
+    assert moves_to(stage, Affinity(b"gone", soft=False), b"a") is None
+    stage.placing.debit(b"b", CPU)
+    stage.placing.debit(b"b", CPU)
+    assert moves_to(stage, HERE, b"a", taken=20_000) is None
+    assert stage.placing.others_for(HERE, CPU, b"a") == [b"own", b"b"]
+    assert not stage.placing.others_for(Affinity(b"a", soft=True), CPU, b"a")
