@@ -107,6 +107,11 @@ class Deferrable:
             self._handler(number, frame)
 
 
+def in_main_thread() -> bool:
+    """True in the thread that runs signal handlers."""
+    return _get_ident() == _main_thread
+
+
 def with_signals_deferred(work: Callable[[], T]) -> T:
     """Does the work; signal handlers that are due meanwhile run after it. Costs 2 us, or 1 if all of them are ours.
 

@@ -179,6 +179,7 @@ class Reader:
         timeout: float | None,
         *,
         spins: bool = False,
+        longest_poll: int | None = None,
     ) -> bool:
         """Waits until ``done``, and reads the stream in this thread if no other thread is reading.
 
@@ -187,6 +188,7 @@ class Reader:
             otherwise: waits for the same while another thread reads; takes seconds; False when they have passed.
             timeout: seconds, or None.
             spins: a single reply is expected, which may come within a moment: spin before sleeping.
+            longest_poll: milliseconds after which this thread looks for signals, see ``asyncray.io.signal_checks``.
 
         Returns:
             False if the time has passed first.
@@ -200,7 +202,7 @@ class Reader:
                 self._readings += 1
                 if nested:
                     self._poll = _Poll(self._socket, self._wakeup)
-                if not self._read_on(done, timeout, spins=spins):
+                if not self._read_on(done, timeout, longest_poll, spins=spins):
                     return done()
             else:
                 self._reader_wanted = True
@@ -215,7 +217,9 @@ class Reader:
                     self._wakeup.wake()
         return done() or otherwise(timeout)
 
-    def _read_on(self, done: Callable[[], bool], timeout: float | None, *, spins: bool) -> bool:
+    def _read_on(
+        self, done: Callable[[], bool], timeout: float | None, longest_poll: int | None, *, spins: bool
+    ) -> bool:
         """False if the time has passed."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if spins and not done():
@@ -223,7 +227,7 @@ class Reader:
         while not done() and not self._ended and not self._stopping:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
-            self._turn(deadline)
+            self._turn(deadline, longest_poll)
         return True
 
     def _spin_for_reply(self, done: Callable[[], bool]) -> None:
@@ -245,9 +249,9 @@ class Reader:
 
     # In the thread that has the reader lock ---------------------------------------------------------------------------
 
-    def _turn(self, deadline: float | None = None) -> None:
+    def _turn(self, deadline: float | None = None, longest_poll: int | None = None) -> None:
         """Waits for events once, and handles them."""
-        wait = self._poll_timeout_ms
+        wait = longest_poll if self._poll_timeout_ms is None else self._poll_timeout_ms
         if deadline is not None:
             left = max(0, int((deadline - time.monotonic()) * 1000) + 1)  # below 0 is for ever
             wait = left if wait is None else min(wait, left)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from asyncray.config import FRAME_LIMIT, LOOP_DEADLINE, REQUEST_DEADLINE, START_DEADLINE
 from asyncray.exceptions import AsyncraySystemError, WouldDeadlockError
 from asyncray.ids import CALL_MARK
+from asyncray.io import signal_checks
 from asyncray.io.channel import Channel
 from asyncray.messages import (
     AWAY,
@@ -129,6 +130,7 @@ class Connection:
         self.replies: dict[int, LocalObject] = {}
         # Loops in which a flush at the end of the current turn is scheduled. Each entry belongs to its loop's thread.
         self._flushing_loops: set[asyncio.AbstractEventLoop] = set()
+        self._loop_checks = signal_checks.LoopChecks(self.waiters.has_waiters)
         # The reason of the daemon for the end of the stream, and whether its log says more. None: it has sent none.
         self._farewell: tuple[str, bool] | None = None
         # Why the daemon has refused this process. None before.
@@ -152,7 +154,7 @@ class Connection:
         self.channel.start()
         self.channel.flush()
         waiter = ThreadWaiter(1)
-        if self.waiters.register(waiter, (self._greeting,)) and not waiter.wait(START_DEADLINE):
+        if self.waiters.register(waiter, (self._greeting,)) and not waiter.wait_for_signals_too(START_DEADLINE):
             raise TimeoutError(f"The node did not answer within {START_DEADLINE:g} seconds.")
         if self._greeting.kind == FAULT:
             raise AsyncraySystemError(f"The node refused the connection: {self._greeting.payload}")
@@ -265,6 +267,8 @@ class Connection:
     def flush_after_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what this turn of the loop submits, in one batch at its end. Called in the loop's thread."""
         if loop not in self._flushing_loops:
+            if self._is_driver:
+                self._loop_checks.begin(loop)
             loop.call_soon(self._flush_turn, loop)
             # Record last: an interrupt between the two lines leaves a superfluous flush, and not a missing one.
             self._flushing_loops.add(loop)
@@ -334,7 +338,11 @@ class Connection:
         task = running_task()
         if task is not None and task.shield is not None:  # a thread that may be interrupted must not read
             return waiter.wait(timeout)
-        return self.channel.read_until(lambda: waiter.fired, waiter.wait, timeout, spins=waiter.remaining == 1)
+        spins = waiter.remaining == 1
+        if not self._is_driver:
+            return self.channel.read_until(lambda: waiter.fired, waiter.wait, timeout, spins=spins)
+        sleep, longest_poll = waiter.wait_for_signals_too, signal_checks.longest_poll()
+        return self.channel.read_until(lambda: waiter.fired, sleep, timeout, spins=spins, longest_poll=longest_poll)
 
     async def wait_async(
         self,

@@ -26,6 +26,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from asyncray.exceptions import LocalNodeDiedError
+from asyncray.io import signal_checks
 from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, ERRORS, FAULT, UNRESOLVED
@@ -82,6 +83,10 @@ class ThreadWaiter(Waiter):
     def wait(self, timeout: float | None) -> bool:
         """False if the time is up first. A signal handler that raises ends it, too."""
         return self._lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
+
+    def wait_for_signals_too(self, timeout: float | None) -> bool:
+        """The same; also a signal ends it that comes as the main thread falls asleep."""
+        return signal_checks.acquire(self._lock, timeout)
 
 
 class IoThreadCallback(Waiter):

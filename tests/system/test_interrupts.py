@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ import uvloop
 import asyncray.sync as ray
 from asyncray.runtime.runtime import Runtime, require
 from tests.points import at_every_point, at_point
+from tests.sleepers import Came as Interrupted
+from tests.sleepers import SignalInSleep
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -101,6 +104,56 @@ def test_a_loop_may_go_on_wherever_it_comes(
     loop.close()
     assert_nothing_is_left(require())
     assert not require().connection._flushing_loops
+
+
+async def gather(refs: list[Any]) -> None:
+    await asyncio.gather(*refs)
+
+
+async def wait_for_all(refs: list[Any]) -> None:
+    await asyncio.wait(refs)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        ray.get,
+        lambda refs: ray.get(refs[0]),
+        ray.wait,
+        lambda refs: asyncio.run(gather(refs)),
+        lambda refs: asyncio.run(wait_for_all(refs)),
+    ],
+    ids=["get", "get one", "wait", "gather", "asyncio.wait"],
+)
+@pytest.mark.parametrize("readers", [0, 1], ids=["", "another thread reads"])
+def test_a_signal_that_comes_as_the_main_thread_falls_asleep_ends_the_wait(
+    work: Callable[[list[Any]], object], readers: int
+) -> None:
+    """The system tells another thread of it, so it interrupts no system call."""
+
+    def is_waiting() -> bool:
+        runtime = require()
+        waiting, reader = runtime.waiters._all, runtime.channel._reader
+        return len(waiting) > readers and reader._poll_timeout_ms is None and not reader._io_thread_must_read
+
+    class Sleeper:
+        async def sleep(self) -> None:
+            await asyncio.Event().wait()
+
+    sleeper = ray.remote(Sleeper).remote()
+    refs = [sleeper.sleep.remote() for _ in range(2)]
+    other = threading.Thread(target=lambda: ray.wait([refs[1]]))
+    with SignalInSleep(is_waiting) as coming:
+        if readers:
+            other.start()
+            while not require().waiters.has_waiters():
+                time.sleep(0)
+        coming.send()
+        with pytest.raises(Interrupted):
+            work(refs)
+    ray.kill(sleeper)
+    if readers:
+        other.join(DEADLINE)
 
 
 @pytest.mark.usefixtures("one_cpu")
