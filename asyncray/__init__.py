@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from asyncray.api.handle import ActorHandle
     from asyncray.api.information import get_gpu_ids, get_runtime_context
     from asyncray.api.object_calls import cancel
+    from asyncray.api.progress import progress_async as progress
     from asyncray.api.scopes import TaskGroup
     from asyncray.api.session import is_initialized
     from asyncray.runtime.refs import ObjectRef
@@ -62,6 +63,7 @@ __all__ = [
     "kill",
     "method",
     "nodes",
+    "progress",
     "put",
     "remote",
     "shutdown",
@@ -88,10 +90,12 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: the daemon and the zygote import this package for its parts, and must start fast.
     import importlib
 
-    if name in __all__:
+    if name in __all__ and name != "progress":
         module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api.asynchronous')}")
         value = globals()[name] = getattr(module, name)
         return value
+    if name == "progress":
+        return importlib.import_module(f"{__name__}.api.progress").progress_async
     if name in ("exceptions", "sync", "util"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

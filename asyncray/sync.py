@@ -37,6 +37,7 @@ from asyncray.runtime.runtime import require
 if TYPE_CHECKING:
     from asyncray.api import cloudpickle as cloudpickle
     from asyncray.api import types as types
+    from asyncray.api.progress import progress
 
 __all__ = [
     "ActorClass",
@@ -58,6 +59,7 @@ __all__ = [
     "kill",
     "method",
     "nodes",
+    "progress",
     "put",
     "remote",
     "set_auto_init",
@@ -251,7 +253,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """All resources of the node.
+    """All resources of the cluster: of this node, if it is alone.
 
     Returns:
         Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
@@ -287,7 +289,7 @@ def available_resources() -> dict[str, float]:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The nodes. In this release there is one.
+    """The nodes of the cluster, with those that have ended.
 
     Returns:
         Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.
@@ -309,4 +311,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__package__}.{name}")
     if name in ("cloudpickle", "types"):  # start-up cost: few programs want them
         return importlib.import_module(f"{__package__}.api.{name}")
+    if name == "progress":  # as above
+        return importlib.import_module(f"{__package__}.api.progress").progress
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

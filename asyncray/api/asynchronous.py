@@ -284,7 +284,7 @@ async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]
 
 
 async def cluster_resources() -> dict[str, float]:
-    """All resources of the node.
+    """All resources of the cluster: of this node, if it is alone.
 
     Returns:
         Name -> amount: "CPU", "GPU", custom ones, and in bytes "memory" and "object_store_memory".
@@ -318,7 +318,7 @@ async def available_resources() -> dict[str, float]:
 
 
 async def nodes() -> list[dict[str, Any]]:
-    """The nodes. In this release there is one.
+    """The nodes of the cluster, with those that have ended.
 
     Returns:
         Dicts: ``NodeID`` (hex), ``Alive``, ``NodeManagerAddress``, ``NodeManagerHostname``, ``Resources``, ``Labels``.

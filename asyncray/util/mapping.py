@@ -21,10 +21,11 @@ from asyncray.api.actor import ActorClass
 from asyncray.api.asynchronous import wait as wait_async
 from asyncray.api.function import RemoteFunction
 from asyncray.api.handle import ActorMethod
+from asyncray.api.progress import Meter, make_meter
 from asyncray.runtime.errors import load_task_error
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.serialization import deserialize
-from asyncray.util.calls import Chunk, ItemResults
+from asyncray.util.calls import Chunk, ItemResults, name_of
 from asyncray.util.remote_forms import RemoteForms, count_slots, is_stateless
 
 T = TypeVar("T")
@@ -125,17 +126,25 @@ class MapResults(Generic[R]):
     """The results of ``map``: an iterator, and an asynchronous one. A program uses one of the two."""
 
     def __init__(
-        self, submit: SubmitChunk, items: Iterable[Any], sizes: ChunkSizes, in_flight: int, *, ordered: bool
+        self,
+        submit: SubmitChunk,
+        items: Iterable[Any],
+        sizes: ChunkSizes,
+        in_flight: int,
+        *,
+        ordered: bool,
+        meter: Meter | None,
     ) -> None:
         self._submit = submit
         self._items = iter(items)
         self._sizes = sizes
         self._in_flight = in_flight
         self._ordered = ordered
+        self._meter = meter
         # Chunks whose results were not taken, in the order of their items.
         self._ahead: dict[ObjectRef[Any], _SentChunk] = {}
-        # Items that were submitted.
-        self._count = 0
+        # Items that were submitted, and items whose results have come.
+        self._count = self._done = 0
         self._iterator: Iterator[R] | None = None
 
     def __repr__(self) -> str:
@@ -143,11 +152,17 @@ class MapResults(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         if self._iterator is None:
-            self._iterator = self._iterate()
+            self._iterator = self._iterate() if self._meter is None else self._iterate_shown(self._meter)
         return self._iterator
 
     def __next__(self) -> R:
         return next(iter(self))
+
+    def _iterate_shown(self, meter: Meter) -> Iterator[R]:
+        try:
+            yield from self._iterate()
+        finally:
+            meter.close()
 
     def _iterate(self) -> Iterator[R]:
         while self._send():
@@ -163,6 +178,14 @@ class MapResults(Generic[R]):
             del sent, result
 
     async def __aiter__(self) -> AsyncIterator[R]:
+        try:
+            async for value in self._iterate_async():
+                yield value
+        finally:
+            if self._meter is not None:
+                self._meter.close()
+
+    async def _iterate_async(self) -> AsyncIterator[R]:
         while self._send():
             ready = next(iter(self._ahead)) if self._ordered else (await wait_async(list(self._ahead)))[0][0]
             sent = self._ahead.pop(ready)
@@ -187,9 +210,15 @@ class MapResults(Generic[R]):
             self._count += len(items)
         return bool(self._ahead)
 
+    def _show(self, count: int, *, failed: bool) -> None:
+        self._done += count + failed
+        if self._meter is not None:
+            self._meter.update(self._done, int(failed))
+
     def _open(self, sent: _SentChunk, result: ItemResults) -> Iterator[R]:
         seconds, values, failure = result
         self._sizes.report(len(values), seconds)
+        self._show(len(values), failed=failure is not None)
         self._send()  # so that no worker is idle while the caller deals with these
         yield from values
         if failure is not None:
@@ -203,6 +232,7 @@ class _ResultsOfCalls(MapResults[R]):
     """The results of calls that take one item each, and return its result alone."""
 
     def _open(self, sent: _SentChunk, result: Any) -> Iterator[R]:
+        self._show(1, failed=False)
         self._send()
         yield result
 
@@ -215,6 +245,7 @@ def map(
     chunksize: int | Literal["auto"] = ...,
     in_flight: int | None = ...,
     ordered: bool = ...,
+    progress: bool = ...,
 ) -> MapResults[R]: ...
 @overload
 def map(
@@ -224,6 +255,7 @@ def map(
     chunksize: int | Literal["auto"] = ...,
     in_flight: int | None = ...,
     ordered: bool = ...,
+    progress: bool = ...,
 ) -> MapResults[Any]: ...
 @overload
 def map(
@@ -233,6 +265,7 @@ def map(
     chunksize: int | Literal["auto"] = ...,
     in_flight: int | None = ...,
     ordered: bool = ...,
+    progress: bool = ...,
 ) -> MapResults[R]: ...
 def map(
     f: Any,
@@ -241,6 +274,7 @@ def map(
     chunksize: int | Literal["auto"] = "auto",
     in_flight: int | None = None,
     ordered: bool = True,
+    progress: bool = False,
 ) -> MapResults[Any]:
     """``f`` of every item. For ``for``, and for ``async for``.
 
@@ -250,6 +284,7 @@ def map(
         chunksize: items that one task takes. "auto" begins with one, and makes tasks of some 10 ms. An actor's method
             takes one item a call.
         in_flight: tasks whose results were not taken yet, at most. None: twice as many as the CPUs can run, at least 4.
+        progress: shows how many items are done, as ``asyncray.progress`` does.
         ordered: results in the order of the items. With False the results of a chunk come when it is done.
 
     Returns:
@@ -272,19 +307,21 @@ def map(
     _check(in_flight, None, "in_flight")
     if not isinstance(items, Iterable):
         raise TypeError(f"map() takes items that a for loop can read, not {type(items).__name__}.")
+    total = len(items) if isinstance(items, Sized) else None
     if isinstance(f, ActorMethod):
         if chunksize not in ("auto", 1):
             raise ValueError(
                 f"chunksize must be 1 for an actor's method, which takes one item a call, not {chunksize}."
             )
         most = _LEAST_IN_FLIGHT if in_flight is None else in_flight
-        return _ResultsOfCalls(lambda each: f.remote(each[0]), items, FixedSize(1), most, ordered=ordered)
+        meter = make_meter(total, f._info.name) if progress else None
+        return _ResultsOfCalls(lambda each: f.remote(each[0]), items, FixedSize(1), most, ordered=ordered, meter=meter)
     function = _of_chunks(f)
     slots = count_slots(function)
-    total = len(items) if isinstance(items, Sized) else None
     sizes = ChunkSizes(total, slots) if chunksize == "auto" else FixedSize(chunksize)
+    meter = make_meter(total, name_of(f)) if progress else None
     most = max(_LEAST_IN_FLIGHT, 2 * slots) if in_flight is None else in_flight
-    return MapResults(lambda each: _submit(function, each), items, sizes, most, ordered=ordered)
+    return MapResults(lambda each: _submit(function, each), items, sizes, most, ordered=ordered, meter=meter)
 
 
 def _check(value: object, otherwise: object, name: str) -> None:
