@@ -32,6 +32,7 @@ from asyncray.core.records import Job
 from asyncray.io import sessions
 from asyncray.io.descriptors import shortage
 from asyncray.io.janitor import TRACKER_GRACE, end_children
+from asyncray.io.processes import trim_memory
 from asyncray.io.segments import Segment
 from asyncray.node.doors import Doors
 from asyncray.node.logs import WorkerLogs
@@ -60,8 +61,8 @@ _RESERVE = 8 * 1024 * 1024
 
 _LIFELINE_READ = 4096
 
-_PRUNE_AFTER = 2.0
-"""Seconds after the start until old session directories are removed: the first tasks do not wait for that."""
+_TIDY_AFTER = 2.0
+"""Seconds after the start until old session directories and free memory go: the first tasks do not wait for that."""
 
 if TYPE_CHECKING:
     from asyncray.node.cluster_shell import ClusterPlan, ClusterShell
@@ -174,7 +175,7 @@ class Daemon:
             self._doors.open()
             self._looked_at = self._loop.time()
             self._ticking = self._loop.call_later(_TICK, self._tick)
-            self._loop.call_later(_PRUNE_AFTER, self._prune)
+            self._loop.call_later(_TIDY_AFTER, self._tidy)
             log.info("serving at %s", self._address)
             ready()
             await self._stopped.wait()
@@ -278,7 +279,8 @@ class Daemon:
             if lack:  # reading on would take what is left of it
                 self._close_doors()
 
-    def _prune(self) -> None:
+    def _tidy(self) -> None:
+        trim_memory()
         base = os.path.dirname(self._directory)
         try:
             threading.Thread(target=sessions.prune, args=(base,), name="asyncray-prune", daemon=True).start()

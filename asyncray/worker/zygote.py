@@ -38,6 +38,7 @@ from asyncray.io.processes import (
     die_with_parent,
     environment,
     kill,
+    trim_memory,
 )
 from asyncray.io.spawning import load
 from asyncray.messages import (
@@ -208,6 +209,7 @@ class Zygote:
         # Whatever it is: the workers begin cold. The end of the zygote would be theirs.
         except Exception:
             traceback.print_exc()
+        trim_memory()
 
     @staticmethod
     def _load(*names: str) -> None:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,3 +64,13 @@ def test_numbers_that_stand_for_many_processes_are_refused(monkeypatch: pytest.M
     for send in (processes.kill, processes.kill_group):
         with pytest.raises(AssertionError, match=str(number)):
             send(number)
+
+
+def test_free_memory_goes_back_where_the_library_can_do_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.trim_memory()
+    trimmed: list[int] = []
+    monkeypatch.setattr(processes, "_library", lambda: SimpleNamespace(malloc_trim=trimmed.append))
+    processes.trim_memory()
+    assert trimmed == [0]
+    monkeypatch.setattr(processes, "_library", SimpleNamespace)
+    processes.trim_memory()

@@ -521,7 +521,7 @@ def test_a_node_goes_on_where_no_thread_can_be_started(
         async with Node() as node:
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", start)
-                node.daemon._prune()
+                node.daemon._tidy()
             _, worker = await node.worker()
             assert node.daemon._why == ""
             worker.close()
