@@ -19,11 +19,12 @@ Example::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from asyncray.messages import RELEASE as __version__
+TYPE_CHECKING = False
+"""As in ``typing``, which a daemon does not wait for before it starts its zygote: 2 to 8 ms."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from asyncray.api.actor import ActorClass, kill, method
     from asyncray.api.asynchronous import (
         available_resources,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from asyncray.api.progress import progress_async as progress
     from asyncray.api.scopes import TaskGroup
     from asyncray.api.session import is_initialized
+    from asyncray.messages import RELEASE as __version__
     from asyncray.runtime.refs import ObjectRef
 
 __all__ = [
@@ -90,6 +92,8 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: the daemon and the zygote import this package for its parts, and must start fast.
     import importlib
 
+    if name == "__version__":
+        return importlib.import_module(f"{__name__}.messages").RELEASE
     if name in __all__ and name != "progress":
         module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api.asynchronous')}")
         value = globals()[name] = getattr(module, name)

@@ -71,7 +71,7 @@ class NodeAmounts(TypedDict):
 
 
 class NodeConfig(TypedDict):
-    """The configuration of a daemon, as the process that starts it passes it on: as JSON."""
+    """The configuration of a daemon, as the process that starts it passes it on: as a literal."""
 
     directory: str
     """The session's."""

@@ -189,7 +189,7 @@ def _run(
     try:
         plan = None if cluster is None else cluster.plan(config["directory"])
         define_state()
-        zygote = start_zygote_early(config)
+        zygote = start_zygote_early(config["directory"], config["lock"])
 
         from asyncray.node.main import serve  # start-up cost: the zygote gets ready meanwhile
 

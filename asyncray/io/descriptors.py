@@ -1,11 +1,10 @@
-"""Descriptors of this process: opens the standard ones, closes those of others, and says whether there are enough."""
+"""Descriptors of this process: opens the standard ones, and says whether there are enough."""
 
 from __future__ import annotations
 
 import errno
 import os
 import resource
-from collections.abc import Iterable
 
 from asyncray.io import forking
 
@@ -31,26 +30,6 @@ def _fill() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:  # the system gives the lowest free number
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-
-
-def close_inherited(keep: Iterable[int]) -> None:
-    """Closes the descriptors that this process inherited, except the standard ones and ``keep``.
-
-    Inherited descriptors are inheritable, and those that this interpreter has opened itself are not. Afterwards only
-    the standard ones are.
-    """
-    for descriptor in keep:
-        os.set_inheritable(descriptor, False)
-    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
-        _close_if_inherited(int(name))
-
-
-def _close_if_inherited(descriptor: int) -> None:
-    try:
-        if descriptor > _STANDARD_ERROR and os.get_inheritable(descriptor):
-            os.close(descriptor)
-    except OSError:
-        pass  # that of the listing itself
 
 
 def check_limit() -> None:

@@ -17,9 +17,7 @@ import time
 from typing import Any
 
 from asyncray.io import forking
-
-SESSION_VARIABLE = "ASYNCRAY_SESSION"
-"""Names the session in the environment of its zygote, and so of all its descendants."""
+from asyncray.io.session_names import SESSION_VARIABLE
 
 WORKER_VARIABLE = "ASYNCRAY_WORKER"
 """Names the worker, by its number, in the environment of the processes that it starts."""

@@ -32,11 +32,11 @@ from collections.abc import Iterator
 from asyncray.config import STOP_DEADLINE
 from asyncray.io import forking
 from asyncray.io.janitor import kill_session
+from asyncray.io.session_names import BASE_VARIABLE, name_of
 
 KEEP = 20
 """Session directories that are kept for their logs."""
 
-_VARIABLE = "ASYNCRAY_TMPDIR"
 REGISTRY_FILE = "registry.json"
 """In a session's directory, while its registry answers: {"url", "token"}, readable by its owner only."""
 
@@ -96,11 +96,11 @@ def running() -> list[str]:
 
 def variables() -> dict[str, str]:
     """Environment variables with which processes find the same base directory from any working directory."""
-    return {_VARIABLE: _base_path()} if os.environ.get(_VARIABLE) else {}
+    return {BASE_VARIABLE: _base_path()} if os.environ.get(BASE_VARIABLE) else {}
 
 
 def _base_path() -> str:
-    path = os.environ.get(_VARIABLE) or os.path.join(os.environ.get("TMPDIR") or "/tmp", f"asyncray-{os.geteuid()}")
+    path = os.environ.get(BASE_VARIABLE) or os.path.join(os.environ.get("TMPDIR") or "/tmp", f"asyncray-{os.geteuid()}")
     try:
         return os.path.abspath(path)
     except OSError as error:  # it is relative to a working directory that was deleted
@@ -157,11 +157,11 @@ def _is_own_group(group: int) -> bool:
 
 
 def _unusable(path: str, error: OSError) -> OSError:
-    unset = ", or unset it to have one made" if os.environ.get(_VARIABLE) else ""
+    unset = ", or unset it to have one made" if os.environ.get(BASE_VARIABLE) else ""
     return OSError(
         error.errno,
-        f"The session directory {path} cannot be used ({error.strerror}). Set {_VARIABLE} to a directory that you can "
-        f"write to and others cannot{unset}",
+        f"The session directory {path} cannot be used ({error.strerror}). Set {BASE_VARIABLE} to a directory that you "
+        f"can write to and others cannot{unset}",
     )
 
 
@@ -179,7 +179,7 @@ def new_session() -> tuple[str, int]:
     base = base_directory()
     directory = os.path.join(base, f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(6).hex()}")
     if len(os.fsencode(socket_of(directory))) > 100:
-        text = f"The session directory {directory} is too long for a socket's path. Set {_VARIABLE}"
+        text = f"The session directory {directory} is too long for a socket's path. Set {BASE_VARIABLE}"
         raise OSError(errno.ENAMETOOLONG, text)
     try:
         os.mkdir(directory, 0o700)
@@ -189,7 +189,7 @@ def new_session() -> tuple[str, int]:
         discard(directory)
         raise OSError(
             error.errno,
-            f"The session directory {directory} cannot be made ({error.strerror}). Set {_VARIABLE} to a directory "
+            f"The session directory {directory} cannot be made ({error.strerror}). Set {BASE_VARIABLE} to a directory "
             "that you can write to",
         ) from error
 
@@ -235,11 +235,6 @@ def _open_lock(path: str, flags: int) -> int:
 def close_lock(descriptor: int) -> None:
     """Lets go of a lock: it stays held if another process has inherited it."""
     forking.close(descriptor)
-
-
-def name_of(directory: str) -> str:
-    """The session's name, with which the names of its shared memory begin."""
-    return f"asyncray-{directory.rpartition('_')[2]}"
 
 
 def socket_of(directory: str) -> str:

@@ -21,15 +21,20 @@ umask, limits, priority, CPU affinity, control group.
 
 from __future__ import annotations
 
+# Start-up cost: a daemon imports this before it starts its zygote. So there is no ``signal`` with its enums here, and
+# no module that needs ``typing``.
+import _signal  # type: ignore[import-not-found]
 import gc
 import importlib
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-from asyncray.io import descriptors, forking
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+_STANDARD_ERROR = 2
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """The directory (or zip file) that holds this very asyncray."""
@@ -73,6 +78,8 @@ def start_interpreter(
     command = command_line(module, keep)
     actions: list[tuple[object, ...]] = []
     if output is not None:
+        from asyncray.io import forking  # start-up cost, as above
+
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         # An error of the new process would name the interpreter and not this file.
         with forking.lock:  # a fork of another thread would keep the file open
@@ -91,7 +98,7 @@ def start_interpreter(
         file_actions=actions,
         setsid=True,
         setsigmask=(),
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        setsigdef=_signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP},
     )
 
 
@@ -136,8 +143,28 @@ def check_global_lock() -> None:
 
 def enter(module: str, keep: Sequence[int]) -> None:
     """The rest of the start, in the new process: closes the descriptors of others, and runs the module's ``main()``."""
-    descriptors.close_inherited(keep)
+    _close_inherited(keep)
     load(module).main()
+
+
+def _close_inherited(keep: Sequence[int]) -> None:
+    """Closes the descriptors that this process inherited, except the standard ones and ``keep``.
+
+    Inherited descriptors are inheritable, and those that this interpreter has opened itself are not. Afterwards only
+    the standard ones are.
+    """
+    for descriptor in keep:
+        os.set_inheritable(descriptor, False)
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        _close_if_inherited(int(name))
+
+
+def _close_if_inherited(descriptor: int) -> None:
+    try:
+        if descriptor > _STANDARD_ERROR and os.get_inheritable(descriptor):
+            os.close(descriptor)
+    except OSError:
+        pass  # that of the listing itself
 
 
 def load(module: str) -> Any:

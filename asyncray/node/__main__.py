@@ -1,15 +1,16 @@
-"""A node's daemon as ``init`` starts it, with its configuration as JSON (``asyncray.words.NodeConfig``).
+"""A node's daemon as ``init`` starts it.
 
-The zygote is started before anything heavy is imported, so that the two get ready side by side. If the daemon joins a
-cluster, the token of that is in its environment, where ``asyncray.runtime.launch`` has put it.
+Its arguments are the session's directory and the descriptor of its lock, the address of the cluster that it joins (or
+nothing), and its configuration (``asyncray.words.NodeConfig``) as a Python literal. The zygote is started before
+anything heavy is imported, so that the two get ready side by side. The token of the cluster is in the environment,
+where ``asyncray.runtime.launch`` has put it.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncray.words import NodeConfig
 
@@ -20,13 +21,14 @@ def main() -> None:
     from asyncray.io.spawning import load
     from asyncray.node.start import define_state, start_zygote_early
 
-    config: NodeConfig = json.loads(sys.argv[1])
+    directory, lock, cluster, literal = sys.argv[1:]
     define_state()
-    head = config.get("head")
-    token = b"" if head is None else _take_token()
-    zygote = start_zygote_early(config)
+    token = _take_token() if cluster else b""
+    zygote = start_zygote_early(directory, int(lock))
 
     # Start-up cost: the zygote gets ready meanwhile.
+    config: NodeConfig = load("ast").literal_eval(literal)
+    head = config.get("head")
     plan = None if head is None else load("asyncray.node.cluster_shell").plan_for_driver(token, tuple(head))
     load("asyncray.node.main").serve(config, zygote, plan=plan)
 

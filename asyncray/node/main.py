@@ -18,6 +18,7 @@ from asyncray.io import sessions
 from asyncray.io.descriptors import raise_limit
 from asyncray.io.processes import become_subreaper
 from asyncray.io.segments import pick_backend
+from asyncray.io.session_names import name_of
 from asyncray.node.capacity import detect
 from asyncray.node.daemon import Daemon
 from asyncray.runtime.interpreters import this_interpreter
@@ -52,7 +53,7 @@ log = logging.getLogger("asyncray.node")
 
 def serve(
     config: NodeConfig,
-    zygote: tuple[socket.socket, int],
+    zygote: tuple[int, int],
     ready: Callable[[NodeFacts], None] = lambda facts: None,
     companion: Companion | None = None,
     plan: ClusterPlan | None = None,
@@ -61,7 +62,7 @@ def serve(
     """Runs the daemon until something stops it.
 
     Args:
-        zygote: the stream to the zygote and its pid.
+        zygote: the descriptor of the stream to the zygote, and its pid.
         ready: called with the facts that clients get ("address", "pid", ...) as soon as clients may connect.
         companion: runs from then on until it is cancelled: the head registry.
         plan: how the node takes part in a cluster; None: it is alone.
@@ -97,7 +98,7 @@ def serve(
                 tasks.append(asyncio.get_running_loop().create_task(companion(_querier(machine), facts)))
                 tasks[0].add_done_callback(partial(_report, machine, is_head=plan is not None and plan.head is None))
 
-        await daemon.run(zygote, driver, started)
+        await daemon.run((socket.socket(fileno=zygote[0]), zygote[1]), driver, started)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -117,7 +118,7 @@ def _report(machine: NodeMachine, task: asyncio.Task[None], *, is_head: bool) ->
 
 def _make_machine(config: NodeConfig, plan: ClusterPlan | None) -> NodeMachine:
     directory = config["directory"]
-    session = sessions.name_of(directory)
+    session = name_of(directory)
     resources, wanted = detect(config["amounts"])
     backend = pick_backend(wanted, os.path.join(directory, "store"))
     if backend.warning:

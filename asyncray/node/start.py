@@ -1,19 +1,22 @@
-"""The first steps of a daemon, before it imports anything heavy: a defined state, and the zygote."""
+"""The first steps of a daemon, before it imports anything heavy: a defined state, and the zygote.
+
+The zygote needs as long as the daemon until both are ready, so each millisecond before it is started counts.
+"""
 
 from __future__ import annotations
 
+# Start-up cost: ``signal`` and ``socket`` make enums.
+import _signal  # type: ignore[import-not-found]
+import _socket
 import os
-import signal
-import socket
 import warnings
-from typing import TYPE_CHECKING
 
-from asyncray.io.processes import SESSION_VARIABLE
-from asyncray.io.sessions import name_of, variables
+from asyncray.io.session_names import BASE_VARIABLE, SESSION_VARIABLE, name_of
 from asyncray.io.spawning import start_interpreter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncray.words import NodeConfig
+    import socket
 
 
 def define_state() -> None:
@@ -22,30 +25,36 @@ def define_state() -> None:
     An ignored SIGCHLD would hide the end of the zygote, and a blocked SIGTERM would make ``kill`` useless. Warnings are
     for the program: an option that turns them into errors must not end the daemon.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     warnings.simplefilter("ignore")
 
 
 def start_zygote(directory: str, lock: int) -> tuple[socket.socket, int]:
-    """Starts a zygote: (the stream to it, its pid).
+    """Starts a zygote: (the stream to it, its pid). The arguments are those of ``start_zygote_early``."""
+    import socket  # start-up cost, as above
+
+    stream, pid = start_zygote_early(directory, lock)
+    return socket.socket(fileno=stream), pid
+
+
+def start_zygote_early(directory: str, lock: int) -> tuple[int, int]:
+    """Starts a zygote: (the descriptor of the stream to it, its pid).
 
     Args:
         directory: the session's.
         lock: the descriptor that holds the session's lock; the zygote holds it, too.
     """
-    ours, its = socket.socketpair()
+    ours, its = _socket.socketpair()
     arguments = [str(its.fileno()), str(lock), directory]
-    environment = {**os.environ, **variables(), SESSION_VARIABLE: name_of(directory)}
+    environment = {**os.environ, SESSION_VARIABLE: name_of(directory)}
+    if environment.get(BASE_VARIABLE):
+        environment[BASE_VARIABLE] = os.path.dirname(directory)  # it may be relative
     try:
-        return ours, start_interpreter("asyncray.worker.zygote", arguments, [its.fileno(), lock], environment)
+        pid = start_interpreter("asyncray.worker.zygote", arguments, [its.fileno(), lock], environment)
+        return ours.detach(), pid
     except (OSError, RuntimeError):
         ours.close()
         raise
     finally:
         its.close()
-
-
-def start_zygote_early(config: NodeConfig) -> tuple[socket.socket, int]:
-    """Starts the zygote of a node."""
-    return start_zygote(config["directory"], config["lock"])

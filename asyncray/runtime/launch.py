@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -139,7 +138,11 @@ def _start(config: NodeConfig, variables: dict[str, str], cluster: str) -> Local
         ours, its = ends = _socketpair()
         config["driver"] = its.fileno()
         pid = start_interpreter(
-            "asyncray.node.__main__", [json.dumps(config)], [its.fileno(), lock], environment, output
+            "asyncray.node.__main__",
+            [directory, str(lock), cluster, repr(config)],
+            [its.fileno(), lock],
+            environment,
+            output,
         )
     except BaseException:
         for end in ends:

@@ -32,12 +32,12 @@ class Machine:
         monkeypatch.setattr(launch, "configuration", self.configuration)
         monkeypatch.setattr(launch, "point_latest", lambda directory: self.steps.append(f"latest is {directory}"))
         monkeypatch.setattr(start, "define_state", lambda: self.steps.append("state"))
-        monkeypatch.setattr(start, "start_zygote_early", lambda config: self.steps.append("zygote"))
+        monkeypatch.setattr(start, "start_zygote_early", lambda directory, lock: self.steps.append("zygote"))
         monkeypatch.setattr(main, "serve", self.serve)
 
     def configuration(self, amounts: Any) -> Any:
         self.amounts = amounts
-        return {}
+        return {"directory": "/session", "lock": 7}
 
     def serve(
         self, config: Any, zygote: Any, ready: Callable[[NodeFacts], None], companion: Any, plan: Any, lifeline: Any

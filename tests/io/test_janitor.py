@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from asyncray.io.janitor import end_group, is_tracker, kill_session, offspring
-from asyncray.io.processes import SESSION_VARIABLE, has_ended
+from asyncray.io.processes import has_ended
+from asyncray.io.session_names import SESSION_VARIABLE
 
 DEADLINE = 30.0
 

@@ -463,7 +463,7 @@ from asyncray.node.start import define_state, start_zygote_early
 from asyncray.runtime.launch import configuration
 config = configuration({"num_cpus": 1, "num_gpus": 0, "resources": None, "object_store_memory": None})
 define_state()
-zygote = start_zygote_early(config)
+zygote = start_zygote_early(config["directory"], config["lock"])
 import asyncray.head.registry
 main.serve(config, zygote, ready, companion)
 print(json.dumps(sorted(name for name in sys.modules if name.startswith("asyncray"))))

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +41,7 @@ def ready(facts):
 
 config = configuration({"num_cpus": 1, "num_gpus": 0, "resources": None, "object_store_memory": None})
 define_state()
-zygote = start_zygote_early(config)
+zygote = start_zygote_early(config["directory"], config["lock"])
 from asyncray.node import main
 main.serve(config, zygote, ready)
 loaded = sorted(sys.modules)
@@ -55,7 +57,7 @@ core.object_table core.objects core.outbox core.outcomes core.parking core.pause
 core.requests core.resources core.scheduler core.shapes core.stalls core.states core.store core.tasks core.unread
 core.unsealed core.work core.workers
 io io.control_groups io.credentials io.descriptors io.forking io.holes io.interrupts io.janitor io.owned_lock
-io.processes io.segments io.sessions io.socket_protocol io.spawning io.streams
+io.processes io.segments io.session_names io.sessions io.socket_protocol io.spawning io.streams
 node node.capacity node.daemon node.doors node.greetings node.logs node.main node.output node.start node.zygotes
 runtime runtime.interpreters wire wire.frames
 """
@@ -69,9 +71,9 @@ def _directory(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     monkeypatch.setenv("ASYNCRAY_TMPDIR", os.fspath(directory))
 
 
-def loaded_by(program: str, *arguments: str) -> set[str]:
+def loaded_by(program: str, *arguments: str, options: Sequence[str] = ()) -> set[str]:
     """The modules that a program has loaded. It prints them as JSON."""
-    command = [sys.executable, "-c", program, *arguments]
+    command = [sys.executable, *options, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout))
@@ -93,6 +95,23 @@ HEAVY = {"asyncio", "cloudpickle", "dataclasses", "inspect", "logging", "multipr
 def test_drivers_and_zygotes_load_nothing_heavy_with_their_first_module(module: str) -> None:
     program = f"import sys, {module}; loaded = sorted(sys.modules); import json; print(json.dumps(loaded))"
     assert not HEAVY & loaded_by(program)
+
+
+def test_a_daemon_starts_its_zygote_before_it_loads_these() -> None:
+    """The zygote is ready last. ``-I`` and ``-S``: packages for development load some of them in each process."""
+    program = """
+import sys
+sys.path.append(sys.argv[1])
+before = set(sys.modules)
+import asyncray.node.start
+from asyncray.node import __main__
+loaded = set(sys.modules) - before
+import json
+print(json.dumps(sorted(loaded)))
+"""
+    loaded = loaded_by(program, os.fspath(Path(__file__).parents[2]), options=["-I", "-S"])
+    assert "asyncray.io.spawning" in loaded
+    assert not {"collections", "enum", "json", "re", "signal", "socket", "threading", "typing"} & loaded
 
 
 @pytest.mark.usefixtures("_directory")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncray.io.processes import SESSION_VARIABLE
+from asyncray.io.session_names import SESSION_VARIABLE
 from asyncray.node import start
 
 DIRECTORY = "/tmp/asyncray-0/session_2026-01-01_00-00-00_0123456789ab"
@@ -35,7 +35,7 @@ def test_a_zygote_gets_the_other_end_the_lock_and_the_sessions_name(monkeypatch:
     assert arguments == [str(keep[0]), "7", DIRECTORY]
     assert keep[1] == 7
     assert environment[SESSION_VARIABLE] == "asyncray-0123456789ab"
-    assert environment["ASYNCRAY_TMPDIR"] == os.path.abspath("relative")
+    assert environment["ASYNCRAY_TMPDIR"] == "/tmp/asyncray-0"
 
 
 @pytest.mark.parametrize("error", [OSError(11, "no more processes"), RuntimeError("no interpreter")])

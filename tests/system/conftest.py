@@ -23,7 +23,7 @@ import uvloop
 
 import asyncray.sync as ray
 from asyncray.api.session import Context
-from asyncray.io.sessions import name_of
+from asyncray.io.session_names import name_of
 from tests.system.bell import Bell
 from tests.system.shared_node import SharedNode, SharedNodes
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asyncray.io.sessions import is_running, name_of
+from asyncray.io.session_names import name_of
+from asyncray.io.sessions import is_running
 from asyncray.testing import Cluster
 from tests.system.conftest import DEADLINE as CLEAN_UP_DEADLINE
 from tests.system.waiting import until

@@ -18,7 +18,7 @@ import pytest
 import asyncray.sync as ray
 from asyncray.api import session as api_session
 from asyncray.exceptions import LocalNodeDiedError, WorkerCrashedError
-from asyncray.io.sessions import name_of
+from asyncray.io.session_names import name_of
 from asyncray.runtime import launch
 from tests.system.busy_driver import Parent, occupy
 from tests.system.conftest import DEADLINE, sockets

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncray.io import sessions
+from asyncray.io.session_names import name_of
 from asyncray.testing import Cluster
 from tests.system.conftest import shared_memory, sockets
 
@@ -69,7 +69,7 @@ def test_five_clusters_that_start_at_once_share_nothing() -> None:
             {token_of(cluster) for cluster in clusters},
         ):
             assert len(values) == CLUSTERS
-        for values in ({node.node_id for node in nodes}, {sessions.name_of(node.session_dir) for node in nodes}):
+        for values in ({node.node_id for node in nodes}, {name_of(node.session_dir) for node in nodes}):
             assert len(values) == 2 * CLUSTERS
         for cluster in clusters:
             own = {node.node_id for node in cluster.list_all_nodes()}
