@@ -105,7 +105,7 @@ PromoteMessage: TypeAlias = "tuple[Literal[137], Versions]"
 """objects of the sender: the receiver's copies must stay until FREE. If it has dropped one, its UNHOLD is under way"""
 
 ObjectMessage: TypeAlias = "SeekMessage | SourceFailedMessage | HoldingMessage | UnholdMessage"
-"""Words of a node that has copies of an object, or wants one, to the owner."""
+"""Messages to the owner of an object from a node that has a copy of it, or wants one."""
 
 FETCH: Final = 138
 FetchMessage: TypeAlias = "tuple[Literal[138], int, bytes, int, int]"

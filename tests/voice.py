@@ -45,6 +45,21 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"-> who\b", "name the thing"),
     (r"\bwhich [\w']+ (?:has|have|gets?|got|knows?|fetch(?:es)?) which\b", "say who does what to what"),
     (r"(?:^|\. )(?-i:For that) (?:a|an|the|it|they)\b", "therefore, so that"),
+    (
+        r"\b(?:hears?(?= (?:of|that|why|it|them|the|nothing|a)\b)|(?:has|have|had|not|never|be) heard\b)",
+        "learns, gets, receives",
+    ),
+    (r"\banew\b", "again"),
+    (r"\b(?:has|have|had) to do with\b", "say what it does with it"),
+    (r"\bspeaks? for (?:it|them|the|a|its)\b", "reports, decides"),
+    (
+        r"\bwords? (?:of|about|from) (?:the|an?|its?|this|that|another|other|X|A|B)\b"
+        r"|\b(?:without a|waits? for|last|no|own) words?\b(?! (?:of )?(?:mine|list))",
+        "message, answer, report",
+    ),
+    (r"\bsays? so to\b", "reports that to"),
+    (r"\bto and fro\b", "back and forth, between the two"),
+    (r"\b(?:do|does|did) no good\b", "say what fails"),
     (r"\b(?:vigils?|batons?|undisturbed|hear_out|pok(?:e|es|ed|ing)|polite(?:ly)?|spoiled)\b", "the field's term"),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in PHRASES)

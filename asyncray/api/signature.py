@@ -89,7 +89,7 @@ class Signature:
         return _restored, (self._name, self._parameters(), self._method)
 
     def check(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """Raises TypeError if the arguments do not fit, with the words of a local call."""
+        """Raises TypeError if the arguments do not fit, with the message of a local call."""
         stub = self._stub
         if stub is None:
             # Made at the first call and not at decoration: it costs 40 us and the import of inspect.

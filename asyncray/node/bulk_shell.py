@@ -4,7 +4,7 @@ Performs the bulk commands of ``asyncray.core.cluster.commands``, and reports wh
 but for one thing: a connection that makes no progress although bytes are to come is broken.
 
 1. To each node to which this one sends, it dials one connection, with the handshake of every connection between
-   daemons and the role BULK. If the last one did no good, a pause comes before the next, because the core orders at
+   daemons and the role BULK. If the last one moved no byte, a pause comes before the next, because the core orders at
    once again what was under way.
 2. From each node there is at most one connection. A new one replaces the old one: the sender knows that the old one is
    broken, and this side does not yet. Everything that was expected by the old one has failed then; some of it may come

@@ -70,7 +70,7 @@ OFTEN_ENOUGH = "it has run often enough"
 
 
 class Process:
-    """A driver or worker. ``wire`` is what it said and the daemon has not heard; ``inbox`` the reverse."""
+    """A driver or worker. ``wire``: its messages that the daemon has not received; ``inbox``: the reverse."""
 
     def __init__(self, host: Host, client: Client, job_id: bytes = b"") -> None:
         self.host = host

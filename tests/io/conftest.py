@@ -12,7 +12,7 @@ from tests.io.stream_client import DEADLINE, Client
 
 @pytest.fixture
 def swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that raises while a finalizer runs cannot be heard: no fault of the test's."""
+    """An exception that a handler raises in a finalizer goes nowhere: no fault of the test's."""
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
 
 

@@ -28,7 +28,7 @@ def test_the_end_of_the_stream_is_told_once(client: Client, sent: bytes, reason:
     assert client.ended.wait(DEADLINE)
     assert reason in client.closed[0]
     client.post(1)
-    client.channel.flush()  # nobody hears it, and nothing is raised
+    client.channel.flush()  # no process reads it, and nothing is raised
 
 
 def test_who_waits_at_the_end_is_let_go(client: Client) -> None:

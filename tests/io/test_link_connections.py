@@ -77,7 +77,7 @@ class Machine:
 
 def test_messages_are_numbered_and_written_and_kept_without_a_connection() -> None:
     machine = Machine()
-    machine.peer.out = [(1, "a")]  # type: ignore[list-item]  # a word of this test
+    machine.peer.out = [(1, "a")]  # type: ignore[list-item]  # any message
     machine.connections.write(machine.peer)
     carrier = machine.open()
     machine.peer.out = [(2, "b")]  # type: ignore[list-item]  # as above

@@ -69,14 +69,14 @@ def test_batches_go_both_ways() -> None:
         assert peer.recv(1) == b""
         peer.close()
         assert end.closed == [None]
-        end.stream.send([(5,)])  # nobody hears it
+        end.stream.send([(5,)])  # no process reads it
         end.stream.abort()
 
     run(main)
 
 
 def test_what_a_peer_said_before_it_ended_is_heard_though_writing_to_it_fails() -> None:
-    """1. the peer sends its last words; 2. it ends, with something of ours unread; 3. our next write fails."""
+    """1. the peer sends its last messages; 2. it ends, with something of ours unread; 3. our next write fails."""
 
     async def main() -> None:
         end = End()

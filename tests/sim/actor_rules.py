@@ -2,7 +2,7 @@
 
 - A call is sent only to the place and the incarnation that the home of the actor has named last.
 - No two actors that live have the same name, unless a program has killed the first of them.
-- At rest every route agrees with the home of its actor, and no call that came back waits for word from there.
+- At rest every route agrees with the home of its actor, and no call that came back waits for a decision from there.
 """
 
 from __future__ import annotations
@@ -90,4 +90,4 @@ class ActorRules:
                 agrees = route.state == state if state in (ALIVE, DEAD) else route.state not in (ALIVE, DEAD)
                 assert agrees, f"{route} of {host}, and at home {actor}"
             waiting = [seat for seat in (*routes._returned, *routes._next) if seat.state in (ALIVE, DEAD)]
-            assert not waiting, f"{host} waits for word of {waiting}"
+            assert not waiting, f"{host} waits for a decision about {waiting}"

@@ -108,11 +108,11 @@ class ClusterHost:
         self.part.output.send(job, [("out", f"({self.name})", str(self.printed[job.id]))])
 
     def _hello(self, peer: Peer, message: Any) -> None:
-        assert peer.id not in self.part.members.ended, f"{self} hears the words of {peer}, which is buried"
+        assert peer.id not in self.part.members.ended, f"{self} takes messages of {peer}, which is buried"
         self.heard.setdefault(peer.id, []).append(message[1])
 
     def _handle(self, handler: Callable[[Peer, Any], None], peer: Peer, message: Any) -> None:
-        """S10: a fenced node's words change nothing."""
+        """S10: a fenced node's messages change nothing."""
         assert peer.alive, f"{self} obeys {message} of {peer}"
         assert peer.id not in self.part.members.ended, f"{self} obeys {message} of {peer}, which has ended"
         handler(peer, message)

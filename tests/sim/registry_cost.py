@@ -59,7 +59,7 @@ class Wire:
 
 
 class Node:
-    """A node, as the head hears it."""
+    """A node, as the head sees it: its messages."""
 
     def __init__(self, number: int) -> None:
         self.id = b"%08d" % number

@@ -36,7 +36,7 @@ def a_borrow_is_lost(patch: Patch) -> None:
 
 
 def a_cover_is_given_up_before_the_registration(patch: Patch) -> None:
-    """The word that gives a cover up does not wait for the owner, a third node."""
+    """The message that gives a cover up does not wait for the owner, a third node."""
     register = Imports._register
 
     def at_once(self: Imports, entry: ObjectEntry, cover: Cover) -> None:
@@ -77,7 +77,7 @@ def a_result_counts_twice(patch: Patch) -> None:
 
 
 def uses_end_at_the_cancel(patch: Patch) -> None:
-    """The uses of a cancelled task end at once, and not at the last word about it."""
+    """The uses of a cancelled task end at once, and not at the last message about it."""
     cancel = AwayTasks.cancel
 
     def early(self: AwayTasks, task: Task, *, force: bool, recursive: bool) -> None:

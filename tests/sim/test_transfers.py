@@ -45,7 +45,7 @@ def test_large_objects_come_whole_and_nothing_is_left(seeds: range) -> None:
 
 
 def no_unhold(self: Receiving, entry: ObjectEntry, message: Any) -> None:
-    """The receiver ends a fetch without a word to the owner (H18)."""
+    """The receiver ends a fetch and does not report that to the owner (H18)."""
     if message[0] != UNHOLD:
         say(self, entry, message)
 

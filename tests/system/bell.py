@@ -13,7 +13,7 @@ _numbers = itertools.count()
 
 
 class Bell:
-    """Pickles into tasks. The side that made it hears the texts that they ring.
+    """Pickles into tasks. The side that made it receives the texts that they ring.
 
     Example::
 

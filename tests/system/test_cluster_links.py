@@ -53,7 +53,7 @@ def free_cpus(head: ClusterNode, node: ClusterNode) -> float:
 
 
 def check_news_arrive(head: ClusterNode, node: ClusterNode) -> None:
-    """The connected program changes the row of its node to and fro, and the head learns both."""
+    """The connected program changes the row of its node and changes it back, and the head learns both."""
     holder = Holder.remote()
     assert ray.get(holder.ready.remote())
     until(lambda: free_cpus(head, node) == 0)

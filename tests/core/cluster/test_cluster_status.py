@@ -18,7 +18,7 @@ def pair() -> tuple[Pair, Driver]:
 
 
 def ask(world: Pair, driver: Driver) -> list[Any]:
-    """A client asks for the status, and its node hears it. Returns the answers, which come later."""
+    """A client asks its node for the status. Returns the answers, which come later."""
     answers: list[Any] = []
     driver.ask(REQUEST, "status", [], answers.append)
     world.host.hear(driver, len(driver.wire))

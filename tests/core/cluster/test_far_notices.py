@@ -1,4 +1,4 @@
-"""Notices and unread errors of jobs at other nodes, and the ends of nodes: each driver hears them, once."""
+"""Notices and unread errors of jobs at other nodes, and the ends of nodes: each driver gets them, once."""
 
 from __future__ import annotations
 

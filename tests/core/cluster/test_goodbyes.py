@@ -1,4 +1,4 @@
-"""The last words of all nodes before a driver ends, and what ends the wait for them."""
+"""The last output of all nodes before a driver ends, and the ends of the wait for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Printing:
 
 
 def say_goodbye(world: Pair, driver: Driver) -> list[Any]:
-    """The driver says goodbye, and its home hears it. Returns the answers, which come later."""
+    """The driver says goodbye to its home. Returns the answers, which come later."""
     answers: list[Any] = []
     driver.ask(REQUEST, "goodbye", [], answers.append)
     world.host.hear(driver, len(driver.wire))
