@@ -58,7 +58,7 @@ CUT_OFF_AFTER = 60.0
 """Seconds without the head after which a node ends. Ray's raylets wait as long."""
 
 MISSED_AFTER = 5.0
-"""Seconds without the head after which the drivers of a node hear of it."""
+"""Seconds without the head after which the drivers of a node learn of it."""
 
 MOST_ENDED = 10_000
 """The number of ended members that the head and each node remember."""
@@ -159,7 +159,7 @@ class Members:
         self.why = ""
         # The reason that this node gave with its farewell.
         self._farewell = ""
-        # The drivers of this node have heard that the head cannot be reached.
+        # The drivers of this node have had the notice that the head cannot be reached.
         self._is_missed = False
 
     def __repr__(self) -> str:
