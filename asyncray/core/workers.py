@@ -303,7 +303,7 @@ class Pool:
         """Ends workers that are idle, and kills workers that do not start or end in time.
 
         Args:
-            late: seconds for which the daemon stood still and heard of nobody: workers get as much more time.
+            late: seconds for which the daemon stood still and learned of nobody: workers get as much more time.
         """
         for worker in list(self._deadlines):
             assert worker.deadline is not None

@@ -5,7 +5,7 @@ back to the node of its caller: those that had begun as RESULT, so that their no
 constructor goes last: its RESULT tells the home that the process has ended.
 
 A constructor for which there is no room waits here, because this node may be the only one that ever has room for it.
-The home hears of that once (CONSTRUCTOR_WAITS), and may ask the constructor back (TAKE_BACK) as long as no process has
+The home learns of that once (CONSTRUCTOR_WAITS), and may ask the constructor back (TAKE_BACK) as long as no process has
 it: then it goes back as BACK.
 """
 

@@ -26,7 +26,7 @@ def process_of(world: Script, node: bytes) -> Worker:
 
 
 def ends(world: Script, node: bytes) -> None:
-    """The process of the only actor at a node dies, and all nodes hear that there is room."""
+    """The process of the only actor at a node dies, and all nodes learn that there is room."""
     world.die(process_of(world, node))
     world.work(node)
     world.share_rows()
