@@ -117,7 +117,7 @@ class NewCluster:
             derived(self._token, "http").hex(),
             self._head.unproven,
             stream.NodeStream(self._head).routes(),
-            None if self._tls is None else self._tls.server,
+            self._tls,
         )
         await registry.run_registry(ask, facts, door)
 
@@ -165,7 +165,11 @@ class JoinedCluster:
         head_host, port = addresses.parse_address(address)
         self._head = addresses.resolve(head_host, port), port
         self.address = addresses.join_address(*self._head)
-        self._bound = addresses.address_towards(self._head[0]) if host is None else addresses.resolve(host)
+        if host is None:
+            self._bound = addresses.address_towards(self._head[0])
+        else:
+            self._bound = addresses.resolve(host)
+            addresses.listen_at(self._bound, 0).close()  # fails here rather than in the daemon
         self._token = cluster_tokens.take_token(self.address)
 
     def __repr__(self) -> str:
@@ -192,7 +196,7 @@ class JoinedCluster:
         import asyncio  # start-up cost: only a daemon needs it
 
         registry = await asyncio.to_thread(importlib.import_module, "asyncray.head.registry")
-        await registry.run_registry(ask, facts, registry.loopback_door(None if self._tls is None else self._tls.server))
+        await registry.run_registry(ask, facts, registry.loopback_door(self._tls))
 
     def announcement(self) -> str:
         """A line for people."""

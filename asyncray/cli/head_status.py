@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
+import ssl
 from typing import TYPE_CHECKING, cast
 
 from asyncray.io import cluster_tokens, tls
@@ -24,6 +26,7 @@ def head_status(cluster: ClusterAddress) -> NodeStatus:
     Raises:
         ConnectionError: no head answers there, or the token is missing or wrong.
     """
+    files = None
     try:
         token = derived(cluster_tokens.find_token(cluster.text), "http").hex()
         files = tls.find_tls()
@@ -38,12 +41,26 @@ def head_status(cluster: ClusterAddress) -> NodeStatus:
             return _read(answer.status, answer.read())
         finally:
             connection.close()
+    except ssl.SSLError as error:  # some are a ValueError, too
+        raise unreachable(cluster.text, tls.explain(error, files)) from None
     except (cluster_tokens.TokenError, tls.TlsError, ValueError) as error:
         raise unreachable(cluster.text, str(error)) from None
     except (OSError, http.client.HTTPException) as error:
+        if files is None and isinstance(error, ConnectionError | http.client.HTTPException) and _speaks_tls(cluster):
+            names = ", ".join(tls.VARIABLES.values())
+            raise unreachable(cluster.text, f"it speaks TLS: set {names}") from None
         number = getattr(error, "errno", None)
         why = os.strerror(number) if number else str(error) or "it does not answer"
         raise unreachable(cluster.text, f"no head answers: {why}") from None
+
+
+def _speaks_tls(cluster: ClusterAddress) -> bool:
+    try:
+        with socket.create_connection((cluster.host, cluster.port), _ANSWER_DEADLINE) as connection:
+            tls.probing_context().wrap_socket(connection).close()
+    except OSError:
+        return False
+    return True
 
 
 def _read(status: int, text: bytes) -> NodeStatus:

@@ -23,7 +23,6 @@ import logging
 import os
 import secrets
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,9 +34,11 @@ from asyncray.head.rest import LARGEST_BODY_OF_TOOLS, AskNode, Rest
 from asyncray.io.addresses import listen_at
 from asyncray.io.sessions import REGISTRY_FILE
 from asyncray.io.strangers import Strangers
+from asyncray.io.tls_transport import secured
 from asyncray.io.unproven import UnprovenConnections
 
 if TYPE_CHECKING:
+    from asyncray.io.tls import Tls
     from asyncray.words import NodeFacts
 
 _LOOPBACK = "127.0.0.1"
@@ -50,9 +51,6 @@ _STOP_DEADLINE = 1.0
 
 _BACKLOG = 1024
 """Connections that wait until they are accepted: all nodes of a cluster may come at once."""
-
-_TLS_DEADLINE = 3.0
-"""Seconds for the handshake of TLS, which comes before a connection counts as one of a stranger."""
 
 log = logging.getLogger("asyncray.node")
 
@@ -79,10 +77,10 @@ class RegistryDoor:
     token: str
     unproven: UnprovenConnections
     routes: tuple[web.RouteDef, ...] = ()
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
 
-def loopback_door(tls: ssl.SSLContext | None = None) -> RegistryDoor:
+def loopback_door(tls: Tls | None = None) -> RegistryDoor:
     """The door of a node that is no head: at any free port of the loopback interface, with a token of its own.
 
     Raises:
@@ -159,12 +157,10 @@ class Registry:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_DEADLINE, logger=_http_log)
         await self._runner.setup()
         assert self._runner.server is not None
+        # Not the loop's own TLS: connections must count as those of strangers before they have shaken hands.
+        make, tls = self._door.unproven.guard(self._runner.server), self._door.tls
         self._server = await asyncio.get_running_loop().create_server(
-            self._door.unproven.guard(self._runner.server),
-            sock=self._door.listener,
-            backlog=_BACKLOG,
-            ssl=self._door.tls,
-            ssl_handshake_timeout=None if self._door.tls is None else _TLS_DEADLINE,
+            lambda: secured(make(), tls, is_server=True), sock=self._door.listener, backlog=_BACKLOG
         )
         host, port, *_ = self._door.listener.getsockname()
         return host, port

@@ -4,8 +4,8 @@ Both sides of each connection show a certificate, and each checks that the clust
 in certificates are not compared with addresses: a node is known by the CA and the cluster's token, so one certificate
 may serve all nodes. So the CA must sign for nothing but the cluster.
 
-HTTP and the WebSocket of a node with the head use the event loop's own TLS. Connections between nodes use that of
-``asyncray.io.tls_transport``.
+A node that asks the head over HTTP uses the event loop's own TLS. Connections between nodes, and the registry, use that
+of ``asyncray.io.tls_transport``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,18 @@ def _context(protocol: int, certificate: str, key: str, authority: str) -> ssl.S
         context.load_verify_locations(authority)
     except ssl.SSLError:
         raise TlsError(f"{authority} holds no certificate of a CA") from None
+    return context
+
+
+NEEDS_FILES = "it speaks TLS, so this node needs --tls-cert, --tls-key and --tls-ca"
+"""A head that speaks TLS, to a node without it."""
+
+
+def probing_context() -> ssl.SSLContext:
+    """For the question whether a server speaks TLS at all: trusts anyone, so nothing may be sent through it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 

@@ -12,6 +12,7 @@ the handshake of TLS is done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -47,6 +48,8 @@ class TlsProtocol(asyncio.Protocol):
         self._is_open = False
         # Bytes of the protocol above that wait for the end of the handshake.
         self._unsent: list[bytes] = []
+        # The protocol above has closed the connection: it writes no more.
+        self._is_closed = False
         # The reason for the end of the connection, if TLS is one.
         self._failure: ConnectionError | None = None
 
@@ -138,8 +141,8 @@ class TlsProtocol(asyncio.Protocol):
     # From above -------------------------------------------------------------------------------------------------------
 
     def send(self, pieces: Iterable[Any]) -> None:
-        """Encrypts bytes and writes them; drops them if TLS has failed."""
-        if self._failure is not None:
+        """Encrypts bytes and writes them; drops them if TLS has failed, or after ``close``."""
+        if self._failure is not None or self._is_closed:
             return
         for piece in pieces:
             if not self._is_open:
@@ -147,6 +150,14 @@ class TlsProtocol(asyncio.Protocol):
             elif len(piece):
                 self._object.write(piece)
         self._flush()
+
+    def close(self) -> None:
+        """Tells the other side that nothing more comes, which it would otherwise take for a broken connection."""
+        if self._is_open and self._failure is None and not self._is_closed:
+            self._is_closed = True
+            with contextlib.suppress(ssl.SSLError):  # the other side need not say so, too
+                self._object.unwrap()
+            self._flush()
 
 
 class TlsTransport(asyncio.Transport):
@@ -167,6 +178,7 @@ class TlsTransport(asyncio.Transport):
         self._protocol.send(list_of_data)
 
     def close(self) -> None:
+        self._protocol.close()
         self._lower.close()
 
     def abort(self) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 
 from asyncray.io.addresses import join_address, parse_address
 from asyncray.io.link_streams import FrameTaker
-from asyncray.io.tls import Tls, explain
+from asyncray.io.tls import NEEDS_FILES, Tls, explain, probing_context
 from asyncray.io.websockets import WebSocketCarrier
 from asyncray.wire.handshake import CLUSTER_SIZE, LINK_VERSION, NONCE_SIZE, HandshakeError
 from asyncray.wire.head_proofs import WHY_HEADER, NodeProof
@@ -127,16 +127,13 @@ class HeadClient:
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError):
                 return explain(cause, self._tls)
         if self._tls is None and not isinstance(error, aiohttp.ClientConnectorError) and await self._speaks_tls():
-            return "it speaks TLS, so this node needs --tls-cert, --tls-key and --tls-ca"
+            return NEEDS_FILES
         return None
 
     async def _speaks_tls(self) -> bool:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         host, port = parse_address(self.address)
         try:
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            _, writer = await asyncio.open_connection(host, port, ssl=probing_context())
         except (OSError, TimeoutError):
             return False
         writer.close()

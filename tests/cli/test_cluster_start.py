@@ -65,3 +65,8 @@ def test_a_port_in_use_is_named_so(session_path: str, monkeypatch: pytest.Monkey
         port = listener.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port} of 127.0.0.1 is in use"):
             NewCluster("127.0.0.1", port, "", {})
+
+
+def test_a_node_cannot_join_at_an_address_of_another_machine() -> None:
+    with pytest.raises(OSError, match=r"203\.0\.113\.7 is no address of this machine"):
+        JoinedCluster("127.0.0.1:1", "203.0.113.7", "", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import tempfile
@@ -9,14 +10,21 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from asyncray.cli import head_status
 from asyncray.cli.status import status_command
+from asyncray.head.registry import Registry, RegistryDoor
+from asyncray.io.addresses import listen_at
+from asyncray.io.strangers import Strangers
+from asyncray.io.tls import VARIABLES
+from asyncray.io.unproven import UnprovenConnections
 from asyncray.runtime.launch import ClusterAddress
 from asyncray.testing import Cluster
+from tests.certificates import paths_of, tls_of
 
 
 @pytest.fixture
@@ -107,3 +115,25 @@ def test_another_server_at_the_address(elsewhere: None, monkeypatch: pytest.Monk
         finally:
             server.shutdown()
             thread.join()
+
+
+async def test_tls_on_one_side_or_of_another_cluster_is_named_so(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = UnprovenConnections(Strangers(), lambda address: False)
+    for server, client, why in (
+        (tls_of("good"), None, "it speaks TLS: set ASYNCRAY_TLS_CERT, ASYNCRAY_TLS_KEY, ASYNCRAY_TLS_CA"),
+        (None, "good", "it does not speak TLS"),
+        (tls_of("good"), "other", "its certificate is not good for"),
+    ):
+        for name, path in zip(VARIABLES.values(), paths_of(client or ""), strict=True):
+            monkeypatch.setenv(name, path if client else "")
+        door = RegistryDoor(listen_at("127.0.0.1", 0), frozenset(), "", connections, (), server)
+        registry = Registry(_no_answer, door)
+        host, port = await registry.start()
+        assert (await asyncio.to_thread(refusal, f"{host}:{port}")).startswith(why)
+        await registry.stop()
+
+
+async def _no_answer(method: str, arguments: list[Any]) -> tuple[Any, ...]:
+    raise AssertionError(method)

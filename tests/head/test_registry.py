@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -15,10 +16,14 @@ from aiohttp import web
 
 from asyncray.head.registry import Registry, RegistryDoor, loopback_door
 from asyncray.head.rest import Rest, description
+from asyncray.io import strangers, unproven
 from asyncray.io.addresses import listen_at
 from asyncray.io.strangers import Strangers
+from asyncray.io.tls import Tls
 from asyncray.io.unproven import UnprovenConnections
+from tests.certificates import tls_of
 
+DEADLINE = 20.0
 TOKEN = "a-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 NO_VERBS = {"CONNECT": (405,), "NONSENSE": (400,)}
@@ -36,15 +41,15 @@ async def ask(method: str, arguments: list[Any]) -> tuple[Any, ...]:
     return True, {"asked": method}
 
 
-def door(hosts: frozenset[str] = frozenset()) -> RegistryDoor:
+def door(hosts: frozenset[str] = frozenset(), tls: Tls | None = None) -> RegistryDoor:
     """The door of the head of a cluster, with routes for nodes."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="for nodes")
 
-    unproven = UnprovenConnections(Strangers(), lambda address: False)
+    connections = UnprovenConnections(Strangers(), lambda address: False)
     routes = (web.get("/join", answer, allow_head=False), web.get("/stream", answer, allow_head=False))
-    return RegistryDoor(listen_at("127.0.0.1", 0), hosts, TOKEN, unproven, routes)
+    return RegistryDoor(listen_at("127.0.0.1", 0), hosts, TOKEN, connections, routes, tls)
 
 
 @pytest.fixture
@@ -153,3 +158,37 @@ async def test_bytes_that_are_no_http_change_nothing_and_fill_no_log(
             await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
         assert (await get(f"{url}/api/status", BEARER))[0] == 200
     assert not [record for record in caplog.records if record.name.startswith(("asyncray", "aiohttp"))]
+
+
+async def test_with_tls_connections_count_before_they_have_shaken_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "MOST_OF_ADDRESS", 2)
+    tls = tls_of("good")
+    registry = Registry(ask, door(tls=tls))
+    host, port = await registry.start()
+    silent = [await asyncio.open_connection(host, port) for _ in range(2)]
+    with pytest.raises(OSError):
+        await asyncio.open_connection(host, port, ssl=tls.client)
+    for _, writer in silent:
+        writer.close()
+    address = f"https://{host}:{port}/api/status"
+    async with asyncio.timeout(DEADLINE), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(address, headers=BEARER, ssl=tls.client) as response:
+                    assert (response.status, await response.json()) == (200, {"asked": "status"})
+                    break
+            except aiohttp.ClientError:
+                pass  # the ends of the silent connections have not arrived
+    await registry.stop()
+
+
+async def test_a_handshake_of_tls_that_stalls_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unproven, "PROOF_DEADLINE", 0.01)
+    registry = Registry(ask, door(tls=tls_of("good")))
+    host, port = await registry.start()
+    reader, writer = await asyncio.open_connection(host, port)
+    async with asyncio.timeout(DEADLINE):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+    await registry.stop()

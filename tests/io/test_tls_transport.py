@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import select
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -118,6 +119,33 @@ async def test_the_bytes_on_the_wire_are_encrypted() -> None:
         for one in (end, client):
             one.abort()
             await one.why
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_client_can_tell_the_end_from_a_broken_connection() -> None:
+    tls = tls_of("good")
+    end = End()
+    listener = listen_at("127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: secured(end, tls, is_server=True), sock=listener)
+
+    def read_all() -> bytes:
+        with (
+            socket.create_connection(listener.getsockname(), DEADLINE) as connection,
+            tls.client.wrap_socket(connection, suppress_ragged_eofs=False) as secure,
+        ):
+            secure.send(b"hello")
+            return b"".join(iter(lambda: secure.recv(100), b""))
+
+    async with asyncio.timeout(DEADLINE):
+        reading = asyncio.create_task(asyncio.to_thread(read_all))
+        await until(lambda: end.heard == b"hello")
+        end.say(b"answer")
+        assert end.transport is not None
+        end.transport.close()
+        end.say(b"late")
+        assert await reading == b"answer"
+        await end.why
     server.close()
     await server.wait_closed()
 
