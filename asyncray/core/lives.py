@@ -62,7 +62,8 @@ class Seat:
         # ID of a call -> the call, which was sent to the worker and has not ended.
         self.inflight: dict[bytes, Task] = {}
         # ClientID of a caller -> its calls that are not posted yet: the first waits for its arguments, the others wait
-        # behind it. By ID, because a caller may be a process of another node, whose calls come through one connection.
+        # behind it, or for their own arguments if the actor keeps no order. By ID, because a caller may be a process of
+        # another node, whose calls come through one connection.
         self.lanes: dict[bytes, deque[Task]] = {}
         # How many calls have not ended.
         self.pending = 0

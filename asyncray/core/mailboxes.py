@@ -2,8 +2,8 @@
 
 The node posts the calls of one caller in the order in which the caller submitted them: a call that waits for its
 arguments holds back the later calls of its *lane*, but not the calls of other callers. An actor that runs calls
-concurrently has no order to keep. The node sends posted calls ahead to the actor's process up to a window; the other
-calls stay in the mailbox.
+concurrently has no order to keep: only calls that wait for their arguments stand in its lanes, side by side. The node
+sends posted calls ahead to the actor's process up to a window; the other calls stay in the mailbox.
 
 Calls belong to a seat: the place of an actor. Nothing here decides whether an actor lives.
 
@@ -68,7 +68,7 @@ class Mailboxes:
         if self._unreachable(seat) and not call.retries:
             self._finish(call, FAULT, seat.fault("ActorUnavailableError", ActorUnavailableError.RESTARTING))
             return
-        if seat.ordered and (call.missing or seat.lanes):
+        if call.missing or (seat.ordered and seat.lanes):
             caller = caller_of(call.id)
             lane = seat.lanes.get(caller)
             if lane is not None:
@@ -77,8 +77,7 @@ class Mailboxes:
             if call.missing:
                 seat.lanes[caller] = deque((call,))
                 return
-        if not call.missing:
-            self._post(seat, call)
+        self._post(seat, call)
 
     @staticmethod
     def _unreachable(seat: Seat) -> bool:
@@ -93,7 +92,29 @@ class Mailboxes:
         elif seat.ordered:
             self._advance(seat, caller_of(call.id))
         else:
+            self._leave_lane(seat, call)
             self._post(seat, call)
+
+    def keeps_no_order(self, seat: Seat) -> None:
+        """The home of an actor has said that calls need no order: posts those that wait only behind others."""
+        seat.ordered = False
+        for lane in [*seat.lanes.values()]:
+            for call in [*lane]:
+                if call.state == FINISHED:
+                    self._leave_lane(seat, call)
+                elif not call.missing:
+                    self._leave_lane(seat, call)
+                    self._post(seat, call)
+
+    @staticmethod
+    def _leave_lane(seat: Seat, call: Task) -> None:
+        """A call of an actor without order has what it needs, or has ended."""
+        caller = caller_of(call.id)
+        lane = seat.lanes.get(caller)
+        if lane is not None and call in lane:
+            lane.remove(call)
+            if not lane:
+                del seat.lanes[caller]
 
     def _advance(self, seat: Seat, caller: bytes) -> None:
         lane = seat.lanes.get(caller)
@@ -147,8 +168,10 @@ class Mailboxes:
             del actor.inflight[call.id]
             if actor.mailbox:
                 self.pump(actor)
-        elif actor.lanes:
+        elif actor.lanes and actor.ordered:
             self._advance(actor, caller_of(call.id))
+        elif actor.lanes:
+            self._leave_lane(actor, call)
         if not actor.pending:
             if isinstance(actor, Route):
                 assert self.elsewhere is not None

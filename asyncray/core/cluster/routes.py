@@ -142,7 +142,8 @@ class Routes:
         route = self.table.get(actor_id)
         if route is None or route.state == DEAD:
             return
-        route.ordered = ordered
+        if not ordered and route.ordered:
+            self._mailboxes.keeps_no_order(route)
         if state == DEAD:
             self._end(route, fault)
         elif state == RESTARTING:

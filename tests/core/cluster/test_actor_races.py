@@ -334,3 +334,58 @@ def test_a_call_that_is_cancelled_while_the_actor_moves_to_its_node_does_not_run
     (worker,) = [worker for worker in world.members[new].host.workers if worker.is_actor]
     assert world.starts[cancelled[:TASK_SIZE]] == 0, worker
     world.end()
+
+
+def waits_for_ever(driver: Driver) -> int:
+    """Submits a task that no node can run. Returns the variable with its result."""
+    driver.state.spawn(Recipe(extra=("moon", 1)))
+    return len(driver.state.refs) - 1
+
+
+def test_a_call_waits_behind_no_other_once_the_home_says_that_the_actor_keeps_no_order() -> None:
+    """The caller's node learns that only after the calls have come."""
+    world = three()
+    driver, actor = made(world, ordered=False)
+    _, here = place(world, actor)
+    other = caller_at(world, here, driver)
+    never = waits_for_ever(other)
+    first = call(other, "first", arguments=(never,))
+    second = call(other, "second")
+    world.settle()
+    assert first not in other.values
+    assert second in other.values
+    other.send((CANCEL, other.state.refs[never][:TASK_SIZE], False, False))
+    world.settle()
+    world.end()
+
+
+def test_a_call_that_waits_for_its_argument_follows_an_actor_without_order_to_its_node() -> None:
+    world = three()
+    driver, actor = made(world, restarts=1, ordered=False)
+    old, new = place(world, actor)
+    other = caller_at(world, new, driver)
+    call(other, "known")
+    world.settle()
+    promise = other.submit(Recipe(name="slow"))
+    ref = call(other, "waits", arguments=(other.state.refs.index(promise),), retries=1)
+    world.work(new, programs=False)
+    kill_process(world, old)
+    world.arrive(old, A)
+    world.work(A)
+    world.arrive(A, new)
+    host = world.members[new].host
+    for _ in range(40):
+        host.chores()
+        host.talk()
+        for worker in host.workers:
+            if worker.main is None or worker.main.order.recipe.name != "slow":
+                worker.step()
+        world.arrive(new, A)
+        world.arrive(A, new)
+    assert actor.state == ALIVE
+    assert actor.peer.id == new, "the actor is beside its caller now"  # type: ignore[union-attr]
+    assert ref not in other.values
+    world.settle()
+    assert not isinstance(other.values[ref], list)
+    assert world.starts[ref[:TASK_SIZE]] == 1
+    world.end()
