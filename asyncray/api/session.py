@@ -172,6 +172,7 @@ class SessionStart:
         self._aborted = True
         made = self._made
         if made is not None and made.runtime is not None:
+            made.runtime.waiters.leaving = True
             made.runtime.channel.shut_down()
 
     def end(self) -> None:

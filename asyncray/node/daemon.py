@@ -61,6 +61,9 @@ _RESERVE = 8 * 1024 * 1024
 
 _LIFELINE_READ = 4096
 
+_LAST_WORDS = 1.0
+"""Seconds in which clients may read the rest, and why the node ends."""
+
 _TIDY_AFTER = 2.0
 """Seconds after the start until old session directories and free memory go: the first tasks do not wait for that."""
 
@@ -216,6 +219,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as steps:  # the last one first; if one fails, the others are still done
             steps.callback(sessions.ended, self._directory)
             steps.callback(sessions.remove, sessions.garbage_of(self._directory))
+            steps.push_async_callback(self._doors.wait_until_empty, _LAST_WORDS)
             steps.callback(self._close_all)
             steps.push_async_callback(self._end_processes)
             if self.cluster is not None:

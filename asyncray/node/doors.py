@@ -8,6 +8,7 @@ millions of messages unread loses its connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterable
@@ -54,6 +55,8 @@ class Doors:
         self._paused: dict[Party, None] = {}
         # Takes the messages for a party that has no connection here: drops them, unless the node has peers.
         self.write_elsewhere: Callable[[Party], None] = _drop
+        # Set while there is no connection, after one has ended.
+        self._emptied = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -63,6 +66,7 @@ class Doors:
 
     def new_stream(self) -> MessageStream:
         """The daemon's end of a new connection."""
+        self._emptied.clear()
         stream = MessageStream(GREETING_LIMIT, self._received, self._closed, self._drained)
         if len(self._greeting) >= _MOST_STRANGERS:
             oldest = next(iter(self._greeting))
@@ -202,11 +206,20 @@ class Doors:
         if stream is self._starter:
             self._machine.stop("its driver has ended")
         self._changed()
+        if not self._streams and not self._greeting:
+            self._emptied.set()
 
     def close(self, why: str, *, defect: bool = False) -> None:
         """Closes all connections once the messages for them, and the reason, are written."""
         for stream in [*self._streams.values(), *self._greeting]:
             stream.disconnect(why, defect=defect)
+
+    async def wait_until_empty(self, deadline: float) -> None:
+        """After ``close``: waits until the clients have read everything, or for so many seconds."""
+        if self._streams or self._greeting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline):
+                    await self._emptied.wait()
 
 
 def _drop(party: Party) -> None:

@@ -166,6 +166,7 @@ class Connection:
 
     def stop(self, timeout: float) -> None:
         """Ends the stream. Everything that waits gets an error."""
+        self.waiters.leaving = True
         self.references.close()
         self.channel.stop(timeout)
 

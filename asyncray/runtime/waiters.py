@@ -178,8 +178,8 @@ class Waiters:
         self._callbacks: dict[CallbackKey, dict[LoopCallback, None]] = {}
         # The sentence that says why no value can arrive any more; None while the session lives.
         self.broken: str | None = None
-        # This process has said goodbye, so the end of its stream is no death of the node. Written by the thread that
-        # ends the session.
+        # This process ends the session, so the end of its stream is no death of the node. Written by the thread that
+        # does so.
         self.leaving = False
 
     def __repr__(self) -> str:

@@ -612,5 +612,25 @@ def test_clients_hear_why_a_node_stops() -> None:
     run(main)
 
 
+def test_a_node_ends_when_its_clients_have_heard_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Node() as node:
+            close = node.daemon._doors.close
+            reading: list[asyncio.Task[Any]] = []
+
+            def close_and_read(why: str, *, defect: bool) -> None:
+                close(why, defect=defect)
+                reading.append(asyncio.create_task(node.driver.hear_kind(DISCONNECT)))
+
+            monkeypatch.setattr(node.daemon._doors, "close", close_and_read)
+            node.machine.outbox.send(node.client(), (REPLY, 9, b"x" * 2_000_000))
+            node.daemon._machine_stop("it was asked to")
+            await node.serving
+            assert not node.daemon._doors._streams
+            assert (await reading[0])[1] == "it was asked to"
+
+    run(main)
+
+
 def _raise(error: Exception) -> None:
     raise error

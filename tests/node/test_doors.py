@@ -166,6 +166,30 @@ def test_a_client_that_leaves_too_much_unread_is_cut_off(monkeypatch: pytest.Mon
     run(main)
 
 
+def test_the_reason_for_the_end_reaches_a_client_that_has_much_to_read() -> None:
+    """The process of a daemon ends after that, and with it the rest of what it has to write."""
+
+    async def main() -> None:
+        node = Node()
+        await node.doors.wait_until_empty(DEADLINE)
+        peer = await node.connect()
+        await peer.say(HELLO_OF_DRIVER)
+        await peer.hear_kind(WELCOME)
+        node.machine.outbox.send(node.driver(), (REPLY, 1, b"x" * 2_000_000))
+        node.changed()
+        node.doors.close("it got SIGTERM")
+        await node.doors.wait_until_empty(0)
+        waiting = asyncio.create_task(node.doors.wait_until_empty(DEADLINE))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert (await peer.hear_kind(DISCONNECT))[1] == "it got SIGTERM"
+        await waiting
+        assert not node.machine.clients
+        peer.close()
+
+    run(main)
+
+
 def test_a_lack_of_memory_in_the_middle_of_a_message_is_a_defect_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client has done nothing wrong, and the core may have carried out half of the message."""
 

@@ -103,6 +103,14 @@ def test_the_end_has_the_reason_of_the_daemon_and_its_log_if_that_says_more(tmp_
     assert str(caught.value) == f"The node of this process has ended: it got SIGTERM.{more}"
 
 
+def test_an_end_without_a_goodbye_is_no_death_of_the_node() -> None:
+    """A second signal may come before the goodbye."""
+    with connected() as (connection, _):
+        connection.stop(DEADLINE)
+        with pytest.raises(LocalNodeDiedError, match="This process has left its node"):
+            connection.request("status")
+
+
 def test_messages_of_a_thread_stay_in_order() -> None:
     with connected() as (connection, daemon):
         for number in range(2000):
