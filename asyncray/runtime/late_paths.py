@@ -63,8 +63,9 @@ class LatePaths:
         self._seen = list(sys.path), len(sys.modules)
         now = code_paths.entries_of(sys.path, code_paths.working_directory(), sys.modules)
         entries = frozenset(_entries(now)) - frozenset(_entries(self._told))
-        if entries and entries != self._entries:
-            self._change({**now, "shadowed": _without(now["shadowed"], self._told["shadowed"])}, entries)
+        now["shadowed"] = _without(now["shadowed"], self._told["shadowed"])
+        if (paths := now if entries else None) != self.paths:
+            self._change(paths, entries)
 
     def adopt(self, paths: CodePaths) -> None:
         """Makes the entries of the program those of this process, if it is a worker."""
@@ -94,8 +95,20 @@ class LatePaths:
             late = self._late[module] = not self._entries.isdisjoint(places)
         return late
 
+    def note(self, error: BaseException) -> str:
+        """Text for an error of a task that may lack the driver's late entries; empty for other errors."""
+        if self._told is None or not isinstance(error, ImportError):
+            return ""
+        self.look()
+        return "" if self.paths is None else _NOTE
+
 
 late_paths = LatePaths()
+
+_NOTE = (
+    "sys.path has got entries since init(). A function that was called, or an actor that was made, before they were "
+    "added does not know them: define the function or class again, and call it."
+)
 
 
 def with_paths(pickled: bytes) -> bytes:

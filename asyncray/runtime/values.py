@@ -17,6 +17,7 @@ from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.errors import dump_task_error, load_task_error, system_fault
 from asyncray.runtime.interpreters import environment_note
+from asyncray.runtime.late_paths import late_paths
 from asyncray.runtime.references import Pin, ValueHasLeft
 from asyncray.runtime.reservation import Reservation, Reservations
 from asyncray.runtime.serialization import (
@@ -161,7 +162,11 @@ class Values:
             note = environment_note(error)
             raise DeserializationError(f"{text}. {note}" if note else text) from error
         if kind == ERROR:
-            raise load_task_error(payload, deserialize)
+            raised = load_task_error(payload, deserialize)
+            note = late_paths.note(raised)
+            if note:
+                raised.add_note(note)
+            raise raised
         assert kind == FAULT
         raise system_fault(payload)
 

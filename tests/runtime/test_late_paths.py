@@ -102,6 +102,20 @@ def test_an_entry_that_was_removed_after_an_import(late: LatePaths, tmp_path: Pa
     assert not late.have(__name__)
 
 
+def test_an_entry_that_the_driver_has_taken_back_does_not_travel(late: LatePaths, tmp_path: Path) -> None:
+    late.begin(told())
+    add(tmp_path / "first")
+    add(tmp_path / "second", 0)
+    late.look()
+    del sys.path[0]
+    late.look()
+    assert late.paths is not None
+    assert str(tmp_path / "second") not in late.paths["before"]
+    del sys.path[-1]
+    late.look()
+    assert late.paths is None
+
+
 def test_a_session_begins_with_the_path_of_its_start(late: LatePaths, tmp_path: Path) -> None:
     late.begin(told())
     add(tmp_path)
@@ -139,6 +153,16 @@ def test_a_worker_adopts_the_entries_in_the_order_of_the_driver(
     assert sys.path == ["/new", *before, "/last", "/more"]
     assert sys.modules["colorsys"] is theirs
     assert late.arranged(before) == sys.path
+
+
+def test_an_import_that_failed_in_a_task_may_lack_the_entries(late: LatePaths, tmp_path: Path) -> None:
+    missing = ModuleNotFoundError("No module named 'tools'")
+    assert late.note(missing) == ""  # in a worker
+    late.begin(told())
+    assert late.note(missing) == ""
+    add(tmp_path)
+    assert "sys.path has got entries since init()" in late.note(missing)
+    assert late.note(ValueError()) == ""
 
 
 def test_a_driver_keeps_its_path(late: LatePaths) -> None:

@@ -61,6 +61,22 @@ def test_tasks_actors_arguments_and_results(request: pytest.FixtureRequest, tmp_
     assert [entry for entry in after if entry in sys.path] == [entry for entry in sys.path if entry in after]
 
 
+@pytest.mark.usefixtures("node")
+def test_a_function_that_was_called_before_is_defined_again(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    def double(name: str) -> Any:
+        return __import__(name).double(3)
+
+    task, name = ray.remote(double), f"tools_of_{tmp_path.name}"
+    with pytest.raises(ModuleNotFoundError) as early:
+        ray.get(task.remote(name))
+    assert not hasattr(early.value, "__notes__")
+    assert request.getfixturevalue("tools") == name
+    with pytest.raises(ModuleNotFoundError) as late:
+        ray.get(task.remote(name))
+    assert "sys.path has got entries" in late.value.__notes__[0]
+    assert ray.get(ray.remote(double).remote(name)) == 6
+
+
 def test_at_another_node(request: pytest.FixtureRequest, nothing_left: object) -> None:
     with Cluster(initialize_head=True, head_node_args={"num_cpus": 1}) as cluster:
         cluster.add_node(num_cpus=1, resources={"far": 1})
