@@ -35,8 +35,12 @@ from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Unpack
+
     from asyncray.api import cloudpickle as cloudpickle
     from asyncray.api import types as types
+    from asyncray.api.option_types import InitOptions
     from asyncray.api.progress import progress
 
 __all__ = [
@@ -72,7 +76,7 @@ T = TypeVar("T")
 ObjectID = ObjectRef
 
 
-def init(address: str | None = None, **options: Any) -> Context:
+def init(address: str | None = None, **options: Unpack[InitOptions]) -> Context:
     """Starts a node for this process, or connects to one that runs.
 
     Args:
@@ -97,15 +101,13 @@ def init(address: str | None = None, **options: Any) -> Context:
         with ray.init(num_cpus=2):
             print(ray.get(square.remote(3)))
     """
-    return session.SessionStart(address or None, options).run()
+    return session.SessionStart(address or None, {**options}).run()
 
 
 @overload
 def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
-def get(object_refs: list[ObjectRef[T]] | tuple[ObjectRef[T], ...], *, timeout: float | None = None) -> list[T]: ...
-@overload
-def get(object_refs: list[Any] | tuple[Any, ...], *, timeout: float | None = None) -> list[Any]: ...
+def get(object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a ref, or the values of a list of refs, in order. Waits for them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, overload
 
 from asyncray.api.function import DECORATOR
 from asyncray.api.handle import ActorHandle, ActorType, MethodType, known_descriptor
@@ -27,6 +27,9 @@ from asyncray.runtime.runtime import Runtime, require
 from asyncray.units import fixed
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asyncray.api.option_types import ActorOptions, MethodOptions
     from asyncray.words import TemplateSpec
 
 C = TypeVar("C")
@@ -127,9 +130,16 @@ class ActorClass(Generic[C]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def __call__(self, /, *args: Never, **kwargs: Never) -> NoReturn:
-        name = self.__name__
-        raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
+    if TYPE_CHECKING:
+
+        def __call__(self, write_remote_instead: Never, /) -> Any:
+            """An error of the caller. Not NoReturn, which would end the check of the function."""
+
+    else:
+
+        def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
+            name = self.__name__
+            raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
         raise ActorClassInheritanceException(
@@ -145,7 +155,7 @@ class ActorClass(Generic[C]):
     def __dir__(self) -> list[str]:
         return [*object.__dir__(self), *dir(self._asyncray_spec.source.target)]
 
-    def options(self, **options: object) -> ActorClass[C]:
+    def options(self, **options: Unpack[ActorOptions]) -> ActorClass[C]:
         """The same class with other options for its actors. Options that are not named stay.
 
         Raises:
@@ -225,6 +235,12 @@ def _methods(cls: type) -> dict[str, MethodType]:
     return methods
 
 
+@overload
+def method(
+    *, num_returns: int | str | None, **options: Unpack[MethodOptions]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+@overload
+def method(**options: Unpack[MethodOptions]) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 def method(**options: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Sets defaults for the calls of an actor's method.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from asyncray.api import session
@@ -27,6 +27,11 @@ from asyncray.api.thread_call import ThreadCall
 from asyncray.runtime import current
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asyncray.api.option_types import InitOptions
 
 T = TypeVar("T")
 
@@ -72,7 +77,7 @@ class PendingInit:
             """Never called. Without it, ``with`` would fail before it reaches the error above."""
 
 
-def init(address: str | None = None, **options: Any) -> PendingInit:
+def init(address: str | None = None, **options: Unpack[InitOptions]) -> PendingInit:
     """Starts a node for this process, or connects to one that runs. Arguments and errors as ``asyncray.sync.init``.
 
     Example::
@@ -80,7 +85,7 @@ def init(address: str | None = None, **options: Any) -> PendingInit:
         async with asyncray.init(num_cpus=2):
             print(await square.remote(3))
     """
-    return PendingInit(address or None, options)
+    return PendingInit(address or None, {**options})
 
 
 async def _start(start: session.SessionStart) -> Context:
@@ -127,16 +132,10 @@ async def shutdown() -> None:
 async def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...  # noqa: ASYNC109 - Ray's argument
 @overload
 async def get(
-    object_refs: list[ObjectRef[T]] | tuple[ObjectRef[T], ...],
+    object_refs: Sequence[ObjectRef[T]],
     *,
     timeout: float | None = None,  # noqa: ASYNC109
 ) -> list[T]: ...
-@overload
-async def get(
-    object_refs: list[Any] | tuple[Any, ...],
-    *,
-    timeout: float | None = None,  # noqa: ASYNC109
-) -> list[Any]: ...
 async def get(object_refs: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
     """The value of a ref, or the values of a list of refs, in order. As ``asyncray.sync.get``, but awaited.
 

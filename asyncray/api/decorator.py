@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from asyncray.api.actor import ActorClass, ActorClassSpec
 from asyncray.api.function import DECORATOR, DecoratedFunction, RemoteFunction
@@ -12,6 +12,11 @@ from asyncray.api.signature import Signature, is_asynchronous
 from asyncray.api.source import ExportedFunction
 from asyncray.api.typing import P
 from asyncray.runtime.refs import ObjectRef
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asyncray.api.option_types import RemoteOptions
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -37,9 +42,9 @@ def remote(target: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-ov
 @overload
 def remote(target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
 @overload
-def remote(*, num_returns: int | str, **options: object) -> DecoratorOfMany: ...  # type: ignore[overload-overlap]  # next
+def remote(*, num_returns: int | str, **options: Unpack[RemoteOptions]) -> DecoratorOfMany: ...
 @overload
-def remote(**options: object) -> Decorator: ...
+def remote(**options: Unpack[RemoteOptions]) -> Decorator: ...
 def remote(*targets: Any, **options: object) -> Any:
     """Makes a function a remote function, or a class an actor class.
 

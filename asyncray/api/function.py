@@ -17,6 +17,9 @@ from asyncray.runtime.serialization import serialize
 from asyncray.units import fixed
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asyncray.api.option_types import TaskOptions
     from asyncray.words import TemplateSpec
 
 DECORATOR = "__ray_invocation_decorator__"
@@ -52,16 +55,23 @@ class RemoteFunction(Generic[P, Out_co]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_exported": None}
 
-    def __call__(self, /, *args: Never, **kwargs: Never) -> NoReturn:
-        raise TypeError(
-            f"Remote functions cannot be called directly. Instead of running '{self.__name__}()', try "
-            f"'{self.__name__}.remote()'."
-        )
+    if TYPE_CHECKING:
+
+        def __call__(self, write_remote_instead: Never, /) -> Any:
+            """An error of the caller. Not NoReturn, which would end the check of the function."""
+
+    else:
+
+        def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
+            raise TypeError(
+                f"Remote functions cannot be called directly. Instead of running '{self.__name__}()', try "
+                f"'{self.__name__}.remote()'."
+            )
 
     @overload
-    def options(self, *, num_returns: int | str, **options: object) -> RemoteFunction[P, Any]: ...
+    def options(self, *, num_returns: int | str, **options: Unpack[TaskOptions]) -> RemoteFunction[P, Any]: ...
     @overload
-    def options(self, **options: object) -> RemoteFunction[P, Out_co]: ...
+    def options(self, **options: Unpack[TaskOptions]) -> RemoteFunction[P, Out_co]: ...
     def options(self, **options: object) -> RemoteFunction[P, Any]:
         """The same function with other options for its calls. Options that are not named stay.
 

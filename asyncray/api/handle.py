@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from asyncray.api.function import retry_on
 from asyncray.api.hints import did_you_mean
@@ -26,6 +26,9 @@ from asyncray.runtime.runtime import Runtime
 from asyncray.runtime.serialization import deserialize, serialize
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asyncray.api.option_types import MethodOptions
     from asyncray.words import TemplateSpec
 
 C = TypeVar("C")
@@ -156,13 +159,24 @@ class ActorMethod:
     def __repr__(self) -> str:
         return f"<ActorMethod {self._handle._asyncray_descriptor.class_name}.{self._info.name}>"
 
-    def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
-        name = self._info.name
-        raise TypeError(
-            f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try "
-            f"'object.{name}.remote()'."
-        )
+    if TYPE_CHECKING:
 
+        def __call__(self, write_remote_instead: Never, /) -> Any:
+            """An error of the caller. Not NoReturn, which would end the check of the function."""
+
+    else:
+
+        def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
+            name = self._info.name
+            raise TypeError(
+                f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try "
+                f"'object.{name}.remote()'."
+            )
+
+    @overload
+    def options(self, *, num_returns: int | str | None, **options: Unpack[MethodOptions]) -> ActorMethod: ...
+    @overload
+    def options(self, **options: Unpack[MethodOptions]) -> ActorMethod: ...
     def options(self, **options: object) -> ActorMethod:
         """The same method with other options for its calls."""
         info = self._info

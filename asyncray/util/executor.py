@@ -22,7 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import asyncray.sync as ray
 from asyncray.api.function import RemoteFunction
@@ -34,6 +34,11 @@ from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.runtime import require
 from asyncray.util.calls import ForEach, InitializerFailed, Prepared, apply, apply_to_each
 from asyncray.util.remote_forms import RemoteForms, count_slots, is_stateless
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from asyncray.api.option_types import RemoteOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -158,7 +163,7 @@ class Executor(concurrent.futures.Executor):
         *,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
-        **options: object,
+        **options: Unpack[RemoteOptions],
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}.")
@@ -168,7 +173,7 @@ class Executor(concurrent.futures.Executor):
         self._initializer = initializer
         self._initargs = initargs
         self._key = os.urandom(16)
-        self._options = {"max_retries": 0, **options}
+        self._options: RemoteOptions = {"max_retries": 0, **options}
         self._apply = self._make_remote(apply)
         self._apply_to_each = self._make_remote(apply_to_each)
         self._forms = RemoteForms(self._make_remote)

@@ -163,4 +163,4 @@ def test_a_method_has_options_that_are_named() -> None:
     with pytest.raises(ValueError, match="by keyword"):
         method()
     with pytest.raises(ValueError, match="num_cpus"):
-        method(num_cpus=1)
+        method(num_cpus=1)  # type: ignore[call-overload]

@@ -33,7 +33,7 @@ async def test_values_come_in_the_order_of_their_refs(daemon: DaemonSide) -> Non
     assert await ray.get(two) == "two"
     assert await ray.get([]) == []
     with pytest.raises(ValueError, match="ObjectRef"):
-        await ray.get([5])
+        await ray.get([5])  # type: ignore[arg-type]
 
 
 async def test_a_get_that_is_cancelled_or_late_leaves_the_object_to_others(daemon: DaemonSide) -> None:

@@ -45,7 +45,7 @@ def test_options_are_checked_and_kept() -> None:
     with pytest.raises(ValueError, match="Invalid option keyword max_calls for actors"):
         remote(max_calls=1)(Counter)
     with pytest.raises(TypeError, match="The type of keyword 'num_cpus'"):
-        remote(num_cpus="2")(square)
+        remote(num_cpus="2")(square)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="no concurrency groups"):
         remote(concurrency_groups={"io": 2})(Counter)
 

@@ -138,7 +138,7 @@ def test_methods_are_found_by_name_and_called_by_remote_only() -> None:
     assert {"add", "add_all"} <= set(dir(handle))
     assert repr(handle) == f"Actor(Counter, {ACTOR.hex()})"
     with pytest.raises(TypeError, match=r"Instead of running 'object.add\(\)', try 'object.add.remote\(\)'"):
-        handle.add(1)
+        handle.add(1)  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match=r"'Counter' has no method 'ad'. Did you mean 'add'"):
         _ = handle.ad
     with pytest.raises(AttributeError, match="Attributes cannot be read from outside"):

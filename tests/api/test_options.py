@@ -325,9 +325,11 @@ def test_what_is_not_there_is_refused_and_not_ignored(name: str, value: object) 
     def function() -> None: ...
 
     for target in (Plain, function) if name != "concurrency_groups" else (Plain,):
+        options: dict[str, Any] = {name: value}
         with pytest.raises(ValueError, match="release has no"):
-            remote(**{name: value})(target)
-        remote(**{name: None})(target)
+            remote(**options)(target)
+        options[name] = None
+        remote(**options)(target)
         if name != "concurrency_groups":
             plain: Any = remote(target)
             with pytest.raises(ValueError, match="release has no"):

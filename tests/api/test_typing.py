@@ -134,8 +134,35 @@ def refused(number: ObjectRef[int], text: ObjectRef[str], values: list[int]) -> 
     passed: RemoteFunction[[int], ObjectRef[int]] = show  # wrong
 
 
-def not_called_directly() -> None:
+def not_called_directly(handle: ActorHandle[Plain]) -> None:
     show(3)  # wrong
+    show()  # wrong
+    nothing()  # wrong
+    show.remote("what follows is checked")  # wrong
+    sync.get([[show.remote(1)]])  # wrong
+    texts: list[int] = sync.get([show.remote(1)])  # wrong
+
+
+def options() -> None:
+    show.options(num_cpus=0.5, resources={"a": 1}, name="n", scheduling_strategy="SPREAD", max_retries=-1)
+    show.options(num_returns=2, retry_exceptions=[ValueError])
+    show.options(num_cpu=1)  # wrong
+    show.options(num_cpus="1")  # wrong
+    show.options(max_restarts=1)  # wrong
+    remote(num_cpus=1, max_calls=3)
+    remote(max_restarts=-1, lifetime="detached")
+    remote(num_cpuss=1)  # wrong
+    remote(num_gpus="1")  # wrong
+    Counter.options(max_concurrency=2, get_if_exists=True)
+    Counter.options(max_calls=2)  # wrong
+    Counter.options(lifetime="for ever")  # wrong
+    sync.method(num_returns=2)
+    sync.method(num_return=2)  # wrong
+    sync.init(num_cpus=2, namespace="n", logging_level="debug")
+    sync.init("auto", ignore_reinit_error=True)
+    sync.init(num_cpu=2)  # wrong
+    sync.init(num_cpus="2")  # wrong
+    asyncray.init(resource={})  # wrong
 
 
 class Plain:

@@ -253,7 +253,7 @@ def test_numbers_of_returns() -> None:
     with pytest.raises(ValueError, match="options by keyword"):
         ray.method()
     with pytest.raises(TypeError):
-        ray.method("num_returns")  # type: ignore[call-arg]
+        ray.method("num_returns")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="nonsense"):
         log.add.options(nonsense=1)
 

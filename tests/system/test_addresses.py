@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -94,7 +95,7 @@ def test_a_program_attaches_to_a_node_of_the_cluster_on_its_machine(
 
 
 @pytest.mark.parametrize("option", [{"labels": {"a": "b"}}, {"resources": {"a": 1}}, {"num_cpus": 1}, {"num_gpus": 0}])
-def test_what_belongs_to_a_new_node_is_refused(option: dict[str, object]) -> None:
+def test_what_belongs_to_a_new_node_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(option))} must not be provided"):
         ray.init("127.0.0.1:7", **option)
 

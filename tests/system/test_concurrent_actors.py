@@ -464,7 +464,7 @@ def test_a_thread_that_waits_lends_the_cpu_of_the_actor(kind: str) -> None:
 
     ray.shutdown()
     ray.init(num_cpus=1)
-    options = {"max_concurrency": 2} if kind == "threaded" else {}
+    options: dict[str, Any] = {"max_concurrency": 2} if kind == "threaded" else {}
     made: Any = ray.remote(num_cpus=1, **options)(WaitsInLoop if kind == "async" else Waits).remote()
     assert ray.get(made.waits.remote(), timeout=20) == 5
 
@@ -483,7 +483,7 @@ def test_the_end_may_wait_for_others(kind: str, tmp_path: Any) -> None:
 
     ray.shutdown()
     ray.init(num_cpus=1)
-    options = {"max_concurrency": 2} if kind == "threaded" else {}
+    options: dict[str, Any] = {"max_concurrency": 2} if kind == "threaded" else {}
     made: Any = ray.remote(num_cpus=1, **options)(EndsInLoop if kind == "async" else Ends).remote()
     with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
         ray.get(made.leave.remote(), timeout=20)
@@ -501,7 +501,8 @@ def test_large_concurrency_costs_no_threads() -> None:
 
 
 def test_order_is_not_promised_to_concurrent_actors() -> None:
-    for kind, options in ((Threads, {"max_concurrency": 2}), (Loop, {})):
+    cases: list[tuple[type, dict[str, Any]]] = [(Threads, {"max_concurrency": 2}), (Loop, {})]
+    for kind, options in cases:
         with pytest.raises(ValueError, match="allow_out_of_order_execution=False"):
             ray.remote(allow_out_of_order_execution=False, **options)(kind)
     gate, log = Gate.remote(), Log.options(allow_out_of_order_execution=True).remote()

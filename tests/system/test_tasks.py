@@ -657,7 +657,7 @@ def test_max_calls() -> None:
     pids = get([whoami.remote() for _ in range(10)])
     assert max(pids.count(each) for each in pids) <= 2
     with pytest.raises(ValueError, match=r"max_calls' is not supported in '\.options"):
-        whoami.options(max_calls=3)
+        whoami.options(max_calls=3)  # type: ignore[call-overload]
 
 
 def test_a_shape_that_cannot_be_served_blocks_no_other(bell: Bell) -> None:

@@ -141,7 +141,7 @@ def test_bad_arguments_of_the_executor(number: int) -> None:
     with pytest.raises(TypeError, match="initializer must be a callable"):
         Executor(initializer=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Invalid option keyword max_worker"):
-        Executor(max_worker=1)
+        Executor(max_worker=1)  # type: ignore[call-arg]
 
 
 def test_a_map_in_order_and_in_chunks(executor: Executor) -> None:
