@@ -28,6 +28,7 @@ import asyncray.sync as ray
 from asyncray.api.function import RemoteFunction
 from asyncray.api.session import signals
 from asyncray.exceptions import TaskError, UnserializableException
+from asyncray.io.signal_checks import LONGEST_SLEEP
 from asyncray.runtime.background import BackgroundThreads
 from asyncray.runtime.futures import RefFuture
 from asyncray.runtime.refs import ObjectRef
@@ -282,11 +283,16 @@ class Executor(concurrent.futures.Executor):
         if cancel_futures:
             self._cancel_pending()
         if wait:
-            with self._all_ended:
-                self._all_ended.wait_for(lambda: not self._pending and not self._under_way)
+            self._wait_for_all()
             self._thread.close(0.0)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _wait_for_all(self) -> None:
+        while self._pending or self._under_way:
+            with self._all_ended:
+                # Not for ever, so that signals are seen: see ``asyncray.io.signal_checks``.
+                self._all_ended.wait_for(lambda: not self._pending and not self._under_way, LONGEST_SLEEP)
 
     def _submit(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, in_chunk: bool
