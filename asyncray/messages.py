@@ -31,7 +31,8 @@ BUFFERS: Final = 1  # (pickle bytes, buffer, ..)
 SHARED: Final = 2
 # An exception of user code, as ``asyncray.runtime.errors`` wrote it.
 ERROR: Final = 3
-FAULT: Final = 4  # an exception of the system: (name, fields)
+# An exception of the system: (name, fields), and True behind these if there is a value, and only this read has failed.
+FAULT: Final = 4
 OBJECT: Final = 5  # arguments only: the last dependency holds them
 
 ERRORS: Final = (ERROR, FAULT)

@@ -240,9 +240,15 @@ class Work:
             self.mailboxes.dependencies_ready(task)
 
     def gives_memory_back(self) -> bool:
-        """True if a task runs that holds objects in shared memory and waits for nothing."""
+        """True if a task runs that holds objects in shared memory and waits for nothing.
+
+        A call of an actor holds its arguments only: what else its process has read may stay with the actor.
+        """
         return any(
-            task.lease is not None and not task.lease.blocked and _holds_memory(task) and self._may_run(task)
+            task.lease is not None
+            and not task.lease.blocked
+            and (_holds_memory(task) or _has_read_memory(task))
+            and self._may_run(task)
             for worker in self.scheduler.pool.workers.values()
             for task in worker.sent
         )
@@ -475,3 +481,8 @@ class Work:
 
 def _holds_memory(task: Task) -> bool:
     return any(entry.block is not None for entry in task.dependencies)
+
+
+def _has_read_memory(task: Task) -> bool:
+    worker = task.worker
+    return task.actor is None and worker is not None and worker.client is not None and bool(worker.client.pinned)

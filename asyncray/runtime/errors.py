@@ -120,7 +120,7 @@ def task_error_text(payload: bytes) -> str:
 
 def system_fault(payload: tuple[str, dict[str, object]]) -> Exception:
     """The exception for a fault. If an exception of user code caused it, the text shows that exception."""
-    name, fields = payload
+    name, fields = payload[:2]
     fields = dict(fields)
     cause = fields.pop("cause", None)
     if cause is not None:

@@ -7,6 +7,7 @@ counts. Values are unpickled in the thread that asks for them.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
 from asyncray.runtime.late_puts import LatePuts
-from asyncray.runtime.references import LocalObject, Pin, ValueHasLeft, exists
+from asyncray.runtime.references import LocalObject, Pin, ValueHasLeft, exists, is_failed_read
 from asyncray.runtime.refs import ObjectRef, own
 from asyncray.runtime.reservation import Reservation
 from asyncray.runtime.serialization import PicklingFailed, Serialized, layout, serialize
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import contextvars
 
     from asyncray.runtime.futures import Futures, RefFuture
+
+_MOST_READS = 5
+"""How often objects are asked for before it is an error that the store has no room for them. It waits each time."""
 
 _ADVICE = "Put what it is made from, or give its class a __reduce__ method."
 
@@ -118,9 +122,11 @@ class ObjectClient:
             if exists(local):
                 raise ValueHasLeft
             raise AssertionError(f"{local} is read before it has arrived")
+        payload = local.payload
         if kind in ERRORS:
             self._post((ERROR_SEEN, [local.id]))
-        return self._values.load(kind, local.payload, local.pin)
+            self._references.give_back((local,))
+        return self._values.load(kind, payload, local.pin)
 
     def error(self, local: LocalObject) -> BaseException | None:
         """The exception that ``load`` would raise; None for a value, which is not unpickled for that."""
@@ -220,15 +226,16 @@ class ObjectClient:
     def get(self, objects: Sequence[LocalObject], timeout: float | None) -> list[Any]:
         """The values, in order; raises the first error that is known."""
         ends_at = monotonic() + (timeout or 0)
-        while True:
+        for turn in itertools.count(1):
             if not self._have_arrived(objects) and not self.wait(
                 objects, len(objects), fails_fast=True, timeout=timeout
             ):
                 raise _timed_out(objects, timeout)
             try:
-                return self._load_all(objects)
+                return self._load_all(objects, may_ask_again=turn < _MOST_READS)
             except ValueHasLeft:
                 timeout = timeout and max(0.0, ends_at - monotonic())
+        raise AssertionError("unreachable")
 
     def _load_in_thread(self, local: LocalObject) -> Any:
         return self.get((local,), None)[0]
@@ -266,25 +273,25 @@ class ObjectClient:
     ) -> list[Any]:
         """The same as ``get`` for coroutines."""
         ends_at = monotonic() + (timeout or 0)
-        while True:
+        for turn in itertools.count(1):
             if not self._have_arrived(objects) and not await self.wait_async(
                 objects, len(objects), fails_fast=True, timeout=timeout
             ):
                 raise _timed_out(objects, timeout)
             try:
-                return self._load_all(objects)
+                return self._load_all(objects, may_ask_again=turn < _MOST_READS)
             except ValueHasLeft:
                 timeout = timeout and max(0.0, ends_at - monotonic())
+        raise AssertionError("unreachable")
 
     async def load_async(self, local: LocalObject) -> Any:
         """Waits for the object; its value."""
-        while True:
-            if local.kind == UNRESOLVED:
-                await self.wait_async((local,), 1)
+        if local.kind != UNRESOLVED:
             try:
                 return self.load(local)
             except ValueHasLeft:
-                pass  # its last view has ended in another thread
+                pass
+        return (await self.get_async((local,), None))[0]
 
     def add_callback(
         self, ref: ObjectRef[Any], function: Callable[[Any], object], context: contextvars.Context | None
@@ -327,18 +334,29 @@ class ObjectClient:
                 return False
         return True
 
-    def _load_all(self, objects: Sequence[LocalObject]) -> list[Any]:
+    def _load_all(self, objects: Sequence[LocalObject], *, may_ask_again: bool) -> list[Any]:
         """The values of objects that have all arrived, or of which one is an error: that error is raised.
 
         The daemon learns that all errors were seen, also those that come later, because the one stands for them.
+
+        Args:
+            may_ask_again: if there was no room for all, those that came are given back, and all are asked for together:
+                otherwise processes that each have a part of what they need would wait for each other.
+
+        Raises:
+            ValueHasLeft: the objects have to be waited for once more.
         """
         load = self._values.load
         kinds = [local.kind for local in objects]
         if UNRESOLVED in kinds or ERROR in kinds or FAULT in kinds:
+            errors = [(local.kind, local.payload, local.pin) for local in objects if local.kind in ERRORS]
+            if any(map(is_failed_read, objects)):
+                self._references.give_back(objects)
+                if may_ask_again:
+                    raise ValueHasLeft
             self._post((ERROR_SEEN, [other.id for other in objects if other.kind in (UNRESOLVED, ERROR, FAULT)]))
-            for failed in objects:
-                if failed.kind in ERRORS:
-                    load(failed.kind, failed.payload, failed.pin)
+            for error in errors:
+                load(*error)
             self._connection.check_alive()
             raise ValueHasLeft
         return [load(local.kind, local.payload, local.pin) for local in objects]

@@ -35,11 +35,11 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from asyncray.io.owned_lock import OwnedRLock
-from asyncray.messages import ADD_REFS, FORGET, RELEASE_REFS, SHARED, UNPIN, UNRESOLVED, Message
+from asyncray.messages import ADD_REFS, FAULT, FORGET, RELEASE_REFS, SHARED, UNPIN, UNRESOLVED, Message
 from asyncray.runtime.exports import Exports
 
 TOGETHER: Final = 2
@@ -105,6 +105,12 @@ class LocalObject:
     def __repr__(self) -> str:
         state = "unresolved" if self.kind == UNRESOLVED else f"kind {self.kind}"
         return f"<LocalObject {self.id.hex()} {state} refs={self.count}>"
+
+
+def is_failed_read(local: LocalObject) -> bool:
+    """True if there was no room here for the value, which is on another node."""
+    payload = local.payload  # first: see ``LocalObject``
+    return local.kind == FAULT and payload is not ELSEWHERE and len(payload) > 2
 
 
 def exists(local: LocalObject) -> bool:
@@ -245,6 +251,13 @@ class References:
         self.request_flush()
         return None
 
+    def give_back(self, objects: Iterable[LocalObject]) -> None:
+        """Forgets failed reads, and gives back copies without a view: all these objects are elsewhere again."""
+        with self._lock:
+            self._drain()
+            self._give_back(objects)
+        self.request_flush()
+
     def collect(self) -> list[Message]:
         """The messages to send now, in the right order (see the module)."""
         posted = self.posted
@@ -283,17 +296,29 @@ class References:
             elif type(item) is Pin:
                 self._unpins.append((item.id, item.times))
 
+    def _give_back(self, objects: Iterable[LocalObject]) -> None:
+        for local in objects:
+            pin = local.pin
+            if is_failed_read(local):
+                self._is_elsewhere(local)
+            elif pin is not None and pin.count == 1 and pin.local is local:
+                self._leave(pin, local)
+
     def _leave(self, pin: Pin, local: LocalObject) -> None:
         """The last view of a copy has ended: the object is on another node, as far as this process knows."""
         if local.kind != SHARED:
             return
+        self._is_elsewhere(local)
+        local.pin = pin.local = None
+        pin.count = 0
+        self._unpins.append((pin.id, pin.times))
+
+    @staticmethod
+    def _is_elsewhere(local: LocalObject) -> None:
         # In this order: a thread that finds the object unresolved also finds that it has to ask for it.
         local.push_expected = False
         local.payload = ELSEWHERE
         local.kind = UNRESOLVED
-        local.pin = pin.local = None
-        pin.count = 0
-        self._unpins.append((pin.id, pin.times))
 
     def _forget(self, local: LocalObject) -> None:
         if self.table.get(local.id) is local:

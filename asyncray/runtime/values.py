@@ -18,7 +18,7 @@ from asyncray.runtime.connection import Connection
 from asyncray.runtime.errors import dump_task_error, load_task_error, system_fault
 from asyncray.runtime.interpreters import environment_note
 from asyncray.runtime.late_paths import late_paths
-from asyncray.runtime.references import Pin, ValueHasLeft
+from asyncray.runtime.references import ELSEWHERE, Pin, ValueHasLeft
 from asyncray.runtime.reservation import Reservation, Reservations
 from asyncray.runtime.serialization import (
     PicklingFailed,
@@ -168,6 +168,8 @@ class Values:
                 raised.add_note(note)
             raise raised
         assert kind == FAULT
+        if payload is ELSEWHERE:
+            raise ValueHasLeft  # the read had failed, and another thread has raised the error
         raise system_fault(payload)
 
     def _load_shared(self, payload: Any, pin: Pin | None) -> Any:

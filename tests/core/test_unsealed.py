@@ -122,3 +122,22 @@ def test_the_claim_of_a_process_that_ends_while_it_waits_is_forgotten() -> None:
     world.wait(0)  # no time passes, so the claim does not end at its deadline
     assert not world.machine.store.waiting
     world.end()
+
+
+def test_room_is_waited_for_while_a_task_runs_that_has_read_what_fills_the_store() -> None:
+    world = World(CPU=2)
+    driver, other = world.driver(), world.driver()
+    host = driver.submit(steps=(("spawn", Recipe(ending="shared")), ("get", 0), ("spawn", Recipe())))
+    while not any(worker.client and worker.client.pinned for worker in world.machine.pool.workers.values()):
+        world.deliver()
+        world.run()
+    answers: list[Any] = []
+    other.allocate(CAPACITY, answers.append)
+    world.deliver()
+    world.wait(2 * STORE_FULL_DEADLINE)
+    world.deliver()
+    assert answers == []
+    world.settle()
+    assert host in driver.values
+    assert answers == [None], "the task has ended, and others still need what it has read"
+    world.end()

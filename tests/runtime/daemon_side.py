@@ -46,6 +46,17 @@ class DaemonSide:
             assert data, "the connection was closed"
             self._messages += self._decoder.feed(data)
 
+    def next_of(self, *kinds: int) -> list[Any]:
+        """The next message of one of these kinds; others before it are dropped. Waits for it."""
+        while True:
+            while self._messages:
+                message = list(self._messages.popleft())
+                if message[0] in kinds:
+                    return message
+            data = self._stream.recv(1 << 16)
+            assert data, "the connection was closed"
+            self._messages += self._decoder.feed(data)
+
     def send(self, *messages: Any) -> None:
         for frame in encode_all(list(messages)):
             self._stream.sendall(frame)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError, ObjectLostError
+from asyncray.exceptions import GetTimeoutError, LocalNodeDiedError, ObjectLostError, ObjectStoreFullError
 from asyncray.io.segments import Segment
 from asyncray.messages import (
     AWAY,
@@ -27,7 +27,8 @@ from asyncray.messages import (
     UNPIN,
     VALUE,
 )
-from asyncray.runtime import current
+from asyncray.runtime import current, object_client
+from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.references import ValueHasLeft
 from asyncray.runtime.refs import ObjectRef, borrow, own
 from asyncray.runtime.runtime import Runtime
@@ -398,3 +399,66 @@ def test_a_result_that_has_left_is_not_ready_and_no_error(
     monkeypatch.setattr(runtime.objects, "is_done", lambda local: True)
     with pytest.raises(asyncio.InvalidStateError, match="is not ready"):
         copies.ref.result()
+
+
+FULL = ["ObjectStoreFullError", {"message": "full"}, True]
+"""There was no room for a value of another node."""
+
+
+@pytest.mark.parametrize("reads", [read, read_async, await_one, read_future])
+def test_a_read_for_which_there_was_no_room_can_be_tried_again(
+    session: Any, reads: Callable[[Runtime, ObjectRef[Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, daemon = session
+    monkeypatch.setattr(object_client, "_MOST_READS", 1)
+    ref = borrow(runtime.references, b"f" * 26)
+
+    def answer() -> None:
+        assert daemon.next(SUBSCRIBE)[1] == (ref.binary(),)
+        daemon.send((VALUE, ref.binary(), FAULT, FULL))
+        assert daemon.next(SUBSCRIBE)[1] == (ref.binary(),)
+        daemon.send(value_of(ref, "far"))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with pytest.raises(ObjectStoreFullError, match="full"):
+        reads(runtime, ref)
+    assert exists(runtime, ref)
+    assert reads(runtime, ref) == "far"
+    thread.join()
+
+
+@pytest.mark.parametrize("reads", [ObjectClient.get, lambda *args: asyncio.run(ObjectClient.get_async(*args))])
+@pytest.mark.parametrize("fits", [True, False])
+def test_values_that_came_one_by_one_into_a_full_store_are_given_back_and_asked_for_together(
+    session: Any, copies: Copies, reads: Callable[..., Any], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise two processes that each have a half of what they need would wait for each other."""
+    runtime, daemon = session
+    monkeypatch.setattr(object_client, "_MOST_READS", 2)
+    first, second = copies.ref, new(runtime, 2)
+
+    def answer() -> None:
+        assert daemon.next(SUBSCRIBE)[1] == (first.binary(),)
+        daemon.send(copies.message(0), (AWAY, second.binary(), False))
+        assert daemon.next(SUBSCRIBE)[1] == (second.binary(),)
+        daemon.send((VALUE, second.binary(), FAULT, FULL))
+        both = [daemon.next_of(SUBSCRIBE, UNPIN) for _ in range(2)]
+        assert sorted(both) == [[SUBSCRIBE, (first.binary(), second.binary())], [UNPIN, ((first.binary(), 1),)]]
+        daemon.send(copies.message(1), value_of(second, "far") if fits else (VALUE, second.binary(), FAULT, FULL))
+        if not fits:
+            assert daemon.next(UNPIN)[1] == ((first.binary(), 1),)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    objects = [first._local, second._local]
+    if fits:
+        array, far = reads(runtime.objects, objects, DEADLINE)
+        assert (array == copies.array).all()
+        assert far == "far"
+    else:
+        with pytest.raises(ObjectStoreFullError, match="full"):
+            reads(runtime.objects, objects, DEADLINE)
+        runtime.flush()
+        assert exists(runtime, first, second)
+    thread.join()

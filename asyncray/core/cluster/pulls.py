@@ -313,6 +313,8 @@ class Pulls:
                     patient = True
                     break
                 del queue[pull_set]
+                if patient and self._refuse_if_too_large(pull_set):
+                    continue
                 self._let_in(pull_set, patient=patient)
                 if pull_set.task is not None and pull_set.alive and not pull_set.absent:
                     self._is_ready = True
@@ -323,6 +325,21 @@ class Pulls:
         if self._active:
             return False
         return place == READS or not (self._store.waiting or any(map(_may_end, self._of_task)))
+
+    def _refuse_if_too_large(self, pull_set: PullSet) -> bool:
+        """Ends a read of objects that are together larger than the store. Returns False for any other pull set."""
+        capacity = self._store.allocator.capacity
+        sizes = [entry.payload[1] if entry.block is None else entry.block.allocation.size for entry in pull_set.entries]
+        if pull_set.client is None or len(sizes) == 1 or sum(map(_aligned, sizes)) <= capacity:
+            return False
+        why = (
+            f"The {len(sizes)} objects that are read together ({sum(sizes) / 2**20:,.1f} MiB) are larger than the "
+            f"object store of this node ({capacity / 2**20:,.1f} MiB): read fewer at a time, or start the node with a "
+            "larger object_store_memory."
+        )
+        for entry in list(pull_set.entries):
+            self._fail_read(entry, pull_set, pull_set.client, why)
+        return True
 
     def _lacking(self, pull_set: PullSet) -> list[ObjectEntry]:
         """Returns the objects of the pull set that are not here and that no admitted pull set brings."""
@@ -408,17 +425,21 @@ class Pulls:
 
     def no_room(self, entry: ObjectEntry, why: str) -> None:
         """The store has no room for an object."""
-        fault = ["ObjectStoreFullError", {"message": why}]
         self._is_ready = True  # the end of a task may make others ready
         for pull_set in list(self._needing.get(entry, ())):
             if not pull_set.admitted:
                 continue
             if pull_set.client is not None:
-                self._outbox.send(pull_set.client, (VALUE, entry.id, FAULT, fault))
-                self._remove(pull_set, entry)
+                self._fail_read(entry, pull_set, pull_set.client, why)
             elif pull_set.task is not None:
                 self._end(pull_set)
+                fault = ["ObjectStoreFullError", {"message": why}]
                 self._arguments.arguments_failed(pull_set.task, FAULT, fault)
+
+    def _fail_read(self, entry: ObjectEntry, pull_set: PullSet, client: Client, why: str) -> None:
+        fault = ["ObjectStoreFullError", {"message": why}, True]
+        self._outbox.send(client, (VALUE, entry.id, FAULT, fault))
+        self._remove(pull_set, entry)
 
     def lost(self, entry: ObjectEntry) -> None:
         """The value of an object has become an error."""

@@ -150,6 +150,22 @@ def test_a_value_without_room_is_an_error_after_the_time_that_a_put_would_wait(s
     scene.end()
 
 
+def test_objects_that_are_together_larger_than_the_store_are_refused_at_once(monkeypatch: Patch) -> None:
+    scene = Scene(monkeypatch)
+    a, b, c = scene.nodes
+    refs = [scene.put(a, BIG), scene.put(c, BIG), scene.put(a, 9000)]
+    scene.loaded(b, refs[2])
+    scene.read(b, *refs)
+    carry(scene)
+    assert scene.game.seen["ObjectStoreFullError"] == 3
+    assert not b.awaited
+    assert not b.views
+    scene.read(b, *refs[:2])
+    scene.settle()
+    assert set(b.views) == set(refs[:2])
+    scene.end()
+
+
 def test_a_read_takes_the_room_of_arguments_whose_task_has_not_started(scene: Scene) -> None:
     a, b, c = scene.nodes
     x, z = scene.put(a, 40_000), scene.put(c, 40_000)
