@@ -231,13 +231,13 @@ KillActorMessage: TypeAlias = "tuple[Literal[177], bytes, bool]"
 ADOPT: Final = 178
 AdoptMessage: TypeAlias = """(
     tuple[
-        Literal[178], int, str, JobSetup, tuple[str, str] | None, bool, bytes, tuple[bytes, bytes, Refs],
-        tuple[bytes, TemplateSpec], tuple[Kind, Payload, Refs, Refs]
+        Literal[178], int, str, JobSetup, bytes, bytes, tuple[str, str] | None, bool, bytes,
+        tuple[bytes, bytes, Refs], tuple[bytes, TemplateSpec], tuple[Kind, Payload, Refs, Refs]
     ]
 )"""
-"""number of the request, namespace and setup of the job, name, whether an actor that has the name will do, handle,
-function (digest, pickled, refs that it captures), template (digest, spec), constructor (kind, payload, arguments, refs
-inside them): the head's node shall make this detached actor. Answer: ADOPTED"""
+"""number of the request, namespace and setup of the job, the job, node of its driver, name, whether an actor that has
+the name will do, handle, function (digest, pickled, refs that it captures), template (digest, spec), constructor (kind,
+payload, arguments, refs inside them): the head's node shall make this detached actor. Answer: ADOPTED"""
 
 ADOPTED: Final = 179
 AdoptedMessage: TypeAlias = "tuple[Literal[179], int, Sequence[Any]]"

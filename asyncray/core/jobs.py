@@ -57,8 +57,8 @@ class Jobs:
         self.block = LONE_NODE
         # Numbers that no job has had.
         self._numbers = iter(LONE_NODE)
-        # Job -> the pid of its driver, for people.
-        self._pids: dict[Job, int] = {}
+        # Job -> the pid of its driver, for people. None: it has no driver, and people do not see it.
+        self._pids: dict[Job, int | None] = {}
         # None unless the node belongs to a cluster.
         self.watcher: JobWatcher | None = None
 
@@ -70,8 +70,11 @@ class Jobs:
         self.block = numbers
         self._numbers = iter(numbers)
 
-    def begin(self, driver: Client, namespace: str, setup: JobSetup) -> Job:
+    def begin(self, driver: Client, namespace: str, setup: JobSetup, *, adopts: bool = False) -> Job:
         """A driver has connected: makes its job.
+
+        Args:
+            adopts: it is none, but stands for a process of another node, for which this one makes a detached actor.
 
         Raises:
             OverflowError: the block of numbers is used up.
@@ -83,14 +86,14 @@ class Jobs:
         self.table[job.id] = job
         driver.job = job
         job.reports_to = driver
-        self._pids[job] = driver.pid
-        if self.watcher is not None:
+        self._pids[job] = None if adopts else driver.pid
+        if self.watcher is not None and not adopts:
             self.watcher.job_began(job, driver.pid)
         return job
 
     def rows(self, node: bytes) -> list[JobRow]:
         """The jobs that run, for people."""
-        return [job_row(job, node, pid) for job, pid in self._pids.items()]
+        return [job_row(job, node, pid) for job, pid in self._pids.items() if pid is not None]
 
     def visiting(self, job_id: bytes, namespace: str, setup: JobSetup) -> Job | None:
         """Tasks of a job come from another node: returns the job, or None if it began on this node and has ended."""
@@ -101,14 +104,22 @@ class Jobs:
 
     def ended_elsewhere(self, job_id: bytes) -> None:
         """A job has ended at the node where it began."""
+        self._nobody_reads(job_id)
         job = self.table.get(job_id)
         if job is not None and not job.driver_ended:
             self.driver_ended(job)
+
+    def _nobody_reads(self, job_id: bytes) -> None:
+        """The driver of a job has ended, which read the output of the detached actors that were made for it."""
+        for job in self.table.values():
+            if job.output_to is not None and job.output_to[1] == job_id:
+                job.output_to = None
 
     def driver_ended(self, job: Job) -> None:
         """The driver has ended: ends everything that does not outlive it."""
         job.driver_ended = True
         job.reports_to = None
+        self._nobody_reads(job.id)
         self._driverless[job] = None
         self._sweep(job)
 
@@ -138,8 +149,10 @@ class Jobs:
                 self._pool.kill(worker, "its job has ended")
         if job.lasts:
             return
-        if self._pids.pop(job, None) is not None and self.watcher is not None:
-            self.watcher.job_ended(job)
+        if job in self._pids:
+            del self._pids[job]
+            if self.watcher is not None:
+                self.watcher.job_ended(job)
         if not job.workers and job in self._driverless and not any(task.is_guest for task in job.tasks.values()):
             del self.table[job.id], self._driverless[job]
 

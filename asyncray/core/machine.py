@@ -185,10 +185,10 @@ class NodeMachine:
 
     # Processes that come and go ---------------------------------------------------------------------------------------
 
-    def driver_connected(self, pid: int, namespace: str, setup: JobSetup) -> Client:
-        """A driver said hello: a job begins."""
+    def driver_connected(self, pid: int, namespace: str, setup: JobSetup, *, adopts: bool = False) -> Client:
+        """A driver said hello, or stands for a process of another node (``Jobs.begin``): a job begins."""
         client = self._new_client("driver", pid)
-        job = self.jobs.begin(client, namespace, setup)
+        job = self.jobs.begin(client, namespace, setup, adopts=adopts)
         self._welcome(client, job)
         problem = self.pool.failures.problem()
         if problem is not None:

@@ -45,8 +45,8 @@ class Job:
     """
 
     __slots__ = (
-        "actors", "driver_ended", "functions", "id", "lasts", "namespace", "refused", "reports_to", "setup", "tasks",
-        "templates", "unread", "workers",
+        "actors", "driver_ended", "functions", "id", "lasts", "namespace", "output_to", "refused", "reports_to",
+        "setup", "tasks", "templates", "unread", "workers",
     )  # fmt: skip
 
     def __init__(self, job_id: bytes, namespace: str, setup: JobSetup) -> None:
@@ -55,6 +55,9 @@ class Job:
         self.setup = setup
         # Messages for its driver go here: to the driver itself, or to the node where it is. None once it has ended.
         self.reports_to: Party | None = None
+        # Of a job without a driver, for a detached actor of another node: the way to the driver for which the actor was
+        # made, and its job. ``Adoptions`` writes it, and ``Jobs`` once that driver has ended.
+        self.output_to: tuple[Party, bytes] | None = None
         self.driver_ended = False
         # Detached actors of it live, and its driver has ended. ``Jobs`` writes both.
         self.lasts = False
@@ -74,6 +77,16 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<Job {self.id.hex()} {'ended' if self.driver_ended else 'running'}>"
+
+    @property
+    def output_reader(self) -> Party | None:
+        """The party that gets the output of its workers. None: nobody reads it."""
+        return self.reports_to if self.output_to is None else self.output_to[0]
+
+    @property
+    def output_job(self) -> bytes:
+        """The job under which that party knows the output."""
+        return self.id if self.output_to is None else self.output_to[1]
 
 
 class Party:

@@ -128,7 +128,7 @@ class Output:
 
     def _must_wait(self, job: Job) -> bool:
         """True if the driver of a job has left too much unread."""
-        reader = job.reports_to
+        reader = job.output_reader
         if reader is None:
             return False
         if reader.is_node:
@@ -137,7 +137,7 @@ class Output:
         return stream is not None and stream.backlog > _MOST_UNREAD
 
     def _send(self, job: Job, lines: list[Line]) -> None:
-        reader = job.reports_to
+        reader = job.output_reader
         if reader is None:
             return
         if reader.is_node:

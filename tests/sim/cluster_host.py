@@ -105,7 +105,7 @@ class ClusterHost:
     def print_line(self, job: Job) -> None:
         """A worker prints something for a driver at another node."""
         self.printed[job.id] = self.printed.get(job.id, 0) + 1
-        self.part.output.send(job, [("out", f"({self.name})", str(self.printed[job.id]))])
+        self.part.output.send(job, [("out", f"({self.name} job {job.id.hex()})", str(self.printed[job.id]))])
 
     def _hello(self, peer: Peer, message: Any) -> None:
         assert peer.id not in self.part.members.ended, f"{self} takes messages of {peer}, which is buried"

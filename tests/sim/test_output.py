@@ -46,7 +46,7 @@ class Farewells:
 
 
 def lines_of(driver: Driver) -> dict[str, list[int]]:
-    """The lines that a driver has got, by the host that printed them."""
+    """The lines that a driver has got, by the host that printed them and the job."""
     found: dict[str, list[int]] = {}
     for kind, *fields in driver.news:
         if kind == OUTPUT:
@@ -100,7 +100,7 @@ def say_goodbye(cluster: Cluster, driver: Driver, story: str) -> None:
         if job is not None and job.reports_to is not None and job.reports_to.is_node:
             host.print_line(job)
             host.after()
-            printed[f"({host.name}"] = host.printed[driver.job_id]
+            printed[f"({host.name} job {job.id.hex()}"] = host.printed[driver.job_id]
     answers: list[dict[str, list[int]]] = []
     driver.ask(REQUEST, "goodbye", [], lambda _: answers.append(lines_of(driver)))
     cluster.host_of(driver).wake()

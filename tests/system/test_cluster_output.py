@@ -105,6 +105,28 @@ def test_a_program_on_a_machine_without_a_node_gets_its_output_too(cluster: Clus
     assert out == ["(Speaker pid=N, ip=127.0.0.1) hello"]
 
 
+def test_the_output_of_a_detached_actor_reaches_the_driver_that_has_made_it(cluster: Cluster) -> None:
+    """The head's node decides about the actor, a third node has its process, and the driver is at a node of its own."""
+    program = """
+        @ray.remote(resources={"S": 1})
+        class Printer:
+            def say(self, text):
+                print(text)
+
+        ray.init(sys.argv[1])
+        printer = Printer.options(lifetime="detached", name="printer").remote()
+        printer.say.remote("hello")
+        sys.stdin.readline()
+        ray.kill(printer)
+        """
+    with tempfile.TemporaryDirectory(dir=os.environ["ASYNCRAY_TMPDIR"]) as directory:
+        with start(cluster, program, Path(directory)) as driver:
+            assert driver.stdout is not None
+            assert re.fullmatch(r"\(Printer pid=\d+, ip=127.0.0.1\) hello\n", driver.stdout.readline())
+            driver.communicate("\n", timeout=DEADLINE)
+        assert driver.returncode == 0
+
+
 def test_a_driver_may_want_no_output_of_other_nodes(cluster: Cluster) -> None:
     out, err = run(
         cluster,

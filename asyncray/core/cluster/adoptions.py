@@ -2,8 +2,9 @@
 
 A detached actor outlives its driver and the node of its creator. So the creator's node does not make it: it sends the
 constructor, the class and the setup of the job to the head's node (ADOPT). There a client without a connection stands
-for the creator: like a driver, it makes the actor and then ends. So the life, the name, and everything that a
-restart needs belong to a job of the head's node. The ID of the actor names that node, and each node finds its home.
+for the creator: like a driver, it makes the actor and then ends. So the life, the name, and everything that a restart
+needs belong to a job of the head's node. People do not see that job, and its output goes to the driver of the creator
+while that lives. The ID of the actor names the head's node, so each node finds the home.
 
 Small arguments that have a value are copied to the head's node. Larger ones stay objects of the creator's node: once
 that is lost, the actor cannot start again, and its fault says why. The creator's node keeps all of them until the
@@ -18,11 +19,11 @@ from typing import Any
 from asyncray.cluster_messages import ADOPT, ADOPTED
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
-from asyncray.core.cluster.known_templates import spec_of
+from asyncray.core.cluster.known_templates import OverJobs, spec_of
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
 from asyncray.core.questions import LATER, Answer, Question
-from asyncray.core.records import Client, ObjectEntry, Template
+from asyncray.core.records import Client, Job, ObjectEntry, Party, Template
 from asyncray.messages import CREATE, FUNCTION, TEMPLATE, CreateMessage
 
 _FUNCTION_NUMBER = 1
@@ -37,9 +38,15 @@ class Adoptions:
     """
 
     def __init__(
-        self, machine: NodeMachine, imports: Imports, head: bytes | None, peer: Callable[[bytes], Peer]
+        self,
+        machine: NodeMachine,
+        imports: Imports,
+        head: bytes | None,
+        peer: Callable[[bytes], Peer],
+        over: OverJobs,
     ) -> None:
         self._machine = machine
+        self._over = over
         self._outbox = machine.outbox
         self._objects = machine.objects
         self._imports = imports
@@ -73,12 +80,17 @@ class Adoptions:
         self._outbox.send(
             self._peer(self._head),
             (
-                ADOPT, self._count, job.namespace, job.setup, name, reuse, handle,
+                ADOPT, self._count, job.namespace, job.setup, job.id, self._driver_of(job), name, reuse, handle,
                 (function.digest, function.pickled, captured or None),
                 (template.digest, spec_of(template, template.where)), (kind, payload, dependencies, nested),
             ),
         )  # fmt: skip
         return LATER
+
+    def _driver_of(self, job: Job) -> bytes:
+        """Returns the node of the driver of a job."""
+        reader = job.reports_to
+        return reader.id if isinstance(reader, Peer) else self._machine.node_id
 
     def adopted(self, peer: Peer, message: Any) -> None:
         """ADOPTED: the head's node has made the actor, or refuses."""
@@ -99,12 +111,12 @@ class Adoptions:
 
     def adopt(self, peer: Peer, message: Any) -> None:
         """ADOPT: makes a detached actor for a process of another node."""
-        _, number, namespace, setup, name, reuse, handle, function, template, arguments = message
+        _, number, namespace, setup, job_id, home, name, reuse, handle, function, template, arguments = message
         kind, payload, dependencies, nested = arguments
         answers: list[Answer] = []
         cover = Cover(peer, lambda: self._outbox.send(peer, (ADOPTED, number, answers[0])))
         self._imports.learn(cover, [*(dependencies or ()), *(nested or ()), *(function[2] or ())])
-        creator = self._creator(namespace, setup)
+        creator = self._creator(namespace, setup, self._reader(job_id, home))
 
         def made(answer: Answer) -> None:
             answers.append((True, [actor, handle]) if answer[0] and answer[1] is None else answer)
@@ -121,11 +133,21 @@ class Adoptions:
             Question(creator, made), "create_named", [*(name or (namespace, "")), reuse, handle, create]
         )
 
-    def _creator(self, namespace: str, setup: Any) -> Client:
+    def _reader(self, job_id: bytes, home: bytes) -> tuple[Party, bytes] | None:
+        """Returns the way to a driver, and its job. None: it has ended."""
+        if job_id in self._over:
+            return None
+        if home != self._machine.node_id:
+            return self._peer(home), job_id
+        job = self._machine.jobs.table.get(job_id)
+        return None if job is None or job.reports_to is None else (job.reports_to, job_id)
+
+    def _creator(self, namespace: str, setup: Any, reader: tuple[Party, bytes] | None) -> Client:
         """Makes a client that stands for the creator. It has no connection, so nothing is sent to it."""
-        creator = self._machine.driver_connected(0, namespace, setup)
+        creator = self._machine.driver_connected(0, namespace, setup, adopts=True)
         assert creator.job is not None
         creator.job.reports_to = None
+        creator.job.output_to = reader
         creator.out.clear()
         self._outbox.dirty.remove(creator)
         return creator

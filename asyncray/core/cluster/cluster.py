@@ -109,7 +109,7 @@ class ClusterMachine(Watcher):
         self.routes = Routes(machine, self.away, self._peer_of)
         self.homes = Homes(machine, self.away, self.routes, self.placing, self._peer_of)
         self.guest_actors = GuestActors(machine, self.guests, self.routes)
-        self.adoptions = requests.adoptions = Adoptions(machine, self.imports, head, self._peer_of)
+        self.adoptions = requests.adoptions = Adoptions(machine, self.imports, head, self._peer_of, self.templates.over)
         self.asking_back = AskingBack(
             self.outbox, machine.scheduler.shapes, self.placing, self.away, self.feeding.lines
         )

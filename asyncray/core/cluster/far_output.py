@@ -4,6 +4,9 @@ A node sends lines straight to the home of the driver, whichever node told it th
 two loses none. The home acknowledges what its driver has read (OUTPUT_READ). While a job has ``MOST_UNREAD`` characters
 under way, its output waits in the workers' files. The last lines of a worker that has ended cannot wait there: they are
 left out, counted, and a line says how many they were.
+
+The lines of a detached actor that the head's node has adopted go to the head's node, and from there to the driver for
+which the actor was made, as long as that lives.
 """
 
 from __future__ import annotations
@@ -72,21 +75,23 @@ class FarOutput:
         return sent is not None and sent.unread > MOST_UNREAD
 
     def _sent_of(self, job: Job) -> _Sent | None:
-        reader = job.reports_to
-        return self._sent.get(reader, {}).get(job.id) if isinstance(reader, Peer) else None
+        reader = job.output_reader
+        return self._sent.get(reader, {}).get(job.output_job) if isinstance(reader, Peer) else None
 
     def send(self, job: Job, lines: Sequence[OutputLine]) -> None:
         """Sends lines to the home of a job's driver. Leaves them out and counts them if too much is on its way."""
-        reader = job.reports_to
+        self._pass_on(job, [(stream, f"{prefix[:-1]}, ip={self._host})", text) for stream, prefix, text in lines])
+
+    def _pass_on(self, job: Job, lines: Sequence[OutputLine]) -> None:
+        reader, job_id = job.output_reader, job.output_job
         if not isinstance(reader, Peer) or not reader.alive:
             return
-        sent = self._sent.setdefault(reader, {}).setdefault(job.id, _Sent())
+        sent = self._sent.setdefault(reader, {}).setdefault(job_id, _Sent())
         if sent.unread > MOST_UNREAD:
             sent.left_out += len(lines)
             return
-        self._report_left_out(reader, job.id, sent)
-        shown = [(stream, f"{prefix[:-1]}, ip={self._host})", text) for stream, prefix, text in lines]
-        self._write(reader, job.id, sent, shown)
+        self._report_left_out(reader, job_id, sent)
+        self._write(reader, job_id, sent, lines)
 
     def _write(self, reader: Peer, job_id: bytes, sent: _Sent, lines: Sequence[OutputLine]) -> None:
         for part, size in _parts(lines):
@@ -121,8 +126,10 @@ class FarOutput:
         """OUTPUT_OF: lines for a driver of this node."""
         _, job_id, size, lines = message
         job = self._jobs.get(job_id)
-        if job is not None:
-            self._outbox.send_to_driver(job, (OUTPUT, lines))
+        if job is not None and job.output_to is not None and job.output_to[0].is_node:
+            self._pass_on(job, lines)
+        elif job is not None and (reader := job.output_reader) is not None:
+            self._outbox.send(reader, (OUTPUT, lines))
         owed = self.owed.setdefault(peer, {})
         owed[job_id] = owed.get(job_id, 0) + size
 

@@ -71,6 +71,35 @@ class _Visits:
         self.covers: dict[int, Cover] = {}
 
 
+class OverJobs:
+    """The jobs that have ended where they began, as far as the node remembers them."""
+
+    def __init__(self) -> None:
+        # The oldest end first.
+        self._jobs: dict[bytes, None] = {}
+        # The job numbers of nodes that have ended.
+        self._blocks: dict[range, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<OverJobs {len(self._jobs)} and {len(self._blocks)} blocks>"
+
+    def __contains__(self, job_id: bytes) -> bool:
+        number = int.from_bytes(job_id, "big")
+        return job_id in self._jobs or any(number in block for block in self._blocks)
+
+    def add(self, job_id: bytes) -> None:
+        """A job has ended."""
+        self._jobs[job_id] = None
+        if len(self._jobs) > MOST_OVER:
+            del self._jobs[next(iter(self._jobs))]
+
+    def add_block(self, block: range) -> None:
+        """A node has ended, and all jobs with these numbers."""
+        self._blocks[block] = None
+        if len(self._blocks) > MOST_OVER:
+            del self._blocks[next(iter(self._blocks))]
+
+
 class KnownTemplates:
     """Both sides: the definitions of this node at others, and those of others here.
 
@@ -105,10 +134,7 @@ class KnownTemplates:
         # Captured objects of functions that this node took back: until the other node has given them up. A function may
         # have gone there and have been taken back several times.
         self._late: dict[tuple[Peer, int], list[tuple[ObjectEntry, ...]]] = {}
-        # Jobs that have ended, the oldest end first.
-        self._over: dict[bytes, None] = {}
-        # The job numbers of nodes that have ended.
-        self._over_blocks: dict[range, None] = {}
+        self.over = OverJobs()
         functions.elsewhere = self
 
     def __repr__(self) -> str:
@@ -126,7 +152,7 @@ class KnownTemplates:
         job, function = template.job, template.function
         # 1. A job ends. 2. A worker of it that is about to be killed submits a task. 3. It goes to a node that has
         # joined since and would never learn of the end. So that node does not learn of the job: the task comes back.
-        if job.id not in told.jobs and not self._is_over(job.id):
+        if job.id not in told.jobs and job.id not in self.over:
             told.jobs[job.id] = job
             reader = job.reports_to
             home = reader.id if isinstance(reader, Peer) else self._node
@@ -190,7 +216,7 @@ class KnownTemplates:
     def job_of(self, peer: Peer, message: Any) -> None:
         """JOB_OF: tasks of this job will come from another node."""
         _, job_id, namespace, setup, home = message
-        job = None if self._is_over(job_id) else self._jobs.visiting(job_id, namespace, setup)
+        job = None if job_id in self.over else self._jobs.visiting(job_id, namespace, setup)
         if job is None:
             return
         if home != self._node:
@@ -244,9 +270,7 @@ class KnownTemplates:
             jobs: IDs, or the numbers of all jobs of a node that has ended.
         """
         for job_id in self._in_block(jobs) if isinstance(jobs, range) else jobs:
-            self._over[job_id] = None
-            if len(self._over) > MOST_OVER:
-                del self._over[next(iter(self._over))]
+            self.over.add(job_id)
             for told in self._told.values():
                 told.jobs.pop(job_id, None)
             for visits in self._visits.values():
@@ -257,14 +281,8 @@ class KnownTemplates:
             self._jobs.ended_elsewhere(job_id)
 
     def _in_block(self, block: range) -> list[bytes]:
-        self._over_blocks[block] = None
-        if len(self._over_blocks) > MOST_OVER:
-            del self._over_blocks[next(iter(self._over_blocks))]
+        self.over.add_block(block)
         return [job_id for job_id in self._jobs.table if int.from_bytes(job_id, "big") in block]
-
-    def _is_over(self, job_id: bytes) -> bool:
-        number = int.from_bytes(job_id, "big")
-        return job_id in self._over or any(number in block for block in self._over_blocks)
 
     def _visitor(self, peer: Peer, job_id: bytes) -> tuple[_Visits, Client | None]:
         visits = self._visits.setdefault(peer, _Visits())

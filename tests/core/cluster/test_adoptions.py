@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.cluster_messages import ADOPT, ADOPTED, ANSWER, ASK, CONSTRUCT_AT
+import pytest
+
+from asyncray.cluster_messages import ADOPT, ADOPTED, ANSWER, ASK, CONSTRUCT_AT, OUTPUT_OF
 from asyncray.core.cluster.adoptions import Adoptions
 from asyncray.core.states import ALIVE
+from asyncray.messages import OUTPUT
 from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.processes import Driver
 from tests.core.programs import Recipe
@@ -21,7 +24,9 @@ class Adopting(Pair):
         super().__init__(*resources)
         for node, member in self.members.items():
             part = member.part
-            made = Adoptions(member.host.machine, part.imports, None if node == A else A, part._peer_of)
+            made = Adoptions(
+                member.host.machine, part.imports, None if node == A else A, part._peer_of, part.templates.over
+            )
             part.adoptions = member.host.machine.requests.of_cluster["create_named"].__self__.adoptions = made  # type: ignore[attr-defined]
             part.handlers |= {ADOPT: made.adopt, ADOPTED: made.adopted}
         self._answered = 0
@@ -120,4 +125,50 @@ def test_it_runs_a_call_to_the_end_after_the_driver_that_has_called_it_has_ended
     world.settle()
     assert not worker.running
     assert worker.alive
+    world.end()
+
+
+def output_of(world: Adopting, driver: Driver, node: bytes, text: str) -> list[str]:
+    """The process of the detached actor prints a line at a node. Returns all lines that a driver has got."""
+    (actor,) = world.machine.actors.table.values()
+    member = world.members[node]
+    job = member.host.machine.jobs.table[actor.job.id]
+    reader = job.output_reader
+    if reader is not None and reader.is_node:
+        member.part.output.send(job, [("out", "(ann pid=7)", text)])
+    elif reader is not None:
+        member.host.machine.outbox.send(reader, (OUTPUT, [("out", "(ann pid=7)", text)]))
+    member.host.after()
+    world.settle()
+    batches = [message[1] for message in (*driver.news, *driver.inbox) if message[0] == OUTPUT]
+    return [text for lines in batches for _, _, text in lines]
+
+
+@pytest.mark.parametrize("place", [A, C])
+def test_the_output_of_a_detached_actor_reaches_the_driver_of_its_creator_while_that_lives(place: bytes) -> None:
+    world = Adopting({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    driver = made(world, where=("affinity", place, False))
+    assert output_of(world, driver, place, "hello") == ["hello"]
+    machine = world.machine
+    assert machine.jobs.rows(A) == [], "the job of the actor is for nobody's eyes"
+    assert world.kinds(A, B).count(OUTPUT_OF) == 1
+    world.die(driver)
+    world.settle()
+    output_of(world, driver, place, "nobody reads this")
+    assert world.kinds(A, B).count(OUTPUT_OF) == 1
+    world.end()
+
+
+def test_a_task_elsewhere_makes_a_detached_actor_whose_output_reaches_the_driver() -> None:
+    """The driver is at the head's node, and its task at B makes the actor."""
+    world = Adopting({"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
+    driver = world.driver()
+    driver.submit(Recipe(extra=R, steps=(("make", Recipe(detached=True, where=("affinity", A, False))),)))
+    world.settle()
+    assert output_of(world, driver, A, "hello") == ["hello"]
+    assert [row["pid"] for row in world.machine.jobs.rows(A)] == [driver.client.pid]
+    world.die(driver)
+    world.settle()
+    (actor,) = world.machine.actors.table.values()
+    assert actor.job.output_reader is None
     world.end()
