@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asyncray.cluster_messages import INQUIRY, INQUIRY_ANSWER
+from asyncray.core.cluster.members import OUTSIDE
 from asyncray.core.head.inquiries import INQUIRY_DEADLINE
 from tests.core.cluster.at_head import HeadNode
 from tests.core.cluster.nodes import facts, row, taken
@@ -60,6 +61,17 @@ def test_a_name_is_claimed_before_the_actor_exists() -> None:
     node.talk()
     assert answers == [(True, None)]
     assert len(node.machine.actors.table) == before + 1
+
+
+def test_a_claim_that_the_head_cannot_answer_is_refused_with_the_reason() -> None:
+    node = HeadNode()
+    driver = node.driver()
+    before = len(node.machine.actors.table)
+    node.part.members.state, node.part.members.why = OUTSIDE, "the cluster has declared it lost"
+    name, message = node.answer("create_named", "ns", "ann", False, b"handle", create(driver), asker=driver)
+    assert name == "LocalNodeDiedError"
+    assert "the cluster has declared it lost" in message
+    assert len(node.machine.actors.table) == before
 
 
 def test_h19_a_client_that_ended_before_the_grant_leaves_the_name_free() -> None:

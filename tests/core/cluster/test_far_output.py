@@ -143,6 +143,18 @@ def test_output_for_a_driver_that_has_ended_is_taken_and_dropped() -> None:
     world.end()
 
 
+def test_output_for_a_driver_whose_node_is_lost_is_dropped_and_not_counted() -> None:
+    world, _ = pair()
+    part = world.members[B].part
+    peer = part.peers[A]
+    peer.alive = False
+    part.output.send(job_at(world, B), [("out", "(f pid=7)", "late")])
+    assert not peer.out
+    assert not part.output._sent.get(peer)
+    peer.alive = True
+    world.end()
+
+
 def test_a_lost_node_takes_the_counts_with_it() -> None:
     world, _ = pair()
     write(world, B, "x")

@@ -329,6 +329,16 @@ def test_dials_that_fail_come_again_after_longer_and_longer_pauses(pair: Pair) -
     assert pair.links[0].broken_since == 0.0
 
 
+def test_a_dial_that_fails_after_the_other_side_has_dialled_changes_nothing(pair: Pair) -> None:
+    linked(pair, dialler=1)
+    link = pair.links[0]
+    link.dial_failed(pair.now)
+    assert link.state == OPEN
+    assert link.connection is not None
+    assert link.tick_wanted_at is None
+    link.check()
+
+
 def test_a_link_says_when_it_wants_to_dial_again_and_counts_no_time_of_a_loop_that_stood_still(pair: Pair) -> None:
     link = pair.links[0]
     pair.push(0)

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from asyncray.core.cluster import members
+from asyncray.core.cluster.node_rows import NodeRows
 from asyncray.core.questions import Answer, Question
+from asyncray.units import UNIT
+from tests.core.cluster.test_placing import Stage
 from tests.sim.cluster import Cluster
 from tests.sim.cluster_host import ClusterHost
 
@@ -47,6 +50,14 @@ def test_each_node_shows_all_with_what_they_have(cluster: Cluster) -> None:
         status = host.machine.requests.status(asked)
         assert status["nodes"] == list(rows.values())
         assert status["available"]["CPU"] == (1.0 if host is last else 2.0)
+
+
+def test_free_store_memory_is_what_the_objects_leave() -> None:
+    """Tasks do not request it, so the account of a node never takes any away."""
+    members = Stage(b"a").members
+    members.table[b"a"].row["available"] = {"CPU": UNIT, "object_store_memory": 500 * UNIT}
+    members.table[b"a"].row["store_free"] = 80
+    assert NodeRows(members).available()["object_store_memory"] == 80.0
 
 
 def test_a_lost_node_is_shown_with_the_reason(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
