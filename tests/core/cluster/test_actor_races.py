@@ -389,3 +389,18 @@ def test_a_call_that_waits_for_its_argument_follows_an_actor_without_order_to_it
     assert not isinstance(other.values[ref], list)
     assert world.starts[ref[:TASK_SIZE]] == 1
     world.end()
+
+
+def test_calls_of_a_third_node_fail_when_the_home_of_their_actor_is_lost() -> None:
+    world = three()
+    driver, actor = made(world)
+    _, other_node = place(world, actor)
+    other = caller_at(world, other_node, driver)
+    ref = call(other, "late")
+    world.work(other_node)
+    routes = world.members[other_node].part.routes
+    assert actor.id in routes.table
+    world.lose(A)
+    world.settle()
+    assert other.error(ref) == "ActorDiedError"
+    assert routes.table[actor.id].state == DEAD

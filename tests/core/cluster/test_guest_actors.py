@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from asyncray.cluster_messages import BACK, CALL_AT, RESULT
+import pytest
+
+from asyncray.cluster_messages import BACK, CALL_AT, END_SEAT, RESULT
 from asyncray.cluster_words import NOT_HERE
 from asyncray.core.lives import GuestActor
 from tests.core.cluster.pair import A, B, Pair
@@ -46,4 +48,20 @@ def test_r33_a_call_of_another_incarnation_comes_back() -> None:
     world.machine.work.mailboxes._post(actor, call)
     world.settle()
     assert not world.unresolved()
+    world.end()
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_process_ends_in_order_unless_a_process_kills_the_actor(*, is_killed: bool) -> None:
+    world = pair()
+    driver = world.drivers[0]
+    (worker,) = [worker for worker in world.members[B].host.workers if worker.is_actor]
+    if is_killed:
+        driver.state.kill(0)
+    else:
+        driver.drop(driver.state.handles.pop())
+    world.talk()
+    assert [message[2] for _, _, message in world.written if message[0] == END_SEAT] == [not is_killed]
+    assert worker.leaving is not is_killed
+    world.settle()
     world.end()
