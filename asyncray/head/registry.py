@@ -34,7 +34,6 @@ from asyncray.head.rest import LARGEST_BODY_OF_TOOLS, AskNode, Rest
 from asyncray.io.addresses import listen_at
 from asyncray.io.sessions import REGISTRY_FILE
 from asyncray.io.strangers import Strangers
-from asyncray.io.tls_transport import secured
 from asyncray.io.unproven import UnprovenConnections
 
 if TYPE_CHECKING:
@@ -157,11 +156,10 @@ class Registry:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_DEADLINE, logger=_http_log)
         await self._runner.setup()
         assert self._runner.server is not None
-        # Not the loop's own TLS: connections must count as those of strangers before they have shaken hands.
-        make, tls = self._door.unproven.guard(self._runner.server), self._door.tls
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: secured(make(), tls, is_server=True), sock=self._door.listener, backlog=_BACKLOG
-        )
+        make: Callable[[], asyncio.BaseProtocol] = self._door.unproven.guard(self._runner.server)
+        if self._door.tls is not None:
+            make = _secured(make, self._door.tls)
+        self._server = await asyncio.get_running_loop().create_server(make, sock=self._door.listener, backlog=_BACKLOG)
         host, port, *_ = self._door.listener.getsockname()
         return host, port
 
@@ -195,6 +193,13 @@ class Registry:
             raise web.HTTPUnauthorized(text="Send the token for tools: Authorization: Bearer TOKEN.")
         self._door.unproven.proven(request.transport)
         return await handler(request)
+
+
+def _secured(make: Callable[[], asyncio.BaseProtocol], tls: Tls) -> Callable[[], asyncio.BaseProtocol]:
+    """Not by the loop's own TLS: connections must count as those of strangers before they have shaken hands."""
+    from asyncray.io.tls_transport import secured  # start-up cost: a lone node has no TLS
+
+    return lambda: secured(make(), tls, is_server=True)
 
 
 def _host_of(text: str) -> str:
