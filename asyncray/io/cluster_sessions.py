@@ -35,6 +35,12 @@ def note_cluster(directory: str, addresses: Sequence[str], *, is_head: bool) -> 
     os.replace(temporary, path)
 
 
+def keep_note(directory: str, addresses: Sequence[str], *, is_head: bool) -> None:
+    """The same, unless the session has a note."""
+    if not os.path.exists(os.path.join(directory, sessions.CLUSTER_FILE)):
+        note_cluster(directory, addresses, is_head=is_head)
+
+
 def sessions_of(address: str) -> list[str]:
     """The directories of this user's sessions whose nodes belong to a cluster: the head first, then the oldest.
 

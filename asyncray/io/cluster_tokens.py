@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 
 from asyncray.io import sessions
 
@@ -36,23 +37,49 @@ def new_token(session: str, addresses: list[str]) -> tuple[bytes, str]:
     """
     token = os.urandom(_SIZE)
     path = os.path.join(session, sessions.TOKEN_FILE)
+    _write(path, token)
+    for address in addresses:
+        _link(session, address)
+    return token, path
+
+
+def keep_token(session: str, addresses: Sequence[str], token: bytes) -> None:
+    """Makes those files of ``new_token`` again that are missing. A link that leads elsewhere stays.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    path = os.path.join(session, sessions.TOKEN_FILE)
+    if not os.path.exists(path):
+        _write(path, token)
+    for address in addresses:
+        if not os.path.lexists(_link_of(session, address)):
+            _link(session, address)
+
+
+def _write(path: str, token: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(f"{token.hex()}\n")
+
+
+def _link_of(session: str, address: str) -> str:
+    return os.path.join(os.path.dirname(session), sessions.CLUSTER_LINKS, address)
+
+
+def _link(session: str, address: str) -> None:
     links = os.path.join(os.path.dirname(session), sessions.CLUSTER_LINKS)
     os.makedirs(links, mode=0o700, exist_ok=True)
-    for address in addresses:
-        temporary = os.path.join(links, f".{address}.{os.getpid()}")
-        os.symlink(path, temporary)
-        os.replace(temporary, os.path.join(links, address))
-    return token, path
+    temporary = os.path.join(links, f".{address}.{os.getpid()}")
+    os.symlink(os.path.join(session, sessions.TOKEN_FILE), temporary)
+    os.replace(temporary, _link_of(session, address))
 
 
 def forget_token(session: str, addresses: list[str]) -> None:
     """Removes the files of ``new_token``, except a link that leads to another cluster by now."""
     path = os.path.join(session, sessions.TOKEN_FILE)
     for address in addresses:
-        link = os.path.join(os.path.dirname(session), sessions.CLUSTER_LINKS, address)
+        link = _link_of(session, address)
         with contextlib.suppress(OSError):
             if os.readlink(link) == path:
                 os.unlink(link)

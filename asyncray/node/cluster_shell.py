@@ -28,7 +28,6 @@ from asyncray.core.cluster.peers import Peer
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Party
 from asyncray.io import addresses
-from asyncray.io.cluster_sessions import note_cluster
 from asyncray.io.link_connections import LinkConnections
 from asyncray.io.link_streams import LinkStream
 from asyncray.io.next_tick import NextTick
@@ -36,6 +35,7 @@ from asyncray.io.strangers import Strangers
 from asyncray.io.tls import find_tls
 from asyncray.io.tls_transport import secured
 from asyncray.node.bulk_shell import BulkShell
+from asyncray.node.cluster_notes import ClusterNotes
 from asyncray.wire.handshake import BULK, LINK, NONCE_SIZE, AcceptorHandshake, DialerHandshake
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ class ClusterShell:
         self._bulk = BulkShell(
             self._loop.time, partial(self._handshake_with, BULK), self._connect, self._spawn, request_flush
         )
+        token = plan.token if plan.head is None else None
+        self.notes = ClusterNotes(machine.facts.get("session_dir", ""), plan.known_as, token)
         self._strangers = Strangers()
         # Connections whose other sides have not proved anything yet, with the address under which each is counted.
         self._unproven: dict[LinkStream, str] = {}
@@ -197,17 +199,9 @@ class ClusterShell:
             except TimeoutError:
                 self._fail(f"the head did not take it within {JOIN_DEADLINE:g} s")
             else:
-                self._note_cluster()
-
-    def _note_cluster(self) -> None:
-        """Lets programs on this machine find this node by the address of its cluster."""
-        assert self.part is not None
-        if self._plan.known_as and self.part.members.state == MEMBER:
-            directory = self._machine.facts["session_dir"]
-            try:
-                note_cluster(directory, self._plan.known_as, is_head=self._plan.head is None)
-            except OSError as error:
-                log.warning("programs find this node by its own address only: %s", error)
+                assert self.part is not None
+                if self.part.members.state == MEMBER:
+                    self.notes.begin()
 
     async def _find_head(self) -> None:
         if self._plan.head is None:

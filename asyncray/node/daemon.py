@@ -465,6 +465,8 @@ class Daemon:
         self._output.read_all()
         if not os.path.exists(self._address) and (self._restoring is None or self._restoring.done()):
             self._restoring = self._loop.create_task(self._restore_directory())
+        elif self.cluster is not None:
+            self.cluster.notes.keep()
 
     def _quick_tick(self) -> None:
         self._quick = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from asyncray.io.cluster_tokens import TokenError, find_token, forget_token, new_token, take_token
+from asyncray.io.cluster_tokens import TokenError, find_token, forget_token, keep_token, new_token, take_token
 
 ADDRESS = "127.0.0.1:7"
 HEX = "ab" * 32
@@ -70,3 +71,21 @@ def test_a_text_that_is_no_token_is_not_shown(session_path: str, monkeypatch: py
     monkeypatch.setenv("ASYNCRAY_TOKEN", text)
     with pytest.raises(TokenError, match="ASYNCRAY_TOKEN holds no token: that is 64 hex digits"):
         find_token(ADDRESS)
+
+
+def test_what_a_cleaner_of_directories_has_removed_is_made_again(session_path: str) -> None:
+    token, path = new_token(session_path, [ADDRESS, "localhost:7"])
+    links = Path(session_path).parent / "clusters"
+    other = links / ADDRESS
+    for removed in (Path(path), other, links):
+        if removed.is_dir():
+            shutil.rmtree(removed)
+        else:
+            removed.unlink()
+        keep_token(session_path, [ADDRESS, "localhost:7"], token)
+        assert find_token(ADDRESS) == find_token("localhost:7") == token
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    other.unlink()
+    other.symlink_to("elsewhere")  # another head has the address by now
+    keep_token(session_path, [ADDRESS], token)
+    assert os.readlink(other) == "elsewhere"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -234,3 +235,17 @@ def test_a_second_head_at_the_same_port_says_so_in_one_line() -> None:
         assert done.returncode == 1
         assert f"a head runs at 127.0.0.1:{port} already: join it with" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_cleaner_of_temporary_directories_does_not_hide_the_cluster(cluster: Cluster) -> None:
+    head, node, _ = cluster.list_all_nodes()
+    base = Path(head.session_dir).parent
+    shutil.rmtree(base / "clusters")
+    for session in (head.session_dir, node.session_dir):
+        shutil.rmtree(session)
+    until((base / "clusters" / cluster.address).exists)
+    until(Path(node.session_dir, "cluster.json").exists)
+    with ray.init(cluster.address):
+        assert len(ray.nodes()) == 3
+    with started("--address", cluster.address):
+        until(lambda: states(head) == ["ALIVE"] * 4)
