@@ -7,8 +7,8 @@
    when ``sys.path`` changes.
 3. **Solution.** A function or class is pickled once. If the path has other entries by then, it travels with all of the
    program's (``with_paths``), and the receiver makes them its own before it unpickles. So does a function or class that
-   goes by its name, such as the class of an argument, if its module is in such an entry (``reduce_by_name``). A
-   function that was sent before keeps what it was sent with.
+   goes by its name, such as the class of an argument, if its module is in such an entry (``reduce_by_name``), and so
+   does such a module (``reduce_module``). A function that was sent before keeps what it was sent with.
 4. **Who adopts them.** Only workers, which serve one job for life. The path of a driver is its own. A worker passes on
    what it has received, in functions of its own, arguments and results.
 """
@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from asyncray.runtime import code_paths
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from asyncray.words import CodePaths
 
 
@@ -139,10 +141,15 @@ def reduce_by_name(thing: Any) -> Any:
     return _find, (late_paths.paths, thing.__module__, thing.__qualname__)
 
 
-def _find(paths: CodePaths, module: str, name: str) -> Any:
+def reduce_module(module: ModuleType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The reduction of a module that goes by its name: as it is, unless the module is in a late entry."""
+    return (_find, (late_paths.paths, module.__name__)) if late_paths.have(module.__name__) else reduced
+
+
+def _find(paths: CodePaths, module: str, name: str = "") -> Any:
     late_paths.adopt(paths)
     found: Any = importlib.import_module(module)
-    for part in name.split("."):
+    for part in name.split(".") if name else ():
         found = getattr(found, part)
     return found
 

@@ -18,12 +18,12 @@ import functools
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from asyncray.config import ALIGNMENT, INLINE_LIMIT
 from asyncray.runtime.arrays import make_array, reducer_of_arrays
-from asyncray.runtime.late_paths import reduce_by_name
+from asyncray.runtime.late_paths import reduce_by_name, reduce_module, with_paths
 from asyncray.runtime.reducers import REDUCERS, CloudReducer, cloud, is_importable
 
 _LARGEST_REUSE = 512
@@ -136,6 +136,11 @@ class Pickler(pickle.Pickler):
         return self._cloud is None
 
 
+def _reduce_module(module: ModuleType) -> Any:
+    reduced = REDUCERS[ModuleType](module)
+    return reduce_module(module, reduced) if reduced[0] is cloud().subimport else reduced
+
+
 def _reduce_new_kind(value: Any, kind: type, plain: set[type]) -> Any:
     reducers = _reducers
     reduce = reducer_of_arrays(kind)
@@ -192,7 +197,7 @@ _idle: list[_ReusablePickler] = []
 # The reducers of users; and these with REDUCERS, cloudpickle's and that of arrays. Replaced and never changed, but for
 # the one of arrays, because other threads may be pickling.
 _registered: dict[type, Reducer] = {}
-_reducers: dict[type, Reducer] = dict(REDUCERS)
+_reducers: dict[type, Reducer] = {**REDUCERS, ModuleType: _reduce_module}
 
 # ``_reducers`` has those of cloudpickle, which was loaded.
 _knows_cloudpickle = False
@@ -267,7 +272,7 @@ def register(cls: type, serializer: Callable[[Any], object], deserializer: Calla
         TypeError: the deserializer cannot be pickled.
     """
     # Pickle the deserializer once; by-value pickling is slow and the result never changes.
-    pickled = serialize_in_band(deserializer).pickled
+    pickled = with_paths(serialize_in_band(deserializer).pickled)
 
     def reduce(value: object) -> tuple[Any, ...]:
         return _rebuild, (pickled, serializer(value))
@@ -295,7 +300,7 @@ def _replace_registered(registered: dict[type, Reducer]) -> None:
     global _registered, _reducers, _plain
     known = cloud().Pickler.dispatch_table.maps[0] if _knows_cloudpickle else {}
     _registered = registered
-    _reducers = {**known, **REDUCERS, **registered}
+    _reducers = {**known, **REDUCERS, ModuleType: _reduce_module, **registered}
     _plain = set()
 
 

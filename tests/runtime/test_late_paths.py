@@ -15,7 +15,7 @@ import pytest
 
 from asyncray.runtime import code_paths, late_paths
 from asyncray.runtime.late_paths import LatePaths
-from asyncray.runtime.serialization import deserialize, serialize
+from asyncray.runtime.serialization import deregister, deserialize, register, serialize
 from asyncray.words import CodePaths
 
 
@@ -202,9 +202,37 @@ def test_what_goes_by_its_name_is_found_elsewhere(
         pickled = serialize([back, instance]).pickled
 
 
+def test_a_function_in_a_value_uses_a_module(
+    late: LatePaths, tmp_path: Path, tools: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sys.path.copy()
+    late.begin(told())
+    add(tmp_path)
+    module = importlib.import_module(tools)
+    pickled = serialize([lambda: module.double(4)]).pickled
+    as_worker(monkeypatch, before, tools)
+    assert deserialize(pickled)[0]() == 8
+
+
+def test_a_registered_deserializer_uses_a_module(
+    late: LatePaths, tmp_path: Path, tools: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Device:
+        pass
+
+    before = sys.path.copy()
+    late.begin(told())
+    add(tmp_path)
+    register(Device, lambda device: 5, lambda state: __import__(tools).double(state))
+    pickled = serialize(Device()).pickled
+    deregister(Device)
+    as_worker(monkeypatch, before, tools)
+    assert deserialize(pickled) == 10
+
+
 def test_other_things_are_pickled_as_before(late: LatePaths, tmp_path: Path) -> None:
     late.begin(told())
-    value = [LatePaths, importlib.import_module, Path("a")]
+    value = [LatePaths, importlib.import_module, Path("a"), os.path, late_paths]
     before = serialize(value).pickled
     add(tmp_path)
     late.look()
