@@ -123,6 +123,13 @@ def leave(context: TaskContext) -> None:
         _main_task = None
 
 
+def forget_tasks() -> None:
+    """A forked child runs no task, in any inherited context: a session that it starts is that of a driver."""
+    global _variable, _main_task
+    _variable = ContextVar("asyncray_task", default=None)
+    _main_task = None
+
+
 def in_event_loop() -> bool:
     """True in a thread whose event loop is running."""
     asyncio = sys.modules.get("asyncio")  # start-up cost: a program without it has no loop

@@ -105,7 +105,7 @@ class ActorHost:
         """Makes the instance, on the main thread, and replies."""
         process, invocation = self.process, self.constructor
         enter_main(invocation.context)
-        process.environment.actor_name = self.class_name
+        process.environment.writer = self.class_name
         failure: tuple[Message, object] | None = None
         try:
             args, kwargs = process.runner.arguments(invocation.message)
@@ -132,7 +132,7 @@ class ActorHost:
                 self.description = repr(self.instance)
             except Exception:  # of the user's ``__repr__``: the name of the class stays
                 return
-            self.process.environment.actor_name = self.description
+            self.process.environment.writer = self.description
 
     def prepare(self) -> None:
         """Makes the threads that run the methods, where the host has its own."""

@@ -19,6 +19,7 @@ from asyncray.io.processes import offer_to_the_oom_killer
 from asyncray.io.reading import CLOSED
 from asyncray.messages import OUTPUT_LOST
 from asyncray.runtime import current
+from asyncray.runtime.context import forget_tasks
 from asyncray.runtime.runtime import Runtime
 from asyncray.worker import ending
 from asyncray.worker.leftovers import Leftovers
@@ -58,7 +59,7 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     connected()
     inherit_tasks()
     worker = os.getpid()
-    forking.in_child(functools.partial(_forget_in_child, work_loop, interrupted))
+    forking.in_child(functools.partial(_forget_in_child, work_loop, environment, interrupted))
     code = 0
     try:
         work_loop.run()
@@ -75,8 +76,10 @@ def work(number: int, address: str, connected: Callable[[], None], leftovers: Le
     return code
 
 
-def _forget_in_child(work_loop: WorkLoop, interrupted: Deferrable) -> None:
-    """A child that user code forks has no session and no task to cancel: Ctrl-C interrupts it as any program."""
+def _forget_in_child(work_loop: WorkLoop, environment: ProcessEnvironment, interrupted: Deferrable) -> None:
+    """A child that user code forks has no session, runs no task of one, and Ctrl-C interrupts it as any program."""
+    environment.keep_writer()
+    forget_tasks()
     current.session = None
     if signal.getsignal(signal.SIGINT) is interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)

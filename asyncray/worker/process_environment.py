@@ -89,8 +89,9 @@ class ProcessEnvironment:
         self.devices: list[Any] = []
         # Resources of the lease: [name, fixed amount].
         self.demand: Sequence[tuple[str, int]] = ()
-        # Marks all output once this process is an actor. Written by the main thread.
-        self.actor_name = ""
+        # Marks all output of an actor, and of a child that user code has forked. Empty: output is the running task's.
+        # Written by the main thread.
+        self.writer = ""
         # CUDA_VISIBLE_DEVICES when the process started: the GPUs that the node counts, in its order.
         self._visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._threads_set_by_user = _OMP_THREADS in os.environb
@@ -112,10 +113,14 @@ class ProcessEnvironment:
             setattr(sys, name, stream)
 
     def _whose(self) -> str:
-        if self.actor_name:
-            return self.actor_name
+        if self.writer:
+            return self.writer
         task = running_task()
         return "" if task is None else task.name
+
+    def keep_writer(self) -> None:
+        """From now on all output is of the task or actor that writes now: it has forked this process."""
+        self.writer = self._whose()
 
     def set_up(self, runtime: Runtime, job_id: bytes, job: JobSetup) -> None:
         """Prepares the process for the tasks of a job."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from types import TracebackType
 
@@ -11,6 +12,7 @@ from asyncray.runtime.context import (
     TaskContext,
     enter,
     enter_main,
+    forget_tasks,
     in_event_loop,
     leave,
     running_task,
@@ -88,3 +90,21 @@ def test_work_of_a_nested_task_is_done_inside_its_shield() -> None:
     contextvars.copy_context().run(check)
     uninterrupted(lambda: found.append(shield.entered))
     assert found == [True, False]
+
+
+def test_a_forked_child_runs_no_task_in_any_context() -> None:
+    main, other = task("main"), task("other")
+
+    def check() -> None:
+        enter_main(main)
+        context = contextvars.copy_context()
+        context.run(enter, other)
+        if pid := os.fork():
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert (running_task(), context.run(running_task)) == (main, other)
+            leave(main)
+        else:
+            forget_tasks()
+            os._exit((running_task(), context.run(running_task)) != (None, None))
+
+    contextvars.copy_context().run(check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -202,6 +203,31 @@ def test_children_and_grandchildren_of_a_task(sessions: Path) -> None:
 
     with ray.init(num_cpus=1):
         assert ray.get(fork.remote()) == [0, 0, -signal.SIGTERM]
+
+
+def test_a_child_of_a_task_is_the_driver_of_a_session_of_its_own(
+    sessions: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @ray.remote
+    def double(number: int) -> int:
+        return 2 * number
+
+    @ray.remote
+    def fork() -> int:
+        pid = os.fork()
+        if pid:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            print("parent")
+            return code
+        with ray.init(num_cpus=1):
+            print("child")
+            context = ray.get_runtime_context()
+            os._exit(ray.get(double.remote(4)) if context.get_task_id() is None else 1)
+
+    with ray.init(num_cpus=1):
+        assert ray.get(fork.remote()) == 8
+    written = capfd.readouterr().out
+    assert re.sub(r"pid=\d+", "", written) == "(fork ) child\n(fork ) parent\n"
 
 
 WAYS_BACK = {"returns": 0, "raises": 1, "exits": 5}
