@@ -1,9 +1,9 @@
 """Undoes the changes that a task has made to its process, so that the next task on this worker finds it as it was.
 
 Owns, and puts back when a task has returned: the settings in ``asyncray.worker.settings`` (signals, standard
-descriptors, limits, environment variables and others), ``sys.path``, ``sys.argv``, ``sys.stdout``, ``sys.stderr``, the
-hooks for exceptions that nothing catches, trace and profile functions, the random numbers of numpy, and the context of
-decimal on the main thread.
+descriptors, limits, environment variables and others) and ``asyncray.worker.late_settings``, ``sys.path``,
+``sys.argv``, ``sys.stdout``, ``sys.stderr``, the hooks for exceptions that nothing catches, and trace and profile
+functions.
 
 A task that changes what cannot be put back (its root directory, its user, a limit that only root may raise) was the
 last one in its process.
@@ -30,7 +30,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from asyncray.runtime.late_paths import late_paths
-from asyncray.worker.settings import IRREVERSIBLE, LATE, SETTINGS, Owner, Setting, is_irreversible
+from asyncray.worker.late_settings import LATE
+from asyncray.worker.settings import IRREVERSIBLE, SETTINGS, Owner, Setting, is_irreversible
 
 _modules = sys.modules
 _gettrace, _getprofile = sys.gettrace, sys.getprofile

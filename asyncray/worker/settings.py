@@ -1,8 +1,8 @@
 """The settings of a process that a task may change: which functions change them, and how to set them back.
 
-Owns three tables: ``SETTINGS``, in the order in which they are set back; ``LATE``, of modules that may not be loaded;
-and ``IRREVERSIBLE``, functions whose effect no function undoes. ``asyncray.worker.leftovers`` watches these functions.
-Nothing here knows what a task is.
+Owns two tables: ``SETTINGS``, in the order in which they are set back, and ``IRREVERSIBLE``, functions whose effect no
+function undoes. ``asyncray.worker.late_settings`` has those of modules that may not be loaded.
+``asyncray.worker.leftovers`` watches these functions. Nothing here knows what a task is.
 
 A setting is read before it changes for the first time, so reading may cost some microseconds.
 """
@@ -85,7 +85,8 @@ def functions(names: str) -> tuple[tuple[Owner, str], ...]:
     return tuple(place for place in found if hasattr(*place))
 
 
-def _on_main_thread(function: str, *args: Any, **kwargs: Any) -> bool:
+def on_main_thread(function: str, *args: Any, **kwargs: Any) -> bool:
+    """True for calls by the thread that runs tasks one after the other."""
     return threading.current_thread() is threading.main_thread()
 
 
@@ -274,7 +275,7 @@ def _restore_new_threads(before: tuple[int, Any, Any]) -> None:
     threading.setprofile(profile)
 
 
-def _is_not_importing(function: str, *args: Any, **kwargs: Any) -> bool:
+def is_not_importing(function: str, *args: Any, **kwargs: Any) -> bool:
     """False where a module does it while it is imported: then the filter is for all tasks that use the module."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -316,9 +317,9 @@ SETTINGS = (
         functions("signal.set_wakeup_fd"),
         _wakeup_descriptor,
         lambda before: _set_wakeup_fd(before),
-        _on_main_thread,
+        on_main_thread,
     ),
-    Setting("signal mask", functions("signal.pthread_sigmask"), _mask, _restore_mask, _on_main_thread),
+    Setting("signal mask", functions("signal.pthread_sigmask"), _mask, _restore_mask, on_main_thread),
     Setting(
         "standard descriptors",
         functions("os.close os.closerange os.dup2 os.fdopen"),
@@ -378,7 +379,7 @@ SETTINGS = (
         functions("warnings.simplefilter warnings.filterwarnings warnings.resetwarnings"),
         _filters,
         _restore_filters,
-        _is_not_importing,
+        is_not_importing,
     ),
     Setting(
         "time limit of sockets",
@@ -388,65 +389,6 @@ SETTINGS = (
     ),
 )
 
-
-def _random_numbers() -> Setting | None:
-    places = functions("random.seed random.setstate")
-    if not places:
-        return None
-    random = sys.modules["random"]
-    return Setting("random numbers", places, random.getstate, lambda before: random.setstate(before))
-
-
-def _random_numbers_of_numpy() -> Setting | None:
-    places = functions("numpy.random.seed numpy.random.set_state")
-    if not places:
-        return None
-    random = sys.modules["numpy.random"]
-    return Setting("random numbers of numpy", places, random.get_state, lambda before: random.set_state(before))
-
-
-def _start_method() -> Setting | None:
-    places = functions("multiprocessing.set_start_method")
-    if not places:
-        return None
-    places = (*places, (sys.modules["multiprocessing.context"].DefaultContext, "set_start_method"))
-    return Setting("start method of multiprocessing", places, _read_start_method, _set_start_method)
-
-
-def _read_start_method() -> Any:
-    return sys.modules["multiprocessing.context"]._default_context._actual_context  # there is no public way
-
-
-def _set_start_method(method: Any) -> None:
-    sys.modules["multiprocessing.context"]._default_context._actual_context = method  # as above
-
-
-def _decimal_context() -> Setting | None:
-    """Read by each call of ``getcontext``, because programs change the context that it returns."""
-    places = functions("decimal.getcontext decimal.setcontext")
-    if not places:
-        return None
-    getcontext, setcontext = sys.modules["decimal"].getcontext, sys.modules["decimal"].setcontext
-    return Setting("context of decimal", places, lambda: getcontext().copy(), setcontext, _is_the_tasks)
-
-
-def _is_the_tasks(function: str, *args: Any, **kwargs: Any) -> bool:
-    """False on other threads, which have their own, and where a module sets it for all that use the module."""
-    return _on_main_thread(function) and _is_not_importing(function)
-
-
-LATE: tuple[tuple[str, Callable[[], Setting | None], Callable[[], object]], ...] = (
-    ("random", _random_numbers, lambda: sys.modules["random"].seed()),
-    ("numpy.random", _random_numbers_of_numpy, lambda: sys.modules["numpy.random"].seed()),
-    ("multiprocessing", _start_method, lambda: _set_start_method(None)),
-    # Nothing is undone: a module that the same task has loaded may have set it for all.
-    ("decimal", _decimal_context, _nothing),
-)
-"""Settings of modules that are not loaded for this, which would take 4 ms before the first worker can be forked.
-
-The name of the module; a function that makes the setting, or returns None while the module is loading; and one that
-undoes what the task that has loaded the module may have done before its functions were watched.
-"""
 
 IRREVERSIBLE = functions(
     "os.chroot os.setuid os.seteuid os.setreuid os.setresuid os.setgid os.setegid os.setregid os.setresgid "

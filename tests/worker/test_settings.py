@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import gc
 import locale
-import multiprocessing
 import os
 import random
 import resource
@@ -18,14 +17,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from asyncray.worker.late_settings import LATE
 from asyncray.worker.leftovers import Leftovers
 from asyncray.worker.process_environment import MarkedOutput, ProcessEnvironment
-from asyncray.worker.settings import LATE, SETTINGS, functions, is_irreversible
+from asyncray.worker.settings import SETTINGS, functions, is_irreversible
 from tests.worker.watching import watching
 
 
@@ -142,36 +141,6 @@ def test_the_time_zone_follows_its_variable(leftovers: Leftovers, monkeypatch: p
     assert time.timezone
     leftovers.end()
     assert not time.timezone
-
-
-def test_the_start_method_of_multiprocessing(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
-    for method in ("spawn", "forkserver"):
-        leftovers.begin()
-        multiprocessing.set_start_method(method)
-        leftovers.end()
-
-
-def test_the_start_method_that_was_set_right_after_loading(
-    leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
-    with monkeypatch.context() as before:
-        before.delitem(sys.modules, "multiprocessing")
-        leftovers.begin()
-        leftovers.end()
-        leftovers.begin()
-    multiprocessing.set_start_method("spawn")  # by the task that has loaded it
-    leftovers.end()
-    leftovers.begin()
-    multiprocessing.set_start_method("forkserver")
-    leftovers.end()
-
-
-def test_a_module_that_is_loading_is_watched_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, make, _ in LATE:
-        monkeypatch.setitem(sys.modules, module, ModuleType(module))
-        assert make() is None
 
 
 def test_faulthandler_writes_where_it_did_and_kills_nothing(leftovers: Leftovers) -> None:

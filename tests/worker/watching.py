@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asyncray.worker.late_settings import LATE
 from asyncray.worker.leftovers import Leftovers
-from asyncray.worker.settings import IRREVERSIBLE, LATE, SETTINGS
+from asyncray.worker.settings import IRREVERSIBLE, SETTINGS
 
 
 @contextmanager
