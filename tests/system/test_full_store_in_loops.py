@@ -38,7 +38,9 @@ def ones(mebibytes: int) -> Any:
     return np.ones(mebibytes * MEBIBYTE, dtype=np.uint8)
 
 
-def test_what_frees_room_runs_in_the_same_loop(run: Run) -> None:
+def test_what_frees_room_runs_in_the_same_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCRAY_STORE_FULL_DEADLINE", str(LOOP_DEADLINE))  # the actor may take its time to answer
+
     async def main() -> None:
         async with asyncray.init(num_cpus=1, object_store_memory=100 * MEBIBYTE):
             maker: Any = asyncray.remote(Maker).remote()
