@@ -301,3 +301,24 @@ def restore_in_child() -> None:
         number, handler, deferring, restarts = _replaced.pop()
         if _getsignal(number) is deferring:  # otherwise not replaced yet, or the program has set a new one
             _install(number, handler, restarts=restarts)
+
+
+def raised_by_handler(error: BaseException) -> bool:
+    """True if a signal handler of the program raised the error, in the middle of whatever ran.
+
+    Where other errors of user code are wrapped, this one goes on as it is: a time limit may be any exception.
+    """
+    codes = {_code_of(_getsignal(number)) for number in _signal.valid_signals()} - {None}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code not in codes:
+        trace = trace.tb_next
+    return trace is not None
+
+
+def _code_of(handler: Any) -> object:
+    """The code of a function, a method, a ``functools.partial`` or an object that is called; None for code in C."""
+    function = getattr(handler, "func", handler)
+    function = getattr(function, "__func__", function)
+    if callable(function) and not hasattr(function, "__code__"):
+        function = type(function).__call__
+    return getattr(function, "__code__", None)

@@ -43,6 +43,7 @@ from asyncray.exceptions import (
     UnserializableException,
     portable,
 )
+from asyncray.io.interrupts import raised_by_handler
 from asyncray.runtime.serialization import is_registered
 
 if TYPE_CHECKING:
@@ -218,6 +219,8 @@ def _load_node(node: _Node, about: str, loads: Callable[[bytes], object]) -> Bas
                 return cast(BaseException, exc)
             why = f"it came back as {type(exc).__name__}"
         except Exception as error:  # user code, or its module is missing here
+            if raised_by_handler(error):
+                raise
             why = _one_line(error)
     return UnserializableException(f"The exception that was raised isn't serializable ({why}):\n{about}")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import GetTimeoutError
 from asyncray.ids import PUT_INDEX
+from asyncray.io.interrupts import raised_by_handler
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARED, SUBSCRIBE_ANYWHERE, UNRESOLVED
 from asyncray.runtime.blocking import is_finished
@@ -136,6 +137,8 @@ class ObjectClient:
             except ValueHasLeft:
                 return None
             except Exception as error:  # what user code raised, among others
+                if raised_by_handler(error):
+                    raise
                 return error
         return None
 

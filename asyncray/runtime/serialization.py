@@ -22,6 +22,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from asyncray.config import ALIGNMENT, INLINE_LIMIT
+from asyncray.io.interrupts import raised_by_handler
 from asyncray.runtime.arrays import make_array, reducer_of_arrays
 from asyncray.runtime.late_paths import reduce_by_name, reduce_module, with_paths
 from asyncray.runtime.reducers import REDUCERS, CloudReducer, cloud, is_importable
@@ -253,6 +254,8 @@ def _dump(pickler: Pickler, value: object) -> list[Any]:
     try:
         pickler.dump(value)
     except Exception as error:  # user code pickles: any error may come
+        if raised_by_handler(error):
+            raise
         raise PicklingFailed(error, pickler.part) from error
     finally:
         if pickler.refs is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import DeserializationError
+from asyncray.io.interrupts import raised_by_handler
 from asyncray.messages import BUFFERS, ERROR, FAULT, PLAIN, SHARED
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.errors import dump_task_error, load_task_error, system_fault
@@ -158,6 +159,8 @@ class Values:
         except ValueHasLeft:
             raise
         except Exception as error:  # unpickling runs user code, which may raise anything
+            if raised_by_handler(error):
+                raise
             text = f"A value could not be deserialized: {type(error).__name__}: {error}"
             note = environment_note(error)
             raise DeserializationError(f"{text}. {note}" if note else text) from error

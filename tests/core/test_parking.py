@@ -35,7 +35,7 @@ class Waiting:
     def add(self, demand: Demand, depth: int) -> Shape:
         shape = Shape(self.job, demand, HERE, self.account, lives=False)
         shape.turn = len(self.shapes)
-        task: Any = type("Waits", (), {"depth": depth, "state": QUEUED})()
+        task: Any = type("Waits", (), {"depth": depth, "state": QUEUED, "is_guest": False})()
         shape.push(cast(Task, task), first=False)
         self.shapes.append(shape)
         self.parking.park(shape)

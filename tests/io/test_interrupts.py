@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes  # noqa: F401 - loaded already in most tests
+import functools
 import itertools
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from asyncray.io import interrupts
-from asyncray.io.interrupts import Deferrable, with_signals_deferred
+from asyncray.io.interrupts import Deferrable, raised_by_handler, with_signals_deferred
 from tests.points import at_every_point, at_point
 
 ROOT = Path(__file__).parents[2]
@@ -335,3 +336,23 @@ def test_a_handler_in_the_middle_of_that_import_does_not_wait_for_it(monkeypatch
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
     signal.siginterrupt(signal.SIGUSR1, False)
     assert interrupts._restarts(signal.SIGUSR1)
+
+
+class Limit:
+    def __call__(self, number: int, frame: Any) -> None:
+        raise_it(number, frame)
+
+    def method(self, number: int, frame: Any) -> None:
+        raise Came
+
+
+@pytest.mark.parametrize("handler", [raise_it, Limit(), Limit().method, functools.partial(raise_it)], ids=repr)
+def test_what_a_handler_raises_is_told_from_other_errors(handler: Any) -> None:
+    signal.signal(signal.SIGALRM, handler)
+    with pytest.raises(Came) as came:
+        signal.raise_signal(signal.SIGALRM)
+    assert raised_by_handler(came.value)
+    with pytest.raises(ValueError, match="invalid") as other:
+        int("x")
+    assert not raised_by_handler(other.value)
+    assert not raised_by_handler(Came())

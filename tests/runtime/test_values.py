@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 from asyncray.config import INLINE_LIMIT
 from asyncray.exceptions import AsyncraySystemError, ObjectLostError
 from asyncray.io.segments import Segment
-from asyncray.messages import ABANDON, ALLOCATE, ALLOCATED, BUFFERS, FAULT, PLAIN, SHARED, STORE_FULL
+from asyncray.messages import ABANDON, ALLOCATE, ALLOCATED, BUFFERS, ERROR, FAULT, PLAIN, SHARED, STORE_FULL
+from asyncray.runtime.errors import dump_task_error
 from asyncray.runtime.references import Pin
 from asyncray.runtime.runtime import Runtime
-from asyncray.runtime.serialization import serialize
+from asyncray.runtime.serialization import serialize, serialize_in_band
 from asyncray.runtime.values import inline, nested_ids, own_buffers
 from tests.runtime.daemon_side import DaemonSide, started
 
@@ -53,6 +55,47 @@ def test_what_cannot_be_loaded_is_an_error_that_says_why(session: Any) -> None:
         runtime.values.load(PLAIN, b"nonsense", None)
     with pytest.raises(ObjectLostError, match="lost"):
         runtime.values.load(FAULT, ["ObjectLostError", {"object_id": "", "message": "lost"}], None)
+
+
+class TimeIsUp(Exception):
+    """As of a time limit, which may be any exception."""
+
+
+class Alarmed:
+    """The alarm comes while it is pickled, or unpickled."""
+
+    def __reduce__(self) -> Any:
+        if signal.getsignal(signal.SIGALRM) is end_of_time:
+            signal.raise_signal(signal.SIGALRM)
+        return signal.raise_signal, (signal.SIGALRM,)
+
+
+def end_of_time(number: int, frame: Any) -> None:
+    raise TimeIsUp
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGALRM)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_what_a_signal_handler_raises_meanwhile_is_no_error_of_the_value(session: Any) -> None:
+    runtime, _ = session
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    kind, payload = inline(serialize(Alarmed()))
+    error = dump_task_error(
+        KeyError(Alarmed()), function_name="f", pid=1, ip="", dumps=lambda value: serialize_in_band(value).pickled
+    )
+    signal.signal(signal.SIGALRM, end_of_time)
+    with pytest.raises(TimeIsUp):
+        serialize([Alarmed()])
+    with pytest.raises(TimeIsUp):
+        runtime.values.load(kind, payload, None)
+    with pytest.raises(TimeIsUp):
+        runtime.values.load(ERROR, error, None)
 
 
 def test_a_large_value_goes_through_shared_memory(session: Any, segment: Segment) -> None:
