@@ -150,7 +150,8 @@ class Stalls:
     def _held(self, shape: Shape, task: Task) -> str:
         if self.others is None or task.is_guest:
             return shape.account.describe(shape.demand, held=True)
-        return f"needs {readable(shape.demand)}, and actors hold too much of that on each node that could serve it"
+        needs = f"needs {readable(shape.demand)}"
+        return f"{needs}, and actors or placement groups hold too much of that on each node that could serve it"
 
     def _collect(self, job: Job) -> None:
         """Asks the processes of a job to collect garbage, which may hold the last handles of actors."""

@@ -60,10 +60,15 @@ def test_a_task_that_waits_at_another_node_for_the_end_of_an_actor_is_a_notice_o
     (row,) = world.members[B].host.machine.stalls.rows()
     assert row["why"] == "needs 1 R, and actors hold 1 R of 1 R"
     (row,) = world.machine.stalls.rows()
-    assert row["why"] == "needs 1 CPU, 1 R, and actors hold too much of that on each node that could serve it"
+    assert (
+        row["why"]
+        == "needs 1 CPU, 1 R, and actors or placement groups hold too much of that on each node that could serve it"
+    )
     let_stall(world)
     (text,) = notices(driver)
-    assert text.startswith("spawn needs 1 CPU, 1 R, and actors hold too much of that on each node that could serve it")
+    assert text.startswith(
+        "spawn needs 1 CPU, 1 R, and actors or placement groups hold too much of that on each node that could serve it"
+    )
     driver.lose(actor)
     world.settle()
     assert {ref, other} <= driver.values.keys()
