@@ -48,6 +48,9 @@ JOIN_DEADLINE = _number("JOIN_DEADLINE", 10.0)
 STOP_DEADLINE = _number("STOP_DEADLINE", 3.0)
 """A process that has not stopped by then is killed. The promise is that nothing is left after five seconds."""
 
+KILLED_DEADLINE = 1.0
+"""Seconds. A killed process ends in milliseconds, unless it hangs in the kernel: then waiting is in vain."""
+
 EXIT_GRACE = 5.0
 """Seconds that a worker at its orderly end waits for threads and executors of user code. Ray kills after as many."""
 

@@ -22,6 +22,7 @@ from asyncray.io.interrupts import with_signals_deferred
 from asyncray.io.owned_lock import OwnedRLock
 from asyncray.messages import ERROR, NOTICE, OUTPUT, UNREAD
 from asyncray.runtime import code_paths, current, launch
+from asyncray.runtime.deadlines import Deadline
 from asyncray.runtime.errors import system_fault, task_error_text
 from asyncray.runtime.interpreters import compare, this_interpreter
 from asyncray.runtime.late_paths import late_paths
@@ -60,14 +61,15 @@ class _Driver:
             raise launch.unreachable(node.cluster, self.runtime.connection.refusal) from None
         raise AsyncrayError(f"The node did not start: {error}\n{node.log_tail()}") from error
 
-    def end(self) -> None:
-        """Ends the connection, and the node if it is this driver's."""
+    def end(self, deadline: Deadline) -> None:
+        """Ends the connection, and the node if it is this driver's. Waits for nothing after the deadline."""
         with contextlib.ExitStack() as steps:  # the last one first; if one fails, the others are still done
             if self.node is not None:
-                steps.callback(self.node.wait)
-            steps.callback(self.printer.close, STOP_DEADLINE)
+                steps.callback(self.node.wait, deadline)
+            steps.callback(lambda: self.printer.close(deadline.left()))
             if self.runtime is not None:
-                steps.callback(self.runtime.stop, STOP_DEADLINE)
+                stop = self.runtime.stop
+                steps.callback(lambda: stop(deadline.left()))
             else:
                 steps.callback(launch.close, self.connection)
 
@@ -232,7 +234,7 @@ class SessionStart:
             if self._made is not None and self._made is _driver:
                 _driver = current.session = None
                 try:
-                    self._made.end()
+                    self._made.end(Deadline(STOP_DEADLINE))
                 finally:
                     signals.restore()
 
@@ -379,6 +381,7 @@ def end_session() -> None:
     """The part of ``shutdown`` that any thread may do: all but giving signals back."""
     global _refusal
     with _lock:
+        deadline = Deadline(STOP_DEADLINE)
         driver = _driver
         if driver is None:
             return
@@ -393,19 +396,19 @@ def end_session() -> None:
         finally:
             # An impatient Ctrl-C must not leave the node behind.
             try:
-                with_signals_deferred(_end_driver)
+                with_signals_deferred(lambda: _end_driver(deadline))
             except BaseException:  # a signal handler raised, perhaps before that began
-                with_signals_deferred(_end_driver)
+                with_signals_deferred(lambda: _end_driver(deadline))
                 raise
 
 
-def _end_driver() -> None:
+def _end_driver(deadline: Deadline) -> None:
     """Ends connection and node, and forgets both. Does nothing if there is none."""
     global _driver
     driver = _driver
     if driver is not None:
         try:
-            driver.end()
+            driver.end(deadline)
         finally:
             deregister_all()
             _driver = None

@@ -18,14 +18,12 @@ import os
 import time
 from collections.abc import Sequence
 
+from asyncray.config import KILLED_DEADLINE
 from asyncray.io.processes import children, ends_within, has_ended, kill, kill_group, of_session
 
 TRACKER_GRACE = 2.0
 """Seconds. A tracker ends within 30 ms, and on a busy machine, where it may not even have started, within a second.
 Less than ``STOP_DEADLINE``, because a session's end waits for trackers too."""
-
-_KILLED_SECONDS = 1.0
-"""A killed process ends in milliseconds, unless it hangs in the kernel."""
 
 _TRACKER = b"resource_tracker import main"
 """In the command line of the trackers of multiprocessing and of loky."""
@@ -104,7 +102,7 @@ def kill_session(session: str, deadline: float) -> bool:
         victims = found if now >= spare_until else _without_descendants(found)
         for pid in victims:
             kill(pid)
-        wait_until = max(until, now + _KILLED_SECONDS) if victims else spare_until
+        wait_until = max(until, now + KILLED_DEADLINE) if victims else spare_until
         for pid in victims or found:
             ends_within(pid, max(0.0, wait_until - time.monotonic()))
         if now >= until:

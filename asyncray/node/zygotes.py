@@ -10,7 +10,7 @@ import socket
 from collections import deque
 from typing import Protocol
 
-from asyncray.config import FRAME_LIMIT, START_DEADLINE
+from asyncray.config import FRAME_LIMIT, KILLED_DEADLINE, START_DEADLINE
 from asyncray.io.control_groups import oom_kills
 from asyncray.io.processes import kill
 from asyncray.io.streams import MessageStream
@@ -26,9 +26,6 @@ from asyncray.messages import (
     Message,
     Received,
 )
-
-_KILLED_DEADLINE = 1.0
-"""Seconds. A killed process ends in milliseconds, unless it hangs in the kernel: then waiting is in vain."""
 
 _MOST_DEATHS = 5
 """Zygotes that may die within ``_DEATHS_WITHIN`` seconds: one is bad luck, more than five are a broken machine."""
@@ -162,7 +159,7 @@ class ZygoteLink:
         gone = asyncio.Event()
         self._loop.add_reader(descriptor, gone.set)
         try:
-            async with asyncio.timeout(_KILLED_DEADLINE):
+            async with asyncio.timeout(KILLED_DEADLINE):
                 await gone.wait()
         except TimeoutError:
             pass

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.exceptions import AsyncraySystemError
 from asyncray.runtime.background import BackgroundThreads
+from asyncray.runtime.deadlines import share
 from asyncray.runtime.references import LocalObject
 from asyncray.runtime.refs import ObjectRef
 from asyncray.runtime.waiters import IoThreadCallback, Waiters
@@ -144,8 +145,7 @@ class Futures:
 
     def close(self, timeout: float) -> None:
         """The session has ended: pending futures get its error. Waits ``timeout`` seconds for callbacks."""
-        self._resolver.close(timeout)
-        self._callers.close(timeout)
+        share(timeout, self._resolver.close, self._callers.close)
 
     # In the io thread -------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncray.config import START_DEADLINE, STOP_DEADLINE
+from asyncray.config import KILLED_DEADLINE, START_DEADLINE
 from asyncray.io import descriptors, forking, sessions
 from asyncray.io.credentials import credentials_of
 from asyncray.io.processes import ends_within, is_child, kill
 from asyncray.io.spawning import check_global_lock, check_interpreter, start_interpreter
 from asyncray.runtime import daemon_log
+from asyncray.runtime.deadlines import Deadline
 
 if TYPE_CHECKING:
     from asyncray.words import NodeAmounts, NodeConfig
@@ -43,16 +44,17 @@ class LocalNode:
         """The last lines of the daemon's log and errors, for an error message."""
         return "\n".join(daemon_log.tail(self.directory)) or _lack_of_room(self.directory)
 
-    def wait(self) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """Waits for the daemon to end. Kills it if it does not end in time, and cleans up behind it."""
         # Where SIGCHLD is ignored the system reaps the daemon, and its pid may be that of another process by now.
-        if is_child(self.pid) and not ends_within(self.pid, STOP_DEADLINE):
+        if is_child(self.pid) and not ends_within(self.pid, deadline.left()):
             kill(self.pid)
+            ends_within(self.pid, KILLED_DEADLINE)
         try:
-            os.waitpid(self.pid, 0)
+            os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             pass  # a child watcher of the program, or the system, has reaped it
-        sessions.clean_up(self.directory, STOP_DEADLINE)
+        sessions.clean_up(self.directory, max(deadline.left(), KILLED_DEADLINE))
 
 
 def _lack_of_room(directory: str) -> str:

@@ -21,6 +21,7 @@ from asyncray.messages import ERROR, ERROR_SEEN, ERRORS, FAULT, PUT, SEAL, SHARE
 from asyncray.runtime.blocking import is_finished
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import TaskContext, in_event_loop, running_task, uninterrupted
+from asyncray.runtime.deadlines import share
 from asyncray.runtime.late_puts import LatePuts
 from asyncray.runtime.references import LocalObject, Pin, ValueHasLeft, exists, is_failed_read
 from asyncray.runtime.refs import ObjectRef, own
@@ -196,9 +197,7 @@ class ObjectClient:
 
     def close(self, timeout: float) -> None:
         """The connection has ended."""
-        self._late_puts.close(timeout)
-        if self._futures is not None:
-            self._futures.close(timeout)
+        share(timeout, self._late_puts.close, *(() if self._futures is None else (self._futures.close,)))
 
     # In a thread that may wait ----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from asyncray.messages import RETIRED, RUN_GC, Received
 from asyncray.runtime import current
 from asyncray.runtime.connection import Connection
 from asyncray.runtime.context import WorkerInfo
+from asyncray.runtime.deadlines import share
 from asyncray.runtime.object_client import ObjectClient
 from asyncray.runtime.submission import Submitter
 from asyncray.runtime.values import Values
@@ -68,9 +69,12 @@ class Runtime:
         self.request("goodbye", deadline=deadline)
 
     def stop(self, timeout: float) -> None:
-        """Ends the session. Everything that waits gets an error."""
-        self.connection.stop(timeout)
-        self.objects.close(timeout)
+        """Ends the session. Everything that waits gets an error.
+
+        Args:
+            timeout: seconds, for all of it.
+        """
+        share(timeout, self.connection.stop, self.objects.close)
         self.values.close()
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from asyncray.api import session
+from asyncray.config import GOODBYE_DEADLINE
 from asyncray.runtime import current
+from asyncray.runtime.deadlines import Deadline
+from asyncray.runtime.launch import LocalNode
 from tests.points import at_point
 
 
@@ -27,7 +33,7 @@ class FakeDriver:
         self.fails = fails
         self.ended = 0
 
-    def end(self) -> None:
+    def end(self, deadline: Deadline) -> None:
         self.ended += 1
         if self.fails:
             raise OSError("the disk is full")
@@ -121,3 +127,30 @@ def test_a_session_that_fails_to_end_is_not_in_the_way_of_the_next_one(monkeypat
     with pytest.raises(OSError, match="the disk is full"):
         session.shutdown()
     assert session._driver is None
+
+
+def test_all_steps_of_the_end_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The promise is that nothing is left after five seconds, whichever of them takes long."""
+
+    def step(name: str) -> Callable[[Any], None]:
+        def take_long(left: Any) -> None:
+            got.append((name, left.left() if isinstance(left, Deadline) else left))
+            now[0] += 2.0
+
+        return take_long
+
+    now, got = [100.0], list[tuple[str, float]]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(session, "STOP_DEADLINE", 5.0)
+    ours, theirs = socket.socketpair()
+    driver = session._Driver(ours, LocalNode(ours, 0, ""))
+    goodbye, runtime = step("goodbye"), SimpleNamespace(waiters=SimpleNamespace(broken=None), stop=step("runtime"))
+    runtime.say_goodbye = goodbye
+    monkeypatch.setattr(driver, "runtime", runtime)
+    monkeypatch.setattr(driver.printer, "close", step("printer"))
+    monkeypatch.setattr(driver.node, "wait", step("node"))
+    monkeypatch.setattr(session, "_driver", driver)
+    session.end_session()
+    assert got == [("goodbye", GOODBYE_DEADLINE), ("runtime", 3.0), ("printer", 1.0), ("node", 0.0)]
+    ours.close()
+    theirs.close()

@@ -158,8 +158,8 @@ def test_the_end_of_a_zygote(sessions: Path, tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_hangs_at_shutdown(sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((api_session, "GOODBYE_DEADLINE"), (launch, "STOP_DEADLINE")):
-        monkeypatch.setattr(module, name, 0.1)
+    for name in ("GOODBYE_DEADLINE", "STOP_DEADLINE"):
+        monkeypatch.setattr(api_session, name, 0.1)
     session = ray.init(num_cpus=4)["session_dir"]
     occupy(tmp_path)
     daemon, _ = daemon_and_zygote(session)
@@ -267,9 +267,9 @@ IN_AN_EXIT_HANDLER = """
 """
 IN_SHUTDOWN = """
     stop = session._Driver.end
-    def end(driver):
+    def end(driver, deadline):
         term()
-        stop(driver)
+        stop(driver, deadline)
     session._Driver.end = end
     atexit.register(print, "exit handlers ran")
 """
