@@ -107,6 +107,7 @@ class ClusterMachine(Watcher):
         self.feeding = Feeding(machine, self.away, self.placing, self._peer_of)
         self.guests = Guests(machine, self.imports, self.templates, self.large.values, arguments)
         self.routes = Routes(machine, self.away, self._peer_of)
+        requests.killed = self.routes.killed
         self.homes = Homes(machine, self.away, self.routes, self.placing, self._peer_of)
         self.guest_actors = GuestActors(machine, self.guests, self.routes)
         self.adoptions = requests.adoptions = Adoptions(machine, self.imports, head, self._peer_of, self.templates.over)

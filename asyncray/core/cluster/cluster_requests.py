@@ -69,6 +69,8 @@ class ClusterRequests:
         self._work = work
         self._ask_this_node = ask_this_node
         self.names = NamesAtHead(members)
+        # ``Routes.killed``. ``ClusterMachine`` sets it.
+        self.killed: dict[bytes, None] = {}
         # Makes detached actors. ``ClusterMachine`` sets it.
         self.adoptions: Adoptions
         self.table: dict[str, Callable[..., Any]] = {
@@ -112,8 +114,13 @@ class ClusterRequests:
                 _pass_on(question, answer)
             elif answer[1] is None:
                 self._granted(question, key, handle, create)
+            elif (found := Registration(*answer[1])).actor in self.killed:
+                # 1. A client here kills an actor of another node and claims its name. 2. The claim reaches the head
+                # before the kill reaches the home of the actor.
+                del self.killed[found.actor]
+                self.names.claim(key, actor, handle, (found.actor,), answered)
             else:
-                _answer(question, lambda: found_instead(key, Registration(*answer[1]), if_exists=if_exists))
+                _answer(question, lambda: found_instead(key, found, if_exists=if_exists))
 
         self.names.claim(key, actor, handle, (), answered)
         return LATER

@@ -29,6 +29,9 @@ from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.ids import NODE_SIZE, PUT_INDEX
 from asyncray.messages import FAULT
 
+MOST_KILLED = 10_000
+"""The number of killed actors that a node remembers."""
+
 
 class Routes:
     """The ways to actors of other nodes."""
@@ -49,6 +52,8 @@ class Routes:
         self.hidden: dict[bytes, GuestActor] = {}
         # Route -> the place to which calls go once all earlier ones have come back: node, incarnation, window.
         self._next: dict[Route, tuple[bytes, int, int]] = {}
+        # Actors of other nodes that a client here has killed for good, the latest. They may still have their names.
+        self.killed: dict[bytes, None] = {}
         self._mailboxes.elsewhere = machine.work.routes = self
 
     def __repr__(self) -> str:
@@ -112,6 +117,10 @@ class Routes:
 
     def kill(self, actor_id: bytes, *, no_restart: bool) -> None:
         """KILL of a client, for an actor of another node."""
+        if no_restart:
+            self.killed[actor_id] = None
+            if len(self.killed) > MOST_KILLED:
+                del self.killed[next(iter(self.killed))]
         self._outbox.send(self._peer(actor_id[:NODE_SIZE]), (KILL_ACTOR, actor_id, no_restart))
 
     # Calls that come back ---------------------------------------------------------------------------------------------

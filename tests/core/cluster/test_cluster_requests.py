@@ -51,6 +51,20 @@ def test_a_named_actor_is_known_at_the_head_until_it_dies() -> None:
     assert list(node.machine.directory.list(None)) == []
 
 
+def test_r40_a_name_is_free_at_once_for_a_client_of_the_node_that_killed_its_actor() -> None:
+    """The head does not know of the end of the actor, whose home is another node."""
+    node = HeadNode()
+    driver = named(node)
+    killed, other = driver.state.handles[-1][:-4], b"elsewher" + bytes(16)
+    node.part.routes.kill(other, no_restart=True)
+    node.part.routes.kill(killed, no_restart=False)
+    name, _ = node.answer("create_named", "ns", "ann", False, b"", create(driver), asker=driver)
+    assert name == "ActorAlreadyExistsError"
+    node.part.routes.kill(killed, no_restart=True)
+    assert node.answer("create_named", "ns", "ann", False, b"", create(driver), asker=driver) is None
+    assert list(node.part.routes.killed) == [other]
+
+
 def test_a_name_is_claimed_before_the_actor_exists() -> None:
     node = HeadNode()
     driver = node.driver()
