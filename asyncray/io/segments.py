@@ -373,12 +373,13 @@ class Backend(NamedTuple):
 
 
 def pick_backend(capacity: int, fallback_directory: str) -> Backend:
-    """Shared memory if it holds the capacity, or at least a useful part of it; otherwise files in the directory.
+    """Shared memory, if it holds the capacity or at least a useful part of it; otherwise files in the directory.
 
     Raises OSError when the directory is needed and cannot be made.
     """
-    free = _free_bytes(SHARED_MEMORY) if os.path.isdir(SHARED_MEMORY) else 0
-    if free >= min(capacity, STORE_MINIMUM):
+    # Mounted read-only, not even root may write to it.
+    free = _free_bytes(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
+    if free is not None and free >= min(capacity, STORE_MINIMUM):
         return in_shared_memory(capacity, free)
     os.makedirs(fallback_directory, mode=0o700, exist_ok=True)
     return in_files(capacity, free, fallback_directory, _free_bytes(fallback_directory))
@@ -396,15 +397,17 @@ def in_shared_memory(capacity: int, free: int) -> Backend:
     return Backend("", holds, warning)
 
 
-def in_files(capacity: int, free: int, directory: str, free_on_disk: int) -> Backend:
-    """Files on a disk with ``free_on_disk`` bytes left, because shared memory has only ``free``."""
+def in_files(capacity: int, free: int | None, directory: str, free_on_disk: int) -> Backend:
+    """Files on a disk with ``free_on_disk`` bytes left: shared memory has only ``free``. None: it cannot be written."""
     holds = min(capacity, free_on_disk * 95 // 100)
     less = f", and gets {_megabytes(holds)} instead of {_megabytes(capacity)}" if holds < capacity else ""
-    wanted = (capacity * 100 // 95 >> 20) + 1
-    warning = (
-        f"The object store uses files in {directory}, which is slower{less}, because {SHARED_MEMORY} has only "
-        f"{_megabytes(free)} free. In docker, start the container with --shm-size={wanted}m or more."
-    )
+    if free is None:
+        why = f"{SHARED_MEMORY} cannot be written"
+    else:
+        wanted = (capacity * 100 // 95 >> 20) + 1
+        remedy = f"In docker, start the container with --shm-size={wanted}m or more"
+        why = f"{SHARED_MEMORY} has only {_megabytes(free)} free. {remedy}"
+    warning = f"The object store uses files in {directory}, which is slower{less}, because {why}."
     return Backend(directory, holds, warning)
 
 

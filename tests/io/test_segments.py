@@ -451,6 +451,8 @@ def test_where_the_store_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "--shm-size=211m" in str(files.warning)
     assert "gets 95 MiB instead of 200 MiB" in str(in_files(200 * MIB, 0, "/store", 100 * MIB).warning)
 
+    assert "because /dev/shm cannot be written." in str(in_files(MIB, None, "/store", 100 * MIB).warning)
+
     shared = pick_backend(MIB, str(tmp_path / "unused"))
     assert shared == Backend("", MIB, None)
     assert shared.prefix("s1") == "s1"
@@ -462,3 +464,12 @@ def test_where_the_store_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert fallback.capacity == 100 * MIB
     assert fallback.prefix("s1") == f"{tmp_path}/store/s1"
     assert (tmp_path / "store").stat().st_mode & 0o777 == 0o700
+
+
+def test_shared_memory_that_cannot_be_written_is_passed_over(tmp_path: Path) -> None:
+    code = "import sys; from asyncray.io.segments import pick_backend; print(pick_backend(1, sys.argv[1]).directory)"
+    mount = f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {sys.executable} -c '{code}' {tmp_path}/store"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("this user may not mount anything")
+    assert done.stdout == f"{tmp_path}/store\n"
