@@ -35,7 +35,7 @@ from types import (
     ModuleType,
 )
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 Reduction = tuple[Any, ...]
 
@@ -306,6 +306,11 @@ def _reduce_cached_property(cached: Any) -> Reduction:
     return functools.cached_property, (cached.func,), state
 
 
+def _reduce_weak_dictionary(dictionary: Any) -> Reduction:
+    """With the entries of now. Those that nothing else refers to at the receiver end there, as they do here."""
+    return type(dictionary), (), None, None, iter([*dictionary.items()])
+
+
 # --- objects of typing -----------------------------------------------------------------------------------------------
 
 
@@ -416,6 +421,8 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
     functools._lru_cache_wrapper: _reduce_lru_cache,
     functools.cached_property: _reduce_cached_property,
     functools.singledispatchmethod: _reduce_dispatching_method,
+    WeakKeyDictionary: _reduce_weak_dictionary,
+    WeakValueDictionary: _reduce_weak_dictionary,
     typing.TypeVar: _reduce_type_variable,
     typing.ParamSpec: _reduce_type_variable,
     typing.TypeVarTuple: _reduce_type_variable,

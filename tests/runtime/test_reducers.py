@@ -16,7 +16,7 @@ import typing
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cloudpickle import cloudpickle, register_pickle_by_value, unregister_pickle_by_value
@@ -412,6 +412,25 @@ def test_caches(elsewhere: Elsewhere) -> None:
     assert elsewhere.call(use, tools) == (2, 4, "tools", 3)
     assert elsewhere.call(tools.plus, 4) == 5
     assert elsewhere.call(functools.lru_cache(len), "abc") == 3
+
+
+def test_weak_dictionaries(elsewhere: Elsewhere) -> None:
+    class Page:
+        by_number: ClassVar[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictionary()
+        titles: ClassVar[weakref.WeakKeyDictionary[Any, str]] = weakref.WeakKeyDictionary()
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+            self.by_number[number] = self
+            self.titles[self] = f"page {number}"
+
+    def look(page: Any) -> tuple[dict[int, bool], list[str]]:
+        kept = Page(3)
+        known = {number: found is page or found is kept for number, found in Page.by_number.items()}
+        return known, sorted(Page.titles.values())
+
+    page, _ = Page(1), Page(2)
+    assert elsewhere.call(look, page) == ({1: True, 3: True}, ["page 1", "page 3"])
 
 
 def test_single_dispatch(elsewhere: Elsewhere) -> None:
