@@ -219,7 +219,7 @@ def _explained_silence(problem: Exception | None) -> str:
         return "the connection is made, or on its way, and nothing comes"
     cause = getattr(problem, "os_error", problem)  # that of a connection that could not be made
     number = getattr(cause, "errno", None)
-    return os.strerror(number) if number else str(cause) or "nobody answers"
+    return os.strerror(number) if number else str(cause) or f"no answer within {_DEADLINE.total:g} s"
 
 
 def _explained(error: aiohttp.WSServerHandshakeError, proof: NodeProof) -> Exception:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from asyncray.io.addresses import listen_at
+from asyncray.node import head_client
 from asyncray.node.head_client import HeadClient, HeadRefusal, HeadSilence
 from asyncray.wire.handshake import LINK_VERSION
 from asyncray.wire.head_proofs import PROOF_HEADER, WHY_HEADER
@@ -69,6 +71,18 @@ async def test_an_answer_that_is_no_json_is_no_heads(text: str | bytes) -> None:
     async with served(join) as client:
         with pytest.raises(HeadSilence, match=r"as a head does|as no head does"):
             await connect(client)
+
+
+async def test_a_try_without_an_answer_says_how_long_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def join(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(head_client, "_DEADLINE", aiohttp.ClientTimeout(total=0.05))
+    async with served(join) as client, aiohttp.ClientSession(timeout=head_client._DEADLINE) as session:
+        with pytest.raises(head_client.ACCIDENTS) as caught:
+            await client._ask(session)
+    assert head_client._explained_silence(caught.value) == "no answer within 0.05 s"
 
 
 async def test_another_version_is_said_at_once() -> None:
