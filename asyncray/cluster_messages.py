@@ -120,6 +120,10 @@ GoneMessage: TypeAlias = "tuple[Literal[140], int, bool]"
 """transfer: nothing more of it is sent. True: the receiver may ask again, because only the connection broke; False:
 there is no such copy here"""
 
+COLLECT: Final = 141
+CollectMessage: TypeAlias = "tuple[Literal[141]]"
+"""The sender's store is full: the receiver's processes may hold refs to objects there in cycles, and collect garbage"""
+
 # Between two nodes: tasks ---------------------------------------------------------------------------------------------
 JOB_OF: Final = 115
 JobOfMessage: TypeAlias = "tuple[Literal[115], bytes, str, JobSetup, bytes]"
@@ -401,7 +405,7 @@ ToMember: TypeAlias = """(
 ToPeer: TypeAlias = """(
     BorrowMessage | BorrowedMessage | UnborrowMessage | ResolveMessage | ValueOfMessage
     | LocatedMessage | SeekMessage | SourceMessage | SourceFailedMessage | HoldingMessage | UnholdMessage | FreeMessage
-    | PromoteMessage | FetchMessage | FetchedMessage | GoneMessage
+    | PromoteMessage | FetchMessage | FetchedMessage | GoneMessage | CollectMessage
     | JobOfMessage | FunctionOfMessage | TemplateOfMessage | ForgetOfMessage | ReleasedMessage
     | TaskMessage | ResultMessage | BackMessage | DoneWithMessage | TakeBackMessage | SlotsMessage | CancelTaskMessage
     | ClaimedMessage | CancelAtHomeMessage

@@ -118,7 +118,7 @@ class Stalls:
             if not stall.collected:
                 stall.collected = True
                 self._collect(shape.job)
-            # The home of a task knows whether other nodes could serve it. A guest actor stays where it waits.
+            # The home of a task knows whether other nodes could serve it. This node reports a guest actor.
             speaks = task.is_constructor or not task.is_guest
             if now - stall.since >= PATIENCE and speaks and not stall.reported:
                 stall.reported = True

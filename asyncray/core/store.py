@@ -87,6 +87,11 @@ class Store:
             claim.block()
         return False
 
+    @property
+    def is_full(self) -> bool:
+        """True while claims wait and all clients have been asked to collect garbage."""
+        return self._collecting
+
     def withdraw(self, claims: Collection[Claim]) -> None:
         """The claimants want no answer any more. Serves the claims behind these, which may be smaller."""
         for claim in claims:

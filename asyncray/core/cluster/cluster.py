@@ -20,6 +20,7 @@ from asyncray.core.cluster.cluster_status import ClusterStatuses
 from asyncray.core.cluster.far_notices import FarNotices
 from asyncray.core.cluster.far_output import FarOutput
 from asyncray.core.cluster.feeding import Feeding
+from asyncray.core.cluster.garbage import Garbage
 from asyncray.core.cluster.goodbyes import Goodbyes
 from asyncray.core.cluster.guest_actors import GuestActors
 from asyncray.core.cluster.guests import Guests
@@ -95,6 +96,7 @@ class ClusterMachine(Watcher):
         arguments = machine.work.arguments = TaskArguments(machine.work, machine.scheduler.shapes)
         self.large = LargeObjects(machine, self.imports, arguments, self._peer_of, self._describe)
         arguments.pulls = self.large.pulls
+        self.garbage = Garbage(self.outbox, machine.store, machine.clients, self.peers)
         self.lending = Lending(self.outbox, machine.objects)
         self.templates = KnownTemplates(
             self.node, self.outbox, machine.functions, machine.objects, self.imports, machine.jobs, self._peer_of
@@ -196,6 +198,7 @@ class ClusterMachine(Watcher):
             m.KILL_ACTOR: self.homes.kill_actor,
             m.ADOPT: self.adoptions.adopt,
             m.ADOPTED: self.adoptions.adopted,
+            m.COLLECT: self.garbage.collect,
         }
 
     def _row(self) -> ClusterRow:
@@ -373,6 +376,7 @@ class ClusterMachine(Watcher):
                 self.members.head_is_away(None)
         self.members.tick(now)
         self.asking_back.tick(now)
+        self.garbage.tick(now)
         self.goodbyes.tick()
         self.statuses.tick()
         if now >= self._complain_at and self.members.state == MEMBER:
