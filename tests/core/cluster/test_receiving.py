@@ -37,6 +37,21 @@ def test_room_is_taken_before_a_source_is_sought(scene: Scene) -> None:
     scene.end()
 
 
+def test_a_pull_that_ends_while_it_waits_for_room_takes_none(scene: Scene) -> None:
+    a, b, _ = scene.nodes
+    scene.read(b, scene.o)
+    scene.arrive(b, a)
+    scene.game.deliver(("A", "B"))  # BORROWED
+    scene.game.deliver(("A", "B"))  # LOCATED
+    assert b.large.receiving.unclaimed == 9000
+    b.drop(scene.o)
+    scene.game.flush(b)
+    assert not b.large.receiving.pulls
+    scene.create_segments()
+    assert b.store.allocator.used == 0
+    scene.end()
+
+
 def test_r16_a_source_that_dies_in_the_middle_is_replaced_and_the_rest_comes(scene: Scene) -> None:
     a, b, c = scene.nodes
     fetching(scene, chunks=2)

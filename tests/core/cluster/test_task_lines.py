@@ -67,6 +67,16 @@ def test_a_free_slot_is_filled_although_the_line_is_not_half_empty() -> None:
     assert lines.room(line) == 1
 
 
+def test_a_line_with_a_queue_is_kept_although_none_of_its_tasks_is_there_yet() -> None:
+    lines, line, _ = line_with_queue()
+    line.sent.clear()
+    lines.forget_unused()
+    assert lines.find(line.peer, line.shape) is line
+    line.queue.clear()
+    lines.forget_unused()
+    assert lines.find(line.peer, line.shape) is None
+
+
 def test_a_line_without_tasks_is_forgotten() -> None:
     world = Pair({"CPU": 1.0}, {"CPU": 2.0, "R": 2.0})
     line, _ = line_of(world)
