@@ -113,3 +113,36 @@ def test_r16_a_node_that_dies_before_it_has_sent_an_object_leaves_nobody_waiting
         ray.exceptions.OwnerDiedError, match=rf"lost with its owner: node {far.node_id} at .* is lost: ."
     ):
         ray.get(put, timeout=DEADLINE)
+
+
+@ray.remote(resources={"third": 1})
+def is_pattern_at_a_third(array: np.ndarray, seed: int) -> bool:
+    return np.array_equal(array, pattern(seed))
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_a_task_whose_argument_stops_coming_goes_on_from_another_holder_or_fails(
+    nothing_left: object, has_copy: bool
+) -> None:
+    """The node that has made the argument stands still in the middle of the transfer, and dies."""
+    with Cluster(initialize_head=True, head_node_args={"num_cpus": 1}) as cluster:
+        far = cluster.add_node(num_cpus=1, resources={"far": 1})
+        cluster.add_node(num_cpus=1, resources={"third": 1})
+        cluster.connect()
+        array = make_there.remote(11)
+        if has_copy:
+            assert np.array_equal(ray.get(array, timeout=DEADLINE), pattern(11))
+        else:
+            assert ray.wait([array], timeout=DEADLINE, fetch_local=False)[0] == [array]
+        os.kill(far.pid, signal.SIGSTOP)
+        check = is_pattern_at_a_third.remote(array, 11)
+        ray.wait([check], timeout=0.5)  # the order is on its way
+        os.kill(far.pid, signal.SIGKILL)
+        if has_copy:
+            assert ray.get(check, timeout=DEADLINE)
+        else:
+            lost = rf"The last one: node {far.node_id} at .* is lost: ."
+            with pytest.raises(ray.exceptions.ObjectLostError, match=lost):
+                ray.get(check, timeout=DEADLINE)
+            with pytest.raises(ray.exceptions.ObjectLostError, match=lost):
+                ray.get(array, timeout=DEADLINE)
