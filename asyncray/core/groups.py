@@ -305,7 +305,11 @@ class Groups:
         for bundle in group.bundles:
             if bundle.stage == BUNDLE_PREPARED:
                 bundle.stage = COMMITTING
-        del self._waiting[group]
+        if any(bundle.stage == UNPLACED for bundle in group.bundles):
+            # The node of another bundle ended while the round was under way: that bundle is next.
+            self._dirty = True
+        else:
+            del self._waiting[group]
         if group.state == GROUP_PENDING:
             group.move(GROUP_PREPARED)
         self._changed(group)

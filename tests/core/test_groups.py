@@ -218,6 +218,19 @@ def test_the_node_of_a_round_for_a_lost_bundle_is_lost_too() -> None:
     assert cluster.flush() == [("prepare", "d", [(1, 3)])]
 
 
+def test_the_node_of_another_bundle_is_lost_during_the_round_for_a_lost_bundle() -> None:
+    cluster = Cluster(a=1, b=1, c=1, d=1)
+    cluster.created()
+    assert cluster.lose("b") == [("prepare", "c", [(1, 2)])]
+    assert cluster.lose("a") == []
+    assert cluster.says("c", (1, 2)) == [("commit", "c", [(1, 2)]), ("prepare", "d", [(0, 2)])]
+    cluster.committed("c", (1, 2))
+    assert cluster.state == RESCHEDULING
+    cluster.says("d", (0, 2))
+    cluster.committed("d", (0, 2))
+    assert cluster.state == CREATED
+
+
 def test_presumed_abort() -> None:
     """A node asks about bundles that it holds prepared: it gets COMMIT, ABORT, or nothing while nothing is decided."""
     cluster = Cluster(a=1, b=1)
