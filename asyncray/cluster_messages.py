@@ -305,10 +305,10 @@ InquiryAnswerMessage: TypeAlias = "tuple[Literal[155], int, bool, Any]"
 # From the head to a node ----------------------------------------------------------------------------------------------
 JOINED: Final = 160
 JoinedMessage: TypeAlias = """(
-    tuple[Literal[160], bytes, int, float, int, int, int, int, Sequence[MemberEntry]]
+    tuple[Literal[160], bytes, int, float, int, int, int, int, Sequence[MemberEntry] | None]
 )"""
 """cluster, epoch, seconds between beats, first job number, how many job numbers, number of the last view, place of the
-node in the order of joining, the other members"""
+node in the order of joining, the other members; None: the next view lists all members, and the node joins with it"""
 
 TURNED_AWAY: Final = 161
 TurnedAwayMessage: TypeAlias = "tuple[Literal[161], str]"

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from asyncray.cluster_messages import VIEW
 from asyncray.wire.frames import pack
 from asyncray.wire.link_frames import LINK_FRAME_LIMIT, bodies
 
@@ -149,8 +150,9 @@ class LinkConnections:
         message, packed = self._last
         if messages[0] is not message:
             packed = bodies(messages)
-            # A large one goes to one party only, and would stay in memory.
-            self._last = (messages[0], packed) if len(packed[0]) <= LINK_FRAME_LIMIT else (None, ())
+            # A large one goes to one party only, and would stay in memory. A view may name thousands of members.
+            keeps = messages[0][0] == VIEW or len(packed[0]) <= LINK_FRAME_LIMIT
+            self._last = (messages[0], packed) if keeps else (None, ())
         return packed
 
     def send_control(self, connection: int, message: tuple[Any, ...]) -> None:

@@ -129,7 +129,7 @@ class Head:
 
 
 def join(head: Head, count: int) -> tuple[list[Node], float]:
-    """All nodes join within a second. Returns them, and the CPU seconds of the head."""
+    """All nodes join within a second, and get the list of members. Returns them, and the CPU seconds of the head."""
     start = time.process_time()
     nodes = [Node(number) for number in range(1, count)]
     for number, node in enumerate(nodes):
@@ -138,6 +138,8 @@ def join(head: Head, count: int) -> tuple[list[Node], float]:
         head.arrives(node, node.frame((RESUME, 1, 0), numbered=False))
         head.arrives(node, node.frame((JOIN, facts(node.id), row())))
         head.flush()
+    head.now += 1.0
+    head.flush()
     spent = time.process_time() - start
     assert len(head.machine.members.table) == count
     return nodes, spent
@@ -273,14 +275,17 @@ def main() -> None:
         return
     comes, goes = uvloop.run(SocketCosts().measure())
     print(f"aiohttp: {comes * 1e6:.1f} us for a message that comes, {goes * 1e6:.1f} us for one that goes")
-    print("nodes | rows | join, s | beats/s | us each | messages/s | us each | ticks, % | in all, % of a core | MB/s")
+    print(
+        "nodes | rows | join, s | MB | beats/s | us each | messages/s | us each | ticks, % | in all, % of a core | MB/s"
+    )
     for count in map(int, sys.argv[1:] or ("100", "1000", "5000")):
         head = Head()
         nodes, joining = join(head, count)
+        joined = f"{joining:.1f} | {sum(node.wire.written for node in nodes) / 1e6:,.0f}"
         for busy in (True, False):
             run(head, nodes, busy=busy)
             print(
-                f"{count:,} | {'change' if busy else 'rest'} | {joining:.1f} | {cells(head, nodes, comes, goes)}",
+                f"{count:,} | {'change' if busy else 'rest'} | {joined} | {cells(head, nodes, comes, goes)}",
                 flush=True,
             )
 

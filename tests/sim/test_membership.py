@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from asyncray.core.cluster.members import CUT_OFF_AFTER, MEMBER
+from asyncray.core.head import membership
 from asyncray.core.head.membership import LEFT, LOST, SILENCE
 from tests.sim.cluster import Cluster
 from tests.sim.cluster_host import ClusterHost
@@ -45,8 +46,12 @@ def trouble(cluster: Cluster) -> list[Callable[[], object]]:
     return found
 
 
+@pytest.mark.parametrize("large", [False, True])
 @in_chunks(SEEDS)
-def test_all_agree_in_the_end(seeds: range) -> None:
+def test_all_agree_in_the_end(seeds: range, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a large cluster news of members come together. Here it is large with three members."""
+    if large:
+        monkeypatch.setattr(membership, "FULL_VIEWS", 2)
     play_each(seeds, run_seed)
 
 

@@ -146,8 +146,9 @@ class Members:
         self._settled: list[bytes] = []
         # The number of the last view.
         self._view = 0
-        # How many job numbers each member has.
+        # The count of job numbers that each member has, and the numbers of this node.
         self._job_block = 0
+        self._job_numbers = range(0)
         # Number of a question to the head -> the function that takes the answer.
         self._questions: dict[int, Callable[[Answer], None]] = {}
         self._asked = 0
@@ -281,13 +282,18 @@ class Members:
 
     def _joined(self, message: Any, now: float) -> None:
         _, self.cluster, self.epoch, self._beat_every, first, count, self._view, place, members = message
-        assert self._sent is not None
-        self.state = MEMBER
         self._last_beat = now
         self._facts = {**self._facts, "joined": place}
-        self.table[self._facts["node"]] = OtherNode(self._facts, 0, self._sent)
         self._job_block = count
-        self._watcher.became_member(range(first, first + count))
+        self._job_numbers = range(first, first + count)
+        if members is not None:
+            self._become_member(members)
+
+    def _become_member(self, members: Sequence[MemberEntry]) -> None:
+        assert self._sent is not None
+        self.state = MEMBER
+        self.table[self._facts["node"]] = OtherNode(self._facts, 0, self._sent)
+        self._watcher.became_member(self._job_numbers)
         for entry in members:
             self._enter(entry)
 
@@ -302,6 +308,9 @@ class Members:
         _, number, joined, gone, rows, over = message
         assert number == self._view + 1, f"view {number} follows view {self._view}"
         self._view = number
+        if self.state == JOINING:
+            # JOINED had no list of members: this is the first view, and names all.
+            self._become_member(joined)
         for entry in joined:
             self._enter(entry)
         for node, version, changes in rows:

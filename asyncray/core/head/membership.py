@@ -54,7 +54,8 @@ PUSH_EVERY = 0.2
 FULL_VIEWS = 256
 """Up to this number of members, views hold all rows that changed, and news of members go out at once.
 
-See ``docs/scaling.md``.
+A node that joins more members gets the list of them with the next view: one list for all nodes that have joined since
+the last. Otherwise the head would make and pack a list for each. See ``docs/scaling.md``.
 """
 
 ROWS_IN_VIEW = 64
@@ -129,6 +130,8 @@ class Membership:
         # Members that joined or ended since the last view.
         self._joined: list[Member] = []
         self._gone: list[Member] = []
+        # The members of ``_joined`` that get the list of members with the next view.
+        self._unlisted: dict[Member, None] = {}
         # Members whose rows changed since the last view.
         self._changed: dict[Member, None] = {}
         # Ended node -> members that may still need what only it kept alive.
@@ -171,7 +174,11 @@ class Membership:
         self._count += 1
         facts = {**facts, "joined": self._count}
         member = Member(facts, row, party, now)
-        others = [_entry(other) for other in self.table.values()]
+        others = None
+        if len(self.table) < FULL_VIEWS:
+            others = [_entry(other) for other in self.table.values()]
+        else:
+            self._unlisted[member] = None
         self.table[node] = member
         self._joined.append(member)
         first = self._count * JOB_BLOCK
@@ -276,6 +283,7 @@ class Membership:
         member.how = how
         del self.table[node]
         self._changed.pop(member, None)
+        self._unlisted.pop(member, None)
         self._set_pace(len(self.table))
         self.ended[node] = member
         if len(self.ended) > MOST_ENDED:
@@ -318,9 +326,16 @@ class Membership:
             rows.append((member.facts["node"], member.version, member.changed))
             member.changed = {}
             del self._changed[member]
+        unlisted, self._unlisted = self._unlisted, {}
+        if unlisted:
+            members = [_entry(member) for member in self.table.values()]
+            whole: ViewMessage = (VIEW, self._view, members, gone, [], self._over)
+            for member in unlisted:
+                self._outbox.send(member.party, whole)
         view: ViewMessage = (VIEW, self._view, joined, gone, rows, self._over)
         for member in self.table.values():
-            self._outbox.send(member.party, view)
+            if member not in unlisted:
+                self._outbox.send(member.party, view)
         self._joined, self._gone, self._over = [], [], []
 
     def tick(self, now: float, late: float) -> None:

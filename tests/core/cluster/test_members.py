@@ -93,6 +93,19 @@ def member(*others: bytes) -> Stage:
     return stage
 
 
+def test_a_node_joins_a_large_cluster_with_the_first_view() -> None:
+    stage = Stage(b"other")
+    *joined, others = stage.joined
+    stage.members.receive((*joined, None), 0.0)
+    assert (stage.members.state, stage.members.table) == (JOINING, {})
+    assert stage.story.events == []
+    stage.view(8, joined=[*others, (facts(b"me", joined=1), 0, row())], gone=[(b"third", "lost", "")])
+    assert (stage.members.state, list(stage.members.table)) == (MEMBER, [b"me", b"other"])
+    assert stage.story.events == [("member", range(4096, 8192)), ("joined", b"other")]
+    stage.members.flush(1.0)
+    assert stage.said()[-1] == (BEAT, 0, {}, [b"third"])
+
+
 def test_a_node_joins_with_its_facts_and_row() -> None:
     stage = Stage(b"other")
     assert stage.members.state == JOINING

@@ -25,6 +25,7 @@ from asyncray.core.head.membership import (
 from asyncray.core.outbox import Outbox
 from asyncray.core.records import Party
 from tests.core.cluster.nodes import done, facts, row, taken
+from tests.core.test_growth import Table, steps
 
 
 class Stage:
@@ -192,6 +193,42 @@ def test_news_of_a_large_cluster_come_together(monkeypatch: pytest.MonkeyPatch) 
     stage.members.flush(2 * NEWS_EVERY)
     ((_, _, joined, *_),) = stage.said(b"one")
     assert [facts["node"] for facts, _, _ in joined] == [b"three", b"four"]  # type: ignore[attr-defined]
+
+
+def test_nodes_that_join_a_large_cluster_share_one_list_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "FULL_VIEWS", 2)
+    stage = Stage(b"one", b"two")
+    stage.quiet(NEWS_EVERY)
+    newcomers = [b"three", b"four", b"five"]
+    for node in newcomers:
+        stage.join(node, NEWS_EVERY)
+        ((kind, *_, view, _, others),) = stage.said(node)
+        assert (kind, others) == (JOINED, None)
+    stage.members.lose(b"two", "why", NEWS_EVERY)
+    stage.members.lose(b"five", "why", NEWS_EVERY)  # the others learn of it before they learn that it has ended
+    stage.members.flush(2 * NEWS_EVERY)
+    stage.members.check()
+    lists = [stage.said(node)[0] for node in newcomers[:2]]
+    assert lists[0] is lists[1]
+    _, number, members, gone, rows, _ = lists[0]
+    assert number == view + 1  # type: ignore[operator]
+    assert [facts["node"] for facts, _, _ in members] == [b"one", b"three", b"four"]  # type: ignore[attr-defined]
+    assert (gone, rows) == ([(b"two", LOST, "why")], [])
+    assert [message[0] for message in stage.said(b"five")] == [FENCED]
+
+
+def test_the_work_for_a_node_that_joins_does_not_grow_with_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "FULL_VIEWS", 2)
+
+    def costs(members: int) -> int:
+        stage = Stage(*(b"node%d" % number for number in range(members)))
+        stage.quiet(NEWS_EVERY)
+        stage.members.table = Table(stage.members.table)
+        with steps() as count:
+            stage.join(b"newcomer", NEWS_EVERY)
+        return count[0]
+
+    assert costs(members=300) == costs(members=30)
 
 
 def test_a_large_cluster_beats_more_slowly_and_waits_longer_for_the_silent(monkeypatch: pytest.MonkeyPatch) -> None:
