@@ -8,7 +8,7 @@ as one frame, and performs the commands in order. Every command that takes time 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from asyncray.core.records import Job, Party
 from asyncray.messages import Message
@@ -111,16 +111,30 @@ Command: TypeAlias = (
 )
 
 
+class Restless(Protocol):
+    """A ``Link`` that has something to do before the usual tick."""
+
+    @property
+    def tick_wanted_at(self) -> float | None:
+        """The time of the tick. None: it has nothing to do any more."""
+
+    def tick(self, now: float, late: float) -> None:
+        """Some time has passed."""
+
+
 class Outbox:
     """Collects messages per party, and commands."""
 
-    __slots__ = ("_parties", "commands", "dirty", "send_far")
+    __slots__ = ("_parties", "commands", "dirty", "restless", "send_far")
 
     def __init__(self) -> None:
         # Parties with messages that the shell has not taken yet.
         self.dirty: list[Party] = []
         # Commands that the shell has not taken yet, in order.
         self.commands: list[Command] = []
+        # Links to other nodes that owe an acknowledgement or will dial again: they need a tick before the usual one.
+        # They enter themselves, and ``ClusterMachine`` takes them out.
+        self.restless: dict[Restless, None] = {}
         # The number of the last party.
         self._parties = 0
         # Sends a message to a driver at another node. A node without a cluster has no such jobs.

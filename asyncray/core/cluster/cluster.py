@@ -41,7 +41,7 @@ from asyncray.core.cluster.routes import Routes
 from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.cluster.waiting_tasks import WaitingTasks
 from asyncray.core.machine import NodeMachine
-from asyncray.core.outbox import LogLine
+from asyncray.core.outbox import LogLine, Restless
 from asyncray.core.questions import Answer, Question
 from asyncray.core.records import Client, Party
 
@@ -53,6 +53,9 @@ LONGEST_QUEUE = 8
 
 _COMPLAIN_AFTER = 1.0
 """Seconds for which a link must be broken before the node complains to the head, and between two complaints."""
+
+_TICK_ALL_AFTER = 0.4
+"""Seconds until all links get a tick again: less than the usual pause between two ticks of the shell."""
 
 INQUIRIES = ("actors", "object", "ping", "waiting")
 """The questions that the head may ask a node."""
@@ -128,6 +131,8 @@ class ClusterMachine(Watcher):
         }
         # When the node next reports broken links to the head.
         self._complain_at = 0.0
+        # When all links get a tick next.
+        self._tick_all_at = 0.0
         self._now = now
 
     def __repr__(self) -> str:
@@ -365,11 +370,9 @@ class ClusterMachine(Watcher):
             late: seconds by which this tick comes too late, because our own loop did not run.
         """
         self._now = now
-        for peer in self.peers.values():
-            peer.link.tick(now, late)
+        self._tick_links(now, late)
         head = self.members.head
         if isinstance(head, Peer):
-            head.link.tick(now, late)
             if head.link.broken_since is not None:
                 self.members.head_is_away(now - head.link.broken_since)
             elif head.link.state == OPEN:
@@ -383,6 +386,22 @@ class ClusterMachine(Watcher):
             self._complain_at = now + _COMPLAIN_AFTER
             self._complain(now)
 
+    def _tick_links(self, now: float, late: float) -> None:
+        """There may be thousands of links, and ticks of 20 ms: most ticks look only at links that want them."""
+        restless = self.outbox.restless
+        if late or now >= self._tick_all_at:
+            self._tick_all_at = now + _TICK_ALL_AFTER
+            head = self.members.head
+            links: list[Restless] = [peer.link for peer in self.peers.values()]
+            links += [head.link] if isinstance(head, Peer) else []
+        else:
+            links = list(restless)
+        for link in links:
+            link.tick(now, late)
+        for link in list(restless):
+            if link.tick_wanted_at is None:
+                del restless[link]
+
     def _complain(self, now: float) -> None:
         for node, peer in self.peers.items():
             since = peer.link.broken_since
@@ -392,12 +411,9 @@ class ClusterMachine(Watcher):
     @property
     def tick_wanted_at(self) -> float | None:
         """When ``tick`` should come at the latest. None: at any time."""
-        head = self.members.head
-        wanted = [peer.link.tick_wanted_at for peer in self.peers.values()]
+        wanted = [link.tick_wanted_at for link in self.outbox.restless]
         wanted.append(self.goodbyes.tick_wanted_at)
-        if isinstance(head, Peer):
-            wanted.append(head.link.tick_wanted_at)
-        if self.feeding.needs_fast_tick:
+        if self.feeding.needs_fast_tick or self.guests.needs_fast_tick:
             wanted.append(self._now + ASK_BACK_AGAIN)
         return min((at for at in wanted if at is not None), default=None)
 
@@ -409,5 +425,6 @@ class ClusterMachine(Watcher):
             machine.check()
         for node, peer in self.peers.items():
             peer.link.check()
+            assert peer.link.tick_wanted_at is None or peer.link in self.outbox.restless, f"{peer} will get no tick"
             assert peer.alive, f"{peer} is buried and in the table"
             assert node not in self.members.ended, f"{peer} has ended"

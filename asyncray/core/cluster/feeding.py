@@ -328,6 +328,7 @@ class Feeding:
 
     def _give(self, task: Task, line: TaskLine) -> None:
         self._away.send(task, line)
+        self.lines.need_tick = True
         self._placing.debit(line.peer.id, line.shape.demand)
 
     def slots_came(self, peer: Peer, message: Any) -> None:
@@ -337,7 +338,7 @@ class Feeding:
         shape = None if template is None else template.shape
         if shape is not None:
             self.lines.slots_are(peer, shape, slots)
-            self._changed = True
+            self._changed = self.lines.need_tick = True
 
     # Time and losses --------------------------------------------------------------------------------------------------
 

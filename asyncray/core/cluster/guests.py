@@ -19,8 +19,9 @@ run meanwhile. As many of these as a home has slots may wait in addition.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from asyncray.cluster_messages import BACK, DONE_WITH, RESULT, SLOTS
@@ -40,6 +41,9 @@ from asyncray.ids import return_id
 from asyncray.messages import FAULT, RETURN_QUEUED, SHARED, Value
 
 _UNLIMITED = 1 << 20
+
+_LOOKS = 32
+"""How many shapes a flush looks at, in turn, beside those whose guests came or went: thousands may have guests."""
 
 
 class _Visit:
@@ -81,6 +85,11 @@ class Guests:
         self._claims: dict[Party, dict[int, tuple[ObjectEntry, ...]]] = {}
         # Shape -> home -> its guests there.
         self._visits: dict[Shape, dict[Party, _Visit]] = {}
+        # Shapes whose guests came or went since the last flush.
+        self._news: dict[Shape, None] = {}
+        # The numbers that decided about slots at the last flush, and how many shapes no flush has looked at since.
+        self._seen: tuple[object, ...] = ()
+        self._unlooked = 0
         # Objects inside results for lost homes, until their graces have ended.
         self._graces: dict[Party, list[tuple[ObjectEntry, ...]]] = {}
         # Ends a guest actor whose constructor has not begun. ``GuestActors`` sets it.
@@ -151,6 +160,7 @@ class Guests:
         if not visit.count:
             visit.told = -1  # the home may have forgotten it
         visit.count += 1
+        self._news[shape] = None
 
     # Ends -------------------------------------------------------------------------------------------------------------
 
@@ -182,8 +192,9 @@ class Guests:
             table.pop(guest.attempt, None)
         shape = guest.template.shape
         visit = None if shape is None else self._visits.get(shape, {}).get(home)
-        if visit is not None:
+        if shape is not None and visit is not None:
             visit.count -= 1
+            self._news[shape] = None
         if guest.dependencies:
             self._arguments.ended(guest)
             self._objects.unuse_all(guest.dependencies)
@@ -238,24 +249,54 @@ class Guests:
 
     def flush(self) -> None:
         """All events of a batch have been handled: tells homes whose slots have changed."""
-        for shape, visits in list(self._visits.items()):
-            if not shape.templates:
-                del self._visits[shape]
-                continue
-            homes = sum(1 for visit in visits.values() if visit.count)
-            if not homes:
-                continue
-            blocked = self._blocked(shape) if homes > 1 else {}
-            share = -(-(self._slots(shape) - sum(blocked.values())) // homes)
-            waiting = self._waiting(shape) if self._arguments.guests_waiting else {}
-            for home, visit in visits.items():
-                if visit.count and self._templates.find(home, visit.number) is None:
-                    self._rename(visit, home, shape)
-                own = share + blocked.get(home, 0)
-                slots = own + min(own, waiting.get(home, 0))
-                if visit.count and slots != visit.told:
-                    visit.told = slots
-                    self._outbox.send(home, (SLOTS, visit.number, slots))
+        visits = self._visits
+        news, self._news = self._news, {}
+        if not visits:
+            return
+        state = self._state()
+        if state != self._seen:
+            self._seen = state
+            self._unlooked = len(visits)
+        looks = list(islice(visits, _LOOKS))
+        if len(visits) > _LOOKS:
+            for shape in looks:
+                visits[shape] = visits.pop(shape)
+        self._unlooked = max(0, self._unlooked - len(looks))
+        nested = self._nested_blocked() if self._scheduler.hosts else {}
+        for shape in dict.fromkeys([*news, *looks]):
+            if shape in visits:
+                self._tell(shape, visits[shape], nested.get(shape, ()))
+
+    def _state(self) -> tuple[object, ...]:
+        """Returns the numbers that decide about the slots of most shapes."""
+        scheduler = self._scheduler
+        available = dict(scheduler.resources.available)
+        return available, len(scheduler.blocked_workers), len(scheduler.hosts), len(self._arguments.guests_waiting)
+
+    @property
+    def needs_fast_tick(self) -> bool:
+        """True while homes may not know their slots: there are more shapes than one flush looks at."""
+        return self._unlooked > 0
+
+    def _tell(self, shape: Shape, visits: dict[Party, _Visit], nested: Sequence[Task]) -> None:
+        """Tells the homes that have guests in a shape how many slots they have, if that has changed."""
+        if not shape.templates:
+            del self._visits[shape]
+            return
+        homes = sum(1 for visit in visits.values() if visit.count)
+        if not homes:
+            return
+        blocked = self._blocked(shape, nested) if homes > 1 else {}
+        share = -(-(self._slots(shape) + len(nested) - sum(blocked.values())) // homes)
+        waiting = self._arguments.guests_counted
+        for home, visit in visits.items():
+            if visit.count and self._templates.find(home, visit.number) is None:
+                self._rename(visit, home, shape)
+            own = share + blocked.get(home, 0)
+            slots = own + min(own, waiting.get((shape, home), 0))
+            if visit.count and slots != visit.told:
+                visit.told = slots
+                self._outbox.send(home, (SLOTS, visit.number, slots))
 
     def _rename(self, visit: _Visit, home: Party, shape: Shape) -> None:
         """The home has forgotten the template that named the shape, and may have dropped the last SLOTS."""
@@ -264,26 +305,26 @@ class Guests:
             visit.number = number
             visit.told = -1
 
-    def _waiting(self, shape: Shape) -> Mapping[Party, int]:
-        """How many guests of each home wait in a shape for their arguments."""
-        return Counter(guest.home for guest in self._arguments.guests_waiting if guest.template.shape is shape)
-
     def _slots(self, shape: Shape) -> int:
-        """How many tasks of a shape could be here at once, with those that wait for objects."""
+        """How many tasks of a shape could be here at once, beside nested ones that wait for objects."""
         free = shape.account.room
         room = min((max(0, free(name)) // amount for name, amount in shape.demand), default=_UNLIMITED)
         if shape.free_of_charge:
             room = max(0, self._scheduler.most_free - shape.serving)
         elif room and not shape.account.fits(shape.demand):
             room = 0  # the halves of two devices make no device
-        return len(shape.leases) + room + sum(1 for _ in self._nested_blocked(shape))
+        return len(shape.leases) + room
 
-    def _nested_blocked(self, shape: Shape) -> Iterator[Task]:
-        """Yields the nested tasks of a shape that wait for objects."""
-        nested = (task for worker in self._scheduler.hosts for task in worker.nested.values())
-        return (task for task in nested if task.template.shape is shape and task.lease and task.lease.blocked)
+    def _nested_blocked(self) -> Mapping[Shape, Sequence[Task]]:
+        """The nested tasks that wait for objects, by shape."""
+        found: dict[Shape, list[Task]] = {}
+        for worker in self._scheduler.hosts:
+            for task in worker.nested.values():
+                if task.template.shape is not None and task.lease and task.lease.blocked:
+                    found.setdefault(task.template.shape, []).append(task)
+        return found
 
-    def _blocked(self, shape: Shape) -> Mapping[Party, int]:
+    def _blocked(self, shape: Shape, nested: Sequence[Task]) -> Mapping[Party, int]:
         """How many guests of each home, of those that run in a shape, wait for objects."""
         counts: Counter[Party] = Counter()
         for worker in self._scheduler.blocked_workers:
@@ -291,7 +332,7 @@ class Guests:
             first = next(iter(worker.inflight.values()), None)
             if lease is not None and lease.shape is shape and isinstance(first, Guest):
                 counts[first.home] += 1
-        for task in self._nested_blocked(shape):
+        for task in nested:
             if isinstance(task, Guest):
                 counts[task.home] += 1
         return counts
@@ -318,8 +359,9 @@ class Guests:
         claims = self._claims.pop(peer, None)
         if claims:
             self._graces[peer] = list(claims.values())
-        for visits in self._visits.values():
-            visits.pop(peer, None)
+        for shape, visits in self._visits.items():
+            if visits.pop(peer, None) is not None:
+                self._news[shape] = None
 
     def grace_over(self, peer: Peer) -> None:
         """No node needs anything of a lost node any more: what its results contained is freed."""

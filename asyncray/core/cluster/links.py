@@ -174,6 +174,8 @@ class Link:
         if number > self.received + 1:
             raise LinkGap(f"{self} misses the frames before {number}")
         self.received = number
+        if not self._owed and self._dials:
+            self._outbox.restless[self] = None
         self._owed = True
         self._owed_bytes += size
         if self._owed_bytes >= ACK_AFTER_BYTES:
@@ -223,6 +225,7 @@ class Link:
 
     def _redial_later(self, now: float) -> None:
         self._redial_at = now + self._pause
+        self._outbox.restless[self] = None
         self._pause = min(max(2 * self._pause, FIRST_REDIAL), LONGEST_REDIAL)
 
     def _resumed(self, connection: int, number: int, last: int, now: float) -> None:

@@ -5,10 +5,12 @@ Such a task is WAITING and misses one thing more (``Task.missing``), so it is ne
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from asyncray.core.cluster.pulls import Pulls
-from asyncray.core.records import Guest, Task
+from asyncray.core.leases import Shape
+from asyncray.core.records import Guest, Party, Task
 from asyncray.core.shapes import Shapes
 from asyncray.core.states import WAITING
 from asyncray.core.work import Work
@@ -22,8 +24,10 @@ class TaskArguments:
         self._shapes = shapes
         # Set once, after this object, which it needs.
         self.pulls: Pulls
-        # Tasks of other nodes that wait for their arguments. ``Guests`` reads it.
-        self.guests_waiting: dict[Guest, None] = {}
+        # Tasks of other nodes that wait for their arguments, with the key under which they are counted.
+        self.guests_waiting: dict[Guest, tuple[Shape, Party]] = {}
+        # Shape and home -> how many of these there are. ``Guests`` reads both.
+        self.guests_counted: Counter[tuple[Shape, Party]] = Counter()
 
     def __repr__(self) -> str:
         return f"<TaskArguments of {self._work}>"
@@ -48,7 +52,8 @@ class TaskArguments:
         task.state = WAITING
         task.missing = 1
         if isinstance(task, Guest):
-            self.guests_waiting[task] = None
+            key = self.guests_waiting[task] = (self._shapes.shape_of(task), task.home)
+            self.guests_counted[key] += 1
 
     def brings(self, task: Task) -> bool:
         """Returns True if arguments of the task are not here yet."""
@@ -60,8 +65,11 @@ class TaskArguments:
         self.pulls.ended(task)
 
     def _waits_no_more(self, task: Task) -> None:
-        if isinstance(task, Guest):
-            self.guests_waiting.pop(task, None)
+        key = self.guests_waiting.pop(task, None) if isinstance(task, Guest) else None
+        if key is not None:
+            self.guests_counted[key] -= 1
+            if not self.guests_counted[key]:
+                del self.guests_counted[key]
 
     # From the pulls ---------------------------------------------------------------------------------------------------
 

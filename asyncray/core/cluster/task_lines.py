@@ -77,6 +77,8 @@ class TaskLines:
         self._peer = peer
         # Node -> shape -> line.
         self._table: dict[Peer, dict[Shape, TaskLine]] = {}
+        # Tasks may wait at other nodes: some did at the last tick, or a line has changed since. ``Feeding`` sets it.
+        self.need_tick = False
 
     def __repr__(self) -> str:
         return f"<TaskLines to {len(self._table)} nodes>"
@@ -137,6 +139,7 @@ class TaskLines:
             for shape, line in list(lines.items()):
                 if not line.sent and not line.queue:
                     del lines[shape]
+        self.need_tick = any(len(line.sent) > (line.slots or 0) for line in self)
 
     def together(self) -> Iterator[list[TaskLine]]:
         """Yields the lines whose tasks stand in one queue at their node, which knows no placements but bundles."""
@@ -152,11 +155,6 @@ class TaskLines:
         for line in self._table.get(peer, {}).values():
             if _queue_there(line.shape) == queue:
                 line.slots = slots
-
-    @property
-    def need_tick(self) -> bool:
-        """True while tasks wait at other nodes."""
-        return any(len(line.sent) > (line.slots or 0) for line in self)
 
 
 def _queue_there(shape: Shape) -> tuple[Any, ...]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from asyncray.cluster_messages import BEAT, COMPLAINT, JOIN, JOINED, RESUME, TURNED_AWAY, VIEW
+from asyncray.cluster_messages import ACK, BEAT, COMPLAINT, JOIN, JOINED, RESUME, TURNED_AWAY, VIEW
 from asyncray.core.cluster.cluster import LONGEST_QUEUE, ClusterMachine
-from asyncray.core.cluster.commands import CloseConnection, Dial
+from asyncray.core.cluster.commands import CloseConnection, Dial, SendControl
 from asyncray.core.cluster.members import CUT_OFF_AFTER, MEMBER, OUTSIDE
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.leases import Shape
@@ -17,6 +17,7 @@ from asyncray.core.outbox import StopNode
 from asyncray.core.records import HERE, Job
 from asyncray.ids import OBJECT_SIZE
 from tests.core.cluster.nodes import done, facts, row, taken
+from tests.core.test_growth import Table, steps
 
 HEAD = b"headnode"
 HELLO: Any = (900, 1)
@@ -140,6 +141,29 @@ def test_the_head_hears_of_a_broken_link_to_a_member_each_second_and_of_no_other
         stage.part.tick(now, 0.0)
         complaints += stage.said(COMPLAINT)
     assert complaints == [(COMPLAINT, b"broken", 1.5), (COMPLAINT, b"broken", 2.5)]
+
+
+def costs_with_links(count: int) -> dict[str, int]:
+    """The steps of a quick tick, and of the question when the next one is due, beside so many quiet links."""
+    nodes = [b"node%04d" % number for number in range(count)]
+    stage = Stage(*nodes)
+    for connection, node in enumerate(nodes, 1):
+        stage.opened(stage.part.peer(node, 1.0), connection, 1.0)
+    stage.part.tick(1.0, 0.0)
+    stage.said(BEAT)
+    assert stage.part.peers[nodes[0]].link.take(1, 1, 0, 10, 1.01)  # this one owes an acknowledgement
+    stage.part.peers = Table(stage.part.peers)
+    with steps() as tick:
+        stage.part.tick(1.02, 0.0)
+    with steps() as question:
+        assert stage.part.tick_wanted_at is None
+    assert done(stage.part.outbox, SendControl) == [SendControl(1, (ACK,))]
+    stage.part.check()
+    return {"tick": tick[0], "when": question[0]}
+
+
+def test_a_quick_tick_costs_the_same_beside_many_links() -> None:
+    assert costs_with_links(200) == costs_with_links(20)
 
 
 def test_the_node_of_the_head_has_no_link_to_it() -> None:

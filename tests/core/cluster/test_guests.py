@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from asyncray.cluster_messages import BACK, CANCEL_TASK, RESULT, SLOTS, TASK
 from asyncray.cluster_words import OVER
+from asyncray.core.cluster import guests
+from asyncray.units import UNIT
 from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
+from tests.core.test_growth import steps
+
+AT_B = ("affinity", B, False)
 
 
 def pair(**there: float) -> Pair:
@@ -131,3 +138,49 @@ def test_slots_name_a_template_that_the_home_still_knows() -> None:
     assert [message[:2] for message in world.wires[B, A]] == [(SLOTS, known)]
     world.settle()
     world.end()
+
+
+def waiting_guests(shapes: int) -> Pair:
+    """Guests of so many different demands wait at node B, whose CPU an actor has."""
+    world = pair()
+    driver = world.driver()
+    driver.create(where=AT_B, lives_on=1)
+    world.settle()
+    for number in range(1, shapes + 1):
+        driver.state.spawn(Recipe(where=AT_B, extra=("R", number / 100)))
+    world.settle()
+    assert len(world.members[B].host.machine.scheduler.shapes.ready) == shapes
+    return world
+
+
+def test_homes_learn_their_slots_also_if_a_flush_does_not_look_at_all_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guests, "_LOOKS", 2)
+    world = waiting_guests(7)
+    machine, part = world.members[B].host.machine, world.members[B].part
+    while part.guests.needs_fast_tick:
+        part.guests.flush()
+    machine.resources.available["CPU"] += UNIT  # the actor lends its CPU
+    for looks in (2, 4, 6, 7):
+        part.guests.flush()
+        assert len([message for message in part.peers[A].out if message[0] == SLOTS]) == looks
+        assert part.guests.needs_fast_tick == (looks < 7)
+        assert part.tick_wanted_at is not None or looks == 7
+    machine.resources.available["CPU"] -= UNIT
+    driver = world.drivers[0]
+    driver.lose(driver.state.handles[0])
+    world.end()
+
+
+def test_a_flush_costs_the_same_beside_guests_of_many_demands() -> None:
+    def cost(shapes: int) -> int:
+        world = waiting_guests(shapes)
+        member = world.members[B].part.guests
+        member.flush()
+        with steps() as count:
+            member.flush()
+        driver = world.drivers[0]
+        driver.lose(driver.state.handles[0])
+        world.end()
+        return count[0]
+
+    assert cost(100) == cost(50)
