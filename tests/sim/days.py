@@ -107,8 +107,9 @@ def breaks(cluster: Cluster) -> None:
 
 def bulk_breaks(cluster: Cluster) -> None:
     """The bulk connection between two nodes breaks."""
-    one, other = cluster.clock.random.sample(cluster.living, 2)
-    one.bulk.break_line(other.id)
+    if len(cluster.living) > 1:
+        one, other = cluster.clock.random.sample(cluster.living, 2)
+        one.bulk.break_line(other.id)
 
 
 def dies(cluster: Cluster) -> None:
@@ -122,7 +123,7 @@ def is_cut(cluster: Cluster) -> None:
     """Two hosts are cut off from each other, until the next time."""
     if cluster.net.cuts:
         cluster.heal()
-    else:
+    elif len(cluster.living) > 1:  # hosts that the head has declared lost have ended themselves
         one, other = cluster.clock.random.sample(cluster.living, 2)
         cluster.net.cuts.add(frozenset((one.name, other.name)))
 
