@@ -215,6 +215,7 @@ def rest(cluster: Cluster) -> None:
     check_references(cluster)
     cluster.oracle.actors.check_names()
     cluster.oracle.actors.check_at_rest()
+    cluster.oracle.check_answers()
     for host in cluster.living:
         host.check()
         host.node.nothing_waits_that_could_run()

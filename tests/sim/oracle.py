@@ -3,7 +3,8 @@
 It stands outside of the machines and knows which daemons live. Beside the rules of a lone node (``tests.core.oracle``):
 
 - an object may be lost only if the node that owns it has ended, or one that could have had its only copy;
-- a task starts no more often than its retries allow, on all nodes together.
+- a task starts no more often than its retries allow, on all nodes together;
+- at rest, no living process waits for the answer to a request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncray.core.records import Client, ObjectEntry
 from asyncray.ids import NODE_SIZE
-from asyncray.messages import Received
+from asyncray.messages import REPLY, REPLY_FAULT, REQUEST, Received
 from tests.core.cluster.pair import used_for_other_nodes, visitors
 from tests.core.oracle import Oracle
 from tests.sim.actor_rules import ActorRules
@@ -33,6 +34,8 @@ class ClusterOracle(Oracle):
         self.cluster = cluster
         self.recorder = Recorder()
         self.actors = ActorRules(cluster)
+        # Process and number of a request that has no answer -> the request.
+        self._unanswered: dict[tuple[Process, int], Received] = {}
 
     def carried(self, process: Process, message: Received, *, to_daemon: bool) -> None:
         host = self.cluster.hosts[process.host.machine.node_id]
@@ -40,7 +43,16 @@ class ClusterOracle(Oracle):
         ends = (other, daemon) if to_daemon else (daemon, other)
         if to_daemon:
             self.actors.carried(message)
+        if message[0] == REQUEST:
+            self._unanswered[process, message[1]] = message
+        elif message[0] in (REPLY, REPLY_FAULT):
+            del self._unanswered[process, message[1]]
         self.recorder.record(self.cluster.clock.now, *ends, message)
+
+    def check_answers(self) -> None:
+        """Checks that each request of a living process has an answer."""
+        for (process, _), request in self._unanswered.items():
+            assert not process.alive, f"{process} waits for the answer to {request}"
 
     def used_for_other_nodes(self, host: Host) -> Iterable[ObjectEntry]:
         return used_for_other_nodes(self.cluster.hosts[host.machine.node_id].part)

@@ -63,6 +63,22 @@ def test_r7_a_task_that_is_asked_back_has_started_meanwhile() -> None:
     world.end()
 
 
+def test_r7_a_task_that_is_asked_back_runs_at_that_moment() -> None:
+    world = three()
+    busy_node, _ = guest_at_a_busy_node(world)
+    name = busy_node.decode()[-1]
+    host = world.members[busy_node].host
+    while not any(worker.main and worker.main.order.recipe.name == "guest" for worker in host.workers):
+        host.chores()
+        host.talk()
+        for worker in host.workers:
+            worker.step()
+    world.arrive(A, busy_node)
+    world.settle()
+    assert world.story() == [f"A > {name}: TAKE_BACK 1 of guest", f"{name} > A: RESULT guest"]
+    world.end()
+
+
 def test_r7_a_task_that_is_asked_back_and_has_not_started_goes_elsewhere() -> None:
     world = three()
     busy_node, free_node = guest_at_a_busy_node(world)

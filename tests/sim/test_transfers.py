@@ -19,12 +19,16 @@ from tests.sim.seeds import SEEDS, in_chunks, play_each
 from tests.sim.transfers import LargeGame
 
 
+def shrink_sizes(patch: pytest.MonkeyPatch) -> None:
+    """Objects of the simulation are small, so that it is fast: all limits shrink with them."""
+    patch.setattr(serving, "CHUNK", 2000)
+    patch.setattr(serving, "WINDOW", 6000)
+    patch.setattr(holders, "LARGE", 4000)
+
+
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects of the simulation are small, so that it is fast: all limits shrink with them."""
-    monkeypatch.setattr(serving, "CHUNK", 2000)
-    monkeypatch.setattr(serving, "WINDOW", 6000)
-    monkeypatch.setattr(holders, "LARGE", 4000)
+    shrink_sizes(monkeypatch)
 
 
 def play(seed: int) -> LargeGame:
