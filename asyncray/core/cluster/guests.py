@@ -381,6 +381,7 @@ class Guests:
         for shape, visits in self._visits.items():
             for home, visit in visits.items():
                 here = [g for g in self.table.get(home, {}).values() if g.template.shape is shape]
+                assert all(guest.actor is None for guest in here), f"{here} are in {shape}"
                 assert visit.count == len(here), f"{home} has {here} in {shape}, not {visit.count}"
 
 

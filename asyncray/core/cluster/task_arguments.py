@@ -25,9 +25,9 @@ class TaskArguments:
         # Set once, after this object, which it needs.
         self.pulls: Pulls
         # Tasks of other nodes that wait for their arguments, with the key under which they are counted.
-        self.guests_waiting: dict[Guest, tuple[Shape, Party]] = {}
+        self.guests_waiting: dict[Guest, tuple[Shape | None, Party]] = {}
         # Shape and home -> how many of these there are. ``Guests`` reads both.
-        self.guests_counted: Counter[tuple[Shape, Party]] = Counter()
+        self.guests_counted: Counter[tuple[Shape | None, Party]] = Counter()
 
     def __repr__(self) -> str:
         return f"<TaskArguments of {self._work}>"
@@ -52,7 +52,8 @@ class TaskArguments:
         task.state = WAITING
         task.missing = 1
         if isinstance(task, Guest):
-            key = self.guests_waiting[task] = (self._shapes.shape_of(task), task.home)
+            # A call has no shape, and must not get one: slots are for tasks.
+            key = self.guests_waiting[task] = (task.template.shape, task.home)
             self.guests_counted[key] += 1
 
     def brings(self, task: Task) -> bool:

@@ -193,6 +193,22 @@ def test_calls_of_an_actor_at_another_node_bring_their_arguments_there() -> None
     world.end()
 
 
+def test_a_call_that_brings_its_argument_is_no_guest_of_a_shape() -> None:
+    """A guest without a demand has a slot at the node, which is counted."""
+    world = pair()
+    driver = world.driver()
+    share(world, driver)
+    actor = driver.create(where=("affinity", B, False))
+    driver.submit(cpus=0, where=("affinity", B, False))
+    world.settle()
+    driver.call(actor, arguments=(0,))
+    world.settle()
+    assert not world.unresolved()
+    (visits,) = world.members[B].part.guests._visits.values()
+    assert [visit.count for visit in visits.values()] == [0]
+    world.end()
+
+
 def test_a_task_that_is_tried_again_at_another_node_finds_its_argument() -> None:
     world = pair()
     driver = world.driver()
