@@ -27,6 +27,9 @@ def test_garbage_is_collected_when_the_daemon_asks_for_it() -> None:
         with started() as (_, daemon):
             daemon.send((RUN_GC,), (RETIRED, "a segment that was never mapped"))
             assert gone.wait(DEADLINE)
+            for thread in threading.enumerate():
+                if thread.name == "asyncray-collect":
+                    thread.join(DEADLINE)
     finally:
         gc.enable()
 
