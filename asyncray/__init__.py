@@ -95,6 +95,9 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module(f"{__name__}.messages").RELEASE
     if name in __all__ and name != "progress":
+        # First: a fork of another thread waits for the modules that are loaded after this one.
+        from asyncray.io import forking  # noqa: F401
+
         module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api.asynchronous')}")
         value = globals()[name] = getattr(module, name)
         return value

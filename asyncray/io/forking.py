@@ -21,22 +21,34 @@ the child does), none of its own is closed, its signal mask and handlers are the
    from before it takes ``lock`` until after it has released it.
 5. **Steps of other modules** (``in_child``) run in the order of their registration, in each generation, so they must be
    idempotent: they reset what they find. If one fails, it is reported, and the others still run.
-6. **The zygote** forks without any of this: it has one thread, no session and nothing registered, and its children
+6. **Imports.** A child that is forked while another thread imports a module never gets the lock of that module. The
+   modules of this package are loaded when they are first used, so programs do not see these imports. A fork waits for
+   them, but not for ever, because the import may wait for something that the thread holds which forks.
+7. **The zygote** forks without any of this: it has one thread, no session and nothing registered, and its children
    reset the signals themselves.
 """
 
 from __future__ import annotations
 
+import _frozen_importlib  # importlib, which is loaded in any case
 import _signal  # type: ignore[import-not-found]  # no conversions to enums
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from asyncray.io import interrupts
 from asyncray.io.owned_lock import OwnedRLock
 
 _ALL_SIGNALS = tuple(_signal.valid_signals())
+
+_PACKAGE = __name__.partition(".")[0]
+
+_MOST_WAITS = 500
+"""Milliseconds that a fork waits for the import of another thread, which takes 100."""
+
+_sleep = time.sleep
 
 lock = OwnedRLock()
 """Held while descriptors are made or closed, for microseconds: a fork of another thread waits for it."""
@@ -137,8 +149,23 @@ def _before() -> None:
     # Also those that seldom raise (SIGWINCH) are deferred, because one that did would leave what the others must undo.
     began = interrupts.begin_deferring(_ALL_SIGNALS)
     _forks.stack.append((began, _signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
+    _wait_for_imports()
     lock.acquire()
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
+
+
+def _wait_for_imports() -> None:
+    for _ in range(_MOST_WAITS):
+        if not _another_thread_imports():
+            return
+        _sleep(0.001)
+
+
+def _another_thread_imports() -> bool:
+    """True if another thread is about to import a module of this package. Costs 1 us: few locks exist."""
+    threads = {None, threading.get_ident()}
+    locks = list(_frozen_importlib._module_locks.items())  # type: ignore[attr-defined]  # no public way exists
+    return any(name.startswith(_PACKAGE) and getattr(lock(), "owner", None) not in threads for name, lock in locks)
 
 
 def _after_in_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the functions that the hooks call
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -286,3 +288,45 @@ def test_no_thread_forks_while_a_directory_is_read(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "listdir", listdir)
     assert forking.names_in("anywhere") == ["name"]
     assert held == [True]
+
+
+@pytest.fixture
+def importing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Thread]]:
+    """A thread in the middle of an import, and what lets it go on."""
+    begun, goes_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "begun_and_goes_on", (begun, goes_on), raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "import sys; begun, goes_on = sys.begun_and_goes_on; begun.set(); goes_on.wait()"
+    (tmp_path / "asyncray_slow.py").write_text(code)
+    thread = threading.Thread(target=importlib.import_module, args=("asyncray_slow",))
+    thread.start()
+    assert begun.wait(30)
+    yield goes_on, thread
+    goes_on.set()
+    thread.join()
+    del sys.modules["asyncray_slow"]
+
+
+def test_a_fork_waits_for_the_import_of_another_thread(
+    importing: tuple[threading.Event, threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, thread = importing
+
+    def wait(seconds: float) -> None:
+        goes_on.set()
+        thread.join()
+
+    def imports() -> bool:
+        signal.alarm(10)  # it would wait for ever
+        return importlib.import_module("asyncray_slow") is sys.modules["asyncray_slow"]
+
+    monkeypatch.setattr(forking, "_sleep", wait)
+    assert in_a_child(imports)
+
+
+@pytest.mark.usefixtures("importing")
+def test_a_fork_does_not_wait_for_ever_for_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(forking, "_sleep", waits.append)
+    assert in_a_child(lambda: True)
+    assert len(waits) == forking._MOST_WAITS
