@@ -1,4 +1,4 @@
-"""What each test of the daemon gives back."""
+"""A fixture that restores the handler of Ctrl-C after each test of the daemon."""
 
 from __future__ import annotations
 
