@@ -25,17 +25,19 @@ TRACKER_GRACE = 2.0
 """Seconds. A tracker ends within 30 ms, and on a busy machine, where it may not even have started, within a second.
 Less than ``STOP_DEADLINE``, because a session's end waits for trackers too."""
 
-_TRACKER = b"resource_tracker import main"
-"""In the command line of the trackers of multiprocessing and of loky."""
+_CLEANERS = (b"resource_tracker import main", b"enter('asyncray.node.__main__'")
+"""In the command lines of the trackers of multiprocessing and of loky, and of the daemon of a program that a task runs.
+Such a daemon ends when its driver has ended, and removes its socket and shared memory."""
 
 
-def is_tracker(pid: int) -> bool:
-    """True for a resource tracker that still runs."""
+def cleans_up(pid: int) -> bool:
+    """True for a process that still runs and that cleans up behind others by itself: it is treated as a tracker."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return _TRACKER in file.read()
+            command = file.read()
     except OSError:
         return False
+    return any(mark in command for mark in _CLEANERS)
 
 
 def offspring(pid: int) -> list[int]:
@@ -68,7 +70,7 @@ def end_group(leader: int, strangers: Sequence[int]) -> None:
         strangers: children of this process that were not its own. The processes that it leaves behind become such
             children at its end.
     """
-    if not any(is_tracker(pid) for stranger in strangers for pid in (stranger, *offspring(stranger))):
+    if not any(cleans_up(pid) for stranger in strangers for pid in (stranger, *offspring(stranger))):
         kill_group(leader)
 
 
@@ -82,7 +84,7 @@ def end_children(*, spare_trackers: bool) -> bool:
         if not spare_trackers:
             kill_group(pid)
             kill(pid)
-        elif not is_tracker(pid):
+        elif not cleans_up(pid):
             kill(pid)  # alone: its own children are ours in the next round
     while True:
         try:
@@ -122,5 +124,5 @@ def _family(session: str) -> list[int]:
 
 def _without_descendants(processes: Sequence[int]) -> list[int]:
     """The processes that are no trackers and have no living descendants but trackers."""
-    others = [pid for pid in processes if not is_tracker(pid)]
+    others = [pid for pid in processes if not cleans_up(pid)]
     return [pid for pid in others if not any(child in others for child in offspring(pid))]

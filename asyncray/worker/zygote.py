@@ -30,7 +30,7 @@ import asyncray.worker.lifetime
 from asyncray.config import FRAME_LIMIT
 from asyncray.io import forking, sessions
 from asyncray.io.control_groups import usable_cpus
-from asyncray.io.janitor import TRACKER_GRACE, end_children, end_group, is_tracker
+from asyncray.io.janitor import TRACKER_GRACE, cleans_up, end_children, end_group
 from asyncray.io.processes import (
     WORKER_VARIABLE,
     become_subreaper,
@@ -330,7 +330,7 @@ class Zygote:
         for pid in self._strangers():
             if living and self._may_belong(pid, living):
                 continue
-            if is_tracker(pid) and now < self._trackers.setdefault(pid, now + TRACKER_GRACE):
+            if cleans_up(pid) and now < self._trackers.setdefault(pid, now + TRACKER_GRACE):
                 continue
             self._trackers.pop(pid, None)
             end_group(pid, [pid])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from asyncray.io.janitor import end_group, is_tracker, kill_session, offspring
+from asyncray.io.janitor import cleans_up, end_group, kill_session, offspring
 from asyncray.io.processes import has_ended
 from asyncray.io.session_names import SESSION_VARIABLE
+from asyncray.io.spawning import command_line
 
 DEADLINE = 30.0
 
@@ -57,9 +58,19 @@ def family(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_tracker_is_known_by_its_command(family: subprocess.Popen[bytes]) -> None:
     (tracker,) = offspring(family.pid)
-    assert is_tracker(tracker)
-    assert not is_tracker(os.getpid())
-    assert not is_tracker(0)
+    assert cleans_up(tracker)
+    assert not cleans_up(os.getpid())
+    assert not cleans_up(0)
+
+
+def test_the_daemon_of_a_program_inside_cleans_up_as_well() -> None:
+    command = [*command_line("asyncray.node.__main__"), "not a configuration"]
+    command[command.index("-c") + 1] = "input()\n" + command[command.index("-c") + 1]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as daemon:
+        while not (known := cleans_up(daemon.pid)) and daemon.poll() is None:
+            pass  # until the system has loaded its program
+        daemon.kill()
+        assert known
 
 
 def test_a_group_with_a_tracker_is_left_alone(family: subprocess.Popen[bytes], tmp_path: Path) -> None:
