@@ -81,8 +81,8 @@ def init(address: str | None = None, **options: Unpack[InitOptions]) -> Context:
 
     Args:
         address: None or "local" starts a node, unless ASYNCRAY_ADDRESS names one; "auto" connects to the newest node
-            of this user on this machine, "HOST:PORT" to the cluster with that head, "unix:PATH" to the node with
-            that socket.
+            that this user has started with `asyncray node` on this machine, "HOST:PORT" to the cluster with that head,
+            "unix:PATH" to the node with that socket.
         options: ``num_cpus``, ``num_gpus``, ``resources`` (name -> amount), ``object_store_memory`` (bytes), for a
             node that is started; ``namespace``, ``log_to_driver`` (None is True), ``ignore_reinit_error`` (False),
             ``logging_level`` (of the logger "asyncray" here). Ray's other arguments are accepted as long

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from asyncray.config import FRAME_LIMIT
 from asyncray.io.credentials import credentials_of
-from asyncray.io.sessions import running, socket_of
+from asyncray.io.sessions import program_of, running, socket_of
 from asyncray.messages import HELLO, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Message, Received
 from asyncray.runtime.launch import ADDRESS_SCHEME, connect
 from asyncray.runtime.launch import close as close_connection
@@ -91,10 +91,37 @@ class Observer:
         raise TimeoutError(f"The node did not answer within {self._deadline:g} seconds.")
 
 
-def listeners() -> list[tuple[int, str]]:
-    """Returns ``listener`` of each node of this user on this machine, the newest first."""
+class OwnNode(TypedDict):
+    """A node of this user on this machine."""
+
+    address: str
+    pid: int
+    program: str | None
+    """The command line of the program that has started it for itself; None for a node that programs share."""
+
+
+def own_nodes() -> list[OwnNode]:
+    """Returns this user's nodes on this machine, the newest first.
+
+    Raises:
+        OSError: the directory of sessions cannot be used.
+    """
+    return [
+        {"address": f"{ADDRESS_SCHEME}{socket_of(directory)}", "pid": pid, "program": program_of(directory)}
+        for pid, directory in listeners(private=True)
+    ]
+
+
+def listeners(*, private: bool) -> list[tuple[int, str]]:
+    """Returns ``listener`` of each node of this user on this machine, the newest first.
+
+    Args:
+        private: with the nodes that programs have started for themselves.
+    """
     found = []
     for directory in running():
+        if not private and program_of(directory) is not None:
+            continue
         try:
             found.append(listener(f"{ADDRESS_SCHEME}{socket_of(directory)}"))
         except ConnectionError:

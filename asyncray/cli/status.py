@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 if TYPE_CHECKING:
+    from asyncray.cli.observer import OwnNode
     from asyncray.words import ClusterStatus, NodeRow, NodeStatus
 
 _MOST_ROWS = 40
@@ -41,6 +42,12 @@ def status_command(*, address: str, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 no node runs or it does not answer, 2 wrong usage.
     """
+    from asyncray.cli.observer import own_nodes  # start-up cost: not for --help
+
+    here = own_nodes() if address == "auto" else []
+    if here and all(node["program"] for node in here):
+        click.echo(json.dumps({"own_nodes": here})) if as_json else _show_own_nodes(here)
+        return
     try:
         found = _ask(address)
     except ValueError as error:
@@ -48,9 +55,11 @@ def status_command(*, address: str, as_json: bool) -> None:
     except OSError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps(found))
-    else:
-        _show(found)
+        click.echo(json.dumps({**found, "own_nodes": here} if here else found))
+        return
+    _show(found)
+    if len(here) > 1:
+        _show_own_nodes(here)
 
 
 def _ask(address: str) -> NodeStatus:
@@ -69,6 +78,12 @@ def _ask(address: str) -> NodeStatus:
         from asyncray.cli.head_status import head_status  # start-up cost: few ask from elsewhere
 
         return head_status(cluster)
+
+
+def _show_own_nodes(nodes: list[OwnNode]) -> None:
+    rows = [(node["address"], node["pid"], f"private: {node['program']}" if node["program"] else "") for node in nodes]
+    _table("Your nodes on this machine", ("address", "pid", "of"), rows)
+    click.echo("`asyncray status --address ADDRESS` shows one of them.")
 
 
 def _show(found: NodeStatus) -> None:

@@ -8,6 +8,7 @@ session, memory included.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import click
@@ -19,11 +20,14 @@ _GRACE = 1.0
 
 
 @click.command("stop")
-@click.option("--address", help="Stop only this node: unix:PATH or auto.  [default: all of this user on this machine]")
+@click.option(
+    "--address", help="Stop only this node: unix:PATH or auto.  [default: all that `asyncray node` has started here]"
+)
+@click.option("--all", "everything", is_flag=True, help="Stop also nodes that programs have started for themselves.")
 @click.option("--force", is_flag=True, help="Kill nodes that do not stop by themselves in time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome for each node as one JSON list.")
-def stop_command(*, address: str | None, force: bool, as_json: bool) -> None:
-    """Stops this user's nodes, also those that programs have started for themselves.
+def stop_command(*, address: str | None, everything: bool, force: bool, as_json: bool) -> None:
+    """Stops this user's nodes on this machine. Nodes that programs have started for themselves only with --all.
 
     --json prints [{"address", "pid", "result"}]; a result is "stopped", "killed" or "running".
 
@@ -37,15 +41,23 @@ def stop_command(*, address: str | None, force: bool, as_json: bool) -> None:
     from asyncray.cli.observer import listener, listeners  # start-up cost: not for --help
 
     try:
-        found = [listener(address)] if address else listeners()
+        found = [listener(address)] if address else listeners(private=everything)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except OSError as error:
         raise click.ClickException(str(error)) from error
     rows = [_stop(pid, directory, force=force) for pid, directory in found]
     click.echo(json.dumps(rows) if as_json else _report(rows))
+    if not address and not everything and not as_json:
+        _mention_private_nodes(len(listeners(private=True)) - len(listeners(private=False)))
     if any(row["result"] == "running" for row in rows):
         raise click.exceptions.Exit(1)
+
+
+def _mention_private_nodes(count: int) -> None:
+    if count > 0:
+        nodes = "node of a program runs" if count == 1 else "nodes of programs run"
+        click.echo(f"{count} {nodes} on: `asyncray status` shows which, --all stops them.")
 
 
 def _report(rows: list[dict[str, Any]]) -> str:
@@ -64,7 +76,7 @@ def _stop(pid: int, directory: str, *, force: bool) -> dict[str, Any]:
     address = f"{ADDRESS_SCHEME}{socket_of(directory)}"  # "auto" may mean another one in a moment
     try:
         with Observer(address, STOP_DEADLINE) as observer:
-            observer.request("stop")
+            observer.request("stop", f"`asyncray stop` (pid {os.getpid()})")
     except OSError:
         # It hangs, or is ending already: the wait for its process shows which.
         pass

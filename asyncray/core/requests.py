@@ -251,8 +251,8 @@ class Requests:
         self._work.objects.unread.job_ends(job)
         self._outbox.do(FlushOutput(job))
 
-    def _stop(self, question: Question) -> Any:
-        self._stop_node("a client asked it to stop")
+    def _stop(self, question: Question, by: str = "a client") -> Any:
+        self._stop_node(f"{by} asked it to stop")
 
 
 def found_instead(name: RegisteredName, taken: Registration, *, if_exists: bool) -> list[bytes]:

@@ -46,6 +46,9 @@ TOKEN_FILE = "cluster.token"
 CLUSTER_FILE = "cluster.json"
 """In a session's directory: the cluster that its node belongs to."""
 
+PROGRAM_FILE = "program"
+"""In the session directory of a private node: the command line of the program that has started it for itself."""
+
 CLUSTER_LINKS = "clusters"
 """Beside the sessions: links that are named after the addresses of clusters, and lead to their tokens."""
 
@@ -56,6 +59,9 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _NAME = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{12}")
 """Names that ``new_session`` gives to directories."""
+
+_LONGEST_PROGRAM = 500
+"""Bytes."""
 
 _YOUNG = 60.0
 """Seconds in which a directory without a lock may be one that is just being made."""
@@ -79,7 +85,7 @@ def base_directory() -> str:
 
 
 def running() -> list[str]:
-    """The directories of this user's sessions that run, the newest first.
+    """The directories of this user's sessions that run, those of private nodes included, the newest first.
 
     Raises:
         OSError: the base directory exists and cannot be used.
@@ -92,6 +98,15 @@ def running() -> list[str]:
     except OSError as error:
         raise _unusable(path, error) from error
     return sorted(filter(is_running, _all(path)), key=_beginning, reverse=True)
+
+
+def program_of(directory: str) -> str | None:
+    """The program whose private node has this session. None for a node that programs share."""
+    try:
+        with open(os.path.join(directory, PROGRAM_FILE), encoding="utf-8", errors="replace") as file:
+            return file.read(_LONGEST_PROGRAM)
+    except OSError:
+        return None
 
 
 def variables() -> dict[str, str]:
@@ -174,8 +189,12 @@ def _is_ours(directory: str) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
 
 
-def new_session() -> tuple[str, int]:
-    """The directory of a new session, and the descriptor that holds its lock."""
+def new_session(program: str | None = None) -> tuple[str, int]:
+    """The directory of a new session, and the descriptor that holds its lock.
+
+    Args:
+        program: the command line of the program that starts a node for itself.
+    """
     base = base_directory()
     directory = os.path.join(base, f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(6).hex()}")
     if len(os.fsencode(socket_of(directory))) > 100:
@@ -184,6 +203,8 @@ def new_session() -> tuple[str, int]:
     try:
         os.mkdir(directory, 0o700)
         os.mkdir(os.path.join(directory, "logs"), 0o700)
+        if program is not None:
+            _write(os.path.join(directory, PROGRAM_FILE), program)
         return directory, _hold(directory)
     except OSError as error:
         discard(directory)
@@ -194,8 +215,20 @@ def new_session() -> tuple[str, int]:
         ) from error
 
 
-def restore(directory: str) -> int | None:
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode(errors="replace")[:_LONGEST_PROGRAM])
+    finally:
+        os.close(descriptor)
+
+
+def restore(directory: str, program: str | None = None) -> int | None:
     """Makes again what was removed of a session that runs. Cleaners of temporary directories remove what looks old.
+
+    Args:
+        directory: of the session.
+        program: as of ``new_session``.
 
     Returns:
         The descriptor that holds the new lock; None if the lock is still there.
@@ -210,6 +243,8 @@ def restore(directory: str) -> int | None:
         os.makedirs(path, mode=0o700, exist_ok=True)
         if not _is_ours(path):
             raise PermissionError(errno.EACCES, "it belongs to another user, or others may write to it", path)
+    if program is not None and program_of(directory) is None:
+        _write(os.path.join(directory, PROGRAM_FILE), program)
     return None if os.path.exists(_lock_of(directory)) else _hold(directory)
 
 

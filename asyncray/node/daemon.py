@@ -88,6 +88,8 @@ class Daemon:
     def __init__(self, machine: NodeMachine, directory: str, lock: int, plan: ClusterPlan | None = None) -> None:
         self._machine = machine
         self._directory = directory
+        # The program that has started this node for itself, if one has: the session directory names it.
+        self._program = sessions.program_of(directory)
         self._lock = lock
         self._address = sessions.socket_of(directory)
         self._logs = WorkerLogs(os.path.join(directory, "logs"))
@@ -369,7 +371,7 @@ class Daemon:
     async def _restore_directory(self) -> None:
         """The socket was removed, and without it no worker and no driver can connect. Tries again at the next tick."""
         try:
-            lock = sessions.restore(self._directory)
+            lock = sessions.restore(self._directory, self._program)
             for handler in logging.getLogger().handlers:
                 handler.close()  # its file is opened again, by its name
             if self._server is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncray.config import KILLED_DEADLINE, START_DEADLINE
@@ -68,8 +69,12 @@ def _lack_of_room(directory: str) -> str:
     return "" if has_room else f"No space left on the device of {directory}"
 
 
-def configuration(amounts: NodeAmounts) -> NodeConfig:
+def configuration(amounts: NodeAmounts, program: str | None = None) -> NodeConfig:
     """The configuration of a new node's daemon, whose session directory is made. Its "lock" is an open descriptor.
+
+    Args:
+        amounts: the resources of the node; None for those of the machine.
+        program: the command line of the program that starts it for itself; None for a node that programs share.
 
     Raises:
         OSError: no directory could be made, or the limits of the system are too low.
@@ -78,7 +83,7 @@ def configuration(amounts: NodeAmounts) -> NodeConfig:
     check_interpreter()
     descriptors.fill_standard()
     descriptors.check_limit()
-    directory, lock = sessions.new_session()
+    directory, lock = sessions.new_session(program)
     return {"directory": directory, "lock": lock, "driver": None, "amounts": amounts}
 
 
@@ -92,7 +97,7 @@ def start_node(amounts: NodeAmounts) -> LocalNode:
         OSError: no directory, or no process, could be made.
         RuntimeError: this process has no interpreter that a node could run.
     """
-    return _start(configuration(amounts), {}, "")
+    return _start(configuration(amounts, _own_command()), {}, "")
 
 
 def start_node_in_cluster(cluster: ClusterAddress) -> LocalNode:
@@ -110,7 +115,8 @@ def start_node_in_cluster(cluster: ClusterAddress) -> LocalNode:
         raise unreachable(cluster.text, str(error)) from None
     if any(name.startswith("ASYNCRAY_TLS_") for name in os.environ):
         _check_tls(cluster)
-    config = configuration({"num_cpus": 0, "num_gpus": 0, "resources": None, "object_store_memory": None})
+    nothing: NodeAmounts = {"num_cpus": 0, "num_gpus": 0, "resources": None, "object_store_memory": None}
+    config = configuration(nothing, _own_command())
     config["head"] = cluster.host, cluster.port
     # Not among the arguments, which all users of the machine can read.
     return _start(config, {cluster_tokens.TOKEN_VARIABLE: token.hex()}, cluster.text)
@@ -154,7 +160,6 @@ def _start(config: NodeConfig, variables: dict[str, str], cluster: str) -> Local
         raise
     close(its)
     sessions.close_lock(lock)  # the daemon holds it now
-    point_latest(directory)
     return LocalNode(ours, pid, directory, cluster)
 
 
@@ -174,8 +179,13 @@ def close(connection: socket.socket) -> None:
         forking.closed(descriptor)
 
 
+def _own_command() -> str:
+    """The command line of this program, for people."""
+    return " ".join(sys.orig_argv[1:] or sys.orig_argv)
+
+
 def point_latest(directory: str) -> None:
-    """Makes the link to the newest session, for people who look for its logs."""
+    """Makes the link to the newest session of a node that programs share, for people who look for its logs."""
     link = os.path.join(os.path.dirname(directory), LATEST)
     temporary = f"{link}.{os.getpid()}"
     try:
@@ -228,7 +238,8 @@ def connect(address: str) -> socket.socket:
     """Connects to a running node of this user on this machine.
 
     Args:
-        address: "auto" for that of the newest session, ``HOST:PORT`` for a node of that cluster, or ``unix:PATH``.
+        address: "auto" for the newest node that ``asyncray node`` has started, ``HOST:PORT`` for a node of that
+            cluster, or ``unix:PATH``.
 
     Raises:
         ConnectionError: there is none, it does not answer, or it belongs to another user.
@@ -255,6 +266,8 @@ def connect(address: str) -> socket.socket:
             raise
         else:
             return connection
+    if address == "auto" and sessions.running():
+        reason = "only nodes run that programs have started for themselves; `asyncray status` lists them"
     raise ConnectionError(
         f"Could not find a running node at {address} ({reason}). Start one with `asyncray node`, or call init() "
         "without an address."
@@ -267,7 +280,7 @@ def _paths(address: str) -> list[str]:
         return [address.removeprefix(ADDRESS_SCHEME)]
     cluster = read_cluster_address(address)
     if cluster is None:
-        directories = sessions.running()
+        directories = [each for each in sessions.running() if sessions.program_of(each) is None]
     else:
         from asyncray.io.cluster_sessions import sessions_of  # start-up cost, as above
 

@@ -141,10 +141,10 @@ def test_a_node_tells_people_how_to_connect() -> None:
     assert said.endswith("The node has stopped.\n")
 
 
-def test_stop_ends_the_nodes_of_programs_too() -> None:
+def test_stop_all_ends_the_nodes_of_programs_too() -> None:
     with node() as (process, _):
         context = ray.init(num_cpus=1)
-        stopped = json.loads(run("stop", "--json").stdout)
+        stopped = json.loads(run("stop", "--all", "--json").stdout)
         assert {row["result"] for row in stopped} == {"stopped"}
         assert len(stopped) == 2
         assert context["address"] in {row["address"] for row in stopped}
@@ -238,3 +238,45 @@ def test_a_node_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_
     done = run("node")
     assert done.exit_code == 1
     assert "ASYNCRAY_TMPDIR" in done.stderr
+
+
+def test_the_private_node_of_a_program_is_listed_and_nothing_else(tmp_path: Path) -> None:
+    """It is none for ``auto``, for the link to the latest one, and for ``stop`` without ``--all``."""
+    program = tmp_path / "shop.py"
+    program.write_text(
+        "import asyncray.sync as ray\n"
+        "with ray.init(num_cpus=1) as context:\n"
+        "    print(context['address'], flush=True)\n"
+        "    ray.get(ray.remote(lambda: __import__('threading').Event().wait()).remote())\n"
+    )
+    command = [sys.executable, str(program)]
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with pytest.raises(ConnectionError, match="only nodes run that programs have started for themselves"):
+            ray.init("auto")
+        shown = run("status")
+        assert shown.exit_code == 0
+        assert address in shown.stdout
+        assert f"private: {program}" in shown.stdout
+        assert json.loads(run("status", "--json").stdout)["own_nodes"][0]["address"] == address
+        assert "Workers" in run("status", "--address", address).stdout
+        assert not os.path.exists(Path(address.removeprefix("unix:")).parent.parent / "latest")
+        assert run("stop").stdout.splitlines() == [
+            "No node runs.",
+            "1 node of a program runs on: `asyncray status` shows which, --all stops them.",
+        ]
+        with node("--num-cpus", "0") as (_, facts):
+            with ray.init("auto") as context:
+                assert context["address"] == facts["address"]
+            both = run("status").stdout
+            assert f"at {facts['address']}" in both.splitlines()[0]
+            assert address in both
+        assert "stopped" in run("stop", "--all").stdout
+        assert process.wait(DEADLINE) == 1
+        assert process.stderr is not None
+        assert f"`asyncray stop` (pid {os.getpid()}) asked it to stop" in process.stderr.read()

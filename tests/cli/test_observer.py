@@ -8,12 +8,14 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from asyncray.cli import observer
-from asyncray.cli.observer import Observer, listener, listeners
+from asyncray.cli.observer import Observer, listener, listeners, own_nodes
+from asyncray.io.sessions import PROGRAM_FILE
 from asyncray.messages import HELLO, NOTICE, REFUSED, REPLY, REQUEST, VERSION, WELCOME, Received
 from asyncray.wire.frames import Decoder, encode
 
@@ -119,7 +121,10 @@ def test_other_messages_do_not_prolong_the_deadline(daemon: Daemon, monkeypatch:
 def test_who_listens_is_known_without_an_answer(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     assert listener(daemon.address) == (os.getpid(), daemon.directory)
     monkeypatch.setattr(observer, "running", lambda: [daemon.directory, f"{daemon.directory}-ended"])
-    assert listeners() == [(os.getpid(), daemon.directory)]
+    assert listeners(private=False) == [(os.getpid(), daemon.directory)]
+    Path(daemon.directory, PROGRAM_FILE).write_text("python program.py")
+    assert listeners(private=False) == []
+    assert own_nodes() == [{"address": daemon.address, "pid": os.getpid(), "program": "python program.py"}]
     assert not daemon.heard
 
 

@@ -19,12 +19,15 @@ class Nodes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: dict[str, tuple[int, int]]) -> None:
         self.nodes = nodes
         self.calls: list[Any] = []
-        monkeypatch.setattr(observer, "listeners", lambda: [(pid, name) for name, (pid, _) in nodes.items()])
+        monkeypatch.setattr(observer, "listeners", self.listeners)
         monkeypatch.setattr(observer, "listener", self.listener)
         monkeypatch.setattr(observer, "Observer", self.observe)
         monkeypatch.setattr(processes, "ends_within", self.ends_within)
         monkeypatch.setattr(processes, "kill", lambda pid: self.calls.append(("kill", pid)))
         monkeypatch.setattr(sessions, "clean_up", lambda name, deadline: self.calls.append(("clean up", name)))
+
+    def listeners(self, *, private: bool) -> list[tuple[int, str]]:
+        return [(pid, name) for name, (pid, _) in self.nodes.items() if private or not name.startswith("/private")]
 
     def listener(self, address: str) -> tuple[int, str]:
         if not address.startswith("unix:"):
@@ -94,3 +97,15 @@ def test_no_node_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     Nodes(monkeypatch, {})
     assert (stop().exit_code, stop().output) == (0, "No node runs.\n")
     assert json.loads(stop("--json").output) == []
+
+
+def test_nodes_of_programs_are_stopped_with_all_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes(monkeypatch, {"/a": (1, 0), "/private1": (2, 0), "/private2": (3, 0)})
+    result = stop()
+    assert result.output.splitlines() == [
+        "unix:/a/node.sock (pid 1): stopped",
+        "2 nodes of programs run on: `asyncray status` shows which, --all stops them.",
+    ]
+    assert nodes.calls == [("ask", "/a")]
+    assert stop("--all").exit_code == 0
+    assert nodes.calls[1:] == [("ask", "/a"), ("ask", "/private1"), ("ask", "/private2")]

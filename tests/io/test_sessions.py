@@ -219,3 +219,23 @@ def test_cleaning_up_ends_even_if_the_lock_cannot_be_removed(base: Path, monkeyp
     assert os.path.exists(f"{directory}/lock")
     sessions.clean_up(directory, 60.0)
     assert not os.path.exists(f"{directory}/lock")
+
+
+def test_the_session_of_a_private_node_names_its_program(base: Path) -> None:
+    directory, lock = sessions.new_session("python program.py \udcff" + "x" * 1000)
+    try:
+        assert sessions.running() == [directory]
+        found = sessions.program_of(directory)
+        assert found is not None
+        assert found.startswith("python program.py ?xxx")
+        assert len(found) == 500
+        os.unlink(os.path.join(directory, sessions.PROGRAM_FILE))
+        assert sessions.restore(directory, "python program.py") is None
+        assert sessions.program_of(directory) == "python program.py"
+    finally:
+        sessions.close_lock(lock)
+        sessions.discard(directory)
+    shared, lock = sessions.new_session()
+    assert sessions.program_of(shared) is None
+    sessions.close_lock(lock)
+    sessions.discard(shared)
