@@ -189,7 +189,11 @@ class Shape:
 
     def pop(self) -> None:
         """Removes the task that ``peek`` returned."""
-        self._removed(self.queues[self.depths[-1]].popleft())
+        task = self.queues[self.depths[-1]].popleft()
+        # As ``_removed`` does: a call would cost each task 30 ns.
+        self.count -= 1
+        if task.is_guest:
+            self.guests -= 1
 
 
 class Lease:
