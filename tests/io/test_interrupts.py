@@ -346,7 +346,11 @@ class Limit:
         raise Came
 
 
-@pytest.mark.parametrize("handler", [raise_it, Limit(), Limit().method, functools.partial(raise_it)], ids=repr)
+@pytest.mark.parametrize(
+    "handler",
+    [raise_it, Limit(), Limit().method, functools.partial(raise_it)],
+    ids=["function", "object", "method", "partial"],
+)
 def test_what_a_handler_raises_is_told_from_other_errors(handler: Any) -> None:
     signal.signal(signal.SIGALRM, handler)
     with pytest.raises(Came) as came:
