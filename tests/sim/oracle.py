@@ -2,7 +2,8 @@
 
 It stands outside of the machines and knows which daemons live. Beside the rules of a lone node (``tests.core.oracle``):
 
-- an object may be lost only if the node that owns it has ended, or one that could have had its only copy;
+- an object may be lost only if the node that owns it has ended, or one that could have had its only copy. Others
+  may have read its value before;
 - a task starts no more often than its retries allow, on all nodes together;
 - at rest, no living process waits for the answer to a request.
 """
@@ -65,7 +66,7 @@ class ClusterOracle(Oracle):
         if fault[0] == "OwnerDiedError" and fault[1].get("object_id") == ref.hex():
             if self.orphans:
                 return  # the owner has freed an argument of a task that it has ended, and the task reads it
-            if ref not in self.promised:
+            if ref not in self.promised or "lost with its owner" in fault[1]["message"]:
                 assert self.has_ended(ref[:NODE_SIZE]), f"{ref.hex()} is lost, and its owner lives"
                 return
         if fault[0] == "NodeDiedError" and ref not in self.promised:
