@@ -91,6 +91,10 @@ class Jobs:
             self.watcher.job_began(job, driver.pid)
         return job
 
+    def began_here(self, job_id: bytes) -> bool:
+        """True for the jobs of the drivers of this node. A node that has not joined its cluster yet has had none."""
+        return int.from_bytes(job_id, "big") in self.block
+
     def rows(self, node: bytes) -> list[JobRow]:
         """The jobs that run, for people."""
         return [job_row(job, node, pid) for job, pid in self._pids.items() if pid is not None]
@@ -98,7 +102,7 @@ class Jobs:
     def visiting(self, job_id: bytes, namespace: str, setup: JobSetup) -> Job | None:
         """Tasks of a job come from another node: returns the job, or None if it began on this node and has ended."""
         job = self.table.get(job_id)
-        if job is None and int.from_bytes(job_id, "big") not in self.block:
+        if job is None and not self.began_here(job_id):
             job = self.table[job_id] = Job(job_id, namespace, setup)
         return job
 

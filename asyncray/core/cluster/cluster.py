@@ -105,7 +105,6 @@ class ClusterMachine(Watcher):
             self.node, self.outbox, machine.functions, machine.objects, self.imports, machine.jobs, self._peer_of
         )
         self._speak_to_drivers(requests, facts["host"])
-        machine.jobs.watcher = JobReports(self.node, self.members, self._own_jobs_over)
         self.groups = MemberGroups(machine, self.members)
         self.placing = Placing(machine.clock, self.node, machine.resources, self.members, machine.bundles)
         self.away = AwayTasks(machine, self.imports, self.templates, self.large, arguments, self._peer_of)
@@ -139,8 +138,11 @@ class ClusterMachine(Watcher):
         return f"<ClusterMachine {self.node.hex()} {self.members}>"
 
     def _speak_to_drivers(self, requests: ClusterRequests, host: str) -> None:
-        """Makes the machines for output and notices between nodes and the drivers of other nodes."""
+        """Makes the machines for jobs, output and notices between nodes and the drivers of other nodes."""
         machine = self._machine
+        # Other nodes may learn of this member before the head's answer arrives here, and send jobs of theirs.
+        machine.jobs.number_from(range(0))
+        machine.jobs.watcher = JobReports(self.node, self.members, self._own_jobs_over)
         jobs, directory = machine.jobs.table, f"{machine.facts.get('session_dir', '')}/logs"
         self.output = FarOutput(self.outbox, jobs, host, directory)
         self.notices = FarNotices(self.outbox, jobs, self._describe)

@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
-from asyncray.cluster_messages import ACK, BEAT, COMPLAINT, JOIN, JOINED, RESUME, TURNED_AWAY, VIEW
+from asyncray.cluster_messages import ACK, BEAT, COMPLAINT, JOB_OF, JOIN, JOINED, RESUME, TURNED_AWAY, VIEW
 from asyncray.core.cluster.cluster import LONGEST_QUEUE, ClusterMachine
 from asyncray.core.cluster.commands import CloseConnection, Dial, SendControl
-from asyncray.core.cluster.members import CUT_OFF_AFTER, MEMBER, OUTSIDE
+from asyncray.core.cluster.members import CUT_OFF_AFTER, JOINING, MEMBER, OUTSIDE
 from asyncray.core.cluster.peers import Peer
 from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
 from asyncray.core.outbox import StopNode
 from asyncray.core.records import HERE, Job
-from asyncray.ids import OBJECT_SIZE
+from asyncray.ids import JOB_SIZE, OBJECT_SIZE
 from tests.core.cluster.nodes import done, facts, row, taken
 from tests.core.test_growth import Table, steps
+from tests.greeting import SETUP
 
 HEAD = b"headnode"
 HELLO: Any = (900, 1)
@@ -51,6 +52,17 @@ def test_a_member_numbers_its_jobs_from_the_block_that_the_head_gave() -> None:
     assert [message[0] for message in stage.joined] == [JOIN]
     assert stage.part.members.state == MEMBER
     assert stage.node.jobs.block == range(8192, 12288)
+
+
+def test_a_job_of_another_node_may_come_before_the_answer_of_the_head() -> None:
+    """1. The head takes this node. 2. Others learn of it and send tasks. 3. The answer arrives here."""
+    node = NodeMachine(b"thisnode", {"CPU": 2.0}, "seg", 1 << 20, {})
+    part = ClusterMachine(node, facts(b"thisnode"), 0.0, HEAD)
+    part.members.join()
+    assert part.members.state == JOINING
+    job = (4096).to_bytes(JOB_SIZE, "big")
+    part.receive(part.peer(b"other", 0.0), [(JOB_OF, job, "ns", SETUP, b"other")], 0.0)
+    assert list(node.jobs.table) == [job]
 
 
 def test_the_row_of_a_node_says_what_is_free_and_never_less_than_nothing() -> None:
