@@ -4,7 +4,9 @@ A detached actor outlives its driver and the node of its creator. So the creator
 constructor, the class and the setup of the job to the head's node (ADOPT). There a client without a connection stands
 for the creator: like a driver, it makes the actor and then ends. So the life, the name, and everything that a restart
 needs belong to a job of the head's node. People do not see that job, and its output goes to the driver of the creator
-while that lives. The ID of the actor names the head's node, so each node finds the home.
+while that lives. The ID of the actor names the head's node, so each node finds the home. The head's node does the same
+without messages for a process of its own that works for a job of another node: all nodes forget that job when its
+driver ends.
 
 Small arguments that have a value are copied to the head's node. Larger ones stay objects of the creator's node: once
 that is lost, the actor cannot start again, and its fault says why. The creator's node keeps all of them until the
@@ -14,7 +16,8 @@ head's node has registered those that it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from asyncray.cluster_messages import ADOPT, ADOPTED
 from asyncray.core.cluster.covers import Cover
@@ -25,6 +28,9 @@ from asyncray.core.machine import NodeMachine
 from asyncray.core.questions import LATER, Answer, Question
 from asyncray.core.records import Client, Job, ObjectEntry, Party, Template
 from asyncray.messages import CREATE, FUNCTION, TEMPLATE, CreateMessage
+
+if TYPE_CHECKING:
+    from asyncray.cluster_messages import AdoptMessage
 
 _FUNCTION_NUMBER = 1
 _TEMPLATE_NUMBER = 2
@@ -62,14 +68,14 @@ class Adoptions:
     # At the creator's node --------------------------------------------------------------------------------------------
 
     def is_for_head(self, template: Template) -> bool:
-        """True for the class of a detached actor, if this is not the head's node."""
-        return self._head is not None and bool(template.options.get("detached"))
+        """True for the class of a detached actor, unless the job is one of the head's node, which this is."""
+        is_own = self._head is None and self._machine.jobs.began_here(template.job.id)
+        return bool(template.options.get("detached")) and not is_own
 
     def give(
         self, question: Question, name: tuple[str, str] | None, handle: bytes, create: CreateMessage, *, reuse: bool
     ) -> Any:
         """Asks the head's node to make an actor. The answer is the actor that then has the name, and its handle."""
-        assert self._head is not None
         _, _, number, kind, payload, dependencies, nested, _ = create
         template = question.asker.templates[number]
         job, function = template.job, template.function
@@ -77,14 +83,15 @@ class Adoptions:
         captured = [entry.id for entry in function.captured]
         self._count += 1
         self._asked[self._count] = question, self._objects.use_all((*(dependencies or ()), *(nested or ()), *captured))
-        self._outbox.send(
-            self._peer(self._head),
-            (
-                ADOPT, self._count, job.namespace, job.setup, job.id, self._driver_of(job), name, reuse, handle,
-                (function.digest, function.pickled, captured or None),
-                (template.digest, spec_of(template, template.where)), (kind, payload, dependencies, nested),
-            ),
+        adopt: AdoptMessage = (
+            ADOPT, self._count, job.namespace, job.setup, job.id, self._driver_of(job), name, reuse, handle,
+            (function.digest, function.pickled, captured or None),
+            (template.digest, spec_of(template, template.where)), (kind, payload, dependencies, nested),
         )  # fmt: skip
+        if self._head is None:
+            self._make(adopt, partial(self._answer, self._count))
+        else:
+            self._outbox.send(self._peer(self._head), adopt)
         return LATER
 
     def _driver_of(self, job: Job) -> bytes:
@@ -95,6 +102,9 @@ class Adoptions:
     def adopted(self, peer: Peer, message: Any) -> None:
         """ADOPTED: the head's node has made the actor, or refuses."""
         _, number, answer = message
+        self._answer(number, answer)
+
+    def _answer(self, number: int, answer: Answer) -> None:
         question, uses = self._asked.pop(number)
         if answer[0]:
             question.answer(answer[1])
@@ -111,18 +121,28 @@ class Adoptions:
 
     def adopt(self, peer: Peer, message: Any) -> None:
         """ADOPT: makes a detached actor for a process of another node."""
-        _, number, namespace, setup, job_id, home, name, reuse, handle, function, template, arguments = message
-        kind, payload, dependencies, nested = arguments
+        number, function = message[1], message[9]
+        _, _, dependencies, nested = message[11]
         answers: list[Answer] = []
         cover = Cover(peer, lambda: self._outbox.send(peer, (ADOPTED, number, answers[0])))
         self._imports.learn(cover, [*(dependencies or ()), *(nested or ()), *(function[2] or ())])
+
+        def made(answer: Answer) -> None:
+            answers.append(answer)
+            if not cover.ended and not self._imports.end(cover):
+                cover.give_up()
+
+        self._make(message, made)
+
+    def _make(self, message: AdoptMessage, reply: Callable[[Answer], None]) -> None:
+        """Makes the actor. ``reply`` gets the answer for the creator, at once or after a later event."""
+        _, _, namespace, setup, job_id, home, name, reuse, handle, function, template, arguments = message
+        kind, payload, dependencies, nested = arguments
         creator = self._creator(namespace, setup, self._reader(job_id, home))
 
         def made(answer: Answer) -> None:
-            answers.append((True, [actor, handle]) if answer[0] and answer[1] is None else answer)
             self._machine.client_disconnected(creator)
-            if not cover.ended and not self._imports.end(cover):
-                cover.give_up()
+            reply((True, [actor, handle]) if answer[0] and answer[1] is None else answer)
 
         self._machine.functions.export(creator, (FUNCTION, _FUNCTION_NUMBER, *function))
         self._machine.functions.describe(creator, (TEMPLATE, _TEMPLATE_NUMBER, *template))

@@ -83,6 +83,26 @@ def test_it_survives_its_driver_and_the_node_of_that_and_starts_again_elsewhere(
     world.end()
 
 
+def test_one_of_a_task_at_the_heads_node_starts_again_elsewhere_after_the_driver_of_that_task_has_ended() -> None:
+    """All nodes forget the job of the task, so the actor must belong to another one, whose tasks go anywhere."""
+    world = Adopting({"CPU": 2.0, "S": 1.0}, {"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
+    driver = world.members[B].host.driver()
+    detached = Recipe(detached=True, name="ann", extra=R, restarts=1, arguments=(0,), captures=(0,))
+    driver.submit(Recipe(extra=("S", 1.0), steps=(("put", 0), ("make", detached), ("forget", 0))))
+    world.settle()
+    (actor,) = world.machine.actors.table.values()
+    assert (actor.state, actor.name) == (ALIVE, ("ns", "ann"))
+    assert world.machine.jobs.rows(A) == []
+    world.die(driver)
+    world.settle()
+    assert actor.job.id not in world.members[A].part.templates.over, "no node may take the actor any more"
+    world.die(next(worker for worker in world.members[C].host.workers if worker.is_actor))
+    world.settle()
+    assert (actor.state, actor.restarted) == (ALIVE, 1)
+    assert world.kinds(A, C).count(CONSTRUCT_AT) == 2
+    world.end()
+
+
 def test_its_small_arguments_and_captured_refs_are_with_the_head() -> None:
     world = Adopting({"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
     driver = world.members[B].host.driver()
