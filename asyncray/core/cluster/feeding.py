@@ -65,7 +65,7 @@ class Feeding:
         self._filled: dict[TaskLine, None] = {}
         # Shapes that have got no lease here since the last flush.
         self._parked: dict[Shape, None] = {}
-        # Shapes for which no other node has room: looked at again when the view or the slots have changed.
+        # Shapes for which no other node has room: looked at again when the view, the slots or the debits have changed.
         self._waiting: dict[Shape, None] = {}
         # Tasks with a placement for which there is no node at present.
         self.homeless: dict[Task, None] = {}
@@ -215,7 +215,7 @@ class Feeding:
 
     def _feed_parked(self) -> None:
         parked, self._parked = self._parked, {}
-        if self._changed or self._away.changed:
+        if self._placing.expire_debits() or self._changed or self._away.changed:
             again = list(self._waiting)[:_LOOKS]
             self._changed = len(again) < len(self._waiting)
             self._away.changed = False

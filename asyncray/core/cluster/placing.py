@@ -48,7 +48,7 @@ class Placing:
         self._own = own
         self._members = members
         # Node -> (version of its row, demands of the tasks that went there since that version, time of the last of
-        # them).
+        # them). The node of the oldest such time comes first.
         self._debits: dict[bytes, tuple[int, dict[str, int], float]] = {}
         # Counts the choices among equals, and the tasks that are spread.
         self._turn = 0
@@ -107,12 +107,26 @@ class Placing:
         member = self._members.table.get(node)
         if member is None:
             return
-        version, sent, at = self._debits.get(node, (-1, {}, 0.0))
+        version, sent, at = self._debits.pop(node, (-1, {}, 0.0))
         if version != member.version or self._clock.now - at > DEBITS_LAST:
             sent = {}
         self._debits[node] = (member.version, sent, self._clock.now)
         for name, amount in demand:
             sent[name] = sent.get(name, 0) + amount
+
+    def expire_debits(self) -> bool:
+        """Forgets the debits that have lasted. Returns True if there were some: their nodes may have room again.
+
+        No row need tell of that: tasks that have ended since the last row leave it as it was.
+        """
+        found = False
+        while self._debits:
+            node, (_, _, at) = next(iter(self._debits.items()))
+            if self._clock.now - at <= DEBITS_LAST:
+                break
+            del self._debits[node]
+            found = True
+        return found
 
     def _free(self, member: OtherNode) -> Mapping[str, int]:
         version, sent, at = self._debits.get(member.facts["node"], (-1, {}, 0.0))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncray.cluster_messages import BACK, SLOTS, TAKE_BACK, TASK
+from asyncray.cluster_messages import BACK, CONSTRUCT_AT, RESULT, SLOTS, TAKE_BACK, TASK
 from asyncray.core.cluster.feeding import MOVES_WITHIN
+from asyncray.core.cluster.placing import DEBITS_LAST
 from asyncray.ids import TASK_SIZE
 from asyncray.messages import CANCEL
 from tests.core.cluster.pair import A, B, C, Pair
 from tests.core.programs import Recipe
+from tests.core.world import World
 
 
 def placed(world: Pair, where: list[Any], count: int = 1, **changes: Any) -> None:
@@ -221,3 +223,36 @@ def test_tasks_whose_placement_is_this_node_never_go_elsewhere() -> None:
     assert TASK not in world.kinds(A, B)
     assert not world.unresolved()
     world.end()
+
+
+def test_an_actor_starts_at_a_node_whose_last_task_has_ended_before_its_row_changed() -> None:
+    """1. A task goes to a node, which counts as full from then on. 2. It ends, and the row of the node is as before."""
+    world = Pair({"CPU": 1.0}, {"CPU": 1.0})
+    driver = world.driver()
+    driver.state.make(Recipe(lives_on=1))
+    run(world)
+    driver.state.spawn(Recipe())
+    run(world)
+    assert world.kinds(B, A).count(RESULT) == 1
+    driver.state.make(Recipe(lives_on=1))
+    run(world)
+    assert CONSTRUCT_AT not in world.kinds(A, B)
+    pass_time(world, 2 * DEBITS_LAST)
+    run(world)
+    assert world.kinds(A, B).count(CONSTRUCT_AT) == 1
+    world.settle()
+    world.end()
+
+
+def run(world: Pair) -> None:
+    """Everything happens that takes no time."""
+    while world.talk() | world.chores() | world.run():
+        pass
+
+
+def pass_time(world: Pair, seconds: float) -> None:
+    """No row changes meanwhile."""
+    World.wait(world, seconds)
+    for member in world.members.values():
+        member.part.tick(world.now, 0.0)
+        member.host.after()
