@@ -302,6 +302,42 @@ def test_h10_what_only_a_lost_node_kept_stays_until_all_have_registered() -> Non
     scene.end()
 
 
+def test_what_only_a_value_of_a_lost_owner_kept_is_registered_although_another_node_gave_the_value() -> None:
+    """1. P owns v, with o of A inside. 2. A gives v to Q in a task. 3. Q reads o in v. 4. P is lost.
+
+    At Q the cover of A stands for both, and lives on. But A holds v alone, and only v kept o.
+    """
+    scene = Scene()
+    a, p, q = scene.a, scene.p, scene.q
+    there = scene.started(a, p, scene.o)
+    v = scene.put(p, scene.o)
+    here = scene.started(p, a, v)
+    a.hold(v)
+    scene.finish(p, there)
+    scene.finish(a, here)
+    scene.exchange(p, a)
+    scene.exchange(a, p)
+    scene.drop(a)
+    scene.started(a, q, v)
+    q.read(v)
+    scene.game.after()
+    scene.exchange(q, p)
+    assert scene.exists()
+    scene.game.kill(p)
+    scene.game.report_loss(a, p)
+    scene.game.report_loss(q, p)
+    scene.game.after()
+    assert scene.under_way(q, a) == [BORROW]
+    assert "B" not in q.settled
+    scene.exchange(q, a)
+    while scene.game.graces_to_end():
+        scene.game.end_grace(p)
+    q.read(v)
+    scene.game.after()
+    assert scene.exists()
+    scene.end()
+
+
 def test_r29_a_ref_of_a_lost_owner_is_a_fault_also_if_it_comes_later() -> None:
     scene = Scene()
     a, p, q = scene.a, scene.p, scene.q

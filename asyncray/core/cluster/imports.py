@@ -15,9 +15,11 @@ that sends a ref keeps the object until the receiver has given the cover up (``c
    value itself: it is given up (UNBORROW) as any other cover is.
 
 6. When a node X is lost, the covers that it gave end without a message: each node registers what it learned under them
-   and still needs (``giver_lost``). Everything that ends by the loss of X ends only when *all* members have done that:
-   its borrows, the uses of tasks that it had, the claims that were kept for it. That time is X's grace. Otherwise an
-   object is lost that only X kept alive for others (H10 and H11). No clock could bound how late a member learns of it.
+   and still needs (``giver_lost``). The values of X's own objects count as such covers of the refs inside, also if
+   another node gave the objects: it may not know their values, and then keeps nothing inside them alive. Everything
+   that ends by the loss of X ends only when *all* members have done that: its borrows, the uses of tasks that it had,
+   the claims that were kept for it. That time is X's grace. Otherwise an object is lost that only X kept alive for
+   others (H10 and H11). No clock could bound how late a member learns of it.
 
 What a node needs: refs of its processes, and uses by its own unfinished tasks and by values that it keeps.
 ``tests/sim/references.py`` checks the rules against an oracle. *Moreau, Dickman, Jones: Birrell's Distributed Reference
@@ -244,8 +246,11 @@ class Imports:
             covers.update({cover: None for _, far in batch for cover in far.late if cover.giver is peer})
         for cover in covers:
             cover.replace_give_up(grace.cover_settled)
-        grace.covers += len(covers)
         owned = [entry for entry in self._objects.table.values() if entry.far and entry.far.owner is peer]
+        inside = Cover(peer, grace.cover_settled)
+        covers[inside] = None
+        self.learn(inside, _unregistered_inside(owned))
+        grace.covers += len(covers)
         for entry in owned:
             assert entry.far is not None
             entry.far.registered = True  # nobody is left to register with
@@ -305,6 +310,18 @@ class Imports:
 
 def _needed(entry: ObjectEntry) -> bool:
     return bool(entry.uses or entry.borrowers)
+
+
+def _unregistered_inside(entries: Iterable[ObjectEntry]) -> list[bytes]:
+    """Returns the objects that refs inside values name, if their owners do not know of this node."""
+    found: dict[ObjectEntry, None] = {}
+    values = list(entries)
+    while values:
+        for inner in values.pop().contained:
+            if inner.far is not None and not inner.far.registered and inner not in found:
+                found[inner] = None
+                values.append(inner)
+    return [entry.id for entry in found]
 
 
 class _Grace:
