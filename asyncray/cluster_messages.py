@@ -160,7 +160,8 @@ came with it are still in use: DONE_WITH follows then. Answer, if the values con
 
 BACK: Final = 123
 BackMessage: TypeAlias = "tuple[Literal[123], int, int, bool]"
-"""attempt, why (``cluster_words``), whether refs are still in use: the task has not started and will not"""
+"""attempt, why (``cluster_words``), whether refs are still in use: the task will not start, and has not started either,
+unless the reason says that it may have"""
 
 DONE_WITH: Final = 124
 DoneWithMessage: TypeAlias = "tuple[Literal[124], int]"

@@ -56,3 +56,5 @@ WANTED_BACK: Final = 2
 # A call: the actor is not at this node, or not in this incarnation.
 NOT_HERE: Final = 3
 NO_BUNDLE: Final = 4
+# The home wanted it back, and it stood behind another task in a process that has died: perhaps that had started it.
+MAY_HAVE_STARTED: Final = 5

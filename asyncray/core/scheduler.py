@@ -369,7 +369,8 @@ class Scheduler:
             if not self._take_nested(worker, task) and worker.inflight.pop(task.id, None) is None:
                 continue
             worker.backlog -= task.estimate
-            task.estimate = 0.0
+            if task.estimate != UNKNOWN:
+                task.estimate = 0.0  # a task that goes alone still does
             task.worker = task.lease = None
             if task.state == SENT:
                 self.shapes.enqueue(task, first=True)

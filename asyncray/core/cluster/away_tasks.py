@@ -3,6 +3,11 @@
 A task that is away is SENT and has no worker. It leaves these books by exactly one of RESULT, BACK, or the loss of the
 node. This node decides about retries.
 
+A task may start once more than its retries allow: behind another in a process that dies before it reports the start.
+From then on it is sent alone (its estimate is ``UNKNOWN``), so each further start is reported. That holds on all nodes
+together. A node that gives such a task back says so (``MAY_HAVE_STARTED``), and a task that is tried again after it was
+at another node is sent alone in any case.
+
 The objects that a task names stay in use here until the last message of the other node about it, also if the task was
 cancelled and nobody waits for it any more: code there may use them until then.
 """
@@ -14,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from asyncray.cluster_messages import CALL_AT, CANCEL_AT_HOME, CANCEL_TASK, CLAIMED, CONSTRUCT_AT, TASK
-from asyncray.cluster_words import NEVER_FITS, OVER
+from asyncray.cluster_words import MAY_HAVE_STARTED, NEVER_FITS, OVER
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.imports import Imports
 from asyncray.core.cluster.known_templates import KnownTemplates
@@ -249,6 +254,7 @@ class AwayTasks:
             self._work.finish_all(task, values)
 
     def _retry(self, task: Task, *, crashed: bool) -> None:
+        task.estimate = UNKNOWN
         pause = pause_before_retry(task.template.retries - task.retries) if crashed else 0.0
         if pause:
             self._scheduler.pauses.add(task, self._clock.now + pause)
@@ -271,6 +277,8 @@ class AwayTasks:
                 away.line.slots = 0
             if away.line is not None and isinstance(task.template.where, Bundle):
                 away.line.misled_by = self._views.rows.get(task.template.where.group)
+            if why == MAY_HAVE_STARTED:
+                task.estimate = UNKNOWN
             self._scheduler.shapes.enqueue(task, first=True)
         if task.actor is not None and not task.is_constructor:
             self.actors.call_left(task.actor)
@@ -322,11 +330,11 @@ class AwayTasks:
         elif not task.retries:
             self._work.finish(task, FAULT, ["NodeDiedError", {"message": f"{task.name} failed with its node: {why}"}])
         else:
-            if started:
+            # Which tasks had started is a guess: a node runs them in its own order, and says later how many it runs. So
+            # a loss that costs nothing counts as a start without a report, and the next one costs a retry.
+            if started or task.estimate == UNKNOWN:
                 task.retries -= 1
-            else:
-                # The task may have started unnoticed: from now on it is sent alone.
-                task.estimate = UNKNOWN
+            task.estimate = UNKNOWN
             self._scheduler.shapes.enqueue(task, first=True)
 
     def grace_over(self, peer: Peer) -> None:

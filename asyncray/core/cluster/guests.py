@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any
 
 from asyncray.cluster_messages import BACK, DONE_WITH, RESULT, SLOTS
-from asyncray.cluster_words import NEVER_FITS, NO_BUNDLE, OVER, WANTED_BACK
+from asyncray.cluster_words import MAY_HAVE_STARTED, NEVER_FITS, NO_BUNDLE, OVER, WANTED_BACK
 from asyncray.core.cluster.covers import Cover
 from asyncray.core.cluster.far_values import FarValues
 from asyncray.core.cluster.imports import Imports
@@ -35,6 +35,7 @@ from asyncray.core.cluster.task_arguments import TaskArguments
 from asyncray.core.leases import Shape
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, ObjectEntry, Party, Task
+from asyncray.core.scheduler import UNKNOWN
 from asyncray.core.states import FINAL, FINISHED, PENDING, QUEUED, SENT, WAITING, WITHDRAWN
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import return_id
@@ -232,7 +233,7 @@ class Guests:
             if guest.is_constructor:
                 self.withdraw(guest)
             else:
-                self.send_back(guest, WANTED_BACK)
+                self.send_back(guest, MAY_HAVE_STARTED if guest.estimate == UNKNOWN else WANTED_BACK)
         if len(waiting) >= count:
             return
         # Others were sent ahead to workers: they come back to the queue, and the home asks again.
