@@ -6,7 +6,8 @@ sees room for them at home, or at a node that their placement allows. The other 
 (BACK), and says nothing about the rest, which ends there as if nobody had asked.
 
 Tasks. Their node says how many of them it runs side by side (SLOTS), but not which: as many as there is room for are
-asked back, and again after ``ASK_BACK_AGAIN``, because those that have begun do not come.
+asked back, and again after ``ASK_BACK_AGAIN``, because those that have begun do not come. Several lines may lead to one
+queue there, so they take turns.
 
 Constructors. Their node names each that waits (CONSTRUCTOR_WAITS). One that has begun never waits there again, so each
 is asked back once. Until it comes it counts at the node for which it was asked back: otherwise one free CPU would call
@@ -54,7 +55,8 @@ class AskingBack:
         self._lines.forget_unused()
         for lines in self._lines.together():
             waiting = sum(len(line.sent) for line in lines) - max(line.slots or 0 for line in lines)
-            for line in lines:
+            # Those asked least recently come first: tasks that have begun would otherwise be asked for again and again.
+            for line in sorted(lines, key=_asked_back_at):
                 if waiting > 0 and line.sent and now >= line.asked_back_at + ASK_BACK_AGAIN:
                     waiting -= self._ask_for(line, waiting, now)
 
@@ -103,3 +105,7 @@ class AskingBack:
             node = waiting[away] = found.facts["node"]
             taken.setdefault(node, Counter()).update(dict(template.demand))
             self._outbox.send(away.peer, (TAKE_BACK, [away.attempt], 1))
+
+
+def _asked_back_at(line: TaskLine) -> float:
+    return line.asked_back_at

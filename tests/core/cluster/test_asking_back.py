@@ -295,3 +295,18 @@ def test_a_task_that_must_stay_does_not_keep_another_from_coming_back() -> None:
     assert [ref in driver.values for ref in must_stay] == [False, True]
     world.settle()
     world.end()
+
+
+def test_a_task_that_has_begun_does_not_keep_another_from_coming_back() -> None:
+    """Both stand in one queue at B. The one that has begun never comes, however often A asks."""
+    world = stuck(C)
+    driver = world.driver()
+    begun = driver.submit(Recipe(where=("spread",)))
+    time_passes(world, B, C)
+    may_go = [driver.submit(Recipe(name=name)) for name in "12"]
+    time_passes(world, B, C)
+    time_passes(world, B)
+    assert all(ref in driver.values for ref in may_go)
+    assert begun not in driver.values
+    world.settle()
+    world.end()
