@@ -237,21 +237,25 @@ class Actors:
         if actor.name is not None:
             self.names.free(actor.name, actor.id)
 
-    def lost(self, actor: Actor, message: str) -> None:
-        """The actor's process ended by itself: restarts the actor if it has restarts left and is still in use."""
+    def lost(self, actor: Actor, message: str, *, blameless: bool = False) -> None:
+        """The actor's process ended by itself: restarts the actor if it has restarts left and is still in use.
+
+        Args:
+            blameless: the process ended because its zygote or its node did.
+        """
         if actor.state == DEAD:
             return
         submitted = self._submitted(actor)
         wanted = actor.detached or actor.pending or not actor.unreferenced
         if actor.restarts and wanted:
-            self._restart(actor, message)
+            self._restart(actor, message, blameless=blameless)
         else:
             if isinstance(actor.task, Guest):
                 actor.task.how = CRASHED
             self.die(actor, actor.fault("ActorDiedError", message))
         self._abandon(submitted)
 
-    def _restart(self, actor: Actor, message: str) -> None:
+    def _restart(self, actor: Actor, message: str, *, blameless: bool) -> None:
         if actor.restarts > 0:
             actor.restarts -= 1
         actor.restarted += 1
@@ -265,19 +269,22 @@ class Actors:
         actor.task.worker = actor.task.lease = None
         lost = self.mailboxes.interrupted(actor, calls)
         self._report(actor)
-        self._enqueue_restart(actor)  # which ends the actor if no node can have it any more
+        self._enqueue_restart(actor, blameless=blameless)  # which ends the actor if no node can have it any more
         # Fail the lost calls last, because the end of the last call may end the actor. Calls that wait in lanes were
         # not sent yet, so they are not lost.
         unavailable = actor.fault("ActorUnavailableError", f"{ActorUnavailableError.RESTARTING} {message}")
         for call in lost:
             self._finish(call, FAULT, call.cancelled_fault() if call.cancelled else unavailable)
 
-    def _enqueue_restart(self, actor: Actor) -> None:
-        """Queues the constructor again, after a pause if the actor's process ends soon after each start."""
+    def _enqueue_restart(self, actor: Actor, *, blameless: bool) -> None:
+        """Queues the constructor again, after a pause if the actor's process ends by itself soon after each start."""
         now = self._clock.now
         if actor.constructed_at is not None and now - actor.constructed_at >= LIVED_A_WHILE:
             actor.restart_pause = 0.0
         actor.constructed_at = None
+        if blameless:
+            self._scheduler.shapes.enqueue(actor.task)
+            return
         if actor.restart_pause:
             self._scheduler.pauses.add(actor.task, now + actor.restart_pause)
         else:

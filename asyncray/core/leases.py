@@ -23,8 +23,9 @@ class Worker:
     """A forked process that runs tasks. The pool writes it, except where a field names another writer."""
 
     __slots__ = (
-        "actor", "announced_lease", "backlog", "calls", "client", "deadline", "exits_cleanly", "gpu", "idle_since",
-        "inflight", "job", "killed", "known", "known_functions", "lease", "nested", "number", "pid", "state", "why",
+        "actor", "announced_lease", "backlog", "calls", "client", "deadline", "died_with_zygote", "exits_cleanly",
+        "gpu", "idle_since", "inflight", "job", "killed", "known", "known_functions", "lease", "nested", "number",
+        "pid", "state", "why",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -67,6 +68,8 @@ class Worker:
         self.why = ""
         # It ends in order: the objects that it made live on, and the tasks that it was sent have not started.
         self.exits_cleanly = False
+        # Its zygote died and took it along: nothing that ran in it is to blame.
+        self.died_with_zygote = False
 
     def __repr__(self) -> str:
         work = f"inflight={len(self.inflight)} nested={len(self.nested)}"

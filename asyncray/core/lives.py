@@ -120,7 +120,8 @@ class Actor(Seat):
         self.constructed_at: float | None = None
         # The pid of its process at another node, for people.
         self.pid: int | None = None
-        # Seconds that the next restart waits: none at first, and more for an actor whose process ends soon each time.
+        # Seconds that the next restart waits: none at first, and more for an actor whose process ends soon each time,
+        # unless its zygote or its node has died.
         self.restart_pause = 0.0
 
     @property

@@ -257,11 +257,18 @@ class NodeMachine:
         """The zygote has forked a worker."""
         self.pool.started(number, pid)
 
-    def worker_exited(self, number: int, how: str, log: str = "") -> None:
-        """A worker process ended. ``how`` (signal or exit code) and ``log`` (its last lines) are for people."""
+    def worker_exited(self, number: int, how: str, log: str = "", *, with_zygote: bool = False) -> None:
+        """A worker process ended.
+
+        Args:
+            how: the signal or exit code, for people.
+            log: the last lines that the worker wrote, for people.
+            with_zygote: the zygote died and took the worker along.
+        """
         worker = self.pool.exited(number)
         if worker is None:
             return
+        worker.died_with_zygote = with_zygote
         if worker.why:
             how = f"{how} ({worker.why})"
         if log:

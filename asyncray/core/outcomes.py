@@ -163,17 +163,19 @@ class Outcomes:
     def worker_exited(self, worker: Worker, how: str) -> None:
         """The process has ended: the tasks that it had are retried or fail. ``how`` describes its end for people."""
         started, unstarted, waited = self._scheduler.worker_exited(worker)
-        culprits = sorted(dict.fromkeys(task.name for task in started if task not in waited))
+        blameless = worker.died_with_zygote
+        culprits = sorted(dict.fromkeys(task.name for task in started if task not in waited and not blameless))
         actor = worker.actor
         if actor is not None:
-            self._actors.lost(actor, f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}")
+            text = f"{ActorDiedError.WORKER_DIED} {actor.task.template.name}: {how}"
+            self._actors.lost(actor, text, blameless=blameless)
         for task in reversed(unstarted):
             self._again(task)
         for task in started:
             self._cancelling.abandon(list((task.children or {}).values()))
             if task.retries and not (task.cancelled or task.is_guest):
                 task.retries -= 1
-                self._retry(task)
+                self._again(task) if blameless else self._retry(task)
             elif culprits and task in waited:
                 self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
             else:

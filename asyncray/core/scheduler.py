@@ -421,7 +421,7 @@ class Scheduler:
             started.append(unstarted.pop(0))
         waited = [task for task in started if task.lease is not None and task.id in task.lease.blocked]
         for task in started:
-            if task not in waited and not worker.exits_cleanly:
+            if task not in waited and not (worker.exits_cleanly or worker.died_with_zygote):
                 task.template.crashes = True
         for task in unstarted:
             # It may have started without a report: from now on it is sent alone.

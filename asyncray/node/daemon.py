@@ -319,7 +319,7 @@ class Daemon:
         if worker is not None and worker.client is None and (lacking := shortage()) is not None:
             how = f"{how}: no worker and no driver can connect: {lacking}"
         self._machine.now = self._loop.time()
-        self._machine.worker_exited(number, how, log_tail)
+        self._machine.worker_exited(number, how, log_tail, with_zygote=status is None)
         self._request_flush()
 
     def zygote_ended(self) -> None:

@@ -264,11 +264,11 @@ class Host:
         self.machine.client_disconnected(process.client)
         self.after()
 
-    def exit_seen(self) -> None:
+    def exit_seen(self, *, with_zygote: bool = False) -> None:
         """The daemon learns that a worker process has ended, and perhaps only later that its connection has."""
         worker = self.corpses.pop(0)
         self.processes.pop(worker.client.number, None)
-        self.machine.worker_exited(worker.number, "killed by a signal")
+        self.machine.worker_exited(worker.number, "killed by a signal", with_zygote=with_zygote)
         while worker.wire:  # a late batch
             self._receive(worker, [worker.wire.popleft()[0]])
         self.machine.client_disconnected(worker.client)

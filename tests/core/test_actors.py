@@ -572,6 +572,22 @@ def test_an_actor_that_dies_at_once_is_restarted_more_and_more_slowly() -> None:
     assert state(world, handle) == DEAD
 
 
+def test_the_death_of_the_zygote_restarts_an_actor_at_once_and_makes_no_pause_longer() -> None:
+    world = World(CPU=1)
+    handle = world.driver().create(restarts=-1)
+    world.deliver()
+    crash(world, handle)
+    actor = world.machine.actors.table[handle[:TASK_SIZE]]
+    pause = actor.restart_pause
+    assert pause
+    for _ in range(8):
+        world.deliver()
+        assert state(world, handle) == STARTING
+        world.die(host(world, handle))
+        world.host.exit_seen(with_zygote=True)
+        assert actor.restart_pause == pause
+
+
 def test_an_actor_that_lived_a_while_is_restarted_at_once() -> None:
     world = World(CPU=1)
     handle = alive(world, world.driver(), restarts=-1)

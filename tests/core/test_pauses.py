@@ -37,6 +37,20 @@ def test_a_task_that_crashes_at_once_is_retried_more_and_more_slowly() -> None:
     assert not world.machine.scheduler.pauses._until
 
 
+def test_a_task_whose_zygote_dies_is_retried_at_once_and_is_not_blamed() -> None:
+    world = World(CPU=1)
+    task = world.driver().submit(retries=-1)[:TASK_SIZE]
+    for _ in range(4):
+        world.deliver()
+        (worker,) = (worker for worker in world.workers if worker.queue)
+        world.die(worker)
+        world.host.exit_seen(with_zygote=True)
+        assert not world.machine.scheduler.pauses._until
+    assert not world.machine.work.tasks[task].template.crashes
+    world.settle()
+    assert world.starts[task] == 1
+
+
 def test_others_run_while_a_task_pauses() -> None:
     world = World(CPU=1)
     driver = world.driver()

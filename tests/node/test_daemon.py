@@ -411,10 +411,12 @@ def test_a_zygote_that_dies_is_replaced_and_its_workers_count_as_dead(monkeypatc
             number, worker = await node.worker()
             _, result = await node.submit()
             await worker.hear_kind(RUN)
+            record = node.machine.pool.workers[number]
             node.zygote.end()
             _, object_id, _, (error, fields) = await node.driver.hear_kind(VALUE)
             assert (object_id, error) == (result, "WorkerCrashedError")
             assert "it went with the zygote" in str(fields)
+            assert record.died_with_zygote
             _, next_number = await second.peer.hear_kind(FORK)
             assert next_number > number
             worker.close()

@@ -135,11 +135,12 @@ class Homes:
         if how == CRASHED:
             self._call_back(actor)
             message = payload[1].get("message", "")
-            if payload[0] == "NodeDiedError":
+            node_died = payload[0] == "NodeDiedError"
+            if node_died:
                 message = f"{ActorDiedError.NODE_DIED} {message[:1].upper()}{message[1:]}"
             if actor.state != ALIVE:
                 actor.move(STARTING)
-            self._actors.lost(actor, message)
+            self._actors.lost(actor, message, blameless=node_died)
         elif how == RAISED:
             self._work.constructor_failed(actor, kind, payload)
         else:

@@ -221,6 +221,20 @@ def test_an_actor_of_a_lost_node_starts_again_elsewhere_or_dies_with_the_reason(
     world.end()
 
 
+def test_the_loss_of_its_node_makes_no_pause_of_an_actor_longer() -> None:
+    world = pair({"CPU": 2.0, "R": 2.0})
+    world.driver().state.make(far(restarts=-1))
+    world.settle()
+    (actor,) = world.machine.actors.table.values()
+    world.lose(actor.peer.id)  # type: ignore[union-attr]
+    assert actor.restarted == 1
+    assert actor.restart_pause == 0.0
+    world.settle()
+    assert actor.state == ALIVE
+    world.end_graces()
+    world.end()
+
+
 def test_kill_reaches_the_process_of_the_actor() -> None:
     world = pair()
     driver = world.driver()
