@@ -30,51 +30,13 @@ from asyncray.exceptions import (
     WorkerCrashedError,
 )
 from asyncray.runtime.runtime import require
+from tests.system.chaos_tasks import Register, add, make_array, once, total, tree
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("nothing_left")]
 
 SECONDS = float(os.environ.get("ASYNCRAY_CHAOS_SECONDS", "60"))
 SEED = int(os.environ.get("ASYNCRAY_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 DEADLINE = 60.0
-
-
-@ray.remote(max_retries=-1)
-def add(a: int, b: int) -> int:
-    return a + b
-
-
-@ray.remote(max_retries=-1)
-def tree(depth: int) -> int:
-    return 1 if depth == 0 else sum(ray.get([tree.remote(depth - 1), tree.remote(depth - 1)]))
-
-
-@ray.remote(max_retries=-1)
-def make_array(size: int) -> Any:
-    return np.full(size, size)
-
-
-@ray.remote(max_retries=-1)
-def total(array: Any) -> int:
-    return int(array.sum())
-
-
-@ray.remote(max_retries=0)
-def once() -> str:
-    return "once"
-
-
-class Register:
-    """An actor that has all values added since it last started."""
-
-    def __init__(self) -> None:
-        self.values: list[int] = []
-
-    def add(self, value: int) -> int:
-        self.values.append(value)
-        return len(self.values)
-
-    def all(self) -> list[int]:
-        return self.values
 
 
 def arithmetic(chance: random.Random) -> None:

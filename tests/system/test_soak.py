@@ -16,7 +16,8 @@ import pytest
 import asyncray
 import asyncray.sync as ray
 from asyncray.runtime.runtime import require
-from tests.system.test_chaos import Register, add, settled, total, tree
+from tests.system.chaos_tasks import Register, add, total, tree
+from tests.system.test_chaos import settled
 
 pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("nothing_left")]
 
