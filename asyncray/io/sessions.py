@@ -52,7 +52,7 @@ PROGRAM_FILE = "program"
 CLUSTER_LINKS = "clusters"
 """Beside the sessions: links that are named after the addresses of clusters, and lead to their tokens."""
 
-_NOTES = (REGISTRY_FILE, f"{REGISTRY_FILE}.new", TOKEN_FILE, CLUSTER_FILE, f"{CLUSTER_FILE}.new")
+_NOTES = (REGISTRY_FILE, f"{REGISTRY_FILE}.new", TOKEN_FILE, CLUSTER_FILE, f"{CLUSTER_FILE}.new", PROGRAM_FILE)
 """Files that a killed daemon leaves: others would take them for those of a node that runs."""
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

@@ -55,7 +55,7 @@ def test_a_session_directory_that_is_removed_is_made_again(own_node: Context, he
                 ("what workers print is lost: [Errno 2] No such file", "no worker can start: [Errno 2]")
             )
         assert ray.get(refs, timeout=DEADLINE) == [1] * 4
-    command = [sys.executable, "-m", "asyncray", "status", "--json"]
+    command = [sys.executable, "-m", "asyncray", "status", "--json", "--address", own_node["address"]]
     status = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE).stdout)
     assert status["problem"] == ""
     assert "was removed while the node runs" in (directory / "logs/node.log").read_text()
