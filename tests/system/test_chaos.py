@@ -83,7 +83,9 @@ def mortal_actor(chance: random.Random) -> None:
 
 def restarting_actor(chance: random.Random) -> None:
     actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1)(Register).remote()
-    counts = ray.get([actor.add.remote(i) for i in range(200)], timeout=DEADLINE)
+    counts: list[int] = []
+    for _ in range(chance.randrange(1, 30)):
+        counts += ray.get([actor.add.remote(i) for i in range(200)], timeout=DEADLINE)
     # Each restart begins a new count; a call that was answered and whose answer was lost counts twice.
     assert all(after == 1 or after >= before for before, after in itertools.pairwise(counts))
 
