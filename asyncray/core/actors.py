@@ -24,7 +24,7 @@ from asyncray.core.mailboxes import Mailboxes
 from asyncray.core.pauses import FIRST_PAUSE, LONGEST_PAUSE
 from asyncray.core.records import Fault, Guest, Task
 from asyncray.core.scheduler import Scheduler
-from asyncray.core.states import ALIVE, CRASHED, DEAD, FINISHED, PENDING, RESTARTING, STARTING
+from asyncray.core.states import ALIVE, CRASHED, DEAD, DIED_WITH_ZYGOTE, FINISHED, PENDING, RESTARTING, STARTING
 from asyncray.exceptions import ActorDiedError, ActorUnavailableError
 from asyncray.messages import FAULT, PLAIN
 
@@ -251,7 +251,7 @@ class Actors:
             self._restart(actor, message, blameless=blameless)
         else:
             if isinstance(actor.task, Guest):
-                actor.task.how = CRASHED
+                actor.task.how = DIED_WITH_ZYGOTE if blameless else CRASHED
             self.die(actor, actor.fault("ActorDiedError", message))
         self._abandon(submitted)
 

@@ -14,7 +14,7 @@ from asyncray.core.clock import Clock
 from asyncray.core.leases import Lease, Worker
 from asyncray.core.pauses import pause_before_retry
 from asyncray.core.records import Client, Guest, ObjectEntry, Task
-from asyncray.core.states import CRASHED, FINAL, FINISHED, QUEUED, RAISED
+from asyncray.core.states import CRASHED, DIED_WITH_ZYGOTE, FINAL, FINISHED, QUEUED, RAISED
 from asyncray.core.unsealed import Unsealed
 from asyncray.core.work import Work
 from asyncray.exceptions import ActorDiedError
@@ -179,7 +179,7 @@ class Outcomes:
             elif culprits and task in waited:
                 self._crashed(task, f"{how}, while {', '.join(culprits)} ran on another of its threads")
             else:
-                self._crashed(task, how)
+                self._crashed(task, how, blameless=blameless)
 
     def _retry(self, task: Task) -> None:
         """Runs a task again whose process has crashed: the first time at once, then after longer and longer pauses."""
@@ -195,13 +195,13 @@ class Outcomes:
         else:
             self._scheduler.shapes.enqueue(task, first=True)
 
-    def _crashed(self, task: Task, how: str) -> None:
+    def _crashed(self, task: Task, how: str, *, blameless: bool = False) -> None:
         if task.cancelled:
             fault = task.cancelled_fault()
         else:
             fault = ["WorkerCrashedError", {"message": f"The worker that ran {task.name} died: {how}"}]
         if task.is_guest:
-            self._end_guest(task, CRASHED, (FAULT, fault, None))
+            self._end_guest(task, DIED_WITH_ZYGOTE if blameless else CRASHED, (FAULT, fault, None))
         else:
             self._work.finish(task, FAULT, fault)
 

@@ -27,6 +27,8 @@ RAISED = 1
 CRASHED = 2
 # Its home has asked it back before it began.
 WITHDRAWN = 3
+# Its process has ended because its zygote did: the task is not to blame.
+DIED_WITH_ZYGOTE = 4
 
 # Workers
 # A worker that was ordered and has not said hello; an actor whose constructor runs.

@@ -33,7 +33,7 @@ from asyncray.core.pauses import pause_before_retry
 from asyncray.core.placements import Bundle
 from asyncray.core.records import ObjectEntry, Task
 from asyncray.core.scheduler import UNKNOWN
-from asyncray.core.states import CRASHED, FINAL, FINISHED, SENT
+from asyncray.core.states import CRASHED, DIED_WITH_ZYGOTE, FINAL, FINISHED, SENT
 from asyncray.ids import NODE_SIZE
 from asyncray.messages import ERRORS, FAULT, SHARED, Value
 
@@ -231,7 +231,7 @@ class AwayTasks:
         elif how != FINAL and task.retries and not task.cancelled:
             task.retries -= 1
             if task.actor is None:
-                self._retry(task, crashed=how == CRASHED)
+                self._retry(task, how)
             else:
                 self._work.mailboxes.resend(task)
         else:
@@ -253,13 +253,13 @@ class AwayTasks:
         else:
             self._work.finish_all(task, values)
 
-    def _retry(self, task: Task, *, crashed: bool) -> None:
+    def _retry(self, task: Task, how: int) -> None:
         task.estimate = UNKNOWN
-        pause = pause_before_retry(task.template.retries - task.retries) if crashed else 0.0
+        pause = pause_before_retry(task.template.retries - task.retries) if how == CRASHED else 0.0
         if pause:
             self._scheduler.pauses.add(task, self._clock.now + pause)
         else:
-            self._scheduler.shapes.enqueue(task, first=crashed)
+            self._scheduler.shapes.enqueue(task, first=how in (CRASHED, DIED_WITH_ZYGOTE))
 
     def back(self, peer: Peer, message: Any) -> None:
         """BACK: a task has not started at another node, and waits here again."""

@@ -30,7 +30,7 @@ from asyncray.core.machine import NodeMachine
 from asyncray.core.placements import SPREAD
 from asyncray.core.records import HERE, Task
 from asyncray.core.shapes import Shapes
-from asyncray.core.states import ALIVE, CRASHED, DEAD, RAISED, RESTARTING, STARTING
+from asyncray.core.states import ALIVE, CRASHED, DEAD, DIED_WITH_ZYGOTE, RAISED, RESTARTING, STARTING
 from asyncray.exceptions import ActorDiedError
 from asyncray.ids import NODE_SIZE
 from asyncray.messages import FAULT, Value
@@ -132,7 +132,7 @@ class Homes:
             actor.window = 0
             self._ended[actor] = values, how
             return
-        if how == CRASHED:
+        if how in (CRASHED, DIED_WITH_ZYGOTE):
             self._call_back(actor)
             message = payload[1].get("message", "")
             node_died = payload[0] == "NodeDiedError"
@@ -140,7 +140,7 @@ class Homes:
                 message = f"{ActorDiedError.NODE_DIED} {message[:1].upper()}{message[1:]}"
             if actor.state != ALIVE:
                 actor.move(STARTING)
-            self._actors.lost(actor, message, blameless=node_died)
+            self._actors.lost(actor, message, blameless=node_died or how == DIED_WITH_ZYGOTE)
         elif how == RAISED:
             self._work.constructor_failed(actor, kind, payload)
         else:

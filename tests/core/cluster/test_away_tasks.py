@@ -73,6 +73,21 @@ def test_a_task_whose_process_dies_is_retried_by_its_home() -> None:
     world.end()
 
 
+def test_a_task_whose_zygote_dies_at_another_node_is_retried_at_once() -> None:
+    world = pair()
+    world.driver().state.spawn(far(retries=-1))
+    there = world.members[B].host
+    for deaths in range(4):
+        world.deliver()
+        assert world.kinds(B, A).count(RESULT) == deaths
+        (worker,) = (worker for worker in there.workers if worker.queue)
+        there.die(worker)
+        there.exit_seen(with_zygote=True)
+    world.settle()
+    assert not world.unresolved()
+    world.end()
+
+
 def test_r8_a_cancelled_task_keeps_its_arguments_until_the_last_word_about_it() -> None:
     world = pair()
     driver = world.driver()

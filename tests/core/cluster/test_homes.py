@@ -235,6 +235,20 @@ def test_the_loss_of_its_node_makes_no_pause_of_an_actor_longer() -> None:
     world.end()
 
 
+def test_the_death_of_the_zygote_there_makes_no_pause_of_an_actor_longer() -> None:
+    world = pair()
+    world.driver().state.make(far(restarts=-1))
+    world.settle()
+    (actor,) = world.machine.actors.table.values()
+    there = world.members[B].host
+    there.die(host_of_actor(world))
+    there.exit_seen(with_zygote=True)
+    world.settle()
+    assert (actor.state, actor.restarted) == (ALIVE, 1)
+    assert actor.restart_pause == 0.0
+    world.end()
+
+
 def test_kill_reaches_the_process_of_the_actor() -> None:
     world = pair()
     driver = world.driver()
