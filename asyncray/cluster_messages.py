@@ -205,7 +205,9 @@ ConstructorWaitsMessage: TypeAlias = "tuple[Literal[180], int]"
 
 END_SEAT: Final = 172
 EndSeatMessage: TypeAlias = "tuple[Literal[172], int, bool, str]"
-"""attempt, whether the process may finish in order, why. Answer: RESULT"""
+"""attempt, whether the process may finish in order, why. Answer: RESULT
+
+If it may, a constructor that has begun goes on: SEATED or RESULT follows, and after SEATED the home says this again."""
 
 CALL_AT: Final = 173
 CallAtMessage: TypeAlias = """(

@@ -51,8 +51,12 @@ class GuestActorEnds(Protocol):
 class ActorsElsewhere(Protocol):
     """Actors of this node that may have their processes at other nodes, in a cluster."""
 
-    def end_process(self, actor: Actor, why: str, *, graceful: bool) -> None:
-        """The actor is dead: ends its process at another node, if it has or gets one there."""
+    def end_process(self, actor: Actor, why: str, *, graceful: bool) -> bool:
+        """Ends the process of an actor at another node. Returns False if it neither has nor gets one there.
+
+        Args:
+            graceful: a constructor that runs there goes on. ``Actors.constructed`` follows when it has returned.
+        """
 
     def unreferenced(self, route: Seat) -> None:
         """No handle of an actor of another node is left here."""
@@ -151,8 +155,12 @@ class Actors:
             return
         if actor.state == STARTING:
             return  # ``constructed`` calls this again
-        fault = actor.fault("ActorDiedError", ActorDiedError.OUT_OF_SCOPE)
-        self.retire(actor, fault, "it is out of scope")
+        why = "it is out of scope"
+        starts = actor.state in (PENDING, RESTARTING)
+        if starts and self.elsewhere is not None and self.elsewhere.end_process(actor, why, graceful=True):
+            # Only that node knows whether the constructor has begun: ``constructed``, ``lost`` or ``die`` follows.
+            return
+        self.retire(actor, actor.fault("ActorDiedError", ActorDiedError.OUT_OF_SCOPE), why)
 
     def retire(self, actor: Actor, fault: Fault, why: str) -> None:
         """Ends an actor gracefully: its process runs exit handlers."""
@@ -246,8 +254,7 @@ class Actors:
         if actor.state == DEAD:
             return
         submitted = self._submitted(actor)
-        wanted = actor.detached or actor.pending or not actor.unreferenced
-        if actor.restarts and wanted:
+        if actor.restarts and actor.is_wanted:
             self._restart(actor, message, blameless=blameless)
         else:
             if isinstance(actor.task, Guest):

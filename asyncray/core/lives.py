@@ -130,6 +130,11 @@ class Actor(Seat):
         return self.name[1] if self.name else ""
 
     @property
+    def is_wanted(self) -> bool:
+        """False once no handle is left and all calls have ended."""
+        return self.detached or self.pending > 0 or not self.unreferenced
+
+    @property
     def full_window(self) -> int:
         """How many calls may be in flight. ``window`` is smaller while calls are held back."""
         return MAILBOX_WINDOW + int(self.task.template.options.get("concurrency", 1))

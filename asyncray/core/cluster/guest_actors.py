@@ -25,7 +25,7 @@ from asyncray.core.leases import Shape
 from asyncray.core.lives import Actor, GuestActor
 from asyncray.core.machine import NodeMachine
 from asyncray.core.records import Guest, Task
-from asyncray.core.states import CRASHED, DEAD, FINISHED, QUEUED, WAITING, WITHDRAWN
+from asyncray.core.states import CRASHED, DEAD, FINISHED, QUEUED, STARTING, WAITING, WITHDRAWN
 from asyncray.exceptions import ActorDiedError
 from asyncray.messages import FAULT
 
@@ -100,6 +100,9 @@ class GuestActors:
         guest = self._guests.table.get(peer, {}).get(attempt)
         actor = None if guest is None else guest.constructed_actor
         if actor is None or actor.state == DEAD:
+            return
+        if graceful and actor.state == STARTING:
+            # The constructor uses its arguments until it returns. After SEATED the home says this again.
             return
         fault = actor.fault("ActorDiedError", f"The actor is dead because {why}.")
         if isinstance(guest, Guest):

@@ -79,6 +79,10 @@ class Homes:
         """
         actor = task.constructed_actor
         assert actor is not None
+        if not actor.is_wanted:
+            # It came back from a node that was to end it.
+            self._actors.die(actor, actor.fault("ActorDiedError", ActorDiedError.OUT_OF_SCOPE))
+            return True
         found = self._place(task, waits=waits)
         if isinstance(found, str):
             message = f"{task.name} cannot run: {found}."
@@ -163,11 +167,12 @@ class Homes:
         elif not seat.inflight and isinstance(seat, Actor) and seat in self._ended:
             self.constructor_ended(seat.task, *self._ended.pop(seat))
 
-    def end_process(self, actor: Actor, why: str, *, graceful: bool) -> None:
-        """The actor is dead: ends its process at another node, if it has or gets one there."""
+    def end_process(self, actor: Actor, why: str, *, graceful: bool) -> bool:
+        """Ends the process of an actor at another node. Returns False if it neither has nor gets one there."""
         away = self._away.find(actor.task)
         if away is not None:
             self._outbox.send(away.peer, (END_SEAT, away.attempt, graceful, why))
+        return away is not None
 
     def unreferenced(self, route: Seat) -> None:
         self._routes.unreferenced(route)

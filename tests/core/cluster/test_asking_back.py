@@ -169,6 +169,7 @@ def test_the_last_handle_is_dropped_while_the_constructor_comes_back() -> None:
     race.driver.state.release(0)
     race.world.settle()
     assert race.actor.state == DEAD
+    assert race.goes_to(race.other) not in race.world.story()
     race.end()
 
 

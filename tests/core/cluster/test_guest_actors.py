@@ -7,8 +7,10 @@ import pytest
 from asyncray.cluster_messages import BACK, CALL_AT, END_SEAT, RESULT
 from asyncray.cluster_words import NOT_HERE
 from asyncray.core.lives import GuestActor
+from asyncray.core.states import DEAD
 from tests.core.cluster.pair import A, B, Pair
 from tests.core.programs import Recipe
+from tests.sim.script import Script
 
 
 def pair() -> Pair:
@@ -65,3 +67,85 @@ def test_the_process_ends_in_order_unless_a_process_kills_the_actor(*, is_killed
     assert worker.leaving is not is_killed
     world.settle()
     world.end()
+
+
+class Constructing:
+    """An actor of A whose constructor B has just given to a process. Then the last handle ends.
+
+    Its argument holds the only ref to an object of A besides those of the driver, which drops them.
+    """
+
+    def __init__(self, *, ending: str = "plain") -> None:
+        self.world = world = Script({"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
+        self.driver = world.driver()
+        self.inner = world.put(self.driver, "inner")
+        spawn = ("spawn", Recipe(nested=(0,)))
+        self.driver.state.make(Recipe((spawn,), ending, extra=("R", 1), nested=(0,), restarts=1))
+        world.work(A)
+        (self.actor,) = world.machine.actors.table.values()
+        world.arrive(A, B)
+        world.work(B, programs=False)
+        (self.process,) = world.members[B].host.workers
+        self.driver.state.release(0)
+        self.driver.state.forget(0)
+        world.work(A)
+        assert world.under_way(A, B) == ["A > B: END_SEAT"]
+        world.story()
+
+    def end(self) -> list[str]:
+        """Everything else happens. Returns what the nodes say about the actor."""
+        self.world.settle()
+        assert self.actor.state == DEAD
+        assert not self.world.machine.actors.table
+        assert not self.world.members[B].host.machine.actors.table
+        lines = [line for line in self.world.story() if line.endswith(("SEAT", "SEATED", "AT", "the constructor"))]
+        self.world.end()
+        return lines
+
+
+def test_a_constructor_that_has_begun_returns_before_the_actor_ends_without_handles() -> None:
+    scene = Constructing()
+    scene.world.arrive(A, B)
+    scene.world.work(B, programs=False)
+    assert not scene.process.leaving
+    assert not scene.world.under_way(B, A)
+    assert scene.inner in scene.world.machine.objects.table
+    assert scene.end() == ["A > B: END_SEAT", "B > A: SEATED", "A > B: END_SEAT", "B > A: RESULT the constructor"]
+
+
+def test_the_last_handle_ends_while_the_news_of_the_constructor_is_under_way() -> None:
+    scene = Constructing()
+    scene.world.work(B)
+    assert scene.world.under_way(B, A)[-1:] == ["B > A: SEATED"]
+    scene.world.arrive(A, B)
+    assert scene.end() == ["A > B: END_SEAT", "B > A: SEATED", "A > B: END_SEAT", "B > A: RESULT the constructor"]
+
+
+def test_a_constructor_raises_after_the_last_handle_has_ended() -> None:
+    result, claimed = "B > A: RESULT the constructor", "A > B: CLAIMED the constructor"
+    assert Constructing(ending="raise").end() == ["A > B: END_SEAT", result, claimed]
+
+
+def test_the_process_of_a_constructor_dies_after_the_last_handle_has_ended() -> None:
+    scene = Constructing()
+    scene.world.die(scene.process)
+    assert scene.end() == ["A > B: END_SEAT", "B > A: RESULT the constructor"]
+
+
+def test_a_constructor_does_not_outlive_the_creator_of_its_actor() -> None:
+    scene = Constructing()
+    scene.world.arrive(A, B)
+    scene.world.die(scene.driver)
+    scene.world.work(A)
+    assert scene.world.under_way(A, B)[:1] == ["A > B: END_SEAT"]
+    scene.world.arrive(A, B)
+    assert scene.process.number in scene.world.members[B].host.doomed
+    scene.end()
+
+
+def test_the_home_is_lost_after_the_last_handle_has_ended() -> None:
+    scene = Constructing()
+    scene.world.arrive(A, B)
+    scene.world.lose(A)
+    assert scene.process.number in scene.world.members[B].host.doomed
+    assert not scene.world.members[B].host.machine.actors.table
