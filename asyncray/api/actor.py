@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, Protocol, Self, TypeVar, cast, overload
 
 from asyncray.api.function import DECORATOR
 from asyncray.api.handle import ActorHandle, ActorType, MethodType, known_descriptor
@@ -17,6 +17,7 @@ from asyncray.api.options import (
 from asyncray.api.signature import Signature, is_asynchronous, is_generator
 from asyncray.api.source import MOST_TEMPLATES, ExportedFunction, Options
 from asyncray.api.strategies import place
+from asyncray.api.typing import MYPY, P, Submit
 from asyncray.exceptions import ActorClassInheritanceException, ActorHandleNotFoundError
 from asyncray.ids import PUT_INDEX
 from asyncray.messages import KILL
@@ -33,9 +34,28 @@ if TYPE_CHECKING:
     from asyncray.words import TemplateSpec
 
 C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
 
 METHOD_OPTIONS_ATTRIBUTE = "__asyncray_method_options__"
 ASYNC_CONCURRENCY = 1000
+
+
+if TYPE_CHECKING:
+
+    class HasClass(Protocol[P, C_co]):
+        """An actor class, for ``CreateOf``: the class is the function that makes its instances."""
+
+        @property
+        def _asyncray_class(self) -> Callable[P, C_co]: ...
+
+    class CreateOf:
+        """The attribute ``remote`` of an actor class, where a type checker can see a class as a function."""
+
+        def __get__(
+            self, instance: HasClass[P, C], owner: object = None
+        ) -> Submit[P, ActorHandle[C], Callable[P, ActorHandle[C]]]:
+            raise NotImplementedError  # no instances exist
 
 
 class ActorClassSpec:
@@ -108,6 +128,9 @@ class ActorClass(Generic[C]):
         counter = Counter.remote()
     """
 
+    if TYPE_CHECKING:
+        _asyncray_class: type[C]
+
     # Attributes of ours would hide those of the user's class, so all have a prefix that users' classes do not use.
 
     def __init__(self, spec: ActorClassSpec, options: dict[str, object]) -> None:
@@ -155,18 +178,18 @@ class ActorClass(Generic[C]):
     def __dir__(self) -> list[str]:
         return [*object.__dir__(self), *dir(self._asyncray_spec.source.target)]
 
-    def options(self, **options: Unpack[ActorOptions]) -> ActorClass[C]:
+    def options(self, **options: Unpack[ActorOptions]) -> Self:
         """The same class with other options for its actors. Options that are not named stay.
 
         Raises:
             ValueError: an unknown option, or one that is not possible here.
             TypeError: a value of a wrong type.
         """
-        return ActorClass(
+        return type(self)(
             self._asyncray_spec, reject_unsupported(override_actor_options(self._asyncray_options, options))
         )
 
-    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
+    def _asyncray_create(self, /, *args: Any, **kwargs: Any) -> ActorHandle[C]:
         """Makes an actor; returns its handle at once. The constructor runs in the actor's process.
 
         Raises:
@@ -195,6 +218,11 @@ class ActorClass(Generic[C]):
             return ActorHandle(found[0], known_descriptor(found[1]), None)
         return ActorHandle(life.binary()[: -len(PUT_INDEX)], descriptor, life)
 
+    if MYPY:
+        remote: Submit[..., ActorHandle[C], Callable[..., ActorHandle[C]]]
+    else:
+        remote: CreateOf = cast("CreateOf", _asyncray_create)
+
     def _asyncray_export(self, runtime: Runtime) -> tuple[Runtime, int, ActorType, Export]:
         options = self._asyncray_options
         if context.capturing:
@@ -205,6 +233,14 @@ class ActorClass(Generic[C]):
         if options is self._asyncray_options:
             self._asyncray_exported = exported
         return exported
+
+
+if TYPE_CHECKING:
+
+    class TypedActorClass(ActorClass[C], Generic[C, P]):
+        """An actor class with the parameters of its constructor, for mypy."""
+
+        remote: Submit[P, ActorHandle[C], Callable[P, ActorHandle[C]]]
 
 
 def _check_order(options: Options, *, asynchronous: bool) -> None:
@@ -236,25 +272,33 @@ def _methods(cls: type) -> dict[str, MethodType]:
 
 
 @overload
+def method(function: F, /) -> F: ...
+@overload
 def method(
     *, num_returns: int | str | None, **options: Unpack[MethodOptions]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 @overload
 def method(**options: Unpack[MethodOptions]) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
-def method(**options: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def method(*functions: Any, **options: object) -> Any:
     """Sets defaults for the calls of an actor's method.
 
     Args:
+        functions: the method, for ``@method`` without options, which changes nothing.
         options: ``num_returns``, ``max_task_retries``, ``retry_exceptions``, ``enable_task_events``.
 
     Raises:
         ValueError: no option, or an unknown one.
+        TypeError: an argument that is no function.
 
     Example::
 
         @asyncray.method(num_returns=2)
         def pair(self): return 1, 2
     """
+    if len(functions) == 1 and callable(functions[0]) and not options:
+        return functions[0]
+    if functions:
+        raise TypeError("@method takes options by keyword, as in @method(num_returns=2).")
     if not options:
         raise ValueError("@method takes options by keyword, as in @method(num_returns=2).")
     checked = reject_unsupported(validate_method_options(options, in_options=False))

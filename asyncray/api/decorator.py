@@ -10,13 +10,16 @@ from asyncray.api.function import DECORATOR, DecoratedFunction, RemoteFunction
 from asyncray.api.options import reject_unsupported, validate_actor_options, validate_task_options
 from asyncray.api.signature import Signature, is_asynchronous
 from asyncray.api.source import ExportedFunction
-from asyncray.api.typing import P
+from asyncray.api.typing import MYPY, P
 from asyncray.runtime.refs import ObjectRef
 
 if TYPE_CHECKING:
+    from functools import partial
     from typing import Unpack
 
+    from asyncray.api.actor import TypedActorClass
     from asyncray.api.option_types import RemoteOptions
+    from asyncray.api.typing import FunctionOf
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -25,10 +28,20 @@ R = TypeVar("R")
 class Decorator(Protocol):
     """The decorator that ``remote(**options)`` returns."""
 
-    @overload
-    def __call__(self, target: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable
-    @overload
-    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
+    if MYPY:
+
+        @overload
+        def __call__(self, target: FunctionOf[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
+        @overload
+        def __call__(self, target: partial[R], /) -> RemoteFunction[..., ObjectRef[R]]: ...  # type: ignore[overload-overlap]
+        @overload
+        def __call__(self, target: Callable[P, C], /) -> TypedActorClass[C, P]: ...
+    else:
+
+        @overload
+        def __call__(self, target: type[C], /) -> ActorClass[C]: ...
+        @overload
+        def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
 
 
 class DecoratorOfMany(Protocol):
@@ -37,30 +50,51 @@ class DecoratorOfMany(Protocol):
     def __call__(self, target: Callable[P, object], /) -> RemoteFunction[P, Any]: ...
 
 
-@overload
-def remote(target: type[C], /) -> ActorClass[C]: ...  # type: ignore[overload-overlap]  # a class is callable
-@overload
-def remote(target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
-@overload
-def remote(*, num_returns: int | str, **options: Unpack[RemoteOptions]) -> DecoratorOfMany: ...
-@overload
-def remote(**options: Unpack[RemoteOptions]) -> Decorator: ...
-def remote(*targets: Any, **options: object) -> Any:
-    """Makes a function a remote function, or a class an actor class.
+if MYPY:
 
-    Args:
-        targets: the function or class, for ``@remote`` without options.
-        options: for ``@remote(num_cpus=2, max_retries=0, ...)``.
+    @overload
+    def remote(target: FunctionOf[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
+    @overload
+    def remote(target: partial[R], /) -> RemoteFunction[..., ObjectRef[R]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def remote(target: Callable[P, C], /) -> TypedActorClass[C, P]: ...
+    @overload
+    def remote(*, num_returns: int | str, **options: Unpack[RemoteOptions]) -> DecoratorOfMany: ...
+    @overload
+    def remote(**options: Unpack[RemoteOptions]) -> Decorator: ...
+    def remote(*targets: Any, **options: object) -> Any:
+        return _remote(targets, options)
 
-    Raises:
-        ValueError: an unknown option, neither function nor class, or ``async def``, with ``yield`` or without.
-        TypeError: an option of a wrong type.
+else:
 
-    Example::
+    @overload
+    def remote(target: type[C], /) -> ActorClass[C]: ...
+    @overload
+    def remote(target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
+    @overload
+    def remote(*, num_returns: int | str, **options: Unpack[RemoteOptions]) -> DecoratorOfMany: ...
+    @overload
+    def remote(**options: Unpack[RemoteOptions]) -> Decorator: ...
+    def remote(*targets: Any, **options: object) -> Any:
+        """Makes a function a remote function, or a class an actor class.
 
-        @asyncray.remote
-        def square(x: int) -> int: return x * x
-    """
+        Args:
+            targets: the function or class, for ``@remote`` without options.
+            options: for ``@remote(num_cpus=2, max_retries=0, ...)``.
+
+        Raises:
+            ValueError: an unknown option, neither function nor class, or ``async def``, with ``yield`` or without.
+            TypeError: an option of a wrong type.
+
+        Example::
+
+            @asyncray.remote
+            def square(x: int) -> int: return x * x
+        """
+        return _remote(targets, options)
+
+
+def _remote(targets: tuple[Any, ...], options: dict[str, object]) -> Any:
     if targets:
         if len(targets) > 1 or options:
             raise ValueError("@remote takes one function or class, or options by keyword: @remote(num_cpus=2).")

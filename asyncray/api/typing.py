@@ -18,10 +18,15 @@ Does not: matter at run time. The attribute is a plain method, and ``cast`` give
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from asyncray.runtime.refs import ObjectRef
+
+MYPY = False
+"""mypy takes this name for True, and no other type checker does: those find the types of constructors differently."""
 
 P = ParamSpec("P")
 """The parameters of the function."""
@@ -42,6 +47,8 @@ T6 = TypeVar("T6")
 T7 = TypeVar("T7")
 T8 = TypeVar("T8")
 T9 = TypeVar("T9")
+
+R_co = TypeVar("R_co", covariant=True)
 
 Arg = Union[A, "ObjectRef[A]"]
 """A value, or a ref to one."""
@@ -146,3 +153,14 @@ class Submit(Generic[P, Out_co, F_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out_co: ...
     def __call__(self, *args: object, **kwargs: object) -> Any:
         raise NotImplementedError  # no instances exist
+
+
+if TYPE_CHECKING:
+
+    class FunctionOf(Protocol[P, R_co]):
+        """A function and not a class, for mypy: classes have no code."""
+
+        @property
+        def __code__(self) -> CodeType: ...
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...

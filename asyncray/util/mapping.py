@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import asyncray.sync as ray
 from asyncray.api.actor import ActorClass
@@ -363,8 +363,8 @@ def _of_chunks(f: Any) -> RemoteFunction[..., Any]:
 
 
 def _remote(chunk: Chunk) -> RemoteFunction[..., Any]:
-    made: RemoteFunction[..., Any] = ray.remote(chunk)
-    return made
+    made: Any = ray.remote(chunk)  # an object with __call__, which mypy takes for a class
+    return cast("RemoteFunction[..., Any]", made)
 
 
 def _name_items(error: Exception, sent: _SentChunk) -> None:

@@ -160,6 +160,7 @@ def test_only_an_actor_can_exit(daemon: DaemonSide) -> None:
 
 
 def test_a_method_has_options_that_are_named() -> None:
+    assert method(len) is len
     with pytest.raises(ValueError, match="by keyword"):
         method()
     with pytest.raises(ValueError, match="num_cpus"):

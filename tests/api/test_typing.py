@@ -178,8 +178,14 @@ BigCounter = remote(num_cpus=2)(Plain)
 
 
 async def actors() -> None:
-    assert_type(Counter, ActorClass[Plain])
+    as_annotated: ActorClass[Plain] = Counter
+    assert_type(as_annotated.remote(1), ActorHandle[Plain])
     assert_type(BigCounter.remote(1), ActorHandle[Plain])
+    Counter.remote()
+    Counter.remote(sync.put(1))
+    Counter.remote("1")  # wrong
+    Counter.remote(sync.put("1"))  # wrong
+    BigCounter.remote(1, 2)  # wrong
     counter = Counter.options(name="c").remote(1)
     assert_type(counter, ActorHandle[Plain])
     value: int = await counter.add.remote(1)

@@ -55,9 +55,9 @@ def test_arguments_are_checked_when_they_are_given() -> None:
             return self_and_all
 
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
-        ray.remote(Strict).remote()
+        ray.remote(Strict).remote()  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given"):
-        ray.remote(Strict).remote(1, 2)
+        ray.remote(Strict).remote(1, 2)  # type: ignore[call-overload]
     strict: Any = ray.remote(Strict).remote(x=1)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'"):
         strict.m.remote()
