@@ -7,7 +7,7 @@ import pytest
 from asyncray.cluster_messages import BACK, CALL_AT, END_SEAT, RESULT
 from asyncray.cluster_words import NOT_HERE
 from asyncray.core.lives import GuestActor
-from asyncray.core.states import DEAD
+from asyncray.core.states import DEAD, WAITING
 from tests.core.cluster.pair import A, B, Pair
 from tests.core.programs import Recipe
 from tests.sim.script import Script
@@ -149,3 +149,24 @@ def test_the_home_is_lost_after_the_last_handle_has_ended() -> None:
     scene.world.lose(A)
     assert scene.process.number in scene.world.members[B].host.doomed
     assert not scene.world.members[B].host.machine.actors.table
+
+
+def test_the_last_handle_ends_while_the_argument_of_the_constructor_is_under_way() -> None:
+    world = Script({"CPU": 2.0}, {"CPU": 2.0, "R": 1.0})
+    driver = world.driver()
+    while not driver.state.share(101):
+        world.work(A)
+    driver.state.make(Recipe(extra=("R", 1), arguments=(0,)))
+    world.work(A)
+    world.arrive(A, B)
+    world.work(B)
+    (guest,) = world.members[B].part.guests.table[world.members[B].part.peer(A, world.now)].values()
+    assert guest.state == WAITING
+    driver.state.release(0)
+    world.work(A)
+    world.arrive(A, B)
+    assert world.under_way(B, A) == ["B > A: RESULT the constructor"]
+    world.settle()
+    assert "B > A: SEATED" not in world.story()
+    assert not world.machine.actors.table
+    world.end()
