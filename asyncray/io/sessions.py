@@ -102,8 +102,10 @@ def running() -> list[str]:
 
 def program_of(directory: str) -> str | None:
     """The program whose private node has this session. None for a node that programs share."""
+    path = os.path.join(directory, PROGRAM_FILE)
     try:
-        with open(os.path.join(directory, PROGRAM_FILE), encoding="utf-8", errors="replace") as file:
+        # The lock: a child that another thread forks meanwhile would keep the file open.
+        with forking.lock, open(path, encoding="utf-8", errors="replace") as file:
             return file.read(_LONGEST_PROGRAM)
     except OSError:
         return None
@@ -216,11 +218,12 @@ def new_session(program: str | None = None) -> tuple[str, int]:
 
 
 def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, text.encode(errors="replace")[:_LONGEST_PROGRAM])
-    finally:
-        os.close(descriptor)
+    with forking.lock:  # as above
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, text.encode(errors="replace")[:_LONGEST_PROGRAM])
+        finally:
+            os.close(descriptor)
 
 
 def restore(directory: str, program: str | None = None) -> int | None:
