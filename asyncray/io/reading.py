@@ -193,11 +193,13 @@ class Reader:
         Returns:
             False if the time has passed first.
         """
-        nested = self._reader_lock.held_by_this_thread()
+        # In a child that a signal handler forks from here, ``forget_in_child`` may put another lock in its place.
+        lock = self._reader_lock
+        nested = lock.held_by_this_thread()
         taken: list[bool] = []
         try:
             # One C call acquires the lock and records that we hold it, so a signal handler cannot raise in between.
-            taken.extend(map(self._reader_lock.acquire, (False,)))
+            taken.extend(map(lock.acquire, (False,)))
             if taken[0]:
                 self._readings += 1
                 if nested:
@@ -211,7 +213,7 @@ class Reader:
                 if nested:
                     # The code below us may be about to poll for data that we have read.
                     self._wakeup.wake()
-                self._reader_lock.release()
+                lock.release()
                 if self._ended or self._stopping or self._anyone_waiting():
                     self._io_thread_must_read = True  # others wait, so it should not wait for us to come back
                     self._wakeup.wake()

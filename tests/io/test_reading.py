@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asyncray.io import reading
+from asyncray.io.owned_lock import OwnedRLock
 from asyncray.wire.frames import encode
 from tests.io.stream_client import DEADLINE, Client
 from tests.points import at_every_point
@@ -233,3 +234,18 @@ def test_a_signal_handler_reads_while_its_thread_sleeps_in_poll() -> None:
         signal.signal(signal.SIGALRM, old)
     assert client.received == [(1,), (2,)]
     client.end()
+
+
+def test_a_child_goes_on_where_a_signal_handler_has_forked_before_the_lock_was_taken(client: Client) -> None:
+    """The handler comes between two instructions: the child has another lock behind it than before."""
+    reader = client.channel._reader
+
+    class Forks(OwnedRLock):
+        __slots__ = ()
+
+        def acquire(self, *arguments: Any) -> Any:
+            reader._reader_lock = OwnedRLock()
+            return super().acquire(*arguments)
+
+    reader._reader_lock = Forks()
+    assert reader.read_until(lambda: True, lambda timeout: False, 0)

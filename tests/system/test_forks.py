@@ -76,6 +76,8 @@ def test_a_child_of_a_driver_whose_node_has_died_keeps_its_files() -> None:
 def test_a_child_that_is_forked_while_a_thread_starts_and_stops_has_nothing_of_ours() -> None:
     printed = run(
         """
+        import cloudpickle  # the file of a module that another thread is importing is the interpreter's, and not ours
+
         def cycle():
             for _ in range(3):
                 ray.init(num_cpus=0)
