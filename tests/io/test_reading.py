@@ -240,7 +240,7 @@ def test_a_child_goes_on_where_a_signal_handler_has_forked_before_the_lock_was_t
     """The handler comes between two instructions: the child has another lock behind it than before."""
     reader = client.channel._reader
 
-    class Forks(OwnedRLock):
+    class Forks(OwnedRLock):  # type: ignore[misc]  # final for type checkers
         __slots__ = ()
 
         def acquire(self, *arguments: Any) -> Any:
