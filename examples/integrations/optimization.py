@@ -12,7 +12,7 @@ from asyncray.util import Executor
 def main() -> None:
     with ray.init(num_cpus=2), Executor() as executor:
         found = differential_evolution(
-            rosen, [(-2, 2)] * 3, workers=executor.map, updating="deferred", seed=1, tol=1e-6
+            rosen, [(-2, 2)] * 3, workers=executor.map, updating="deferred", maxiter=20, popsize=8, seed=1
         )
     print("minimum at:", found.x.round(3).tolist())
 

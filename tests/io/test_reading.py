@@ -175,7 +175,7 @@ def test_without_memory_for_a_message_the_stream_ends(client: Client, reads: str
     client.channel._reader._received = receive
     client.daemon.socket.sendall(encode([(1,)]))
     if reads != "the io thread":
-        client.wait(1)
+        client.channel.read_until(client.ended.is_set, client.ended.wait, DEADLINE)
     assert client.ended.wait(DEADLINE)
     assert client.closed == ["the connection broke: [Errno 12] there is no memory for a message"]
 
