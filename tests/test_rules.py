@@ -532,7 +532,7 @@ BREACHES: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (prose_is_plain, {"asyncray.io": "# Another thread may be\n# ahead else.\nx = 1"}, "io:2 'else'"),
     (prose_is_plain, {"asyncray.io": "# first\nx = 1  # the owner is told"}, "io:2 'is told'"),
     (prose_is_plain, {"asyncray.io": '"""Ends it. What sleeps is woken. Then it goes on."""'}, "io:1 'What sleeps"),
-    (prose_is_plain, {"asyncray.io": "# answers what waits"}, "io:1 'what waits'"),
+    (prose_is_plain, {"asyncray.io": "# The loop wakes what waits in it."}, "io:1 'what waits'"),
     (prose_is_plain, {"asyncray.io": "# Number -> who gets the answer"}, "io:1 '-> who'"),
     (prose_is_plain, {"asyncray.io": "# it knows which node has which copy"}, "io:1 'which node has which'"),
     (prose_is_plain, {"asyncray.io": "# For that a row names it"}, "io:1 'For that a'"),
@@ -584,7 +584,7 @@ SOUND = {
     "asyncray.node.h": '"""Narrow."""\nclass C:\n' + WIDE_CLASS.partition("\n")[2].replace("async", "@property\n   "),
     "asyncray.runtime": '"""Loops."""\nwith lock:\n    any(x for x in y)\nfor x in y:\n    with lock: ...',
     "asyncray.io.plain": """
-        'Wakes the reader, or anyone else. Asks who waits. What does it do? It keeps what is left. No one else reads.'
+        'A thread wakes the reader, or anyone else. It asks who waits. What does it do? It reads. No one else reads.'
         Reader = Callable[[], None]
         READERS = {"who waits": "x if y else z"}  # what else the reader needs, for its next turn, for the loop
         # The end waits, for workers that are slow, for each that may be: those of the node. Two ends: what one is.
