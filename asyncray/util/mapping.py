@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 import asyncray.sync as ray
 from asyncray.api.actor import ActorClass
@@ -237,35 +237,32 @@ class _ResultsOfCalls(MapResults[R]):
         yield result
 
 
+class MapOptions(TypedDict, total=False):
+    """The options of ``map`` for type checkers."""
+
+    chunksize: int | Literal["auto"]
+    in_flight: int | None
+    ordered: bool
+    progress: bool
+
+
 @overload
 def map(
     f: RemoteFunction[[T], ObjectRef[R]],
     items: Iterable[T],
-    *,
-    chunksize: int | Literal["auto"] = ...,
-    in_flight: int | None = ...,
-    ordered: bool = ...,
-    progress: bool = ...,
+    **options: Unpack[MapOptions],
 ) -> MapResults[R]: ...
 @overload
 def map(
     f: ActorMethod,
     items: Iterable[Any],
-    *,
-    chunksize: int | Literal["auto"] = ...,
-    in_flight: int | None = ...,
-    ordered: bool = ...,
-    progress: bool = ...,
+    **options: Unpack[MapOptions],
 ) -> MapResults[Any]: ...
 @overload
 def map(
     f: Callable[[T], R],
     items: Iterable[T],
-    *,
-    chunksize: int | Literal["auto"] = ...,
-    in_flight: int | None = ...,
-    ordered: bool = ...,
-    progress: bool = ...,
+    **options: Unpack[MapOptions],
 ) -> MapResults[R]: ...
 def map(
     f: Any,

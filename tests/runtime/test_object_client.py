@@ -315,6 +315,15 @@ def send_when_asked(daemon: DaemonSide, copies: Copies, turn: int) -> threading.
     return thread
 
 
+def read_from(session: Any, copies: Copies, place: int) -> list[Any]:
+    """Returns the value, which the daemon sends from one of its places. The caller keeps its copy by that."""
+    runtime, daemon = session
+    thread = send_when_asked(daemon, copies, place)
+    values: list[Any] = runtime.objects.get([copies.ref._local], DEADLINE)
+    thread.join()
+    return values
+
+
 def test_a_copy_leaves_with_its_last_view_and_the_next_read_brings_it_again(session: Any, copies: Copies) -> None:
     runtime, daemon = session
     local = copies.ref._local
@@ -352,9 +361,7 @@ def test_a_thread_whose_value_leaves_just_before_it_reads_it_asks_again(
 ) -> None:
     runtime, daemon = session
     local = copies.ref._local
-    thread = send_when_asked(daemon, copies, 0)
-    kept = runtime.objects.get([local], DEADLINE)
-    thread.join()
+    kept = read_from(session, copies, 0)
     load = runtime.objects._values.load
     threads: list[threading.Thread] = []
 
@@ -373,11 +380,9 @@ def test_a_thread_whose_value_leaves_just_before_it_reads_it_asks_again(
 
 
 def test_the_old_place_of_a_copy_that_is_back_is_not_read(session: Any, copies: Copies) -> None:
-    runtime, daemon = session
+    runtime, _ = session
     local = copies.ref._local
-    thread = send_when_asked(daemon, copies, 1)
-    kept = runtime.objects.get([local], DEADLINE)
-    thread.join()
+    kept = read_from(session, copies, 1)
     with pytest.raises(ValueHasLeft):
         runtime.values.load(SHARED, copies.places[0], local.pin)
     assert kept
@@ -387,11 +392,9 @@ def test_a_result_that_has_left_is_not_ready_and_no_error(
     session: Any, copies: Copies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread drops the last view between the two looks of these methods."""
-    runtime, daemon = session
+    runtime, _ = session
     local = copies.ref._local
-    thread = send_when_asked(daemon, copies, 0)
-    kept = runtime.objects.get([local], DEADLINE)
-    thread.join()
+    kept = read_from(session, copies, 0)
     kept.clear()
     runtime.flush()
     assert runtime.objects.error(local) is None
